@@ -1,0 +1,46 @@
+"""May the kernel be trusted? Mixing, drift, effective draws; the chains' loss traces."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from losskernel import diagnostics, figures
+from losskernel.analyses.result import Result
+from losskernel.diagnosis import diagnose
+from losskernel.kernel import LossKernel
+from losskernel.traces import LossTraces
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """R-hat and effective draws (ArviZ), drift share, relaxation time, distance from w*, per chain and in all."""
+
+    def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
+        """Return the diagnosis' numbers, a table of chains, and the loss traces."""
+        mean_loss = traces.losses.values.mean(axis=2, dtype=np.float64)
+        schedule = traces.meta.get("identity", {}).get("schedule", {})
+        distance, start = traces.record("distance"), traces.record("start_losses")
+        table = pd.DataFrame(
+            {
+                "chain": np.arange(len(mean_loss)),
+                "mean_loss": mean_loss.mean(1),
+                "sd_loss": mean_loss.std(1, ddof=1),
+                "ess": [diagnostics.ess(own[None]) for own in mean_loss],
+                "trend_share": [diagnostics.trend_share(own[None]) for own in traces.losses.values],
+            }
+        )
+        if distance is not None:
+            table["mean_distance"] = distance.mean(1)
+        figure = figures.loss_traces(
+            mean_loss,
+            traces.record("burn_in_loss"),
+            schedule.get("thinning", 1),
+            schedule.get("burn_in", 0),
+            None if start is None else float(start.mean()),
+            distance,
+        )
+        metrics = diagnose(traces).metrics
+        if distance is not None:
+            metrics = metrics | {"distance": float(distance.mean())}
+        return Result(metrics, {"chains": table}, {"loss_traces": figure})

@@ -1,0 +1,140 @@
+"""Do groups of probes separate? |R| within and across, cluster recovery, neighbour purity, each with a null."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from sklearn.cluster import SpectralClustering
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+from losskernel import diagnostics, figures
+from losskernel.analyses.result import Result
+from losskernel.errors import require, require_integer
+from losskernel.kernel import LossKernel
+from losskernel.resampling import jackknife
+from losskernel.traces import LossTraces
+
+
+@dataclass(frozen=True)
+class Separation:
+    """Compare |R| within and across the groups of a label, and recover the groups from |R| alone.
+
+    |R|, because within one mechanism both signs occur. Permutations relabel the probes; p-values are
+    (1 + count) / (1 + permutations), one-sided.
+
+    Attributes:
+        group: label that names the groups; it needs 2 to 100 distinct values.
+        neighbours: k of the neighbour purity, the share of a probe's k most coupled that share its group.
+        permutations: relabellings for the null.
+        limit: probes used at most, evenly spaced; the matrices are N × N.
+        seed: fixes clustering and permutations.
+    """
+
+    group: str
+    neighbours: int = 10
+    permutations: int = 999
+    limit: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.group, str), f"analysis.separation.group must be a label's name, got {self.group!r}")
+        for key, least in (("neighbours", 1), ("permutations", 1), ("limit", 10)):
+            require_integer(f"analysis.separation.{key}", getattr(self, key), at_least=least)
+
+    def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
+        """Return metrics, a table over pairs of groups, and the matrix and distribution figures."""
+        kernel = kernel.evenly(self.limit)
+        names, groups = np.unique(kernel.label(self.group), return_inverse=True)
+        require(
+            2 <= len(names) <= min(100, kernel.probes // 2),
+            f"analysis.separation.group={self.group} has {len(names)} distinct values; choose a label of 2 to 100 groups",
+        )
+        same = groups[:, None] == groups
+        off = ~np.eye(len(groups), dtype=bool)
+        metrics = jackknife(kernel, lambda part: self._numbers(part, groups, same, off))
+        strength = np.abs(kernel.correlation())
+        clusters = self._cluster(strength, len(names))
+        metrics |= self._null(strength, clusters, groups)
+        metrics |= {"groups": float(len(names)), "probes": float(kernel.probes)}
+        floor = metrics["noise_floor"] = noise_floor(kernel)
+        matrix = figures.kernel_matrix(kernel.correlation(), kernel.label(self.group), clusters, self.group)
+        within, across = strength[same & off], strength[~same]
+        distribution = figures.within_across(within, across, floor, "|R|", self.group)
+        return Result(
+            metrics,
+            {"groups": _pairs(strength, off, names, groups)},
+            {"kernel_matrix": matrix, "within_across": distribution},
+        )
+
+    def _numbers(self, kernel: LossKernel, groups: np.ndarray, same: np.ndarray, off: np.ndarray) -> dict[str, float]:
+        strength = np.abs(kernel.correlation())
+        clusters = self._cluster(strength, int(groups.max()) + 1)
+        within, across = strength[same & off].mean(), strength[~same].mean()
+        numbers = {
+            "within": within,
+            "across": across,
+            "ratio": across / within,
+            "ari": adjusted_rand_score(groups, clusters),
+            "nmi": normalized_mutual_info_score(groups, clusters),
+            "purity": self._purity(strength, groups),
+        }
+        if kernel.chains >= 2:
+            coupling = kernel.coupling()
+            numbers |= {"coupling_within": coupling[same & off].mean(), "coupling_across": coupling[~same].mean()}
+        return {name: float(value) for name, value in numbers.items()}
+
+    def _cluster(self, strength: np.ndarray, count: int) -> np.ndarray:
+        model = SpectralClustering(count, affinity="precomputed", random_state=self.seed, assign_labels="cluster_qr")
+        with warnings.catch_warnings():
+            # Constant probes leave the graph in several pieces, which is a fact about them, not a fault.
+            warnings.filterwarnings("ignore", message="Graph is not fully connected")
+            return model.fit_predict(strength)
+
+    def _nearest(self, strength: np.ndarray) -> np.ndarray:
+        others = strength - 2 * np.eye(len(strength))
+        k = min(self.neighbours, len(strength) - 1)
+        return np.argpartition(-others, k - 1, axis=1)[:, :k]
+
+    def _purity(self, strength: np.ndarray, groups: np.ndarray) -> float:
+        return float((groups[self._nearest(strength)] == groups[:, None]).mean())
+
+    def _null(self, strength: np.ndarray, clusters: np.ndarray, groups: np.ndarray) -> dict[str, float]:
+        """Return p-values and null means of the mean |R| within groups, ARI, NMI and purity."""
+        rng = np.random.default_rng(self.seed)
+        bare = strength - np.eye(len(strength))
+        nearest = self._nearest(strength)
+
+        def measure(labels: np.ndarray) -> np.ndarray:
+            members = np.eye(labels.max() + 1)[labels]  # [N, groups]
+            sizes = members.sum(0)
+            within = np.einsum("ng,ng->", members, bare @ members) / (sizes * (sizes - 1)).sum()
+            purity = (labels[nearest] == labels[:, None]).mean()
+            ari, nmi = adjusted_rand_score(labels, clusters), normalized_mutual_info_score(labels, clusters)
+            return np.array([within, ari, nmi, purity])
+
+        observed = measure(groups)
+        null = np.array([measure(rng.permutation(groups)) for _ in range(self.permutations)])
+        p = (1 + (null >= observed).sum(0)) / (1 + self.permutations)
+        names = ("within", "ari", "nmi", "purity")
+        return {f"{name}_p": float(value) for name, value in zip(names, p, strict=True)} | {
+            f"{name}_null": float(value) for name, value in zip(names, null.mean(0), strict=True)
+        }
+
+
+def noise_floor(kernel: LossKernel) -> float:
+    """Mean |R| that unrelated probes would show: 0.8 / sqrt(effective draws), the median over some probes."""
+    chosen = np.linspace(0, kernel.probes - 1, min(16, kernel.probes)).astype(int)
+    rows = kernel.features()[chosen].reshape(len(chosen), kernel.chains, kernel.draws)
+    effective = np.nanmedian([diagnostics.ess(row) for row in rows])
+    return float(0.8 / np.sqrt(effective)) if np.isfinite(effective) else float("nan")
+
+
+def _pairs(strength: np.ndarray, off: np.ndarray, names: np.ndarray, groups: np.ndarray) -> pd.DataFrame:
+    """Mean |R| for every pair of groups."""
+    rows = []
+    for first, own in enumerate(names):
+        for second, other in enumerate(names[first:], first):
+            chosen = (groups[:, None] == first) & (groups == second) & off
+            rows.append((own, other, strength[chosen].mean(), int(chosen.sum())))
+    return pd.DataFrame(rows, columns=["group", "other", "mean_abs_R", "pairs"])

@@ -1,0 +1,49 @@
+"""How many directions carry the kernel? Eigenvalues, effective rank, leading modes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from losskernel import diagnostics, figures
+from losskernel.analyses.result import Result
+from losskernel.errors import require_integer
+from losskernel.kernel import LossKernel
+from losskernel.traces import LossTraces
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Eigenvalues of R (and the effective rank of K), from the smaller of probe and draw space.
+
+    Attributes:
+        modes: leading eigenvectors to draw and tabulate.
+        group: label that orders the probes in the figure; None for the first label.
+    """
+
+    modes: int = 4
+    group: str | None = None
+
+    def __post_init__(self) -> None:
+        require_integer("analysis.spectrum.modes", self.modes, at_least=1)
+
+    def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
+        """Return effective ranks, a table of eigenvalues and one of modes, and the figure."""
+        values, modes = diagnostics.leading_modes(kernel.standardised(), self.modes)
+        covariance_values, _ = diagnostics.leading_modes(kernel.features(), 1)
+        rank = diagnostics.effective_rank(values)
+        groups = kernel.label(self.group) if self.group else next(iter(kernel.labels.values()), None)
+        group_name = self.group or next(iter(kernel.labels), "group")
+        metrics = {
+            "effective_rank": rank,
+            "effective_rank_covariance": diagnostics.effective_rank(covariance_values),
+            "leading_share": float(values[0] / values.sum()) if values.sum() > 0 else 0.0,
+        }
+        eigenvalues = pd.DataFrame(
+            {"rank": np.arange(1, len(values) + 1), "eigenvalue": values, "share": values / max(values.sum(), 1e-300)}
+        )
+        table = pd.DataFrame({"id": kernel.ids, **kernel.labels})
+        for number, mode in enumerate(modes, 1):
+            table[f"mode_{number}"] = mode
+        figure = figures.spectrum(values, rank, modes, groups, group_name)
+        return Result(metrics, {"eigenvalues": eigenvalues, "modes": table}, {"spectrum": figure})

@@ -1,0 +1,5 @@
+"""python -m losskernel.cli"""
+
+from losskernel.cli import main
+
+main()

@@ -1,0 +1,30 @@
+"""The short table that a run ends with."""
+
+from losskernel.run import Outcome
+
+HEADLINES = (
+    ("separation/within", "mean |R| within {label}"),
+    ("separation/across", "mean |R| across {label}"),
+    ("separation/ratio", "across / within"),
+    ("separation/ari", "cluster recovery (ARI)"),
+    ("separation/purity", "10-neighbour purity"),
+    ("spectrum/effective_rank", "effective rank of R"),
+    ("complexity/llc", "learning coefficient (LLC)"),
+    ("convergence/rhat", "worst R-hat"),
+    ("convergence/ess_kernel", "least effective draws"),
+)
+
+
+def summary(outcome: Outcome, label: str) -> str:
+    """Return verdict, headline numbers with standard errors, and the paths of what was made."""
+    lines = [f"diagnosis: {outcome.diagnosis.verdict}"]
+    lines += [f"  - {reason}" for reason in outcome.diagnosis.reasons]
+    for key, words in HEADLINES:
+        if key in outcome.metrics and outcome.metrics[key] is not None:
+            error = outcome.metrics.get(f"{key}_se")
+            spread = "" if error is None else f" ± {error:.2g}"
+            lines.append(f"  {words.format(label=label):<30} {outcome.metrics[key]:.4g}{spread}")
+    for name in ("report.html", "metrics.json", "traces.zarr", "figures", "tables"):
+        if (outcome.folder / name).exists():
+            lines.append(f"  {name:<13} {outcome.folder / name}")
+    return "\n".join(lines)

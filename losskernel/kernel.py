@@ -1,0 +1,262 @@
+"""LossKernel: a view on rows [probe, feature] whose Gram matrix is the kernel; N × N only on demand."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from losskernel.errors import InputError, require, require_integer
+from losskernel.traces import LossTraces, require_finite
+
+Rows = slice | Sequence[int] | np.ndarray | None
+_BLOCK_NUMBERS = 2**25
+# Enough batches for a steady standard error, few enough that each outlasts the chain's memory.
+_BATCHES = 20
+
+
+class Neighbours(NamedTuple):
+    """Nearest neighbours of every probe, nearest first, itself left out."""
+
+    indices: np.ndarray  # [N, k] int64
+    distances: np.ndarray  # [N, k] float64
+
+
+class LossKernel:
+    """Covariance of per-sample losses over the draws of a localised posterior, arXiv 2509.26537, Eq. 2.
+
+    K(z, z') = Cov(l(z; w), l(z'; w)), estimated with each chain's own mean removed and the unbiased divisor
+    C·D - C; R is its correlation. All results are float64 numpy arrays. `rows` everywhere restricts the
+    first axis to some probes, so that a kernel of many probes can be read in blocks.
+
+    Attributes:
+        labels: name -> [N], what is known of each probe.
+        ids: [N] names of the probes.
+        constant: [N] bool, probes whose loss never changed: their R is 0 off the diagonal.
+    """
+
+    def __init__(self, chains: np.ndarray, divisor: float, labels: Mapping[str, Any], ids: np.ndarray) -> None:
+        self._chains = chains  # [C, D, N], centred; float64
+        self._divisor = divisor
+        self.labels = dict(labels)
+        self.ids = ids
+        squares = np.einsum("cdn,cdn->cn", chains, chains)
+        self._chain_scale = np.sqrt(squares)  # [C, N]
+        self._variance = squares.sum(0) / divisor
+        self.constant = self._variance == 0
+
+    @classmethod
+    def from_traces(cls, traces: LossTraces) -> "LossKernel":
+        """Build the kernel of loss traces [C, D, N].
+
+        Raises:
+            InputError: fewer than two draws, or a non-finite loss.
+        """
+        losses = traces.losses.transpose("chain", "draw", "probe").values
+        chains, draws, _ = losses.shape
+        require(draws >= 2, f"draws must be >= 2 to estimate a covariance, got {draws}; raise schedule.draws")
+        require_finite(losses)
+        centred = losses - losses.mean(axis=1, keepdims=True, dtype=np.float64)
+        # A constant loss must give exactly zero: its float64 mean need not equal it to the last bit.
+        constant = (losses == losses[:, :1]).all(axis=1)
+        centred[np.broadcast_to(constant[:, None], centred.shape)] = 0.0
+        return cls(centred, chains * draws - chains, traces.labels, traces.losses["probe"].values)
+
+    @classmethod
+    def from_features(
+        cls, features: Any, labels: Mapping[str, Any] | None = None, ids: Sequence[Any] | None = None
+    ) -> "LossKernel":
+        """Build the kernel of any other representation [N, d]: its Gram matrix, with R the cosine.
+
+        Centre the columns first for a linear CKA-style kernel; features are taken as they are.
+
+        Raises:
+            InputError: wrong shape or non-finite numbers.
+        """
+        values = np.asarray(features, dtype=np.float64)
+        require(values.ndim == 2, f"features must be [probe, unit], got shape {values.shape}; flatten the units")
+        require(bool(np.isfinite(values).all()), "features hold non-finite numbers; find the layer that made them")
+        for name, given in (labels or {}).items():
+            require(len(given) == len(values), f"labels[{name!r}] has {len(given)} entries for {len(values)} probes")
+        return cls(values.T[None], 1.0, labels or {}, np.arange(len(values)) if ids is None else np.asarray(ids))
+
+    @property
+    def probes(self) -> int:
+        """N."""
+        return self._chains.shape[2]
+
+    @property
+    def chains(self) -> int:
+        """C."""
+        return self._chains.shape[0]
+
+    @property
+    def draws(self) -> int:
+        """D, per chain."""
+        return self._chains.shape[1]
+
+    def features(self) -> np.ndarray:
+        """Return the rows A [N, C·D] with K = A Aᵀ: the kernel's feature map."""
+        return self._chains.reshape(-1, self.probes).T / np.sqrt(self._divisor)
+
+    def standardised(self) -> np.ndarray:
+        """Return unit rows [N, C·D] with R = B Bᵀ; rows of constant probes are zero."""
+        return self.features() * _inverse(np.sqrt(self._variance))[:, None]
+
+    def covariance(self, rows: Rows = None) -> np.ndarray:
+        """Return K [N, N], or K[rows] [n, N]."""
+        flat = self._chains.reshape(-1, self.probes)
+        return flat[:, _chosen(rows)].T @ flat / self._divisor
+
+    def correlation(self, rows: Rows = None) -> np.ndarray:
+        """Return R [N, N], or R[rows] [n, N]: unit diagonal, and 0 off it where a probe's loss is constant."""
+        chosen = _chosen(rows)
+        scale = _inverse(np.sqrt(self._variance))
+        result = self.covariance(rows) * scale[chosen, None] * scale
+        return self._unit_diagonal(np.clip(result, -1.0, 1.0), chosen)
+
+    def coupling(self, rows: Rows = None) -> np.ndarray:
+        """Return R² [N, N] without Monte-Carlo floor: the mean of R_a ∘ R_b over pairs of different chains.
+
+        Noise of independent chains is independent, so its products average to zero; entries may therefore be
+        below 0. The square of R itself has a floor of about 1 / (effective draws).
+
+        Raises:
+            InputError: there is only one chain.
+        """
+        require(self.chains >= 2, "coupling needs >= 2 chains, got 1; raise schedule.chains")
+        chosen = _chosen(rows)
+        total: np.ndarray | float = 0.0
+        squares: np.ndarray | float = 0.0
+        for chain, scale in zip(self._chains, self._chain_scale, strict=True):
+            unit = chain * _inverse(scale)
+            own = unit[:, chosen].T @ unit
+            total, squares = total + own, squares + own * own
+        result = (np.square(total) - squares) / (self.chains * (self.chains - 1))
+        return self._unit_diagonal(np.asarray(result), chosen)
+
+    def distance(self, rows: Rows = None) -> np.ndarray:
+        """Return d = sqrt(2 (1 - R)), the Euclidean distance of standardised traces, [N, N]."""
+        return np.sqrt(np.maximum(2 * (1 - self.correlation(rows)), 0.0))
+
+    def variance(self) -> np.ndarray:
+        """Return K's diagonal [N]: each probe's self-coupling."""
+        return self._variance.copy()
+
+    def standard_error(self, rows: Rows = None, *, of: str = "covariance") -> np.ndarray:
+        """Return the standard error [N, N] of each entry of K (of="covariance") or R (of="correlation").
+
+        Chains are cut into batches of consecutive draws, about twenty in all; the scatter of the batches'
+        contributions holds both the within-chain correlation and the scatter between chains. R's comes by the
+        delta method from u_i u_j - R (u_i² + u_j²) / 2 with u the standardised losses.
+
+        Raises:
+            InputError: `of` is unknown, or there are too few draws to cut.
+        """
+        require(of in ("covariance", "correlation"), f"of must be 'covariance' or 'correlation', got {of!r}")
+        chosen = _chosen(rows)
+        per_chain = max(1, -(-_BATCHES // self.chains))
+        require(
+            self.draws >= 2 * per_chain and self.chains * per_chain >= 2,
+            f"standard errors need >= {2 * per_chain} draws per chain, got {self.draws}; raise schedule.draws",
+        )
+        correlation = self.correlation(rows) if of == "correlation" else None
+        scale = _inverse(np.sqrt(self._variance)) if of == "correlation" else np.ones(self.probes)
+        total: np.ndarray | float = 0.0
+        squares: np.ndarray | float = 0.0
+        count = 0
+        for chain in self._chains:
+            for batch in np.array_split(chain, per_chain):
+                unit = batch * scale
+                own = unit[:, chosen].T @ unit / len(batch)
+                if correlation is not None:
+                    power = np.mean(unit * unit, axis=0)
+                    own -= correlation * (power[chosen, None] + power) / 2
+                total, squares, count = total + own, squares + own * own, count + 1
+        spread = np.maximum(squares - np.square(total) / count, 0.0) / (count - 1)
+        return np.sqrt(spread / count)
+
+    def neighbors(self, k: int) -> Neighbours:
+        """Return the k nearest neighbours of every probe under the kernel distance, exact, in blocks.
+
+        Raises:
+            InputError: k is not between 1 and N - 1.
+        """
+        require_integer("k", k, at_least=1)
+        require(k < self.probes, f"k must be < the {self.probes} probes, got {k}; lower k")
+        indices = np.empty((self.probes, k), dtype=np.int64)
+        distances = np.empty((self.probes, k))
+        for block in self.blocks():
+            own = self.distance(block)
+            own[np.arange(len(own)), np.arange(block.start, block.stop)] = np.inf
+            nearest = np.argpartition(own, k - 1, axis=1)[:, :k]
+            found = np.take_along_axis(own, nearest, axis=1)
+            order = np.lexsort((nearest, found), axis=1)
+            indices[block] = np.take_along_axis(nearest, order, axis=1)
+            distances[block] = np.take_along_axis(found, order, axis=1)
+        return Neighbours(indices, distances)
+
+    def blocks(self) -> Iterator[slice]:
+        """Cut the probes into slices whose [n, N] rows stay within bounded memory."""
+        step = max(1, _BLOCK_NUMBERS // self.probes)
+        for start in range(0, self.probes, step):
+            yield slice(start, min(start + step, self.probes))
+
+    def without(self, part: int, parts: int) -> "LossKernel":
+        """Return the kernel with one of `parts` parts left out: a chain, or a stretch of each chain's draws.
+
+        With at least `parts` chains, whole chains are dropped (they are independent replicates); with fewer,
+        consecutive draws.
+        """
+        if self.chains >= parts:
+            keep = np.array_split(np.arange(self.chains), parts)
+            kept = np.delete(self._chains, keep[part], axis=0)
+        else:
+            stretch = np.array_split(np.arange(self.draws), parts)[part]
+            kept = np.delete(self._chains, stretch, axis=1)
+            kept = kept - kept.mean(axis=1, keepdims=True)
+        return LossKernel(kept, kept.shape[0] * kept.shape[1] - kept.shape[0], self.labels, self.ids)
+
+    def only(self, chains: Sequence[int]) -> "LossKernel":
+        """Return the kernel of some of the chains.
+
+        Raises:
+            InputError: no chain is named.
+        """
+        require(len(chains) > 0, "only() got no chains; name at least one")
+        kept = self._chains[list(chains)]
+        return LossKernel(kept, kept.shape[0] * kept.shape[1] - kept.shape[0], self.labels, self.ids)
+
+    def evenly(self, limit: int) -> "LossKernel":
+        """Return the kernel of at most `limit` probes, evenly spaced; itself where it has no more."""
+        if self.probes <= limit:
+            return self
+        chosen = np.linspace(0, self.probes - 1, limit).astype(int)
+        labels = {name: np.asarray(values)[chosen] for name, values in self.labels.items()}
+        return LossKernel(self._chains[:, :, chosen], self._divisor, labels, self.ids[chosen])
+
+    def label(self, name: str) -> np.ndarray:
+        """Return one label of the probes, [N].
+
+        Raises:
+            InputError: there is no such label.
+        """
+        if name not in self.labels:
+            raise InputError(f"there is no probe label {name!r}; the labels are {', '.join(sorted(self.labels)) or 'none'}")
+        return np.asarray(self.labels[name])
+
+    def _unit_diagonal(self, matrix: np.ndarray, chosen: Any) -> np.ndarray:
+        own = np.arange(self.probes)[chosen]
+        matrix[np.arange(len(own)), own] = 1.0
+        return matrix
+
+    def __repr__(self) -> str:
+        return f"LossKernel({self.probes} probes, {self.chains} chains x {self.draws} draws)"
+
+
+def _chosen(rows: Rows) -> Any:
+    return slice(None) if rows is None else rows
+
+
+def _inverse(values: np.ndarray) -> np.ndarray:
+    """1 / values, with 0 where the value is 0."""
+    return np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)

@@ -1,0 +1,298 @@
+"""The page of a run: one file that opens anywhere, offline, and says first whether the kernel can be trusted."""
+
+import base64
+import csv
+import itertools
+import json
+import math
+import os
+import re
+import struct
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import TypeGuard
+from urllib.parse import quote
+
+_ROWS = 20
+_WIDE = 1.7  # width over height from which a figure takes a full row
+
+# Icon and word as well as colour: a verdict must survive a grey print and colour-blind eyes.
+_VERDICTS = {
+    "pass": ("✓", "Passed: the diagnosis found no reason to distrust this kernel"),
+    "warn": ("!", "Warning: read this kernel with care"),
+    "fail": ("✕", "FAILED: do not draw conclusions from this kernel"),
+}
+
+_CSS = """
+:root { --ink: #1f2328; --muted: #5c6570; --line: #d8dde3; --soft: #f5f7f9; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 76rem; padding: 1.5rem 1.25rem 4rem; color: var(--ink); background: #fff;
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+h1 { font-size: 1.7rem; margin: 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; margin: 2.25rem 0 .75rem; border-bottom: 1px solid var(--line); padding-bottom: .25rem; }
+h3 { font-size: .95rem; margin: 0 0 .35rem; }
+.folder { color: var(--muted); margin: .1rem 0 1.1rem; font-size: .85rem; overflow-wrap: anywhere; }
+.verdict { display: flex; gap: 1rem; padding: .8rem 1rem; border: 1px solid; border-left-width: .5rem;
+  border-radius: .35rem; }
+.verdict .icon { flex: none; width: 2rem; height: 2rem; border-radius: 50%; background: currentColor;
+  text-align: center; line-height: 2rem; font-weight: 700; }
+.verdict .icon span { color: #fff; }
+.verdict strong { display: block; font-size: 1.05rem; line-height: 2rem; }
+.verdict ul { margin: .1rem 0 .2rem; padding-left: 1.1rem; color: var(--ink); }
+.pass { color: #17633a; background: #edf7f0; } .warn { color: #8a5a00; background: #fff7e3; }
+.fail { color: #a3001b; background: #fdeeef; } .none { color: var(--muted); background: var(--soft); }
+.metrics { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1.25rem 2rem;
+  align-items: start; }
+table { border-collapse: collapse; font-size: .85rem; }
+.metrics table { width: 100%; }
+th, td { padding: .22rem .6rem .22rem 0; text-align: left; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
+th { font-weight: 600; } .metrics th { font-weight: 400; color: var(--muted); }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.scroll { overflow-x: auto; }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(22rem, 1fr)); gap: 1.75rem;
+  grid-auto-flow: dense; align-items: end; }
+figure { margin: 0; min-width: 0; } figure.wide { grid-column: 1 / -1; }
+figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
+figure iframe { width: 100%; height: 42rem; border: 1px solid var(--line); }
+figcaption { margin-top: .4rem; text-align: center; font-size: .85rem; color: var(--muted); }
+a { color: #0b5cad; } .note { color: var(--muted); font-size: .8rem; margin: .3rem 0 1.5rem; }
+details { margin-top: 1rem; } summary { cursor: pointer; font-weight: 600; }
+pre { background: var(--soft); border: 1px solid var(--line); padding: .8rem; overflow-x: auto;
+  font: 12px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
+@media print { body { max-width: none; padding: 0; font-size: 10pt; } .interactive { display: none; }
+  figure, tr, .verdict { break-inside: avoid; } h2, h3 { break-after: avoid; }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
+@media (max-width: 40rem) { .figures, .metrics { grid-template-columns: 1fr; } }
+"""
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` in a run's folder from the files that lie there, and return its path.
+
+    Read: metrics.json (flat: name -> number), diagnosis.json, config.yaml, tables/*.csv, figures/*.png with a
+    .pdf of the same stem linked, figures/*.html embedded. All but metrics.json may be missing. The page needs no
+    network; an older page is replaced in one step.
+
+    Raises:
+        FileNotFoundError: the folder holds no metrics.json.
+        ValueError: metrics.json or diagnosis.json cannot be read as such.
+    """
+    folder = Path(folder)
+    if not (folder / "metrics.json").is_file():
+        raise FileNotFoundError(f"no metrics.json in {folder}; pass the folder of a run that has finished")
+    metrics = _read_json(folder / "metrics.json")
+    config = _read_text(folder / "config.yaml")
+    name = _run_name(folder, config)
+    maps, library = _interactive(folder)
+    sections = [
+        f"<h1>{escape(name)}</h1><p class='folder'>{escape('/'.join(folder.resolve().parts[-2:]))}</p>",
+        _verdict(folder / "diagnosis.json"),
+        _section("Results", _metrics(metrics)),
+        _section("Figures", _figures(folder)),
+        _section("Interactive maps", maps),
+        _section("Tables", _tables(folder)),
+        _section(
+            "Configuration", f"<details><summary>config.yaml</summary><pre>{escape(config)}</pre></details>"
+        )
+        if config
+        else "",
+    ]
+    page = (
+        "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>{escape(name)}</title><style>{_CSS}</style>{library}</head>\n<body>\n"
+        + "\n".join(section for section in sections if section)
+        + "\n</body></html>\n"
+    )
+    target = folder / "report.html"
+    partial = folder / ".report.html.tmp"
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, target)
+    return target
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}); run the analyses again") from error
+    if isinstance(content, dict):
+        return content
+    raise ValueError(
+        f"{path} must hold an object of names, got {type(content).__name__}; run the analyses again"
+    )
+
+
+def _run_name(folder: Path, config: str) -> str:
+    # A line of top level is all that is needed, and spares a YAML parser.
+    found = re.search(r"^name:[ \t]*(\S.*?)[ \t]*$", config, re.MULTILINE)
+    return found.group(1).strip("'\"") if found else folder.resolve().name
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{title}</h2>\n{content}</section>" if content else ""
+
+
+def _verdict(path: Path) -> str:
+    if not path.is_file():
+        return "<div class='verdict none'><div><strong>Not diagnosed</strong></div></div>"
+    diagnosis = _read_json(path)
+    verdict = diagnosis.get("verdict")
+    if not isinstance(verdict, str) or verdict not in _VERDICTS:
+        raise ValueError(
+            f"{path}: verdict must be one of {', '.join(_VERDICTS)}, got {verdict!r}; diagnose again"
+        )
+    icon, words = _VERDICTS[verdict]
+    reasons = diagnosis.get("reasons")
+    items = "".join(
+        f"<li>{escape(str(reason))}</li>" for reason in (reasons if isinstance(reasons, list) else [])
+    )
+    details = diagnosis.get("metrics")
+    table = _metrics(details) if isinstance(details, dict) else ""
+    if table:
+        table = f"<details><summary>What the diagnosis measured</summary>{table}</details>"
+    return (
+        f"<div class='verdict {verdict}' role='status'><div class='icon'><span>{icon}</span></div>"
+        f"<div><strong>{words}</strong>{f'<ul>{items}</ul>' if items else ''}</div></div>{table}"
+    )
+
+
+def _metrics(metrics: Mapping[str, object]) -> str:
+    groups: dict[str, list[str]] = {}
+    for name, value in metrics.items():
+        if name.endswith("_se") and name.removesuffix("_se") in metrics:
+            continue
+        group, _, short = name.partition("/") if "/" in name else ("run", "", name)
+        text = _with_error(value, metrics.get(f"{name}_se"))
+        row = f"<tr><th scope='row'>{escape(short)}</th><td class='number'>{escape(text)}</td></tr>"
+        groups.setdefault(group, []).append(row)
+    tables = [
+        f"<div><h3>{escape(group)}</h3><table>{''.join(rows)}</table></div>" for group, rows in groups.items()
+    ]
+    return f"<div class='metrics'>{''.join(tables)}</div>" if tables else ""
+
+
+def _with_error(value: object, error: object) -> str:
+    if not (_is_finite(value) and _is_finite(error) and error > 0):
+        return _number(value)
+    # Two digits of the error, and the value to the same decimal place.
+    decimals = 1 - math.floor(math.log10(error))
+    if 0 <= decimals <= 6:
+        return _minus(f"{value:.{decimals}f} ± {error:.{decimals}f}")
+    return _minus(f"{_number(value)} ± {error:.2g}")
+
+
+def _is_finite(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number(value: object) -> str:
+    if not _is_finite(value):
+        return "–" if value is None else str(value)
+    return _minus(f"{value:,}" if isinstance(value, int) else f"{value:.4g}")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def _caption(path: Path) -> str:
+    words = path.stem.replace("_", " ").replace("-", " ").strip()
+    return escape(words[:1].upper() + words[1:])
+
+
+def _figures(folder: Path) -> str:
+    cells = []
+    for path in sorted((folder / "figures").glob("*.png")):
+        content = path.read_bytes()
+        width, height = struct.unpack(">II", content[16:24]) if len(content) >= 24 else (1, 1)
+        caption = _caption(path)
+        link = ""
+        if path.with_suffix(".pdf").is_file():
+            link = f" · <a href='{quote(f'figures/{path.stem}.pdf')}'>PDF</a>"
+        cells.append(
+            f"<figure{' class=wide' if width > _WIDE * height else ''}>"
+            f"<img alt='{caption}' style='max-width:min(100%,{max(width // 2, 420)}px)' src='data:image/png;base64,{base64.b64encode(content).decode()}'>"
+            f"<figcaption>{caption}{link}</figcaption></figure>"
+        )
+    return f"<div class='figures'>{''.join(cells)}</div>" if cells else ""
+
+
+def _interactive(folder: Path) -> tuple[str, str]:
+    # (the maps, the script they need); plotly.js weighs 5 MB, so all maps share one copy of it
+    cells, library = [], ""
+    for path in sorted((folder / "figures").glob("*.html")):
+        page = path.read_text(encoding="utf-8")
+        if "Plotly.newPlot" not in page:
+            content = (
+                f"<iframe sandbox='allow-scripts' srcdoc='{escape(page)}' title='{_caption(path)}'></iframe>"
+            )
+        else:
+            body = re.search(r"<body[^>]*>(.*)</body>", page, re.DOTALL)
+            content = body.group(1) if body else page
+            for script in re.finditer(r"<script\b([^>]*)>(.*?)</script>", page, re.DOTALL):
+                if _is_plotly(script.group(2)):
+                    library = library or script.group(0)
+                    content = content.replace(script.group(0), "")
+                elif "src=" in script.group(1):  # fetched from the network, which this page does without
+                    content = content.replace(script.group(0), "")
+            library = library or _installed_plotly()
+        cells.append(f"<figure class='wide'>{content}<figcaption>{_caption(path)}</figcaption></figure>")
+    return (f"<div class='figures interactive'>{''.join(cells)}</div>" if cells else ""), library
+
+
+def _is_plotly(script: str) -> bool:
+    return len(script) > 500_000 and "plotly.js v" in script[:2000]
+
+
+def _installed_plotly() -> str:
+    from plotly.offline import get_plotlyjs  # only for maps saved without it
+
+    return f"<script>{get_plotlyjs()}</script>"
+
+
+def _tables(folder: Path) -> str:
+    parts = []
+    for path in sorted((folder / "tables").glob("*.csv")):
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = csv.reader(file)
+            header = next(lines, [])
+            rows = list(itertools.islice(lines, _ROWS))
+            total = len(rows) + sum(1 for _ in lines)
+        numeric = [
+            all(_parses(row[column]) for row in rows if column < len(row)) for column in range(len(header))
+        ]
+        head = "".join(f"<th{_align(numeric, i)}>{escape(cell)}</th>" for i, cell in enumerate(header))
+        body = "".join(
+            f"<tr>{''.join(f'<td{_align(numeric, i)}>{escape(_cell(cell))}</td>' for i, cell in enumerate(row))}</tr>"
+            for row in rows
+        )
+        shown = f"First {len(rows)} of {total:,} rows" if total > len(rows) else f"{total} rows"
+        parts.append(
+            f"<h3>{_caption(path)}</h3><div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+            f"</table></div><p class='note'>{shown} · <a href='{quote(f'tables/{path.name}')}'>CSV</a></p>"
+        )
+    return "".join(parts)
+
+
+def _align(numeric: list[bool], column: int) -> str:
+    return " class='number'" if column < len(numeric) and numeric[column] else ""
+
+
+def _cell(text: str) -> str:
+    # Sixteen digits of a float hide its size; whole numbers and words stay as they are.
+    return text if not _parses(text) or re.fullmatch(r"[+-]?\d*", text.strip()) else _number(float(text))
+
+
+def _parses(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text.strip() == ""
+    return True

@@ -1,0 +1,122 @@
+"""What every sampler shares: the target distribution, its settings, and the weights it starts from."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from losskernel.errors import require, require_number
+
+Noise = Callable[[Tensor], Tensor]
+
+
+class Sampler(Optimizer):
+    """A transition kernel for p(w) ∝ exp(-nbeta · L(w) - localization/2 · |w - w*|²).
+
+    L is the mean training loss, whose minibatch gradient the caller leaves in `.grad`; w* are the weights
+    at construction. The update is elementwise, so weights of many chains may be stacked in one tensor.
+
+    Args:
+        params: tensors, or (name, tensor) pairs as `model.named_parameters()` gives them.
+        step_size: ε > 0.
+        nbeta: nβ >= 0, inverse temperature times sample size; multiplies the MEAN loss. 0 switches the
+            loss off (the null control).
+        localization: γ >= 0, strength of the pull towards w*.
+        parameters: globs over parameter names; only matching weights move. Needs (name, tensor) pairs.
+        noise: maps a tensor to standard normal numbers of its shape; the caller passes one that draws
+            from its own generators.
+
+    Raises:
+        InputError: a setting is out of range, or no parameter name matches.
+
+    Source: arXiv 2308.12108 (localised, tempered posterior); arXiv 2509.26537, section 3.2.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        step_size: float,
+        nbeta: float,
+        localization: float,
+        parameters: Sequence[str] | None = None,
+        noise: Noise = torch.randn_like,
+    ) -> None:
+        require_number("sampler.step_size", step_size, above=0)
+        require_number("sampler.nbeta", nbeta, at_least=0)
+        require_number("sampler.localization", localization, at_least=0)
+        self.step_size, self.nbeta, self.localization = float(step_size), float(nbeta), float(localization)
+        self.noise = noise
+        self.check_stability()
+        params = list(params)
+        if parameters is not None:
+            named = all(isinstance(item, tuple) for item in params)
+            require(named, "sampler.parameters needs named weights; pass model.named_parameters()")
+            chosen = set(select([name for name, _ in params], parameters))
+            params = [item for item in params if item[0] in chosen]
+        super().__init__(params, {})
+        for weight in self._weights():
+            self.state[weight]["start"] = weight.detach().clone()
+
+    def _weights(self) -> list[Tensor]:
+        return [weight for group in self.param_groups for weight in group["params"]]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Move every weight that has a gradient by one step of the chain."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for weight in self._weights():
+            if weight.grad is not None:
+                self.update(weight, weight.grad, self.state[weight])
+        return loss
+
+    def check_stability(self) -> None:
+        """Raise InputError where the settings alone make the chain diverge."""
+
+    def update(self, weight: Tensor, gradient: Tensor, state: dict[str, Any]) -> None:
+        """Move one tensor in place, given the gradient of the mean loss."""
+        raise TypeError(f"{type(self).__name__} must define update(weight, gradient, state)")
+
+
+def select(names: Sequence[str], globs: Sequence[str] | str | None) -> list[str]:
+    """Return the names that match any of the globs, in their own order; all of them for None.
+
+    Raises:
+        InputError: a glob matches no name.
+    """
+    if globs is None:
+        return list(names)
+    globs = [globs] if isinstance(globs, str) else list(globs)
+    for glob in globs:
+        found = any(fnmatchcase(name, glob) for name in names)
+        require(found, f"sampler.parameters: {glob!r} matches no weight; the names are {', '.join(names)}")
+    require(len(globs) > 0, "sampler.parameters is an empty list; leave it null to move every weight")
+    return [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
+
+
+def resolve_nbeta(nbeta: float | str, *, batch_size: int, train_size: int) -> float:
+    """Return nβ as a number: itself, or a convention by name.
+
+    "batch" is B / ln B with B the minibatch (devinterp's convention); "train" is n / ln n with n the
+    training set (arXiv 2308.12108).
+
+    Raises:
+        InputError: the name is unknown, or the size is 1, where ln is 0.
+    """
+    if not isinstance(nbeta, str):
+        return nbeta
+    sizes = {"batch": batch_size, "train": train_size}
+    require(
+        nbeta in sizes,
+        f"sampler.nbeta must be a number, 'batch' (B/ln B) or 'train' (n/ln n), got {nbeta!r}; e.g. sampler.nbeta=100",
+    )
+    size = sizes[nbeta]
+    require(size >= 2, f"sampler.nbeta={nbeta} needs at least 2 samples, got {size}; give a number")
+    return size / math.log(size)

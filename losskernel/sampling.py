@@ -1,0 +1,205 @@
+"""sample(): from a trained model to loss traces."""
+
+import functools
+import inspect
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from losskernel.chains import Chains, RecordLosses, strides
+from losskernel.data.base import Data, size
+from losskernel.data.loading import BlockLoader
+from losskernel.errors import DivergenceError, Interrupted, TraceError, require, require_integer
+from losskernel.provenance import identity, provenance
+from losskernel.samplers import Sampler, resolve_nbeta, select
+from losskernel.schedule import Schedule
+from losskernel.stacked import start_losses
+from losskernel.thumbnails import thumbnails
+from losskernel.store import MemoryStore, TraceStore, differences
+from losskernel.traces import LossTraces, coordinates_of, open_traces
+from losskernel.trainers import chain_trainer, fit_once
+
+
+def sample(
+    model: nn.Module,
+    data: Data,
+    sampler: Callable[..., Sampler],
+    schedule: Schedule,
+    *,
+    seed: int = 0,
+    out: str | Path | None = None,
+    resume: bool = True,
+    chains_per_fit: int | None = None,
+    trainer: pl.Trainer | Callable[..., pl.Trainer] | None = None,
+    progress: bool = True,
+    callbacks: Sequence[pl.Callback] = (),
+    config: Mapping[str, Any] | None = None,
+    state_every: float = 20.0,
+) -> LossTraces:
+    """Sample the localised posterior around a trained model; record every probe's loss at each draw.
+
+    Args:
+        model: the trained network; evaluated in eval mode and never changed.
+        data: training set, probes, loss.
+        sampler: a partial of a Sampler class, e.g. functools.partial(SGLD, step_size=1e-3, nbeta=100.0,
+            localization=100.0). `nbeta` may be "batch" or "train"; `parameters` restricts what moves.
+        schedule: chains, burn-in, draws, thinning, batch size.
+        seed: with a chain's number it fixes that chain's minibatches and noise.
+        out: folder of the Zarr store; None keeps the traces in memory.
+        resume: continue an interrupted store, or return a finished one; False refuses an existing store.
+        chains_per_fit: chains stacked in one Trainer.fit. None: all of them for models of up to a million
+            moving weights, else 1.
+        trainer: a Lightning Trainer, or a function that builds one; one device.
+        progress: show a progress bar.
+        callbacks: further Lightning callbacks, such as loggers of the draws.
+        config: stored with the provenance.
+        state_every: seconds between resume states, the most that a kill can cost.
+
+    Returns:
+        Traces with `losses` [chain, draw, probe] in the model's floating type.
+
+    Raises:
+        InputError: settings, data and model do not fit together; known before any step.
+        DivergenceError: a loss or weight became non-finite.
+        TraceError: the store belongs to other settings, or cannot be written.
+        Interrupted: Ctrl-C; what was drawn is on disk if `out` is given.
+
+    Source: arXiv 2509.26537, section 3.2.
+    """
+    factory, settings, moving = settle(model, data, sampler, schedule)
+    require_integer("seed", seed, at_least=0)
+    weights = dict(model.named_parameters())
+    count = sum(weights[name].numel() for name in moving)
+    stacked = chains_per_fit or (schedule.chains if count <= 1_000_000 else 1)
+    require_integer("chains_per_fit", stacked, at_least=1)
+    store = TraceStore(out) if out is not None else MemoryStore()
+    state = None
+    if store.exists:
+        if not resume:
+            raise TraceError(f"{out} exists; pass resume=True to continue it, or choose another folder")
+        stored = store.provenance()
+        lines = differences(stored["identity"], identity(model, data, settings, schedule, seed))
+        if lines:
+            raise TraceError(f"{out} was sampled with other settings: {'; '.join(lines)}; choose another folder")
+        if store.complete:
+            return open_traces(store.path)
+        state, stacked = store.load_state(), int(stored["chains_per_fit"])
+    stacks = [slice(first, min(first + stacked, schedule.chains)) for first in range(0, schedule.chains, stacked)]
+    if state is not None:
+        stacks = [rows for rows in stacks if rows.start >= state["rows"]]
+    first_trainer = chain_trainer(trainer, progress, stacks[0], schedule.chains)
+    if not store.exists:
+        device = first_trainer.strategy.root_device
+        about = provenance(model, data, settings, schedule, seed, moving, config or {}, device)
+        _create(store, data, schedule, about | {"chains_per_fit": stacked}, model, device)
+    with _stop_on_interrupt() as stop:
+        for rows in stacks:
+            chains = Chains(
+                model, data, factory, schedule, seed, range(rows.start, rows.stop), moving, state and state["chains"]
+            )
+            recorder = RecordLosses(store, rows, state_every=state_every, stop=stop, state=state)
+            state = None
+            own = first_trainer if rows is stacks[0] else chain_trainer(trainer, progress, rows, schedule.chains)
+            fit_once(own, chains, strides(schedule)[recorder.batches_done :], [recorder, *callbacks])
+            _require_done(recorder, schedule, stop, store)
+            recorder.finish(chains)
+    store.finish()
+    return open_traces(store.path) if isinstance(store, TraceStore) else LossTraces(store.dataset)
+
+
+def settle(
+    model: nn.Module, data: Data, sampler: Callable[..., Sampler], schedule: Schedule
+) -> tuple[Callable[..., Sampler], dict[str, Any], list[str]]:
+    """Return (sampler factory, all its settings, names of the moving weights), each checked.
+
+    Raises:
+        InputError: a setting does not fit the model or the data.
+    """
+    train_size = size(data.train)
+    require(
+        schedule.batch_size <= train_size,
+        f"schedule.batch_size must be <= the {train_size} training samples, got {schedule.batch_size}; lower it",
+    )
+    base, given = sampler, {}
+    if isinstance(sampler, functools.partial):
+        base, given = sampler.func, dict(sampler.keywords)
+    globs = given.pop("parameters", None)
+    origin = given.get("nbeta")
+    if "nbeta" in given:
+        given["nbeta"] = resolve_nbeta(given["nbeta"], batch_size=schedule.batch_size, train_size=train_size)
+    names = [name for name, weight in model.named_parameters() if weight.is_floating_point()]
+    require(len(names) > 0, f"{type(model).__name__} has no weights to sample; give a model with parameters")
+    moving = select(names, globs)
+    # A trial on one number finds every bad setting before any compute.
+    base([torch.zeros(1, 1)], noise=torch.zeros_like, **given)
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(base).parameters.items()
+        if parameter.default is not inspect.Parameter.empty and name not in ("noise", "parameters")
+    }
+    settings = {"sampler": getattr(base, "__name__", str(base)), **defaults, **given, "parameters": globs}
+    settings["nbeta_origin"] = origin if isinstance(origin, str) else "number"
+    return functools.partial(base, **given), settings, moving
+
+
+def _create(
+    store: TraceStore | MemoryStore,
+    data: Data,
+    schedule: Schedule,
+    about: dict[str, Any],
+    model: nn.Module,
+    device: torch.device,
+) -> None:
+    """Lay out the store: coordinates, losses at w*, and room for what each draw records."""
+    start = start_losses(model, data.loss, BlockLoader(data.probes, schedule.probe_batch_size, data.workers, device))
+    start = start.cpu().numpy()
+    shape = (schedule.chains, schedule.draws, len(start))
+    coordinates = coordinates_of(shape[2], range(shape[0]), shape[1], data.labels, data.ids)
+    coordinates = coordinates.assign(start_losses=("probe", start))
+    blocks = BlockLoader(data.probes, schedule.probe_batch_size, data.workers, torch.device("cpu"))
+    pictures = [thumbnails(inputs) for inputs, _ in blocks]
+    if all(part is not None for part in pictures):
+        coordinates = coordinates.assign(thumbnails=(("probe", "height", "width", "colour"), np.concatenate(pictures)))
+    burn_in = sum(not stride.record for stride in strides(schedule))
+    store.create(coordinates, about, shape, burn_in, str(start.dtype))
+
+
+def _require_done(recorder: RecordLosses, schedule: Schedule, stop: Callable[[], bool], store: Any) -> None:
+    if recorder.draws_done == schedule.draws:
+        return
+    where = f"continue with the same call and out={store.path}" if isinstance(store, TraceStore) else "pass out= to keep draws"
+    if stop():
+        raise Interrupted(f"stopped after {recorder.draws_done} of {schedule.draws} draws; {where}")
+    raise DivergenceError(
+        f"the trainer ended after {recorder.draws_done} of {schedule.draws} draws; "
+        f"remove what stops it early (limit_train_batches, max_time, callbacks), then {where}"
+    )
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a stop between two draws; a second one interrupts at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(*_: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,141 @@
+"""Many copies of one model in one flat buffer [C, P], evaluated together through torch.func."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from losskernel.errors import DivergenceError, InputError, require
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Traced:
+    """Run a function as the plain list of tensor operations it makes, recorded once per input shape.
+
+    vmap and grad dispatch every operation through several Python layers, which costs more than the
+    arithmetic of a small model; the recorded graph keeps only the arithmetic, with the same results.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._graphs: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor) -> Any:
+        """Return what the function returns."""
+        key = (inputs.shape, inputs.dtype, targets.shape, targets.dtype)
+        graph = self._graphs.get(key)
+        with torch.no_grad():
+            if graph is None:
+                # make_fx counts the arguments of what it is given, so it must not see a bound method.
+                graph = self._graphs[key] = make_fx(lambda w, x, y: self._function(w, x, y))(weights, inputs, targets)
+            return graph(weights, inputs, targets)
+
+
+class StackedModel:
+    """C copies of a model in evaluation mode, their moving weights in the rows of one buffer [C, P].
+
+    Args:
+        model: the trained network; copied, never changed.
+        loss: (outputs, targets) -> [B].
+        chains: C.
+        moving: names of the weights that move; all others, and all buffers, are shared and frozen.
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss, chains: int, moving: Sequence[str]) -> None:
+        # Evaluation mode throughout: with batch statistics or dropout a per-sample loss would depend on its
+        # batch mates or on chance (arXiv 2509.26537 defines it for the deterministic network).
+        self._model = copy.deepcopy(model).eval().requires_grad_(False)
+        self._loss, self.chains, self.moving = loss, chains, list(moving)
+        weights = dict(self._model.named_parameters())
+        self._shapes = [weights[name].shape for name in self.moving]
+        self.size = sum(shape.numel() for shape in self._shapes)
+        self.start = torch.cat([weights[name].detach().flatten() for name in self.moving])
+        self._gradient = Traced(self._gradient_of)
+        self._losses = Traced(self._losses_of)
+
+    def to(self, device: torch.device) -> "StackedModel":
+        """Move what is frozen to the device."""
+        self._model.to(device)
+        return self
+
+    def views(self, buffer: Tensor) -> tuple[Tensor, ...]:
+        """Return the weights [C, *shape] as views of the buffer [C, P]; they follow its changes."""
+        parts = buffer.split([shape.numel() for shape in self._shapes], dim=1)
+        return tuple(part.view(self.chains, *shape) for part, shape in zip(parts, self._shapes, strict=True))
+
+    def gradient(self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each chain's own gradient [C, P] of its mean loss [C] on its minibatch [C, B, ...]."""
+        return self._gradient(weights, inputs, targets)
+
+    def losses(self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each sample [b, ...] under each chain, [C, b]."""
+        return self._losses(weights, inputs, targets)
+
+    def _per_sample(self, weights: Sequence[Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+        outputs = functional_call(self._model, dict(zip(self.moving, weights, strict=True)), (inputs,))
+        return self._loss(outputs, targets)
+
+    def _gradient_of(self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        def total(weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+            # Chains share no weights, so the gradient of the SUM of their mean losses holds each chain's own.
+            losses = self._over_chains(self._per_sample, weights, inputs, targets).mean(1)
+            return losses.sum(), losses
+
+        gradients, (_, losses) = grad_and_value(total, has_aux=True)(weights)
+        return torch.cat([part.reshape(self.chains, -1) for part in gradients], dim=1), losses
+
+    def _losses_of(self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor) -> Tensor:
+        return self._over_chains(lambda w, *_: self._per_sample(w, inputs, targets), weights)
+
+    def _over_chains(self, function: Callable[..., Tensor], weights: tuple[Tensor, ...], *batched: Tensor) -> Tensor:
+        if self.chains == 1:  # stacking one chain would only slow convolutions down
+            return function([w[0] for w in weights], *(part[0] for part in batched))[None]
+        return vmap(function)(weights, *batched)
+
+
+def start_losses(model: nn.Module, loss: Loss, blocks: Any) -> Tensor:
+    """Return the per-sample losses [N] of the model itself in evaluation mode, without changing the model.
+
+    Raises:
+        InputError: the loss does not return one number per sample.
+        DivergenceError: a loss at the trained weights is not finite.
+    """
+    model = copy.deepcopy(model).eval()
+    parts: list[Tensor] = []
+    with torch.no_grad():
+        for inputs, targets in blocks:
+            parts.append(check_losses(model.to(inputs.device), loss, inputs, targets))
+    losses = torch.cat(parts)
+    bad = (~losses.isfinite()).nonzero().flatten()
+    if len(bad):
+        raise DivergenceError(
+            f"the loss of sample {int(bad[0])} at the trained weights is {losses[bad[0]].item()} "
+            f"({len(bad)} of {len(losses)} not finite); check the checkpoint, the loss and the inputs"
+        )
+    return losses
+
+
+def check_losses(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the losses of one batch after checking that they are one per sample."""
+    try:
+        values = loss(model(inputs), targets)
+    except InputError:
+        raise
+    except (RuntimeError, TypeError, IndexError) as error:
+        raise InputError(
+            f"the model and the loss fail on a batch of inputs {tuple(inputs.shape)} and targets "
+            f"{tuple(targets.shape)}: {str(error).splitlines()[0]}; check model, dataset and loss against each other"
+        ) from error
+    wanted = (inputs.shape[0],)
+    found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+    require(
+        found == wanted,
+        f"data.loss must return one loss per sample, shape {wanted}, but returned {found}; "
+        "drop the mean or sum over samples (reduction='none')",
+    )
+    return values

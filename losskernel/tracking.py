@@ -1,0 +1,161 @@
+"""What a run leaves: its folder always, and a Lightning logger on top."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.logger import Logger
+
+from losskernel.analyses import Result
+from losskernel.store import guard
+
+DPI = 200
+
+
+class RunFolder:
+    """Files of one run; each is written whole or not at all.
+
+    Args:
+        path: the folder; made where missing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def prepare(self) -> None:
+        """Make the folder and prove that it can be written.
+
+        Raises:
+            TraceError: it cannot.
+        """
+
+        def probe() -> None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            mark = self.path / ".writable"
+            mark.touch()
+            mark.unlink()
+
+        guard(self.path, probe)
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write one text file."""
+        return self.write(name, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> Path:
+        """Write one JSON file; numbers that are not finite become null, which every reader accepts."""
+        return self.write_text(name, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+
+    def write(self, name: str, save: Callable[[Path], Any]) -> Path:
+        """Write one file by `save`, under another name first."""
+        path = self.path / name
+
+        def whole() -> None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".partial-{path.name}")
+            save(partial)
+            os.replace(partial, path)
+
+        guard(path, whole)
+        return path
+
+    def write_result(self, result: Result) -> dict[str, Path]:
+        """Write an analysis' tables, figures (PNG and vector PDF) and pages; return the pictures' paths."""
+        for name, table in result.tables.items():
+            self.write(f"tables/{name}.csv", lambda path, table=table: table.to_csv(path, index=False))
+        for name, page in result.pages.items():
+            self.write_text(f"figures/{name}.html", page)
+        pictures = {}
+        for name, figure in result.figures.items():
+            for kind in ("pdf", "png"):
+                pictures[name] = self.write(
+                    f"figures/{name}.{kind}", lambda path, figure=figure, kind=kind: figure.savefig(path, format=kind, dpi=DPI)
+                )
+        return pictures
+
+
+class Tracker:
+    """Where else a run is recorded. This one records nowhere; the others override what they can show."""
+
+    def loggers(self) -> list[Logger]:
+        """Return Lightning loggers for curves along the draws."""
+        return []
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Record the resolved configuration."""
+
+    def summarise(self, metrics: Mapping[str, Any]) -> None:
+        """Record the run's final numbers."""
+
+    def show(self, pictures: Mapping[str, Path], tables: Mapping[str, pd.DataFrame], pages: Mapping[str, Path]) -> None:
+        """Record figures, tables and interactive pages."""
+
+    def keep(self, name: str, kind: str, path: Path) -> None:
+        """Record a file or folder as an artifact."""
+
+    def finish(self, failed: bool) -> None:
+        """Close the record; always called."""
+
+
+class CSVTracker(Tracker):
+    """Curves along training and draws as CSV files in the run folder.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: Path, **_: Any) -> None:
+        self._logger = CSVLogger(folder, name="curves", version="")
+
+    def loggers(self) -> list[Logger]:
+        """Return the CSV logger."""
+        return [self._logger]
+
+    def finish(self, failed: bool) -> None:
+        """Write what is still held."""
+        self._logger.save()
+
+
+class LogDraws(pl.Callback):
+    """Logs the chains' mean probe loss, training loss and distance against the draw.
+
+    Args:
+        loggers: Lightning loggers.
+        draws: draws of the whole run; at most 200 of them are logged, a few hundred calls being cheap.
+    """
+
+    def __init__(self, loggers: Sequence[Logger], draws: int) -> None:
+        self._loggers, self._every, self._draw = loggers, max(1, draws // 200), 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Count the draws of each stack of chains from its own start."""
+        self._draw = 0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, *_: Any) -> None:
+        """Log this draw, if its turn has come."""
+        if "losses" not in outputs:
+            return
+        self._draw += 1
+        if self._draw % self._every:
+            return
+        values: dict[str, float] = {"draw": self._draw}
+        for place, chain in enumerate(pl_module.chain_numbers):
+            values[f"chain_{chain}/probe_loss"] = float(outputs["losses"][place].mean())
+            values[f"chain_{chain}/train_loss"] = float(outputs["train_loss"][place])
+            values[f"chain_{chain}/distance"] = float(outputs["distance"][place])
+        for logger in self._loggers:
+            logger.log_metrics(values, step=pl_module.step)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and value - value != 0.0:
+        return None
+    return value

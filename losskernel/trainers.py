@@ -1,0 +1,117 @@
+"""Lightning Trainers for chains and for training: quiet, one device, nothing that changes a chain's law."""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from torch.utils.data import DataLoader
+
+from losskernel.errors import InputError
+
+TrainerFactory = Callable[..., pl.Trainer]
+_CHANGES_LAW = {
+    "StochasticWeightAveraging",
+    "WeightAveraging",
+    "EMAWeightAveraging",
+    "GradientAccumulationScheduler",
+}
+
+
+class Progress(TQDMProgressBar):
+    """Progress with the mean loss, without Lightning's per-batch logging machinery."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(refresh_rate=20)
+        self._name, self._loss = name, float("nan")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Note the loss where it will be shown."""
+        if (batch_idx + 1) % self.refresh_rate == 0:
+            self._loss = float(outputs["train_loss"].mean() if "train_loss" in outputs else outputs["loss"])
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Name the bar after what runs instead of the epoch."""
+        super().on_train_epoch_start(trainer, *_)
+        self.train_progress_bar.set_description(self._name)
+
+    def get_metrics(self, *_: Any) -> dict[str, str | float]:
+        """Return what stands behind the bar."""
+        return {"loss": f"{self._loss:.3g}"}
+
+
+def quiet_settings() -> dict[str, Any]:
+    """Return Trainer settings that every fit here shares.
+
+    LightningEnvironment, because under SLURM each job is one independent task: Lightning's own SLURM
+    environment would join jobs into one and requeue them behind our back.
+    """
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)")
+    warnings.filterwarnings("ignore", message=r".*LeafSpec.*")
+    return {
+        "devices": 1,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "num_sanity_val_steps": 0,
+        "plugins": [LightningEnvironment()],
+    }
+
+
+def chain_trainer(
+    trainer: pl.Trainer | TrainerFactory | None, progress: bool, rows: slice, chains: int
+) -> pl.Trainer:
+    """Return the Trainer for one stack of chains: the given one, or a fresh one.
+
+    Raises:
+        InputError: the Trainer would change the chains' law.
+    """
+    if not isinstance(trainer, pl.Trainer):
+        bar = [Progress(f"Sampling chains {rows.start}-{rows.stop - 1} of {chains}")] if progress else []
+        build = pl.Trainer if trainer is None else trainer
+        trainer = build(**quiet_settings(), max_epochs=1, enable_progress_bar=progress, callbacks=bar)
+    refuse_changed_law(trainer)
+    return trainer
+
+
+def refuse_changed_law(trainer: pl.Trainer) -> None:
+    """Raise InputError for each Lightning feature that would make chains sample something else."""
+    faults = []
+    if trainer.gradient_clip_val:
+        faults.append(f"gradient_clip_val={trainer.gradient_clip_val} (clipping changes the drift)")
+    if trainer.accumulate_grad_batches != 1:
+        faults.append(f"accumulate_grad_batches={trainer.accumulate_grad_batches} (set schedule.batch_size instead)")
+    if trainer.precision != "32-true":
+        faults.append(f"precision={trainer.precision} (cast the model instead, e.g. model.double())")
+    if trainer.world_size != 1:
+        faults.append(f"devices={trainer.world_size} (averaged gradients couple the chains; run more jobs instead)")
+    faults += [
+        f"callback {type(callback).__name__} (averages or accumulates)"
+        for callback in trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        if _CHANGES_LAW & {parent.__name__ for parent in type(callback).__mro__}
+    ]
+    if faults:
+        raise InputError(f"trainer: these settings change what the chains sample, remove them: {'; '.join(faults)}")
+
+
+def fit_once(
+    trainer: pl.Trainer, module: pl.LightningModule, batches: Sequence[Any], callbacks: Sequence[pl.Callback]
+) -> None:
+    """Run one pass over a list of batches with further callbacks, on a fresh or a used Trainer."""
+    own: list[pl.Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+    own.extend(callbacks)
+    epochs = trainer.fit_loop.max_epochs
+    trainer.fit_loop.max_epochs = trainer.current_epoch + 1
+    try:
+        if batches:
+            trainer.fit(module, DataLoader(list(batches), batch_size=None))  # pyright: ignore[reportArgumentType]
+    finally:
+        trainer.fit_loop.max_epochs = epochs
+        for callback in callbacks:
+            own.remove(callback)

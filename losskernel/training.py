@@ -1,0 +1,198 @@
+"""fit(): conventional training with Lightning, keeping checkpoints along the way."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, IterableDataset
+
+from losskernel.data.base import Data, size, tensors
+from losskernel.errors import DivergenceError, InputError, require, require_integer
+from losskernel.streams import MinibatchIndices
+from losskernel.store import atomic_save, guard
+from losskernel.trainers import Progress, TrainerFactory, quiet_settings
+
+# Training draws its minibatches as chain -1 would: another stream than any sampling chain's.
+TRAINING_STREAM = 2**31
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train: Adam-like steps with a cosine decay of the learning rate to zero.
+
+    Attributes:
+        steps: optimiser steps; 0 keeps the initial weights.
+        batch_size: training samples per step; at most the training set.
+        optimizer: builds the optimiser from the parameters.
+        checkpoints: how many checkpoints to keep along the way, spaced logarithmically; the last is the end.
+
+    Raises:
+        InputError: a length is not a whole number in range.
+    """
+
+    steps: int = 3000
+    batch_size: int = 128
+    optimizer: Callable[..., Optimizer] = field(default=torch.optim.Adam)
+    checkpoints: int = 8
+
+    def __post_init__(self) -> None:
+        for key, least in (("steps", 0), ("batch_size", 1), ("checkpoints", 0)):
+            require_integer(f"training.{key}", getattr(self, key), at_least=least)
+        require(callable(self.optimizer), f"training.optimizer must build an optimiser, got {self.optimizer!r}")
+
+    def checkpoint_steps(self) -> list[int]:
+        """Return the steps after which weights are kept, 0 (untrained) first."""
+        if self.checkpoints == 0 or self.steps == 0:
+            return []
+        spaced = np.geomspace(1, self.steps, self.checkpoints).round().astype(int)
+        return sorted({0, *spaced.tolist()})
+
+
+class Supervised(pl.LightningModule):
+    """A model, its mean loss, and an optimiser with cosine decay."""
+
+    def __init__(self, model: nn.Module, data: Data, training: Training) -> None:
+        super().__init__()
+        self.model, self._data, self._training = model, data, training
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser and its schedule, stepped once a batch."""
+        optimizer = self._training.optimizer(self.model.parameters())
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self._training.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
+
+    def training_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
+        """Return the minibatch's mean loss."""
+        loss = self._data.loss(self.model(batch[0]), batch[1]).mean()
+        if step % 50 == 0 and not loss.isfinite():
+            raise DivergenceError(
+                f"the training loss is {loss.item()} at step {step}; lower training.optimizer.lr or check the data"
+            )
+        return loss
+
+
+class Minibatches(IterableDataset[Any]):
+    """Reshuffled minibatches without end; tensors in memory are indexed directly."""
+
+    def __init__(self, data: Data, batch_size: int, seed: int) -> None:
+        self._data = data
+        self._indices = MinibatchIndices(seed, [TRAINING_STREAM], size(data.train), batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        held, step = tensors(self._data.train), 0
+        if held is None:
+            batches = (self._indices(number)[0].tolist() for number in iter(int, None))
+            yield from DataLoader(self._data.train, batch_sampler=batches, num_workers=self._data.workers)  # pyright: ignore
+            return
+        while True:
+            chosen = self._indices(step)[0]
+            yield held[0][chosen], held[1][chosen]
+            step += 1
+
+
+class KeepCheckpoints(pl.Callback):
+    """Saves the weights at chosen steps."""
+
+    def __init__(self, folder: Path, steps: Sequence[int]) -> None:
+        self._folder, self._steps = folder, set(steps)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Keep the untrained weights."""
+        self._keep(pl_module, 0)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        """Keep the weights after this step, if it is one of the chosen."""
+        self._keep(pl_module, trainer.global_step)
+
+    def _keep(self, module: Supervised, step: int) -> None:
+        if step in self._steps:
+            save_weights(module.model, self._folder / f"step-{step:07d}.pt", {"step": step})
+
+
+def fit(
+    model: nn.Module,
+    data: Data,
+    training: Training,
+    *,
+    seed: int = 0,
+    trainer: TrainerFactory | None = None,
+    checkpoints: Path | None = None,
+    progress: bool = True,
+    callbacks: Sequence[pl.Callback] = (),
+) -> nn.Module:
+    """Return a trained copy of the model, in evaluation mode on the CPU.
+
+    Args:
+        model: initial weights; not changed.
+        data: training set and loss.
+        training: steps, batch size, optimiser.
+        seed: fixes the order of the minibatches.
+        trainer: a function that builds a Lightning Trainer.
+        checkpoints: folder for weights along the way; None keeps none.
+        progress: show a progress bar.
+        callbacks: further Lightning callbacks.
+
+    Raises:
+        InputError: the batch is larger than the training set.
+        DivergenceError: the loss becomes non-finite.
+    """
+    model = copy.deepcopy(model)
+    if training.steps == 0:
+        return model.eval()
+    samples = size(data.train)
+    require(
+        training.batch_size <= samples,
+        f"training.batch_size must be <= the {samples} training samples, got {training.batch_size}; lower it",
+    )
+    keep = [] if checkpoints is None else [KeepCheckpoints(checkpoints, training.checkpoint_steps())]
+    bar = [Progress("Training")] if progress else []
+    build = trainer or pl.Trainer
+    own = build(
+        **quiet_settings(),
+        max_epochs=1,
+        limit_train_batches=training.steps,
+        enable_progress_bar=progress,
+        callbacks=[*keep, *bar, *callbacks],
+    )
+    module = Supervised(model.train(), data, training)
+    own.fit(module, DataLoader(Minibatches(data, training.batch_size, seed), batch_size=None))
+    if not all(weight.isfinite().all() for weight in model.parameters()):
+        raise DivergenceError("training ended with non-finite weights; lower training.optimizer.lr")
+    return model.cpu().eval()
+
+
+def save_weights(model: nn.Module, path: Path, about: dict[str, Any]) -> None:
+    """Write the weights, whole or not at all."""
+    guard(path, path.parent.mkdir, 0o777, True, True)
+    guard(path, atomic_save, {"state_dict": model.state_dict(), "about": about}, path)
+
+
+def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
+    """Return a copy of the model with the weights of a checkpoint: ours, Lightning's, or a bare state dict.
+
+    Raises:
+        InputError: the file is missing, unreadable, or holds other weights.
+    """
+    path = Path(path)
+    require(path.is_file(), f"checkpoint {path} does not exist; give the path of a saved state dict")
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a different type for every way a file can be broken
+        raise InputError(f"checkpoint {path} cannot be read ({str(error).splitlines()[0]}); save it again") from error
+    weights = stored.get("state_dict", stored) if isinstance(stored, dict) else {}
+    if weights and all(name.startswith("model.") for name in weights):
+        weights = {name.removeprefix("model."): value for name, value in weights.items()}
+    model = copy.deepcopy(model)
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
+        lines = " ".join(str(error).split())[:300]
+        raise InputError(f"checkpoint {path} does not fit {type(model).__name__}: {lines}") from error
+    return model.eval()
