@@ -83,8 +83,8 @@ class Chains(pl.LightningModule):
         self._stack[0].to(device)
         self._views = self._stack[0].views(self.weights.detach())
         train_size = len(self._data.train)  # pyright: ignore[reportArgumentType]
-        indices = MinibatchIndices(self._seed, self.chain_numbers, train_size, schedule.batch_size)
-        self._minibatches = MinibatchLoader(self._data, indices, self.step, device)
+        indices = MinibatchIndices(self._seed, self.chain_numbers, train_size, schedule.batch_size, self.step)
+        self._minibatches = MinibatchLoader(self._data, indices, device)
         self._probes = BlockLoader(self._data.probes, schedule.probe_batch_size, self._data.workers, device)
 
     def training_step(self, stride: Stride, _: int) -> dict[str, Tensor]:
@@ -95,7 +95,6 @@ class Chains(pl.LightningModule):
         for _ in range(stride.steps):
             gradient, loss = stack.gradient(views, *self._minibatches())
             weights.grad = gradient
-            self._noise.step = self.step
             self._optimizer.step()
             self.step += 1
             losses.append(loss)
@@ -105,34 +104,39 @@ class Chains(pl.LightningModule):
             "distance": (weights.detach() - self._start).norm(dim=1),
             "gradient_norm": gradient.norm(dim=1),
         }
-        self._require_finite(steps, observed["distance"])
         if stride.record:
             observed["losses"] = torch.cat([stack.losses(views, *block) for block in self._probes], dim=1)
-            self._require_finite(observed["losses"].sum(1)[None], observed["distance"])
+        # One number says whether all are finite: a sum with any that is not is not.
+        if not torch.stack([value.sum() for value in observed.values()]).sum().isfinite():
+            self._report_divergence(steps, observed)
         return observed
 
-    def _require_finite(self, losses: Tensor, distance: Tensor) -> None:
-        bad = ~(losses.isfinite() & distance.isfinite())  # [steps, C]
-        if not bad.any():
-            return
-        row, chain = (int(number) for number in bad.nonzero()[0])
-        step = self.step - losses.shape[0] + row + 1
+    def _report_divergence(self, steps: Tensor, observed: dict[str, Tensor]) -> None:
+        """Raise DivergenceError that names the first chain and step that left the finite numbers."""
+        bad = ~torch.cat([steps, torch.stack([value.reshape(len(value), -1).sum(1) for value in observed.values()])]).isfinite()
+        row, chain = (int(number) for number in bad.nonzero()[0]) if bad.any() else (len(steps), 0)
         raise DivergenceError(
-            f"chain {self.chain_numbers[chain]} left the finite numbers at step {step} "
-            f"(loss {losses[row, chain].item()}, |w - w*| {distance[chain].item():.3g}); "
+            f"chain {self.chain_numbers[chain]} left the finite numbers at step {self.step - len(steps) + min(row + 1, len(steps))} "
+            f"(minibatch loss {steps[min(row, len(steps) - 1), chain]:.3g}, |w - w*| {observed['distance'][chain]:.3g}); "
             f"lower sampler.step_size (now {self._optimizer.step_size:g}) "
             f"or raise sampler.localization (now {self._optimizer.localization:g})"
         )
 
     def state(self) -> dict[str, Any]:
-        """Return all that a bit-identical continuation needs; randomness follows from the step number."""
+        """Return all that a bit-identical continuation needs; minibatches follow from the step number."""
         own = self._optimizer.state[self.weights]
         kept = {key: value for key, value in own.items() if key != "start"}
-        return {"step": self.step, "weights": self.weights.detach().cpu().clone(), "sampler": kept}
+        return {
+            "step": self.step,
+            "weights": self.weights.detach().cpu().clone(),
+            "sampler": kept,
+            "noise": self._noise.state(),
+        }
 
     def _restore(self, state: dict[str, Any]) -> None:
         with torch.no_grad():
             self.weights.copy_(state["weights"])
+        self._noise.restore(state["noise"])
         own = self._optimizer.state[self.weights]
         for key, value in state["sampler"].items():
             own[key] = value.to(self.weights.device) if isinstance(value, Tensor) else value

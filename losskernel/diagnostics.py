@@ -7,6 +7,9 @@ import numpy as np
 
 def rhat(chains: np.ndarray) -> float:
     """Rank-normalised split R-hat of a quantity [C, D] (Vehtari et al. 2021); NaN where it is constant."""
+    if len(chains) == 1:  # ArviZ wants two chains; the halves of one show whether it drifts
+        half = chains.shape[1] // 2
+        chains = np.stack([chains[0, :half], chains[0, -half:]])
     return _arviz("rhat", chains)
 
 

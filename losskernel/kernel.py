@@ -77,7 +77,9 @@ class LossKernel:
         require(bool(np.isfinite(values).all()), "features hold non-finite numbers; find the layer that made them")
         for name, given in (labels or {}).items():
             require(len(given) == len(values), f"labels[{name!r}] has {len(given)} entries for {len(values)} probes")
-        return cls(values.T[None], 1.0, labels or {}, np.arange(len(values)) if ids is None else np.asarray(ids))
+        names = np.arange(len(values)) if ids is None else np.asarray(ids)
+        require(len(names) == len(values), f"ids has {len(names)} entries for {len(values)} probes")
+        return cls(values.T[None], 1.0, labels or {}, names)
 
     @property
     def probes(self) -> int:

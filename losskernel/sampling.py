@@ -55,8 +55,8 @@ def sample(
         seed: with a chain's number it fixes that chain's minibatches and noise.
         out: folder of the Zarr store; None keeps the traces in memory.
         resume: continue an interrupted store, or return a finished one; False refuses an existing store.
-        chains_per_fit: chains stacked in one Trainer.fit. None: all of them for models of up to a million
-            moving weights, else 1.
+        chains_per_fit: chains stacked in one Trainer.fit. None: all of them for models without convolutions
+            and up to a million moving weights, else 1.
         trainer: a Lightning Trainer, or a function that builds one; one device.
         progress: show a progress bar.
         callbacks: further Lightning callbacks, such as loggers of the draws.
@@ -78,7 +78,7 @@ def sample(
     require_integer("seed", seed, at_least=0)
     weights = dict(model.named_parameters())
     count = sum(weights[name].numel() for name in moving)
-    stacked = chains_per_fit or (schedule.chains if count <= 1_000_000 else 1)
+    stacked = chains_per_fit or _chains_per_fit(model, count, schedule)
     require_integer("chains_per_fit", stacked, at_least=1)
     store = TraceStore(out) if out is not None else MemoryStore()
     state = None
@@ -113,6 +113,12 @@ def sample(
             recorder.finish(chains)
     store.finish()
     return open_traces(store.path) if isinstance(store, TraceStore) else LossTraces(store.dataset)
+
+
+def _chains_per_fit(model: nn.Module, moving: int, schedule: Schedule) -> int:
+    """Stack all chains where that pays: not for convolutions, which batch badly over weights."""
+    convolves = any(isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) for module in model.modules())
+    return 1 if convolves or moving > 1_000_000 else schedule.chains
 
 
 def settle(

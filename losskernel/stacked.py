@@ -7,33 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from losskernel.errors import DivergenceError, InputError, require
+from losskernel.graphs import Recorded
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-class Traced:
-    """Run a function as the plain list of tensor operations it makes, recorded once per input shape.
-
-    vmap and grad dispatch every operation through several Python layers, which costs more than the
-    arithmetic of a small model; the recorded graph keeps only the arithmetic, with the same results.
-    """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-        self._graphs: dict[Any, Callable[..., Any]] = {}
-
-    def __call__(self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor) -> Any:
-        """Return what the function returns."""
-        key = (inputs.shape, inputs.dtype, targets.shape, targets.dtype)
-        graph = self._graphs.get(key)
-        with torch.no_grad():
-            if graph is None:
-                # make_fx counts the arguments of what it is given, so it must not see a bound method.
-                graph = self._graphs[key] = make_fx(lambda w, x, y: self._function(w, x, y))(weights, inputs, targets)
-            return graph(weights, inputs, targets)
 
 
 class StackedModel:
@@ -55,8 +33,8 @@ class StackedModel:
         self._shapes = [weights[name].shape for name in self.moving]
         self.size = sum(shape.numel() for shape in self._shapes)
         self.start = torch.cat([weights[name].detach().flatten() for name in self.moving])
-        self._gradient = Traced(self._gradient_of)
-        self._losses = Traced(self._losses_of)
+        self._gradient = Recorded(self._gradient_of)
+        self._losses = Recorded(self._losses_of)
 
     def to(self, device: torch.device) -> "StackedModel":
         """Move what is frozen to the device."""
@@ -70,17 +48,17 @@ class StackedModel:
 
     def gradient(self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return each chain's own gradient [C, P] of its mean loss [C] on its minibatch [C, B, ...]."""
-        return self._gradient(weights, inputs, targets)
+        return self._gradient(inputs, targets, *weights)
 
     def losses(self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each sample [b, ...] under each chain, [C, b]."""
-        return self._losses(weights, inputs, targets)
+        return self._losses(inputs, targets, *weights)
 
     def _per_sample(self, weights: Sequence[Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
         outputs = functional_call(self._model, dict(zip(self.moving, weights, strict=True)), (inputs,))
         return self._loss(outputs, targets)
 
-    def _gradient_of(self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _gradient_of(self, inputs: Tensor, targets: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
         def total(weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
             # Chains share no weights, so the gradient of the SUM of their mean losses holds each chain's own.
             losses = self._over_chains(self._per_sample, weights, inputs, targets).mean(1)
@@ -89,7 +67,7 @@ class StackedModel:
         gradients, (_, losses) = grad_and_value(total, has_aux=True)(weights)
         return torch.cat([part.reshape(self.chains, -1) for part in gradients], dim=1), losses
 
-    def _losses_of(self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor) -> Tensor:
+    def _losses_of(self, inputs: Tensor, targets: Tensor, *weights: Tensor) -> Tensor:
         return self._over_chains(lambda w, *_: self._per_sample(w, inputs, targets), weights)
 
     def _over_chains(self, function: Callable[..., Tensor], weights: tuple[Tensor, ...], *batched: Tensor) -> Tensor:
@@ -127,9 +105,10 @@ def check_losses(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) 
     except InputError:
         raise
     except (RuntimeError, TypeError, IndexError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
             f"the model and the loss fail on a batch of inputs {tuple(inputs.shape)} and targets "
-            f"{tuple(targets.shape)}: {str(error).splitlines()[0]}; check model, dataset and loss against each other"
+            f"{tuple(targets.shape)}: {reason}; check model, dataset and loss against each other"
         ) from error
     wanted = (inputs.shape[0],)
     found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__

@@ -1,66 +1,99 @@
-"""Every random number of a chain as a pure function of (seed, chain, step).
-
-Because no generator state survives a block, a resumed chain needs only its step number, and chain k is the
-same alone and among many.
-"""
+"""Randomness of chains: each chain has its own noise and its own minibatches, whoever runs beside it."""
 
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 NOISE, MINIBATCH = 0, 1
 # Noise is drawn in blocks of about this many numbers per chain: one call then serves many steps of a small
-# model, and a single step of a large one.
+# model, and a single step of a large one. Part of a chain's law: another length gives other numbers.
 BLOCK_NUMBERS = 8192
 
 
-def generator(seed: int, stream: int, chain: int, block: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a fresh generator for one block of one stream of one chain."""
-    mixed = np.random.SeedSequence([seed, stream, chain, block]).generate_state(1, np.uint64)[0]
-    return torch.Generator(device=device).manual_seed(int(mixed) & (2**63 - 1))
+def generator(seed: int, stream: int, chain: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return the generator of one stream of one chain.
+
+    torch's CPU generator keeps only 32 bits of its seed, so a hash could give two chains the same numbers.
+    The mix below is one-to-one on 32 bits: streams and chains of one seed never collide.
+    """
+    state = (seed * 0x9E3779B1 + 2 * chain + stream) & 0xFFFFFFFF
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):  # MurmurHash3's finaliser
+        state = ((state ^ (state >> shift)) * factor) & 0xFFFFFFFF
+    return torch.Generator(device=device).manual_seed(state ^ (state >> 16))
 
 
 class NoiseStream:
-    """Standard normal numbers [C, P] for each step, from each chain's own generator."""
+    """Standard normal numbers [C, P], one set a step.
+
+    Args:
+        seed: of the run.
+        chains: numbers of the chains.
+        like: weights [C, P] that the numbers are for.
+    """
 
     def __init__(self, seed: int, chains: Sequence[int], like: Tensor) -> None:
-        self.seed, self.chains = seed, list(chains)
-        self.length = max(1, min(64, BLOCK_NUMBERS // like.shape[1]))
-        self.step = 0
-        self._block = -1
-        self._noise = torch.empty(len(self.chains), self.length, like.shape[1], dtype=like.dtype, device=like.device)
+        length = max(1, min(64, BLOCK_NUMBERS // like.shape[1]))
+        self._generators = [generator(seed, NOISE, chain, like.device) for chain in chains]
+        self._block = torch.empty(len(chains), length, like.shape[1], dtype=like.dtype, device=like.device)
+        self._next = length
+        self._before: list[Tensor] = []
 
-    def __call__(self, weights: Tensor) -> Tensor:
-        """Return the numbers of the current step, [C, P]; move `step` on between calls."""
-        block, offset = divmod(self.step, self.length)
-        if block != self._block:
-            for row, chain in zip(self._noise, self.chains, strict=True):
-                row.normal_(generator=generator(self.seed, NOISE, chain, block, weights.device))
-            self._block = block
-        return self._noise[:, offset]
+    def __call__(self, _: Tensor | None = None) -> Tensor:
+        """Return the next step's numbers."""
+        if self._next == self._block.shape[1]:
+            self._draw()
+        self._next += 1
+        return self._block[:, self._next - 1]
+
+    def _draw(self) -> None:
+        self._before = [each.get_state() for each in self._generators]
+        for row, own in zip(self._block, self._generators, strict=True):
+            row.normal_(generator=own)
+        self._next = 0
+
+    def state(self) -> dict[str, Any]:
+        """Return where the stream stands: the generators before the current block, and the place in it."""
+        return {"generators": self._before, "next": self._next}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        if state["generators"]:
+            for own, before in zip(self._generators, state["generators"], strict=True):
+                own.set_state(before)
+            self._draw()
+        self._next = state["next"]
 
 
 class MinibatchIndices:
-    """Sample numbers [C, B] for each step: every chain reshuffles its own epochs, without replacement."""
+    """Sample numbers [C, B], one set a step: every chain reshuffles its own epochs, without replacement.
 
-    def __init__(self, seed: int, chains: Sequence[int], train_size: int, batch_size: int) -> None:
-        self.seed, self.chains = seed, list(chains)
-        self.train_size, self.batch_size = train_size, batch_size
-        self.steps_per_epoch = train_size // batch_size
-        self._epoch = -1
-        self._order = torch.empty(0)
+    Args:
+        seed: of the run.
+        chains: numbers of the chains.
+        train_size: training samples; those that fill no whole minibatch wait for the next epoch.
+        batch_size: B.
+        first_step: steps already done; their epochs are shuffled again to find the place.
+    """
 
-    def __call__(self, step: int) -> Tensor:
-        """Return the sample numbers of one step, [C, B] int64 on the CPU."""
-        epoch, offset = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            orders = [self._shuffle(chain, epoch) for chain in self.chains]
-            self._order, self._epoch = torch.stack(orders), epoch
-        start = offset * self.batch_size
-        return self._order[:, start : start + self.batch_size]
+    def __init__(self, seed: int, chains: Sequence[int], train_size: int, batch_size: int, first_step: int = 0) -> None:
+        self.shape = (len(chains), batch_size)
+        self._generators = [generator(seed, MINIBATCH, chain) for chain in chains]
+        self._order = torch.empty(len(chains), train_size, dtype=torch.int64)
+        self._steps_per_epoch = train_size // batch_size
+        epoch, self._offset = divmod(first_step, self._steps_per_epoch)
+        for _ in range(epoch + (self._offset > 0)):
+            self._shuffle()
 
-    def _shuffle(self, chain: int, epoch: int) -> Tensor:
-        own = generator(self.seed, MINIBATCH, chain, epoch)
-        return torch.randperm(self.train_size, generator=own)[: self.steps_per_epoch * self.batch_size]
+    def __call__(self) -> Tensor:
+        """Return the next step's sample numbers, int64 on the CPU."""
+        if self._offset == 0:
+            self._shuffle()
+        start = self._offset * self.shape[1]
+        self._offset = (self._offset + 1) % self._steps_per_epoch
+        return self._order[:, start : start + self.shape[1]]
+
+    def _shuffle(self) -> None:
+        for row, own in zip(self._order, self._generators, strict=True):
+            torch.randperm(len(row), generator=own, out=row)

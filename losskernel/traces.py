@@ -58,7 +58,9 @@ class LossTraces:
     @property
     def labels(self) -> dict[str, np.ndarray]:
         """What is known of each probe: name -> [N]."""
-        names = [str(name) for name in self.losses.coords if name not in self.losses.dims]
+        stored = [str(name) for name in self.losses.coords if name not in self.losses.dims]
+        order = list(self.dataset.attrs.get("labels", stored))  # Zarr itself keeps no order
+        names = sorted(stored, key=lambda name: order.index(name) if name in order else len(order))
         return {name: self.losses[name].values for name in names}
 
     @property
@@ -130,6 +132,8 @@ def _join(parts: list[LossTraces], names: list[str]) -> LossTraces:
         lines = [line for line in differences(base, own) if not line.startswith(("seed:", "schedule.chains:"))]
         if not part.losses["probe"].equals(first.losses["probe"]):
             lines.append("probes: the ids differ")
+        if not lines and part.losses.sizes["draw"] != first.losses.sizes["draw"]:
+            lines.append(f"draws: {first.losses.sizes['draw']} and {part.losses.sizes['draw']}")
         if lines:
             raise TraceError(f"{names[0]} and {name} are not chains of one kernel; " + "; ".join(lines))
     seeds = [(part.meta.get("identity", {}).get("seed"), int(chain)) for part in parts for chain in part.losses["chain"]]
@@ -161,7 +165,7 @@ def coordinates_of(
     require(len(identities) == probes, f"ids has {len(identities)} entries, but there are {probes} probes")
     axes = {"chain": list(chains), "draw": np.arange(draws), "probe": identities}
     coordinates = {name: ("probe", np.asarray(values)) for name, values in labels.items()}
-    return xr.Dataset(coords=axes | coordinates)
+    return xr.Dataset(coords=axes | coordinates, attrs={"labels": list(labels)})
 
 
 def require_finite(losses: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.logger import Logger
 
 from losskernel.analyses import Result
+from losskernel.figures import paper
 from losskernel.store import guard
 
 DPI = 200
@@ -56,9 +58,9 @@ class RunFolder:
 
         def whole() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".partial-{path.name}")
-            save(partial)
-            os.replace(partial, path)
+            unfinished = path.with_name(f".partial-{path.name}")
+            save(unfinished)
+            os.replace(unfinished, path)
 
         guard(path, whole)
         return path
@@ -72,9 +74,7 @@ class RunFolder:
         pictures = {}
         for name, figure in result.figures.items():
             for kind in ("pdf", "png"):
-                pictures[name] = self.write(
-                    f"figures/{name}.{kind}", lambda path, figure=figure, kind=kind: figure.savefig(path, format=kind, dpi=DPI)
-                )
+                pictures[name] = self.write(f"figures/{name}.{kind}", partial(_save, figure, kind))
         return pictures
 
 
@@ -149,6 +149,11 @@ class LogDraws(pl.Callback):
             values[f"chain_{chain}/distance"] = float(outputs["distance"][place])
         for logger in self._loggers:
             logger.log_metrics(values, step=pl_module.step)
+
+
+def _save(figure: Any, kind: str, path: Path) -> None:
+    with paper():  # its font settings take effect when a figure is saved
+        figure.savefig(path, format=kind, dpi=DPI)
 
 
 def _finite(value: Any) -> Any:

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, IterableDataset
 
-from losskernel.data.base import Data, size, tensors
+from losskernel.data.base import Data, size
+from losskernel.data.loading import MinibatchLoader
 from losskernel.errors import DivergenceError, InputError, require, require_integer
 from losskernel.streams import MinibatchIndices
 from losskernel.store import atomic_save, guard
 from losskernel.trainers import Progress, TrainerFactory, quiet_settings
 
-# Training draws its minibatches as chain -1 would: another stream than any sampling chain's.
-TRAINING_STREAM = 2**31
+# The chain number whose minibatches training sees: another stream than any sampling chain's.
+TRAINING_STREAM = 2**30
 
 
 @dataclass(frozen=True)
@@ -79,22 +80,17 @@ class Supervised(pl.LightningModule):
 
 
 class Minibatches(IterableDataset[Any]):
-    """Reshuffled minibatches without end; tensors in memory are indexed directly."""
+    """Reshuffled minibatches without end."""
 
     def __init__(self, data: Data, batch_size: int, seed: int) -> None:
-        self._data = data
-        self._indices = MinibatchIndices(seed, [TRAINING_STREAM], size(data.train), batch_size)
+        self._data, self._batch_size, self._seed = data, batch_size, seed
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        held, step = tensors(self._data.train), 0
-        if held is None:
-            batches = (self._indices(number)[0].tolist() for number in iter(int, None))
-            yield from DataLoader(self._data.train, batch_sampler=batches, num_workers=self._data.workers)  # pyright: ignore
-            return
+        indices = MinibatchIndices(self._seed, [TRAINING_STREAM], size(self._data.train), self._batch_size)
+        load = MinibatchLoader(self._data, indices, torch.device("cpu"))
         while True:
-            chosen = self._indices(step)[0]
-            yield held[0][chosen], held[1][chosen]
-            step += 1
+            inputs, targets = load()
+            yield inputs[0], targets[0]
 
 
 class KeepCheckpoints(pl.Callback):
@@ -185,9 +181,11 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different type for every way a file can be broken
-        raise InputError(f"checkpoint {path} cannot be read ({str(error).splitlines()[0]}); save it again") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"checkpoint {path} cannot be read ({reason}); save it again") from error
     weights = stored.get("state_dict", stored) if isinstance(stored, dict) else {}
-    if weights and all(name.startswith("model.") for name in weights):
+    wrapped = weights and all(name.startswith("model.") for name in weights)
+    if wrapped and weights.keys() != model.state_dict().keys():
         weights = {name.removeprefix("model."): value for name, value in weights.items()}
     model = copy.deepcopy(model)
     try:

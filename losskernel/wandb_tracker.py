@@ -104,7 +104,8 @@ class WandbTracker(Tracker):
         if sum(each.stat().st_size for each in files) > self._largest:
             return
         artifact = wandb.Artifact(f"{name}-{self.run.id}", type=kind)
-        (artifact.add_file if path.is_file() else artifact.add_dir)(str(path))
+        for each in files:
+            artifact.add_file(str(each), name=str(each.relative_to(path.parent)))
         self.run.log_artifact(artifact)
 
     def finish(self, failed: bool) -> None:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 
 def check(toy: Toy, chains: int = 3, steps: int = 50) -> bool:
-    """Whether the loop and the fused step (and devinterp, without noise) reach the same weights in 50 steps."""
+    """Whether the loop, the fused step and (without noise) devinterp reach the same weights."""
     state = Fused(toy, chains, steps)
     state.randomise(torch.Generator().manual_seed(1))
     rows, noise = state.rows.clone(), state.pulls.clone()

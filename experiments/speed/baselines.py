@@ -51,7 +51,7 @@ def half_square(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def loop_step(model: nn.Module, center: list[Tensor], x: Tensor, y: Tensor, noise: list[Tensor]) -> None:
-    """One SGLD step of one chain on the minibatch x [B, 4], y [B, 1], written as a reader of the paper would."""
+    """One SGLD step of one chain on the minibatch x [B, 4], y [B, 1]."""
     parameters = list(model.parameters())
     gradients = torch.autograd.grad(half_square(model(x), y).mean(), parameters)
     with torch.no_grad():

@@ -36,20 +36,18 @@ SHORT = 2 * THINNING  # steps of the short run; two draws are the fewest that ma
 
 
 def losskernel(toy: Toy, chains: int, steps: int) -> Tensor:
-    """Sample through the public call, Lightning's loop and the Zarr store included; probe losses [C, D, N]."""
+    """Sample through the public call, Lightning and the Zarr store included; probe losses [C, D, N]."""
     import losskernel as lk
 
     task = toy.probes.tensors[0][:, 3].int().numpy()
     data = lk.Data(train=toy.train, probes=toy.probes, loss=lk.losses.squared_error, labels={"task": task})
     sampler = functools.partial(lk.SGLD, step_size=STEP_SIZE, nbeta=NBETA, localization=LOCALIZATION)
-    schedule = lk.Schedule(
-        chains=chains, burn_in=0, draws=steps // THINNING, thinning=THINNING, batch_size=BATCH
-    )
+    draws = steps // THINNING
+    schedule = lk.Schedule(chains=chains, burn_in=0, draws=draws, thinning=THINNING, batch_size=BATCH)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on loaders and workers
-        traces = lk.sample(
-            toy.model, data, sampler, schedule, seed=0, out=Path(folder) / "traces.zarr", progress=False
-        )
+        out = Path(folder) / "traces.zarr"
+        traces = lk.sample(toy.model, data, sampler, schedule, seed=0, out=out, progress=False)
         return torch.from_numpy(traces.losses.values)
 
 
@@ -158,6 +156,7 @@ def report(table: dict, chain_counts: list[int]) -> str:
 
 
 def main() -> int:
+    """Parse the command line, measure, print; 0 unless a check fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chains", default="1,8,64,256", help="chain counts, comma-separated")
     parser.add_argument("--implementations", default=",".join(IMPLEMENTATIONS), help="rows, comma-separated")

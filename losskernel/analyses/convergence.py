@@ -20,7 +20,7 @@ class Convergence:
         """Return the diagnosis' numbers, a table of chains, and the loss traces."""
         mean_loss = traces.losses.values.mean(axis=2, dtype=np.float64)
         schedule = traces.meta.get("identity", {}).get("schedule", {})
-        distance, start = traces.record("distance"), traces.record("start_losses")
+        distance = traces.record("distance")
         table = pd.DataFrame(
             {
                 "chain": np.arange(len(mean_loss)),
@@ -32,13 +32,15 @@ class Convergence:
         )
         if distance is not None:
             table["mean_distance"] = distance.mean(1)
+        train_loss = traces.record("train_loss")
         figure = figures.loss_traces(
-            mean_loss,
+            mean_loss if train_loss is None else train_loss,
             traces.record("burn_in_loss"),
             schedule.get("thinning", 1),
             schedule.get("burn_in", 0),
-            None if start is None else float(start.mean()),
+            traces.meta.get("start_train_loss", {}).get("value"),
             distance,
+            "mean probe loss" if train_loss is None else "training loss (minibatches)",
         )
         metrics = diagnose(traces).metrics
         if distance is not None:

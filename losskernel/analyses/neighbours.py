@@ -21,7 +21,7 @@ class Neighbours:
     Attributes:
         probes: ids of chosen probes.
         random: how many further probes to pick at random.
-        k: neighbours of each.
+        k: neighbours of each, at most 12.
         group: label that colours text cells; None for the first label.
         seed: fixes the random picks.
     """
@@ -35,6 +35,7 @@ class Neighbours:
     def __post_init__(self) -> None:
         require_integer("analysis.neighbours.random", self.random, at_least=0)
         require_integer("analysis.neighbours.k", self.k, at_least=1)
+        require(self.k <= 12, f"analysis.neighbours.k must be <= 12 to be drawn, got {self.k}; lower it")
         require(self.random + len(self.probes) > 0, "analysis.neighbours has no probes; raise analysis.neighbours.random")
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
@@ -60,15 +61,20 @@ class Neighbours:
 
 
 def _captions(kernel: LossKernel) -> list[str]:
-    """Return one line per probe: its labels, numbers shortened."""
-
-    def short(value: Any) -> str:
-        return f"{value:.2g}" if isinstance(value, (float, np.floating)) else str(value)
-
+    """Return one line per probe: its first label, then its next two with their names."""
     if not kernel.labels:
         return [str(identity) for identity in kernel.ids]
-    columns = [np.asarray(values) for values in kernel.labels.values()]
-    return [" ".join(short(column[probe]) for column in columns) for probe in range(kernel.probes)]
+    first, *others = list(kernel.labels.items())[:3]
+
+    def caption(probe: int) -> str:
+        parts = [str(first[1][probe]), *(f"{name} {_short(values[probe])}" for name, values in others)]
+        return " ".join(parts)
+
+    return [caption(probe) for probe in range(kernel.probes)]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, (float, np.floating)) else str(value)
 
 
 def _table(kernel: LossKernel, queries: np.ndarray, nearest: np.ndarray, similarity: np.ndarray) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from losskernel import diagnostics, figures
 from losskernel.analyses.result import Result
-from losskernel.errors import require_integer
+from losskernel.errors import require, require_integer
 from losskernel.kernel import LossKernel
 from losskernel.traces import LossTraces
 
@@ -17,7 +17,7 @@ class Spectrum:
     """Eigenvalues of R (and the effective rank of K), from the smaller of probe and draw space.
 
     Attributes:
-        modes: leading eigenvectors to draw and tabulate.
+        modes: leading eigenvectors to draw and tabulate, at most 6.
         group: label that orders the probes in the figure; None for the first label.
     """
 
@@ -26,6 +26,7 @@ class Spectrum:
 
     def __post_init__(self) -> None:
         require_integer("analysis.spectrum.modes", self.modes, at_least=1)
+        require(self.modes <= 6, f"analysis.spectrum.modes must be <= 6 to be drawn, got {self.modes}; lower it")
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return effective ranks, a table of eigenvalues and one of modes, and the figure."""

@@ -1,5 +1,6 @@
 """Feeding stacked chains: minibatches [C, B, ...] and probe blocks [b, ...], on the chains' device."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,40 +13,31 @@ from losskernel.streams import MinibatchIndices
 
 
 class MinibatchLoader:
-    """Minibatches of all chains, one step after another, starting anywhere.
+    """Minibatches of all chains, one step after another.
 
     Samples that lie in memory are indexed directly (a DataLoader over tensors costs more than a small
     model's step); others stream through a DataLoader with workers.
     """
 
-    def __init__(self, data: Data, indices: MinibatchIndices, first_step: int, device: torch.device) -> None:
-        self._indices, self._step = indices, first_step
+    def __init__(self, data: Data, indices: MinibatchIndices, device: torch.device) -> None:
+        self._indices = indices
         held = tensors(data.train)
         self._held = None if held is None else tuple(tensor.to(device) for tensor in held)
-        self._stream = None if held is not None else self._open(data, device)
+        self._stream = self._open(data, device)
 
     def __call__(self) -> tuple[Tensor, Tensor]:
         """Return the next minibatch: inputs [C, B, ...], targets [C, B, ...]."""
         if self._held is None:
-            assert self._stream is not None
             return next(self._stream)
-        chosen = self._indices(self._step)
-        self._step += 1
-        flat = chosen.reshape(-1).to(self._held[0].device)
+        flat = self._indices().reshape(-1).to(self._held[0].device)
         inputs, targets = (tensor.index_select(0, flat) for tensor in self._held)
-        return inputs.unflatten(0, chosen.shape), targets.unflatten(0, chosen.shape)
+        return inputs.unflatten(0, self._indices.shape), targets.unflatten(0, self._indices.shape)
 
     def _open(self, data: Data, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        def rows() -> Iterator[list[int]]:
-            step = self._step
-            while True:
-                yield self._indices(step).reshape(-1).tolist()
-                step += 1
-
-        shape = (len(self._indices.chains), self._indices.batch_size)
-        for batch in DataLoader(data.train, batch_sampler=rows(), num_workers=data.workers):  # pyright: ignore[reportArgumentType]
+        rows = (self._indices().reshape(-1).tolist() for _ in itertools.count())
+        for batch in DataLoader(data.train, batch_sampler=rows, num_workers=data.workers):  # pyright: ignore[reportArgumentType]
             inputs, targets = (torch.as_tensor(part).to(device) for part in batch)
-            yield inputs.unflatten(0, shape), targets.unflatten(0, shape)
+            yield inputs.unflatten(0, self._indices.shape), targets.unflatten(0, self._indices.shape)
 
 
 class BlockLoader:

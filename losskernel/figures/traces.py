@@ -16,12 +16,14 @@ def loss_traces(
     burn_in_steps: int,
     start: float | None,
     distance: np.ndarray | None,
+    loss_name: str = "mean probe loss",
 ) -> Figure:
-    """Mean probe loss of every chain against sampler step, and beside it the distance from w*.
+    """Mean loss of every chain against sampler step, and beside it the distance from w*.
 
-    draws: [C, D] mean probe loss at each draw. burn_in: [C, W] the same at W even moments of the burn-in, or None.
-    steps_per_draw: sampler steps from one draw to the next. start: mean probe loss at w*, or None. distance:
-    [C, D] |w - w*| at each draw, or None for one panel only. The black line is the mean over chains.
+    draws: [C, D] mean loss at each draw. burn_in: [C, W] the same at W even moments of the burn-in, or None.
+    steps_per_draw: sampler steps from one draw to the next. start: the same loss at w*, or None. distance:
+    [C, D] |w - w*| at each draw, or None for one panel only. The black line is the mean over chains. loss_name: which
+    loss it is.
 
     Raises:
         ValueError: a shape is wrong, or a number of steps is not positive (zero is a burn-in of none).
@@ -66,7 +68,7 @@ def loss_traces(
         floor = losses.min() if start is None else min(losses.min(), start)
         if floor > 0 and losses.max() > 30 * floor:
             first.set_yscale("log")
-        first.set_ylabel("mean probe loss")
+        first.set_ylabel(loss_name)
         for axes in others:
             _draw(axes, steps, np.asarray(distance, dtype=float), burn_in_steps, steps[-1])
             axes.set_ylabel("distance |w − w*|")

@@ -29,7 +29,8 @@ class MultitaskMLP(nn.Module):
         self, tasks: int, operands: int = 2, outputs: int = 1, width: int = 32, depth: int = 1, towers: bool = False
     ) -> None:
         super().__init__()
-        for key, value in (("tasks", tasks), ("operands", operands), ("width", width), ("depth", depth)):
+        sizes = {"tasks": tasks, "operands": operands, "outputs": outputs, "width": width, "depth": depth}
+        for key, value in sizes.items():
             require_integer(f"model.{key}", value, at_least=1)
         self.tasks, self.operands = tasks, operands
         hidden = [width] * depth

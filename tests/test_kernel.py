@@ -1,0 +1,377 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from oracles import blocks, gaussian, kernel_of, of_pairs, pairs
+
+from losskernel import LossKernel, LossTraces, kernel
+from losskernel.errors import InputError
+
+RNG = np.random.default_rng(0)
+MIXED = RNG.normal(size=(7, 7)) / 2
+MATRICES = ("covariance", "correlation", "coupling", "distance", "standard_error")
+
+
+def _losses(chains: int = 3, draws: int = 60, seed: int = 0) -> np.ndarray:
+    return gaussian(chains, draws, MIXED @ MIXED.T + 0.1 * np.eye(7), seed) + 5.0
+
+
+def _with_constants() -> np.ndarray:
+    """Probes 2 and 5 never change; their values have no exact mean in binary."""
+    losses = _losses()
+    losses[..., 2], losses[..., 5] = 0.1, 1 / 3
+    return losses
+
+
+# --- covariance
+
+
+def test_the_covariance_of_one_chain_is_numpys() -> None:
+    losses = _losses(chains=1)
+    own = kernel_of(losses)
+    np.testing.assert_allclose(own.covariance(), np.cov(losses[0].T), rtol=1e-12)
+    np.testing.assert_allclose(own.correlation(), np.corrcoef(losses[0].T), rtol=1e-12)
+    np.testing.assert_allclose(own.variance(), losses[0].var(axis=0, ddof=1), rtol=1e-12)
+
+
+def test_chains_are_centred_one_by_one_and_pooled_without_bias() -> None:
+    losses = _losses(chains=4)
+    within = [np.cov(chain.T, ddof=0) * len(chain) for chain in losses]
+    expected = sum(within) / (4 * 60 - 4)
+    np.testing.assert_allclose(kernel_of(losses).covariance(), expected, rtol=1e-12)
+
+
+def test_the_levels_of_the_chains_do_not_enter() -> None:
+    losses = _losses(chains=4)
+    levels = 100 * RNG.normal(size=(4, 1, 7))
+    level, flat = kernel_of(losses + levels), kernel_of(losses)
+    for name in MATRICES:
+        np.testing.assert_allclose(getattr(level, name)(), getattr(flat, name)(), rtol=1e-9, atol=1e-9)
+    pooled = np.cov((losses + levels).reshape(-1, 7).T)
+    assert np.abs(pooled).max() > 100 * np.abs(level.covariance()).max()
+
+
+def test_the_covariance_is_unbiased() -> None:
+    # 400 pairs, and only three draws a chain, so that a wrong divisor would be far off
+    found = of_pairs(kernel_of(pairs(5, 3, 400, rho=0.6)).covariance())
+    assert found.mean() == pytest.approx(0.6, abs=4 * found.std() / 20)
+    assert found.mean() != pytest.approx(0.6 * 10 / 15, abs=4 * found.std() / 20)
+
+
+def test_tiny_float32_losses_on_a_large_level_keep_their_covariance() -> None:
+    losses = (1.0 + 1e-3 * gaussian(2, 4000, blocks([2], 0.5))).astype(np.float32)
+    exact = losses.astype(np.float64)
+    expected = sum(np.cov(chain.T) for chain in exact) / 2
+    np.testing.assert_allclose(kernel_of(losses).covariance(), expected, rtol=1e-10)
+
+
+def test_features_are_rows_whose_gram_matrix_is_the_kernel() -> None:
+    own = kernel_of(_with_constants())
+    rows, unit = own.features(), own.standardised()
+    assert rows.shape == (7, 180)
+    np.testing.assert_allclose(rows @ rows.T, own.covariance(), rtol=1e-12, atol=1e-14)
+    expected = own.correlation()
+    expected[[2, 5], [2, 5]] = 0
+    np.testing.assert_allclose(unit @ unit.T, expected, rtol=1e-12, atol=1e-12)
+
+
+# --- correlation
+
+
+@pytest.mark.parametrize("name", ["correlation", "coupling", "distance"])
+def test_scale_and_offset_of_a_probe_do_not_matter(name: str) -> None:
+    losses = _losses()
+    scale, offset = RNG.uniform(1e-6, 1e3, 7), 50 * RNG.normal(size=7)
+    moved = getattr(kernel_of(losses * scale + offset), name)()
+    np.testing.assert_allclose(moved, getattr(kernel_of(losses), name)(), rtol=1e-7, atol=1e-7)
+
+
+def test_a_negated_probe_flips_its_signs() -> None:
+    losses, signs = _losses(), np.array([1, -1, 1, 1, -1, -1, 1])
+    flipped, own = kernel_of(losses * signs), kernel_of(losses)
+    np.testing.assert_allclose(flipped.correlation(), own.correlation() * np.outer(signs, signs), atol=1e-12)
+    np.testing.assert_allclose(flipped.coupling(), own.coupling(), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_a_kernel_follows_a_permutation_of_its_probes(name: str) -> None:
+    losses, order = _losses(), RNG.permutation(7)
+    permuted = getattr(kernel_of(losses[..., order]), name)()
+    np.testing.assert_allclose(permuted, getattr(kernel_of(losses), name)()[np.ix_(order, order)], atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["correlation", "coupling"])
+def test_the_order_of_chains_and_draws_does_not_matter(name: str) -> None:
+    losses = _losses()
+    mixed = losses[[2, 0, 1]][:, RNG.permutation(60)]
+    np.testing.assert_allclose(getattr(kernel_of(mixed), name)(), getattr(kernel_of(losses), name)(), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "losses", [_losses(), _losses(draws=2), _with_constants()], ids=["full", "low rank", "constants"]
+)
+def test_a_kernel_is_symmetric_and_positive(losses: np.ndarray) -> None:
+    own = kernel_of(losses)
+    for name in MATRICES:
+        if name != "standard_error" or losses.shape[1] > 2:
+            matrix = getattr(own, name)()
+            np.testing.assert_allclose(matrix, matrix.T, rtol=1e-12, atol=1e-12)
+            assert np.isfinite(matrix).all()
+    np.testing.assert_array_equal(np.diag(own.correlation()), 1)
+    np.testing.assert_array_equal(np.diag(own.coupling()), 1)
+    np.testing.assert_array_equal(np.diag(own.distance()), 0)
+    for matrix in (own.covariance(), own.correlation()):
+        assert np.linalg.eigvalsh(matrix).min() > -1e-10
+
+
+def test_distance_is_euclidean_between_standardised_traces() -> None:
+    own = kernel_of(_losses())
+    unit = own.standardised()
+    expected = np.linalg.norm(unit[:, None] - unit[None], axis=2)
+    np.testing.assert_allclose(own.distance(), expected, atol=1e-7)
+
+
+def test_a_probe_whose_loss_never_changes_is_related_to_none() -> None:
+    own = kernel_of(_with_constants())
+    assert own.constant.tolist() == [False, False, True, False, False, True, False]
+    assert (own.variance()[[2, 5]] == 0).all()
+    for name in ("correlation", "coupling"):
+        for probe in (2, 5):
+            np.testing.assert_array_equal(getattr(own, name)()[probe], np.eye(7)[probe])
+    np.testing.assert_array_equal(own.covariance()[2], 0)
+    np.testing.assert_array_equal(own.standard_error()[2], 0)
+    np.testing.assert_array_equal(own.standard_error(of="correlation")[2], 0)
+    assert (own.standardised()[2] == 0).all()
+
+
+def test_a_float32_constant_is_exactly_constant() -> None:
+    losses = np.full((3, 77, 2), 0.1, np.float32)
+    own = kernel_of(losses)
+    assert own.constant.all()
+    np.testing.assert_array_equal(own.correlation(), np.eye(2))
+
+
+def test_a_probe_constant_in_one_chain_only_is_not_constant() -> None:
+    losses = _losses()
+    losses[1, :, 3] = 0.1
+    own = kernel_of(losses)
+    assert not own.constant.any()
+    np.testing.assert_allclose(own.variance()[3], kernel_of(losses[[0, 2]]).variance()[3] * 118 / 177, rtol=1e-12)
+    assert np.isfinite(own.coupling()).all()
+
+
+@pytest.mark.parametrize("rows", [slice(2, 5), [6, 0, 0], np.array([4])], ids=["slice", "list", "array"])
+@pytest.mark.parametrize("name", MATRICES)
+def test_rows_of_a_kernel_equal_the_whole(name: str, rows: Any) -> None:
+    own = kernel_of(_with_constants())
+    np.testing.assert_allclose(getattr(own, name)(rows), getattr(own, name)()[rows], rtol=1e-12, atol=1e-14)
+
+
+def test_rows_of_the_correlations_error_equal_the_whole() -> None:
+    own = kernel_of(_losses())
+    whole = own.standard_error(of="correlation")
+    np.testing.assert_allclose(own.standard_error([5, 1], of="correlation"), whole[[5, 1]], rtol=1e-7, atol=1e-12)
+
+
+# --- coupling
+
+
+def test_coupling_is_the_mean_product_of_correlations_of_different_chains() -> None:
+    losses = _losses(chains=3)
+    each = [np.corrcoef(chain.T) for chain in losses]
+    expected = (each[0] * each[1] + each[0] * each[2] + each[1] * each[2]) / 3
+    np.testing.assert_allclose(kernel_of(losses).coupling(), expected, atol=1e-12)
+
+
+def test_coupling_of_unrelated_probes_has_no_floor_but_the_square_of_r_has() -> None:
+    own = kernel_of(pairs(4, 50, 300, rho=0.0))
+    coupling, square = of_pairs(own.coupling()), of_pairs(own.correlation()) ** 2
+    assert coupling.mean() == pytest.approx(0, abs=3 * coupling.std() / np.sqrt(300))
+    assert (coupling < 0).mean() > 0.3
+    assert square.mean() == pytest.approx(1 / (4 * 50), rel=0.25)
+    assert square.mean() > 10 * coupling.std() / np.sqrt(300)
+
+
+@pytest.mark.parametrize("rho", [0.3, -0.8])
+def test_coupling_is_the_squared_correlation(rho: float) -> None:
+    found = of_pairs(kernel_of(pairs(4, 200, 300, rho)).coupling())
+    assert found.mean() == pytest.approx(rho**2, abs=4 * found.std() / np.sqrt(300) + 2 / 200 * rho**2)
+
+
+def test_coupling_needs_two_chains() -> None:
+    with pytest.raises(InputError, match=r"coupling needs >= 2 chains, got 1; raise schedule.chains"):
+        kernel_of(_losses(chains=1)).coupling()
+
+
+# --- standard errors
+
+
+@pytest.mark.parametrize("of", ["covariance", "correlation"])
+@pytest.mark.parametrize("rho", [0.0, 0.7])
+def test_standard_errors_match_the_scatter_of_independent_runs(of: str, rho: float) -> None:
+    own = kernel_of(pairs(4, 100, 400, rho))
+    scatter = of_pairs(getattr(own, of)()).std(ddof=1)
+    # for normal losses: √((1 + ρ²) / n) and (1 - ρ²) / √n
+    exact = np.sqrt((1 + rho**2) / 396) if of == "covariance" else (1 - rho**2) / np.sqrt(396)
+    assert scatter == pytest.approx(exact, rel=0.12)
+    assert of_pairs(own.standard_error(of=of)).mean() == pytest.approx(scatter, rel=0.15)
+
+
+@pytest.mark.parametrize("chains", [1, 4])
+@pytest.mark.parametrize("of", ["covariance", "correlation"])
+def test_standard_errors_know_that_draws_are_correlated(of: str, chains: int) -> None:
+    own = kernel_of(pairs(chains, 1600 // chains, 300, rho=0.5, phi=0.8))
+    scatter = of_pairs(getattr(own, of)()).std(ddof=1)
+    reported = of_pairs(own.standard_error(of=of)).mean()
+    assert 0.75 < reported / scatter < 1.25
+    naive = np.sqrt((1 + 0.5**2) / 1600) if of == "covariance" else (1 - 0.5**2) / np.sqrt(1600)
+    assert naive / scatter < 0.6  # draws taken for independent
+
+
+def test_standard_errors_see_chains_that_disagree() -> None:
+    losses = gaussian(20, 50, blocks([2], 0.0))
+    losses[::2, :, 1] = losses[::2, :, 0]  # half of the chains couple the two probes
+    calm = kernel_of(gaussian(20, 50, blocks([2], 0.5))).standard_error()[0, 1]
+    assert kernel_of(losses).standard_error()[0, 1] > 2 * calm
+
+
+def test_the_diagonal_of_r_has_no_error() -> None:
+    error = kernel_of(_losses()).standard_error(of="correlation")
+    np.testing.assert_allclose(np.diag(error), 0, atol=1e-9)
+
+
+def test_standard_errors_refuse_what_they_cannot_give() -> None:
+    with pytest.raises(InputError, match="of must be 'covariance' or 'correlation', got 'coupling'"):
+        kernel_of(_losses()).standard_error(of="coupling")
+    with pytest.raises(InputError, match=r"standard errors need >= 14 draws per chain, got 13; raise schedule.draws"):
+        kernel_of(_losses(draws=13)).standard_error()
+    assert np.isfinite(kernel_of(_losses(draws=14)).standard_error()).all()
+
+
+# --- neighbours
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 7, 10_000])
+@pytest.mark.parametrize("k", [1, 5, 39])
+def test_neighbours_are_the_nearest_whatever_the_blocks(
+    monkeypatch: pytest.MonkeyPatch, rows_at_once: int, k: int
+) -> None:
+    monkeypatch.setattr(kernel, "_BLOCK_NUMBERS", rows_at_once * 40)
+    own = kernel_of(gaussian(3, 30, np.eye(40)))
+    assert next(own.blocks()) == slice(0, min(rows_at_once, 40))
+    found = own.neighbors(k)
+    distance = own.distance()
+    np.fill_diagonal(distance, np.inf)
+    expected = np.argsort(distance, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(found.indices, expected)
+    np.testing.assert_allclose(found.distances, np.take_along_axis(distance, expected, axis=1), rtol=1e-12)
+
+
+def test_the_number_of_neighbours_must_fit() -> None:
+    own = kernel_of(_losses())
+    with pytest.raises(InputError, match="k must be >= 1, got 0"):
+        own.neighbors(0)
+    with pytest.raises(InputError, match=r"k must be a whole number, got 2.0"):
+        own.neighbors(2.0)
+    with pytest.raises(InputError, match="k must be < the 7 probes, got 7; lower k"):
+        own.neighbors(7)
+
+
+# --- other representations, and parts of a kernel
+
+
+def test_the_kernel_of_features_is_their_gram_matrix_and_its_correlation_the_cosine() -> None:
+    features = RNG.normal(size=(6, 4)) + 1.0
+    own = LossKernel.from_features(features, labels={"class": [0, 1] * 3}, ids=list("abcdef"))
+    np.testing.assert_allclose(own.covariance(), features @ features.T, rtol=1e-12)
+    length = np.linalg.norm(features, axis=1)
+    expected = features @ features.T / np.outer(length, length)
+    np.testing.assert_allclose(own.correlation(), expected, rtol=1e-12)
+    assert own.label("class").tolist() == [0, 1] * 3
+    assert own.ids.tolist() == list("abcdef")
+    assert (own.probes, own.chains) == (6, 1)
+
+
+@pytest.mark.parametrize(
+    ("features", "given", "message"),
+    [
+        (np.ones((3, 2, 2)), {}, r"features must be \[probe, unit\], got shape \(3, 2, 2\); flatten the units"),
+        ([[1.0, np.nan], [1.0, 2.0]], {}, "features hold non-finite numbers; find the layer that made them"),
+        (np.ones((3, 2)), {"labels": {"class": [1, 2]}}, r"labels\['class'\] has 2 entries for 3 probes"),
+        (np.ones((3, 2)), {"ids": [1, 2]}, "ids has 2 entries for 3 probes"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused(features: Any, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        LossKernel.from_features(features, **given)
+
+
+def test_traces_need_two_draws_and_finite_losses() -> None:
+    losses = np.zeros((2, 3, 4))
+    losses[1, 2, 3] = np.nan
+    traces = [
+        LossTraces(xr.Dataset({"losses": (("chain", "draw", "probe"), each)})) for each in (losses[:, :1], losses)
+    ]
+    with pytest.raises(InputError, match=r"draws must be >= 2 to estimate a covariance, got 1; raise schedule.draws"):
+        LossKernel.from_traces(traces[0])
+    with pytest.raises(InputError, match="losses hold nan at chain 1, draw 2, probe 3"):
+        LossKernel.from_traces(traces[1])
+
+
+def test_the_order_of_the_traces_axes_does_not_matter() -> None:
+    traces = LossTraces.from_arrays(_losses())
+    turned = LossTraces(traces.dataset.transpose("probe", "draw", "chain"))
+    np.testing.assert_array_equal(LossKernel.from_traces(turned).covariance(), kernel_of(_losses()).covariance())
+
+
+def test_a_kernel_knows_its_labels() -> None:
+    own = kernel_of(_losses(), labels={"task": list("aabbccd")}, ids=list("tuvwxyz"))
+    assert own.label("task").tolist() == list("aabbccd")
+    assert own.ids.tolist() == list("tuvwxyz")
+    assert repr(own) == "LossKernel(7 probes, 3 chains x 60 draws)"
+    with pytest.raises(InputError, match="there is no probe label 'class'; the labels are task"):
+        own.label("class")
+    with pytest.raises(InputError, match="the labels are none"):
+        kernel_of(_losses()).label("class")
+
+
+def test_only_keeps_some_chains() -> None:
+    losses = _losses(chains=4)
+    own = kernel_of(losses).only([3, 1])
+    np.testing.assert_allclose(own.covariance(), kernel_of(losses[[3, 1]]).covariance(), rtol=1e-12)
+    with pytest.raises(InputError, match=r"only\(\) got no chains; name at least one"):
+        kernel_of(losses).only([])
+
+
+@pytest.mark.parametrize(("chains", "parts"), [(4, 4), (5, 2), (2, 6), (1, 8)])
+def test_without_leaves_out_whole_chains_or_stretches_of_draws(chains: int, parts: int) -> None:
+    losses = _losses(chains=chains)
+    for part in range(parts):
+        if chains >= parts:
+            kept = np.delete(losses, np.array_split(np.arange(chains), parts)[part], axis=0)
+        else:
+            kept = np.delete(losses, np.array_split(np.arange(60), parts)[part], axis=1)
+        found = kernel_of(losses).without(part, parts)
+        np.testing.assert_allclose(found.covariance(), kernel_of(kept).covariance(), rtol=1e-10, atol=1e-12)
+
+
+def test_evenly_keeps_a_spread_of_probes_with_all_that_is_known_of_them() -> None:
+    own = kernel_of(_with_constants(), labels={"task": list("aabbccd")}, ids=list("tuvwxyz"))
+    assert own.evenly(7) is own
+    thinned = own.evenly(4)
+    assert thinned.ids.tolist() == list("tvxz")
+    assert thinned.label("task").tolist() == list("abcd")
+    chosen = np.array([0, 2, 4, 6])
+    np.testing.assert_allclose(thinned.correlation(), own.correlation()[np.ix_(chosen, chosen)], atol=1e-14)
+    np.testing.assert_array_equal(thinned.constant, own.constant[chosen])
+
+
+def test_results_do_not_share_memory_with_the_kernel() -> None:
+    own = kernel_of(_losses())
+    before = own.covariance()
+    own.variance()[:] = 0
+    own.covariance()[:] = 0
+    own.correlation()[:] = 0
+    np.testing.assert_array_equal(own.covariance(), before)
+    np.testing.assert_allclose(own.variance(), np.diag(before), rtol=1e-12)

@@ -1,0 +1,235 @@
+import copy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.utils.data import Dataset, TensorDataset
+
+from losskernel import Data, fit
+from losskernel.data import arithmetic, stack
+from losskernel.errors import DivergenceError, InputError, TraceError
+from losskernel.losses import squared_error
+from losskernel.models import MLP, MultitaskMLP, SmallCNN
+from losskernel.training import Training, load_weights, save_weights
+
+DATA = arithmetic(samples_per_task=60, probes_per_task=10)
+SHORT = Training(steps=40, batch_size=20, optimizer=partial(torch.optim.Adam, lr=0.02), checkpoints=3)
+quick = partial(fit, progress=False, trainer=partial(pl.Trainer, accelerator="cpu"))
+
+
+def _model(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return MultitaskMLP(2, width=16)
+
+
+def _loss(model: nn.Module) -> float:
+    inputs, targets = stack(DATA.train)
+    with torch.no_grad():
+        return DATA.loss(model(inputs), targets).mean().item()
+
+
+def _same(first: nn.Module, second: nn.Module) -> bool:
+    other = second.state_dict()
+    return all(torch.equal(value, other[name]) for name, value in first.state_dict().items())
+
+
+class OnDisk(Dataset):
+    """The training set one sample at a time."""
+
+    def __len__(self) -> int:
+        return len(DATA.train)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return DATA.train[index]
+
+
+class Wrapped(nn.Module):
+    """A network whose weights are all named `model.…`, as in many a checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Linear(2, 1)
+
+
+# --- fit
+
+
+def test_training_lowers_the_loss_and_leaves_the_callers_model_alone() -> None:
+    model = _model().train()
+    before = copy.deepcopy(model)
+    trained = quick(model, DATA, Training(steps=300, batch_size=30, optimizer=partial(torch.optim.Adam, lr=0.02)))
+    assert _loss(trained) < 0.05 * _loss(model)
+    assert _same(model, before)
+    assert model.training
+    assert all(weight.grad is None for weight in model.parameters())
+    assert not trained.training
+
+
+def test_the_seed_fixes_the_weights() -> None:
+    first, same, other = (quick(_model(), DATA, SHORT, seed=seed) for seed in (0, 0, 1))
+    assert _same(first, same)
+    assert not _same(first, other)
+
+
+def test_a_training_set_on_disk_is_trained_on_alike() -> None:
+    data = Data(train=OnDisk(), probes=DATA.probes, loss=DATA.loss)
+    assert _same(quick(_model(), data, SHORT), quick(_model(), DATA, SHORT))
+
+
+def test_batchnorm_learns_its_statistics_in_training_mode() -> None:
+    torch.manual_seed(0)
+    images = TensorDataset(5 + torch.randn(40, 1, 8, 8), torch.randn(40))
+    data = Data(train=images, probes=images, loss=squared_error)
+    trained = quick(SmallCNN(outputs=1, widths=(4,)), data, Training(steps=5, batch_size=20))
+    assert trained.features[1].num_batches_tracked == 5
+    assert trained.features[1].running_mean.abs().max() > 0
+
+
+def test_the_learning_rate_decays_to_zero() -> None:
+    rates = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    quick(_model(), DATA, SHORT, callbacks=[Watch()])
+    assert len(rates) == 40
+    assert rates[19] == pytest.approx(0.01, rel=0.01)
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_no_steps_return_the_initial_weights(tmp_path: Path) -> None:
+    model = _model()
+    found = quick(model, DATA, Training(steps=0), checkpoints=tmp_path)
+    assert _same(found, model)
+    assert found is not model
+    assert not found.training
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoints_lie_along_the_way(tmp_path: Path) -> None:
+    model = _model()
+    trained = quick(model, DATA, SHORT, checkpoints=tmp_path / "checkpoints")
+    steps = SHORT.checkpoint_steps()
+    assert steps == [0, 1, 6, 40]
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == [f"step-{step:07d}.pt" for step in steps]
+    kept = [load_weights(model, tmp_path / "checkpoints" / name) for name in names]
+    assert _same(kept[0], model)
+    assert _same(kept[-1], trained)
+    assert not _same(kept[1], kept[2])
+    stored = torch.load(tmp_path / "checkpoints" / names[2], weights_only=True)
+    assert stored["about"] == {"step": 6}
+    # the first steps do not depend on how long training goes on, but for the decay: the kept weights are theirs
+    assert _loss(kept[0]) > _loss(kept[2]) > _loss(kept[3])
+
+
+@pytest.mark.parametrize(
+    ("steps", "checkpoints", "expected"),
+    [(3000, 4, [0, 1, 14, 208, 3000]), (3, 8, [0, 1, 2, 3]), (100, 1, [0, 1]), (100, 0, []), (0, 5, [])],
+)
+def test_checkpoint_steps_are_spaced_logarithmically(steps: int, checkpoints: int, expected: list[int]) -> None:
+    assert Training(steps=steps, checkpoints=checkpoints).checkpoint_steps() == expected
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (200, "the training loss is (nan|inf) at step 50; lower training.optimizer.lr"),
+        (10, "ended with non-finite weights"),
+    ],
+)
+def test_an_absurd_learning_rate_is_an_error(steps: int, message: str) -> None:
+    training = Training(steps=steps, batch_size=20, optimizer=partial(torch.optim.SGD, lr=1e30))
+    with pytest.raises(DivergenceError, match=message):
+        quick(_model(), DATA, training)
+
+
+def test_a_batch_larger_than_the_training_set_is_refused() -> None:
+    with pytest.raises(InputError, match=r"training.batch_size must be <= the 120 training samples, got 128; lower it"):
+        quick(_model(), DATA, Training(steps=5))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"steps": -1}, "training.steps must be >= 0"),
+        ({"steps": 1.5}, "training.steps must be a whole number"),
+        ({"batch_size": 0}, "training.batch_size must be >= 1"),
+        ({"checkpoints": -1}, "training.checkpoints must be >= 0"),
+        ({"optimizer": "adam"}, "training.optimizer must build an optimiser, got 'adam'"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Training(**given)
+
+
+# --- weights on disk
+
+
+def test_saved_weights_come_back(tmp_path: Path) -> None:
+    save_weights(_model(1), tmp_path / "new" / "weights.pt", {"step": 7})
+    template = _model(0)
+    loaded = load_weights(template, tmp_path / "new" / "weights.pt")
+    assert _same(loaded, _model(1))
+    assert _same(template, _model(0))
+    assert not loaded.training
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["weights.pt"]
+
+
+@pytest.mark.parametrize("kind", ["bare", "Lightning"])
+def test_other_peoples_checkpoints_can_be_read(tmp_path: Path, kind: str) -> None:
+    weights = _model(1).state_dict()
+    if kind == "Lightning":
+        weights = {"state_dict": {f"model.{name}": value for name, value in weights.items()}, "epoch": 3}
+    torch.save(weights, tmp_path / "other.ckpt")
+    assert _same(load_weights(_model(0), str(tmp_path / "other.ckpt")), _model(1))
+
+
+def test_a_network_whose_own_names_begin_with_model_can_be_read(tmp_path: Path) -> None:
+    wrapped = Wrapped()
+    save_weights(wrapped, tmp_path / "weights.pt", {})
+    assert _same(load_weights(Wrapped(), tmp_path / "weights.pt"), wrapped)
+
+
+def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.pt", tmp_path):
+        with pytest.raises(InputError, match=f"checkpoint {path} does not exist; give the path of a saved state dict"):
+            load_weights(_model(), path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 half an archive"])
+def test_a_broken_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "weights.pt").write_bytes(content)
+    with pytest.raises(InputError, match=r"checkpoint .*weights.pt cannot be read \(.*\); save it again"):
+        load_weights(_model(), tmp_path / "weights.pt")
+
+
+def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path) -> None:
+    torch.save(_model(), tmp_path / "weights.pt")  # a pickled module, not its weights
+    with pytest.raises(InputError, match="cannot be read"):
+        load_weights(_model(), tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [MLP(4, 1, (3,)).state_dict(), MultitaskMLP(2, width=17).state_dict(), {}, [1, 2, 3], {"state_dict": {"x": 1}}],
+    ids=["other names", "other shapes", "empty", "list", "no tensors"],
+)
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, stored: Any) -> None:
+    torch.save(stored, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match=r"checkpoint .*weights.pt does not fit MultitaskMLP: Error") as caught:
+        load_weights(_model(), tmp_path / "weights.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(TraceError, match=r"cannot write .*weights.pt: .*; free space or choose another folder"):
+        save_weights(_model(), tmp_path / "file" / "weights.pt", {})
