@@ -113,11 +113,13 @@ class Chains(pl.LightningModule):
 
     def _report_divergence(self, steps: Tensor, observed: dict[str, Tensor]) -> None:
         """Raise DivergenceError that names the first chain and step that left the finite numbers."""
-        bad = ~torch.cat([steps, torch.stack([value.reshape(len(value), -1).sum(1) for value in observed.values()])]).isfinite()
-        row, chain = (int(number) for number in bad.nonzero()[0]) if bad.any() else (len(steps), 0)
+        after = torch.stack([value.reshape(len(value), -1).sum(1) for value in observed.values()])
+        bad = (~torch.cat([steps, after]).isfinite()).nonzero()  # rows: the stride's steps, then what followed
+        row, chain = (int(number) for number in bad[0]) if len(bad) else (len(steps), 0)
+        last = min(row, len(steps) - 1)
         raise DivergenceError(
-            f"chain {self.chain_numbers[chain]} left the finite numbers at step {self.step - len(steps) + min(row + 1, len(steps))} "
-            f"(minibatch loss {steps[min(row, len(steps) - 1), chain]:.3g}, |w - w*| {observed['distance'][chain]:.3g}); "
+            f"chain {self.chain_numbers[chain]} left the finite numbers at step {self.step - len(steps) + last + 1} "
+            f"(minibatch loss {steps[last, chain]:.3g}, |w - w*| {observed['distance'][chain]:.3g}); "
             f"lower sampler.step_size (now {self._optimizer.step_size:g}) "
             f"or raise sampler.localization (now {self._optimizer.localization:g})"
         )

@@ -116,6 +116,19 @@ class LossKernel:
         result = self.covariance(rows) * scale[chosen, None] * scale
         return self._unit_diagonal(np.clip(result, -1.0, 1.0), chosen)
 
+    def null_correlation(self, rows: Rows = None) -> np.ndarray:
+        """Return what R [N, N] would be if no probe knew of any other: Monte-Carlo noise alone.
+
+        Each probe's losses are paired with the other's in the NEXT chain (with one chain: half the draws
+        later), which keeps the tails and the memory of both and removes what they share. The mean |entry| is
+        the floor below which |R| says nothing.
+        """
+        chosen = _chosen(rows)
+        shifted = np.roll(self._chains, 1, axis=0) if self.chains > 1 else np.roll(self._chains, self.draws // 2, axis=1)
+        scale = _inverse(np.sqrt(self._variance))
+        own = self._chains.reshape(-1, self.probes)[:, chosen]
+        return own.T @ shifted.reshape(-1, self.probes) / self._divisor * scale[chosen, None] * scale
+
     def coupling(self, rows: Rows = None) -> np.ndarray:
         """Return R² [N, N] without Monte-Carlo floor: the mean of R_a ∘ R_b over pairs of different chains.
 

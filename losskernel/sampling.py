@@ -21,7 +21,7 @@ from losskernel.errors import DivergenceError, Interrupted, TraceError, require,
 from losskernel.provenance import identity, provenance
 from losskernel.samplers import Sampler, resolve_nbeta, select
 from losskernel.schedule import Schedule
-from losskernel.stacked import start_losses
+from losskernel.stacked import stackable, start_losses
 from losskernel.thumbnails import thumbnails
 from losskernel.store import MemoryStore, TraceStore, differences
 from losskernel.traces import LossTraces, coordinates_of, open_traces
@@ -56,7 +56,7 @@ def sample(
         out: folder of the Zarr store; None keeps the traces in memory.
         resume: continue an interrupted store, or return a finished one; False refuses an existing store.
         chains_per_fit: chains stacked in one Trainer.fit. None: all of them for models without convolutions
-            and up to a million moving weights, else 1.
+            and up to a million weights, else 1.
         trainer: a Lightning Trainer, or a function that builds one; one device.
         progress: show a progress bar.
         callbacks: further Lightning callbacks, such as loggers of the draws.
@@ -76,9 +76,7 @@ def sample(
     """
     factory, settings, moving = settle(model, data, sampler, schedule)
     require_integer("seed", seed, at_least=0)
-    weights = dict(model.named_parameters())
-    count = sum(weights[name].numel() for name in moving)
-    stacked = chains_per_fit or _chains_per_fit(model, count, schedule)
+    stacked = chains_per_fit if chains_per_fit is not None else schedule.chains if stackable(model) else 1
     require_integer("chains_per_fit", stacked, at_least=1)
     store = TraceStore(out) if out is not None else MemoryStore()
     state = None
@@ -113,12 +111,6 @@ def sample(
             recorder.finish(chains)
     store.finish()
     return open_traces(store.path) if isinstance(store, TraceStore) else LossTraces(store.dataset)
-
-
-def _chains_per_fit(model: nn.Module, moving: int, schedule: Schedule) -> int:
-    """Stack all chains where that pays: not for convolutions, which batch badly over weights."""
-    convolves = any(isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) for module in model.modules())
-    return 1 if convolves or moving > 1_000_000 else schedule.chains
 
 
 def settle(

@@ -12,6 +12,7 @@ from losskernel.errors import DivergenceError, InputError, require
 from losskernel.graphs import Recorded
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+_REGISTER = 64  # a multiple of the numbers that any CPU's vector instructions take at once
 
 
 class StackedModel:
@@ -29,6 +30,7 @@ class StackedModel:
         # batch mates or on chance (arXiv 2509.26537 defines it for the deterministic network).
         self._model = copy.deepcopy(model).eval().requires_grad_(False)
         self._loss, self.chains, self.moving = loss, chains, list(moving)
+        self._stackable = stackable(model)
         weights = dict(self._model.named_parameters())
         self._shapes = [weights[name].shape for name in self.moving]
         self.size = sum(shape.numel() for shape in self._shapes)
@@ -68,12 +70,32 @@ class StackedModel:
         return torch.cat([part.reshape(self.chains, -1) for part in gradients], dim=1), losses
 
     def _losses_of(self, inputs: Tensor, targets: Tensor, *weights: Tensor) -> Tensor:
-        return self._over_chains(lambda w, *_: self._per_sample(w, inputs, targets), weights)
+        # What follows keeps a chain's losses the same to the last bit, however many chains are stacked. Each
+        # chain gets the probes as its own: shared, they would turn the first layer into one wide product whose
+        # rounding depends on its width. And rows are padded to whole vector registers: the ragged end of an
+        # array is computed by scalar instructions, which round otherwise.
+        count = len(inputs)
+        own = []
+        for part in (inputs, targets):
+            padding = part[-1:].expand(-count % _REGISTER, *part.shape[1:])
+            own.append(torch.cat([part, padding]).expand(self.chains, -1, *part.shape[1:]))
+        return self._over_chains(self._per_sample, weights, *own)[:, :count]
 
     def _over_chains(self, function: Callable[..., Tensor], weights: tuple[Tensor, ...], *batched: Tensor) -> Tensor:
-        if self.chains == 1:  # stacking one chain would only slow convolutions down
+        if self.chains > 1:
+            return vmap(function)(weights, *batched)
+        if not self._stackable:
             return function([w[0] for w in weights], *(part[0] for part in batched))[None]
-        return vmap(function)(weights, *batched)
+        # A batched product of one matrix takes another route through the libraries than one of several, with
+        # other rounding. Run beside its own copy, a lone chain is the same to the last bit as among others.
+        pairs = [torch.cat([part, part]) for part in (*weights, *batched)]
+        return vmap(function)(tuple(pairs[: len(weights)]), *pairs[len(weights) :])[:1]
+
+
+def stackable(model: nn.Module) -> bool:
+    """Whether stacking chains pays: not for convolutions, which batch badly over weights, nor for large models."""
+    convolves = any(isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) for module in model.modules())
+    return not convolves and sum(weight.numel() for weight in model.parameters()) <= 1_000_000
 
 
 def start_losses(model: nn.Module, loss: Loss, blocks: Any) -> Tensor:

@@ -7,6 +7,9 @@ state that counts it replaces the old one in one step, and the `complete` flag c
 import json
 import os
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -70,7 +73,8 @@ class TraceStore:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(partial, ignore_errors=True)
             attributes = {"provenance": json.dumps(about), "complete": False}
-            coordinates.assign_attrs(attributes).to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
+            with known_types():
+                coordinates.assign_attrs(attributes).to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
             _create_arrays(partial, coordinates, shape, burn_in, about["chains_per_fit"], dtype)
             os.replace(partial, self.path)
 
@@ -128,6 +132,14 @@ def guard(path: Path, write: Any, *arguments: Any) -> None:
             f"cannot write {path}: {error.strerror or error}; free space or choose another folder; "
             "what was written before stays readable and the run can be continued"
         ) from error
+
+
+@contextmanager
+def known_types() -> Iterator[None]:
+    """Silence Zarr's warning that text arrays (our labels) are not in its specification yet."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
+        yield
 
 
 def atomic_save(state: dict[str, Any], path: Path) -> None:

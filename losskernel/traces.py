@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from losskernel.errors import InputError, TraceError, require
-from losskernel.store import TraceStore, differences, guard
+from losskernel.store import TraceStore, differences, guard, known_types
 
 
 class LossTraces:
@@ -86,7 +86,8 @@ class LossTraces:
         def write() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(partial, ignore_errors=True)
-            self.dataset.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
+            with known_types():
+                self.dataset.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
             os.replace(partial, path)
 
         guard(path, write)
@@ -120,8 +121,8 @@ def _open(path: Path) -> LossTraces:
             f"{folder} is unfinished{done}; run the same command again with the same folder to continue it, "
             "or remove the folder"
         )
-    dataset = xr.open_zarr(folder, consolidated=False, chunks=None).load()
-    return LossTraces(dataset)
+    with known_types():
+        return LossTraces(xr.open_zarr(folder, consolidated=False, chunks=None).load())
 
 
 def _join(parts: list[LossTraces], names: list[str]) -> LossTraces:

@@ -8,7 +8,7 @@ import pandas as pd
 from sklearn.cluster import SpectralClustering
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from losskernel import diagnostics, figures
+from losskernel import figures
 from losskernel.analyses.result import Result
 from losskernel.errors import require, require_integer
 from losskernel.kernel import LossKernel
@@ -57,7 +57,7 @@ class Separation:
         clusters = self._cluster(strength, len(names))
         metrics |= self._null(strength, clusters, groups)
         metrics |= {"groups": float(len(names)), "probes": float(kernel.probes)}
-        floor = metrics["noise_floor"] = noise_floor(kernel)
+        floor = metrics["noise_floor"] = float(np.abs(kernel.null_correlation()).mean())
         matrix = figures.kernel_matrix(kernel.correlation(), kernel.label(self.group), clusters, self.group)
         within, across = strength[same & off], strength[~same]
         distribution = figures.within_across(within, across, floor, "|R|", self.group)
@@ -120,14 +120,6 @@ class Separation:
         return {f"{name}_p": float(value) for name, value in zip(names, p, strict=True)} | {
             f"{name}_null": float(value) for name, value in zip(names, null.mean(0), strict=True)
         }
-
-
-def noise_floor(kernel: LossKernel) -> float:
-    """Mean |R| that unrelated probes would show: 0.8 / sqrt(effective draws), the median over some probes."""
-    chosen = np.linspace(0, kernel.probes - 1, min(16, kernel.probes)).astype(int)
-    rows = kernel.features()[chosen].reshape(len(chosen), kernel.chains, kernel.draws)
-    effective = np.nanmedian([diagnostics.ess(row) for row in rows])
-    return float(0.8 / np.sqrt(effective)) if np.isfinite(effective) else float("nan")
 
 
 def _pairs(strength: np.ndarray, off: np.ndarray, names: np.ndarray, groups: np.ndarray) -> pd.DataFrame:
