@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from losskernel.schedule import Schedule as Schedule
     from losskernel.traces import LossTraces as LossTraces
     from losskernel.traces import open_traces as open_traces
+    from losskernel.training import Training as Training
     from losskernel.training import fit as fit
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ _HOMES = {
     "LossTraces": "traces",
     "open_traces": "traces",
     "fit": "training",
+    "Training": "training",
 }
 
 __all__ = [*_HOMES, "losses", "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import map_arg
 
 aten = torch.ops.aten
 _RESHAPES = {aten.view.default, aten._unsafe_view.default, aten.expand.default, aten.reshape.default}
@@ -65,11 +66,11 @@ def _changes_nothing(node: Node) -> bool:
     if not isinstance(source, Node):
         return False
     before, after = source.meta.get("tensor_meta"), node.meta.get("tensor_meta")
-    if before is None or after is None or (before.shape, before.dtype) != (after.shape, after.dtype):
+    if before is None or after is None or (tuple(before.shape), before.dtype) != (tuple(after.shape), after.dtype):
         return False
     if node.target in _RESHAPES:
-        return before.stride == after.stride
-    return node.target in _TIMES_ONE and len(node.args) == 2 and node.args[1] == 1
+        return tuple(before.stride) == tuple(after.stride)
+    return node.target in _TIMES_ONE and len(node.args) == 2 and node.args[1] in (1, 1.0)
 
 
 def _fold_constants(module: GraphModule) -> None:
@@ -82,7 +83,7 @@ def _fold_constants(module: GraphModule) -> None:
             about = node.meta["tensor_meta"]
             values[node] = torch.ones(about.shape, dtype=about.dtype, device=node.meta["val"].device)
         elif node.all_input_nodes and all(each in values for each in node.all_input_nodes):
-            arguments, options = torch.fx.node.map_arg((node.args, node.kwargs), lambda each: values[each])
+            arguments, options = map_arg((node.args, node.kwargs), lambda each: values[each])
             values[node] = node.target(*arguments, **options)
     for number, (node, value) in enumerate(values.items()):
         if any(user not in values for user in node.users):

@@ -124,7 +124,8 @@ class LossKernel:
         the floor below which |R| says nothing.
         """
         chosen = _chosen(rows)
-        shifted = np.roll(self._chains, 1, axis=0) if self.chains > 1 else np.roll(self._chains, self.draws // 2, axis=1)
+        shift, axis = (1, 0) if self.chains > 1 else (self.draws // 2, 1)
+        shifted = np.roll(self._chains, shift, axis=axis)
         scale = _inverse(np.sqrt(self._variance))
         own = self._chains.reshape(-1, self.probes)[:, chosen]
         return own.T @ shifted.reshape(-1, self.probes) / self._divisor * scale[chosen, None] * scale
@@ -256,7 +257,8 @@ class LossKernel:
             InputError: there is no such label.
         """
         if name not in self.labels:
-            raise InputError(f"there is no probe label {name!r}; the labels are {', '.join(sorted(self.labels)) or 'none'}")
+            known = ", ".join(sorted(self.labels)) or "none"
+            raise InputError(f"there is no probe label {name!r}; the labels are {known}")
         return np.asarray(self.labels[name])
 
     def _unit_diagonal(self, matrix: np.ndarray, chosen: Any) -> np.ndarray:

@@ -24,48 +24,7 @@ _VERDICTS = {
     "fail": ("✕", "FAILED: do not draw conclusions from this kernel"),
 }
 
-_CSS = """
-:root { --ink: #1f2328; --muted: #5c6570; --line: #d8dde3; --soft: #f5f7f9; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 76rem; padding: 1.5rem 1.25rem 4rem; color: var(--ink); background: #fff;
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-h1 { font-size: 1.7rem; margin: 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.2rem; margin: 2.25rem 0 .75rem; border-bottom: 1px solid var(--line); padding-bottom: .25rem; }
-h3 { font-size: .95rem; margin: 0 0 .35rem; }
-.folder { color: var(--muted); margin: .1rem 0 1.1rem; font-size: .85rem; overflow-wrap: anywhere; }
-.verdict { display: flex; gap: 1rem; padding: .8rem 1rem; border: 1px solid; border-left-width: .5rem;
-  border-radius: .35rem; }
-.verdict .icon { flex: none; width: 2rem; height: 2rem; border-radius: 50%; background: currentColor;
-  text-align: center; line-height: 2rem; font-weight: 700; }
-.verdict .icon span { color: #fff; }
-.verdict strong { display: block; font-size: 1.05rem; line-height: 2rem; }
-.verdict ul { margin: .1rem 0 .2rem; padding-left: 1.1rem; color: var(--ink); }
-.pass { color: #17633a; background: #edf7f0; } .warn { color: #8a5a00; background: #fff7e3; }
-.fail { color: #a3001b; background: #fdeeef; } .none { color: var(--muted); background: var(--soft); }
-.metrics { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1.25rem 2rem;
-  align-items: start; }
-table { border-collapse: collapse; font-size: .85rem; }
-.metrics table { width: 100%; }
-th, td { padding: .22rem .6rem .22rem 0; text-align: left; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
-th { font-weight: 600; } .metrics th { font-weight: 400; color: var(--muted); }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.scroll { overflow-x: auto; }
-.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(22rem, 1fr)); gap: 1.75rem;
-  grid-auto-flow: dense; align-items: end; }
-figure { margin: 0; min-width: 0; } figure.wide { grid-column: 1 / -1; }
-figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-figure iframe { width: 100%; height: 42rem; border: 1px solid var(--line); }
-figcaption { margin-top: .4rem; text-align: center; font-size: .85rem; color: var(--muted); }
-a { color: #0b5cad; } .note { color: var(--muted); font-size: .8rem; margin: .3rem 0 1.5rem; }
-details { margin-top: 1rem; } summary { cursor: pointer; font-weight: 600; }
-pre { background: var(--soft); border: 1px solid var(--line); padding: .8rem; overflow-x: auto;
-  font: 12px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
-@media print { body { max-width: none; padding: 0; font-size: 10pt; } .interactive { display: none; }
-  figure, tr, .verdict { break-inside: avoid; } h2, h3 { break-after: avoid; }
-  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
-@media (max-width: 40rem) { .figures, .metrics { grid-template-columns: 1fr; } }
-"""
+_CSS = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
 
 
 def write_report(folder: Path) -> Path:
@@ -93,9 +52,7 @@ def write_report(folder: Path) -> Path:
         _section("Figures", _figures(folder)),
         _section("Interactive maps", maps),
         _section("Tables", _tables(folder)),
-        _section(
-            "Configuration", f"<details><summary>config.yaml</summary><pre>{escape(config)}</pre></details>"
-        )
+        _section("Configuration", f"<details><summary>config.yaml</summary><pre>{escape(config)}</pre></details>")
         if config
         else "",
     ]
@@ -124,9 +81,7 @@ def _read_json(path: Path) -> dict[str, object]:
         raise ValueError(f"{path} is not JSON ({error}); run the analyses again") from error
     if isinstance(content, dict):
         return content
-    raise ValueError(
-        f"{path} must hold an object of names, got {type(content).__name__}; run the analyses again"
-    )
+    raise ValueError(f"{path} must hold an object of names, got {type(content).__name__}; run the analyses again")
 
 
 def _run_name(folder: Path, config: str) -> str:
@@ -145,14 +100,10 @@ def _verdict(path: Path) -> str:
     diagnosis = _read_json(path)
     verdict = diagnosis.get("verdict")
     if not isinstance(verdict, str) or verdict not in _VERDICTS:
-        raise ValueError(
-            f"{path}: verdict must be one of {', '.join(_VERDICTS)}, got {verdict!r}; diagnose again"
-        )
+        raise ValueError(f"{path}: verdict must be one of {', '.join(_VERDICTS)}, got {verdict!r}; diagnose again")
     icon, words = _VERDICTS[verdict]
     reasons = diagnosis.get("reasons")
-    items = "".join(
-        f"<li>{escape(str(reason))}</li>" for reason in (reasons if isinstance(reasons, list) else [])
-    )
+    items = "".join(f"<li>{escape(str(reason))}</li>" for reason in (reasons if isinstance(reasons, list) else []))
     details = diagnosis.get("metrics")
     table = _metrics(details) if isinstance(details, dict) else ""
     if table:
@@ -172,9 +123,7 @@ def _metrics(metrics: Mapping[str, object]) -> str:
         text = _with_error(value, metrics.get(f"{name}_se"))
         row = f"<tr><th scope='row'>{escape(short)}</th><td class='number'>{escape(text)}</td></tr>"
         groups.setdefault(group, []).append(row)
-    tables = [
-        f"<div><h3>{escape(group)}</h3><table>{''.join(rows)}</table></div>" for group, rows in groups.items()
-    ]
+    tables = [f"<div><h3>{escape(group)}</h3><table>{''.join(rows)}</table></div>" for group, rows in groups.items()]
     return f"<div class='metrics'>{''.join(tables)}</div>" if tables else ""
 
 
@@ -218,7 +167,8 @@ def _figures(folder: Path) -> str:
             link = f" · <a href='{quote(f'figures/{path.stem}.pdf')}'>PDF</a>"
         cells.append(
             f"<figure{' class=wide' if width > _WIDE * height else ''}>"
-            f"<img alt='{caption}' style='max-width:min(100%,{max(width // 2, 420)}px)' src='data:image/png;base64,{base64.b64encode(content).decode()}'>"
+            f"<img alt='{caption}' style='max-width:min(100%,{max(width // 2, 420)}px)' "
+            f"src='data:image/png;base64,{base64.b64encode(content).decode()}'>"
             f"<figcaption>{caption}{link}</figcaption></figure>"
         )
     return f"<div class='figures'>{''.join(cells)}</div>" if cells else ""
@@ -230,9 +180,7 @@ def _interactive(folder: Path) -> tuple[str, str]:
     for path in sorted((folder / "figures").glob("*.html")):
         page = path.read_text(encoding="utf-8")
         if "Plotly.newPlot" not in page:
-            content = (
-                f"<iframe sandbox='allow-scripts' srcdoc='{escape(page)}' title='{_caption(path)}'></iframe>"
-            )
+            content = f"<iframe sandbox='allow-scripts' srcdoc='{escape(page)}' title='{_caption(path)}'></iframe>"
         else:
             body = re.search(r"<body[^>]*>(.*)</body>", page, re.DOTALL)
             content = body.group(1) if body else page
@@ -265,9 +213,7 @@ def _tables(folder: Path) -> str:
             header = next(lines, [])
             rows = list(itertools.islice(lines, _ROWS))
             total = len(rows) + sum(1 for _ in lines)
-        numeric = [
-            all(_parses(row[column]) for row in rows if column < len(row)) for column in range(len(header))
-        ]
+        numeric = [all(_parses(row[column]) for row in rows if column < len(row)) for column in range(len(header))]
         head = "".join(f"<th{_align(numeric, i)}>{escape(cell)}</th>" for i, cell in enumerate(header))
         body = "".join(
             f"<tr>{''.join(f'<td{_align(numeric, i)}>{escape(_cell(cell))}</td>' for i, cell in enumerate(row))}</tr>"

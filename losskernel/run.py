@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,18 @@ import yaml
 from torch import nn
 
 from losskernel.analyses.result import Analysis, Result
-from losskernel.data.base import Data, stack
+from losskernel.data.base import Data
 from losskernel.diagnosis import Diagnosis, diagnose
-from losskernel.errors import InputError, TraceError, require
+from losskernel.errors import InputError, TraceError
 from losskernel.figures import stamp
 from losskernel.kernel import LossKernel
+from losskernel.preflight import faults_of
 from losskernel.report import write_report
-from losskernel.sampling import sample, settle
 from losskernel.samplers import Sampler
+from losskernel.sampling import sample
 from losskernel.schedule import Schedule
-from losskernel.stacked import check_losses
-from losskernel.store import TraceStore, differences
-from losskernel.traces import LossTraces, open_traces
+from losskernel.store import TraceStore, differences, guard
+from losskernel.traces import LossTraces
 from losskernel.tracking import LogDraws, RunFolder, Tracker
 from losskernel.training import Training, fit, load_weights, save_weights
 
@@ -81,45 +81,14 @@ def preflight(study: Study) -> None:
     Raises:
         InputError: one line per fault.
     """
-    faults: list[str] = []
-
-    def attempt(check: Callable[[], Any]) -> None:
-        try:
-            check()
-        except InputError as error:
-            faults.append(str(error))
-
-    def forward() -> None:
-        inputs, targets = stack(study.data.probes, limit=2, workers=0)
-        model = study.model if study.checkpoint is None else load_weights(study.model, study.checkpoint)
-        was_training = model.training
-        with torch.no_grad():
-            losses = check_losses(model.eval(), study.data.loss, inputs, targets)
-        model.train(was_training)
-        finite = bool(losses.isfinite().all())
-        require(finite, f"data.loss is {losses.tolist()} on the first probes; check inputs, targets and the loss")
-
-    attempt(forward)
-    attempt(lambda: settle(study.model, study.data, study.sampler, study.schedule))
-    known = ("warn", "stop")
-    attempt(lambda: require(study.on_fail in known, f"on_fail must be one of {known}, got {study.on_fail!r}"))
-    for name, analysis in study.analyses.items():
-        attempt(lambda name=name, analysis=analysis: check_labels(name, analysis, study.data.labels))
+    faults = faults_of({each.name: getattr(study, each.name) for each in fields(study)})
     if faults:
-        raise InputError("\n".join(dict.fromkeys(faults)))
+        raise InputError("\n".join(faults))
 
 
-def check_labels(name: str, analysis: Analysis, labels: Mapping[str, Any]) -> None:
-    """Raise InputError where an analysis names a probe label that does not exist."""
-    group, colours = getattr(analysis, "group", None), getattr(analysis, "colour_by", None)
-    for key, wanted in [("group", group), *(("colour_by", colour) for colour in colours or ())]:
-        require(
-            wanted is None or wanted in labels,
-            f"analysis.{name}.{key}={wanted}: there is no such probe label; choose from {', '.join(labels) or 'none'}",
-        )
-
-
-def run(study: Study, folder: str | Path, *, config: Mapping[str, Any] | None = None, tracker: Tracker | None = None) -> Outcome:
+def run(
+    study: Study, folder: str | Path, *, config: Mapping[str, Any] | None = None, tracker: Tracker | None = None
+) -> Outcome:
     """Train or load, sample, analyse, and leave everything in a folder.
 
     A folder that holds an interrupted run of the same configuration is continued; traces are never sampled
@@ -133,7 +102,8 @@ def run(study: Study, folder: str | Path, *, config: Mapping[str, Any] | None = 
 
     Raises:
         InputError: a fault known before compute.
-        TraceError: the folder holds another run, or cannot be written.
+        TraceError: the folder holds another run or cannot be written, or the kernel fails its diagnosis and
+            on_fail is "stop".
     """
     files, tracker = RunFolder(folder), tracker or Tracker()
     preflight(study)
@@ -153,30 +123,18 @@ def run(study: Study, folder: str | Path, *, config: Mapping[str, Any] | None = 
             chains_per_fit=study.chains_per_fit,
             trainer=study.trainer,
             progress=study.progress,
-            callbacks=[LogDraws(tracker.loggers(), study.schedule.draws)] if tracker.loggers() else [],
+            callbacks=[LogDraws(tracker.loggers(), study.schedule)] if tracker.loggers() else [],
             config=config,
         )
-        outcome = analyse(traces, study.analyses, files, tracker)
         tracker.keep("traces", "traces", files.path / "traces.zarr")
+        outcome = analyse(traces, study.analyses, files, tracker)
+        if study.on_fail == "stop" and outcome.diagnosis.verdict == "fail":
+            reason = outcome.diagnosis.reasons[0]
+            raise TraceError(f"the kernel fails its diagnosis: {reason} (on_fail=stop; all is written to {files.path})")
         failed = False
     finally:
         tracker.finish(failed)
-    if study.on_fail == "stop" and outcome.diagnosis.verdict == "fail":
-        raise TraceError(f"the kernel fails its diagnosis: {outcome.diagnosis.reasons[0]} (on_fail=stop)")
     return outcome
-
-
-def analyse_run(folder: str | Path, analyses: Mapping[str, Analysis]) -> Outcome:
-    """Run analyses on the traces of an existing run, without sampling; their files join the run's.
-
-    Raises:
-        TraceError: the folder holds no finished trace.
-        InputError: an analysis names a label that the probes do not have.
-    """
-    traces = open_traces(folder)
-    for name, analysis in analyses.items():
-        check_labels(name, analysis, traces.labels)
-    return analyse(traces, analyses, RunFolder(folder), Tracker())
 
 
 def analyse(traces: LossTraces, analyses: Mapping[str, Analysis], files: RunFolder, tracker: Tracker) -> Outcome:
@@ -204,7 +162,7 @@ def analyse(traces: LossTraces, analyses: Mapping[str, Analysis], files: RunFold
     if kernel.probes <= 2000:
         matrices = {"covariance": kernel.covariance(), "correlation": kernel.correlation(), "ids": kernel.ids}
         tracker.keep("kernel", "kernel", files.write("kernel.npz", lambda path: _save_matrices(path, matrices)))
-    write_report(files.path)
+    guard(files.path / "report.html", write_report, files.path)
     if broken:
         names = ", ".join(f"{name} ({type(error).__name__}: {error})" for name, error in broken)
         raise InputError(f"these analyses failed, all others are written: {names}") from broken[0][1]

@@ -22,8 +22,8 @@ from losskernel.provenance import identity, provenance
 from losskernel.samplers import Sampler, resolve_nbeta, select
 from losskernel.schedule import Schedule
 from losskernel.stacked import stackable, start_losses
-from losskernel.thumbnails import thumbnails
 from losskernel.store import MemoryStore, TraceStore, differences
+from losskernel.thumbnails import thumbnails
 from losskernel.traces import LossTraces, coordinates_of, open_traces
 from losskernel.trainers import chain_trainer, fit_once
 
@@ -78,18 +78,13 @@ def sample(
     require_integer("seed", seed, at_least=0)
     stacked = chains_per_fit if chains_per_fit is not None else schedule.chains if stackable(model) else 1
     require_integer("chains_per_fit", stacked, at_least=1)
-    store = TraceStore(out) if out is not None else MemoryStore()
+    store = MemoryStore() if out is None else TraceStore(out)
     state = None
-    if store.exists:
-        if not resume:
-            raise TraceError(f"{out} exists; pass resume=True to continue it, or choose another folder")
-        stored = store.provenance()
-        lines = differences(stored["identity"], identity(model, data, settings, schedule, seed))
-        if lines:
-            raise TraceError(f"{out} was sampled with other settings: {'; '.join(lines)}; choose another folder")
+    if isinstance(store, TraceStore) and store.exists:
+        _require_same(store, identity(model, data, settings, schedule, seed), resume)
         if store.complete:
             return open_traces(store.path)
-        state, stacked = store.load_state(), int(stored["chains_per_fit"])
+        state, stacked = store.load_state(), int(store.provenance()["chains_per_fit"])
     stacks = [slice(first, min(first + stacked, schedule.chains)) for first in range(0, schedule.chains, stacked)]
     if state is not None:
         stacks = [rows for rows in stacks if rows.start >= state["rows"]]
@@ -111,6 +106,15 @@ def sample(
             recorder.finish(chains)
     store.finish()
     return open_traces(store.path) if isinstance(store, TraceStore) else LossTraces(store.dataset)
+
+
+def _require_same(store: TraceStore, asked: dict[str, Any], resume: bool) -> None:
+    """Raise TraceError where a store may not be continued by these settings."""
+    if not resume:
+        raise TraceError(f"{store.path} exists; pass resume=True to continue it, or choose another folder")
+    lines = differences(store.provenance()["identity"], asked)
+    if lines:
+        raise TraceError(f"{store.path} was sampled with other settings: {'; '.join(lines)}; choose another folder")
 
 
 def settle(
@@ -136,6 +140,8 @@ def settle(
     names = [name for name, weight in model.named_parameters() if weight.is_floating_point()]
     require(len(names) > 0, f"{type(model).__name__} has no weights to sample; give a model with parameters")
     moving = select(names, globs)
+    kinds = {weight.dtype for name, weight in model.named_parameters() if name in set(moving)}
+    require(len(kinds) == 1, f"the moving weights mix {sorted(map(str, kinds))}; cast the model to one, e.g. .float()")
     # A trial on one number finds every bad setting before any compute.
     base([torch.zeros(1, 1)], noise=torch.zeros_like, **given)
     defaults = {
@@ -163,8 +169,8 @@ def _create(
     coordinates = coordinates_of(shape[2], range(shape[0]), shape[1], data.labels, data.ids)
     coordinates = coordinates.assign(start_losses=("probe", start))
     blocks = BlockLoader(data.probes, schedule.probe_batch_size, data.workers, torch.device("cpu"))
-    pictures = [thumbnails(inputs) for inputs, _ in blocks]
-    if all(part is not None for part in pictures):
+    pictures = [part for inputs, _ in blocks if (part := thumbnails(inputs)) is not None]
+    if pictures:
         coordinates = coordinates.assign(thumbnails=(("probe", "height", "width", "colour"), np.concatenate(pictures)))
     burn_in = sum(not stride.record for stride in strides(schedule))
     store.create(coordinates, about, shape, burn_in, str(start.dtype))
@@ -173,7 +179,8 @@ def _create(
 def _require_done(recorder: RecordLosses, schedule: Schedule, stop: Callable[[], bool], store: Any) -> None:
     if recorder.draws_done == schedule.draws:
         return
-    where = f"continue with the same call and out={store.path}" if isinstance(store, TraceStore) else "pass out= to keep draws"
+    kept = isinstance(store, TraceStore)
+    where = f"continue with the same call and out={store.path}" if kept else "pass out= to keep draws"
     if stop():
         raise Interrupted(f"stopped after {recorder.draws_done} of {schedule.draws} draws; {where}")
     raise DivergenceError(

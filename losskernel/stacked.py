@@ -75,9 +75,10 @@ class StackedModel:
         # rounding depends on its width. And rows are padded to whole vector registers: the ragged end of an
         # array is computed by scalar instructions, which round otherwise.
         count = len(inputs)
+        missing = -count % _REGISTER if self._stackable else 0
         own = []
         for part in (inputs, targets):
-            padding = part[-1:].expand(-count % _REGISTER, *part.shape[1:])
+            padding = part[-1:].expand(missing, *part.shape[1:])
             own.append(torch.cat([part, padding]).expand(self.chains, -1, *part.shape[1:]))
         return self._over_chains(self._per_sample, weights, *own)[:, :count]
 

@@ -41,12 +41,13 @@ class TraceStore:
         return self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
 
     def _attributes(self) -> dict[str, Any]:
+        fault = TraceError(f"{self.path} holds no loss trace; give the folder of a run or of a traces.zarr")
         try:
             attributes = dict(zarr.open_group(self.path, mode="r").attrs)
         except (FileNotFoundError, ValueError, KeyError) as error:
-            raise TraceError(f"{self.path} holds no loss trace; give the folder of a run or of a traces.zarr") from error
+            raise fault from error
         if "provenance" not in attributes:
-            raise TraceError(f"{self.path} holds no loss trace; give the folder of a run or of a traces.zarr")
+            raise fault
         return attributes
 
     def provenance(self) -> dict[str, Any]:

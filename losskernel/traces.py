@@ -137,8 +137,9 @@ def _join(parts: list[LossTraces], names: list[str]) -> LossTraces:
             lines.append(f"draws: {first.losses.sizes['draw']} and {part.losses.sizes['draw']}")
         if lines:
             raise TraceError(f"{names[0]} and {name} are not chains of one kernel; " + "; ".join(lines))
-    seeds = [(part.meta.get("identity", {}).get("seed"), int(chain)) for part in parts for chain in part.losses["chain"]]
-    twice = sorted({each for each in seeds if seeds.count(each) > 1 and each[0] is not None})
+    seeds = [part.meta.get("identity", {}).get("seed") for part in parts]
+    drawn = [(seed, int(chain)) for seed, part in zip(seeds, parts, strict=True) for chain in part.losses["chain"]]
+    twice = sorted({each for each in drawn if drawn.count(each) > 1 and each[0] is not None})
     if twice:
         raise TraceError(
             f"chain {twice[0][1]} of seed {twice[0][0]} stands in more than one of the traces; "

@@ -14,6 +14,7 @@ from pytorch_lightning.loggers.logger import Logger
 
 from losskernel.analyses import Result
 from losskernel.figures import paper
+from losskernel.schedule import Schedule
 from losskernel.store import guard
 
 DPI = 200
@@ -108,7 +109,8 @@ class CSVTracker(Tracker):
         folder: the run folder.
     """
 
-    def __init__(self, folder: Path, **_: Any) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._logger = CSVLogger(folder, name="curves", version="")
 
     def loggers(self) -> list[Logger]:
@@ -117,7 +119,7 @@ class CSVTracker(Tracker):
 
     def finish(self, failed: bool) -> None:
         """Write what is still held."""
-        self._logger.save()
+        guard(self._folder, self._logger.save)
 
 
 class LogDraws(pl.Callback):
@@ -125,24 +127,19 @@ class LogDraws(pl.Callback):
 
     Args:
         loggers: Lightning loggers.
-        draws: draws of the whole run; at most 200 of them are logged, a few hundred calls being cheap.
+        schedule: lengths of the run; at most 200 draws or so are logged, a few hundred calls being cheap.
     """
 
-    def __init__(self, loggers: Sequence[Logger], draws: int) -> None:
-        self._loggers, self._every, self._draw = loggers, max(1, draws // 200), 0
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Count the draws of each stack of chains from its own start."""
-        self._draw = 0
+    def __init__(self, loggers: Sequence[Logger], schedule: Schedule) -> None:
+        self._loggers, self._schedule, self._every = loggers, schedule, max(1, schedule.draws // 200)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, *_: Any) -> None:
         """Log this draw, if its turn has come."""
-        if "losses" not in outputs:
+        # From the chains' own step, so that a continued run goes on counting where it was stopped.
+        draw = (pl_module.step - self._schedule.burn_in) // self._schedule.thinning
+        if "losses" not in outputs or draw % self._every:
             return
-        self._draw += 1
-        if self._draw % self._every:
-            return
-        values: dict[str, float] = {"draw": self._draw}
+        values: dict[str, float] = {"draw": draw}
         for place, chain in enumerate(pl_module.chain_numbers):
             values[f"chain_{chain}/probe_loss"] = float(outputs["losses"][place].mean())
             values[f"chain_{chain}/train_loss"] = float(outputs["train_loss"][place])

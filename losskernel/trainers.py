@@ -1,13 +1,16 @@
 """Lightning Trainers for chains and for training: quiet, one device, nothing that changes a chain's law."""
 
 import logging
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import TQDMProgressBar
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from torch.utils.data import DataLoader
 
 from losskernel.errors import InputError
@@ -34,14 +37,34 @@ class Progress(TQDMProgressBar):
             self._loss = float(outputs["train_loss"].mean() if "train_loss" in outputs else outputs["loss"])
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Name the bar after what runs instead of the epoch."""
-        super().on_train_epoch_start(trainer, *_)
-        self.train_progress_bar.set_description(self._name)
+    def init_train_tqdm(self) -> Tqdm:
+        """Name the bar after what runs; on standard error, which leaves standard output to results."""
+        return Tqdm(desc=self._name, disable=self.is_disabled, dynamic_ncols=True, file=sys.stderr, smoothing=0)
 
-    def get_metrics(self, *_: Any) -> dict[str, str | float]:
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Count from zero, without the epoch that Lightning would write in front."""
+        self.train_progress_bar.reset(self.total_train_batches)
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """Return what stands behind the bar."""
         return {"loss": f"{self._loss:.3g}"}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Lightning's advice (workers, devices, SLURM), which does not fit one batch per draw."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)")
+            warnings.filterwarnings("ignore", message=r".*LeafSpec.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def quiet_settings() -> dict[str, Any]:
@@ -50,10 +73,6 @@ def quiet_settings() -> dict[str, Any]:
     LightningEnvironment, because under SLURM each job is one independent task: Lightning's own SLURM
     environment would join jobs into one and requeue them behind our back.
     """
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)")
-    warnings.filterwarnings("ignore", message=r".*LeafSpec.*")
     return {
         "devices": 1,
         "enable_checkpointing": False,
@@ -64,18 +83,18 @@ def quiet_settings() -> dict[str, Any]:
     }
 
 
-def chain_trainer(
-    trainer: pl.Trainer | TrainerFactory | None, progress: bool, rows: slice, chains: int
-) -> pl.Trainer:
+def chain_trainer(trainer: pl.Trainer | TrainerFactory | None, progress: bool, rows: slice, chains: int) -> pl.Trainer:
     """Return the Trainer for one stack of chains: the given one, or a fresh one.
 
     Raises:
         InputError: the Trainer would change the chains' law.
     """
     if not isinstance(trainer, pl.Trainer):
-        bar = [Progress(f"Sampling chains {rows.start}-{rows.stop - 1} of {chains}")] if progress else []
+        name = f"Sampling chains {rows.start}-{rows.stop - 1} of {chains}"
+        bar: list[pl.Callback] = [Progress(name)] if progress else []
         build = pl.Trainer if trainer is None else trainer
-        trainer = build(**quiet_settings(), max_epochs=1, enable_progress_bar=progress, callbacks=bar)
+        with quiet():
+            trainer = build(**quiet_settings(), max_epochs=1, enable_progress_bar=progress, callbacks=bar)
     refuse_changed_law(trainer)
     return trainer
 
@@ -110,7 +129,8 @@ def fit_once(
     trainer.fit_loop.max_epochs = trainer.current_epoch + 1
     try:
         if batches:
-            trainer.fit(module, DataLoader(list(batches), batch_size=None))  # pyright: ignore[reportArgumentType]
+            with quiet():
+                trainer.fit(module, DataLoader(list(batches), batch_size=None))  # pyright: ignore[reportArgumentType]
     finally:
         trainer.fit_loop.max_epochs = epochs
         for callback in callbacks:

@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from losskernel.data.base import Data, size
 from losskernel.data.loading import MinibatchLoader
 from losskernel.errors import DivergenceError, InputError, require, require_integer
-from losskernel.streams import MinibatchIndices
 from losskernel.store import atomic_save, guard
-from losskernel.trainers import Progress, TrainerFactory, quiet_settings
+from losskernel.streams import MinibatchIndices
+from losskernel.trainers import Progress, TrainerFactory, quiet, quiet_settings
 
 # The chain number whose minibatches training sees: another stream than any sampling chain's.
 TRAINING_STREAM = 2**30
@@ -103,7 +103,7 @@ class KeepCheckpoints(pl.Callback):
         """Keep the untrained weights."""
         self._keep(pl_module, 0)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Keep the weights after this step, if it is one of the chosen."""
         self._keep(pl_module, trainer.global_step)
 
@@ -150,15 +150,16 @@ def fit(
     keep = [] if checkpoints is None else [KeepCheckpoints(checkpoints, training.checkpoint_steps())]
     bar = [Progress("Training")] if progress else []
     build = trainer or pl.Trainer
-    own = build(
-        **quiet_settings(),
-        max_epochs=1,
-        limit_train_batches=training.steps,
-        enable_progress_bar=progress,
-        callbacks=[*keep, *bar, *callbacks],
-    )
     module = Supervised(model.train(), data, training)
-    own.fit(module, DataLoader(Minibatches(data, training.batch_size, seed), batch_size=None))
+    with quiet():
+        own = build(
+            **quiet_settings(),
+            max_epochs=1,
+            limit_train_batches=training.steps,
+            enable_progress_bar=progress,
+            callbacks=[*keep, *bar, *callbacks],
+        )
+        own.fit(module, DataLoader(Minibatches(data, training.batch_size, seed), batch_size=None))
     if not all(weight.isfinite().all() for weight in model.parameters()):
         raise DivergenceError("training ended with non-finite weights; lower training.optimizer.lr")
     return model.cpu().eval()

@@ -11,7 +11,7 @@ import wandb
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 
-from losskernel.errors import require, require_number
+from losskernel.errors import InputError, require, require_number
 from losskernel.tracking import Tracker
 
 LARGEST_TABLE = 10_000
@@ -52,8 +52,10 @@ class WandbTracker(Tracker):
         require(mode in known, f"logger.mode must be one of {known}, got {mode!r}")
         require_number("logger.artifact_mb", artifact_mb, at_least=0)
         self._largest = artifact_mb * 2**20
+        # W&B's own variable wins, for it may say "disabled" as well.
         mode = os.environ.get("WANDB_MODE", mode)
-        self.offline = not logged_in() if mode == "auto" else mode != "online"
+        self.mode = ("online" if logged_in() else "offline") if mode == "auto" else mode
+        self._started = False
         settings = wandb.Settings(console="off", x_disable_stats=True, silent=True)
         self._logger = WandbLogger(
             name=name,
@@ -63,7 +65,7 @@ class WandbTracker(Tracker):
             group=group,
             job_type=job_type,
             tags=list(tags),
-            offline=self.offline,
+            mode=self.mode,
             log_model=False,
             settings=settings,
             # A one-process multirun would otherwise go on writing into the run before.
@@ -80,7 +82,16 @@ class WandbTracker(Tracker):
         return [self._logger]
 
     def start(self, config: Mapping[str, Any]) -> None:
-        """Record the resolved configuration as the run's config."""
+        """Open the run and record the resolved configuration as its config.
+
+        Raises:
+            InputError: W&B cannot open a run.
+        """
+        try:
+            self.run.define_metric("draw")
+        except wandb.errors.Error as error:
+            raise InputError(f"W&B cannot open a run: {error}; use logger.mode=offline or logger=csv") from error
+        self._started = True
         self.run.config.update(dict(config), allow_val_change=True)
         self.run.define_metric("chain_*", step_metric="draw")
 
@@ -110,7 +121,8 @@ class WandbTracker(Tracker):
 
     def finish(self, failed: bool) -> None:
         """Close the run; an open one would swallow the next run of this process."""
-        self.run.finish(exit_code=1 if failed else 0)
+        if self._started:
+            self.run.finish(exit_code=1 if failed else 0)
 
 
 def logged_in() -> bool:

@@ -81,9 +81,7 @@ def test_the_order_permutes_rows_and_columns_alike() -> None:
 def test_given_clusters_stay_contiguous() -> None:
     correlation, _ = _two_tasks()
     clusters = RNG.permutation(np.repeat([0, 1, 2, 3], 10))
-    marked = (
-        correlation + 1e-3 * clusters[:, None] + 1e-3 * clusters[None]
-    )  # each row's diagonal tells its cluster
+    marked = correlation + 1e-3 * clusters[:, None] + 1e-3 * clusters[None]  # each row's diagonal tells its cluster
     right = _images(kernel_matrix(marked, None, clusters))[1]
     order = np.rint((np.diag(right) - 1.0) / 2e-3).astype(int)
     assert np.count_nonzero(np.diff(order)) == 3
@@ -115,9 +113,7 @@ def test_few_groups_are_in_a_legend_and_more_stand_at_the_axis_if_they_fit() -> 
     assert _legend(figure) == []
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()][9:11] == ["class 9", "class 10"]
     crowded = np.array([f"class {number}" for number in range(40)])
-    assert (
-        kernel_matrix(correlation, crowded, group_name="class").axes[0].get_ylabel() == "40 groups of class"
-    )
+    assert kernel_matrix(correlation, crowded, group_name="class").axes[0].get_ylabel() == "40 groups of class"
 
 
 # --- the others

@@ -42,9 +42,7 @@ def test_missing_metrics_are_refused(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"), [("{", "is not JSON"), ("[1]", "must hold an object of names")]
-)
+@pytest.mark.parametrize(("content", "message"), [("{", "is not JSON"), ("[1]", "must hold an object of names")])
 def test_unreadable_metrics_are_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(ValueError, match=message):
@@ -67,9 +65,7 @@ def test_an_unknown_verdict_is_refused(tmp_path: Path) -> None:
         (512.3, 41.0, "512 ± 41"),
     ],
 )
-def test_a_value_is_shown_with_its_standard_error(
-    tmp_path: Path, value: float, error: float, shown: str
-) -> None:
+def test_a_value_is_shown_with_its_standard_error(tmp_path: Path, value: float, error: float, shown: str) -> None:
     page = _page(_run(tmp_path, **{"kernel/within": value, "kernel/within_se": error}))
     assert f">{shown}</td>" in page
     assert "within_se" not in page

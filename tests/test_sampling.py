@@ -35,7 +35,9 @@ def regression(samples: int = 100, inputs: int = 3, probes: int = 40) -> tuple[n
     return model, lk.Data(train=train, probes=probed, loss=lk.losses.squared_error), x
 
 
-def exact_kernel(model: nn.Module, data: lk.Data, x: np.ndarray, nbeta: float, localization: float, step: float) -> np.ndarray:
+def exact_kernel(
+    model: nn.Module, data: lk.Data, x: np.ndarray, nbeta: float, localization: float, step: float
+) -> np.ndarray:
     """K_ij = r_i r_j s_ij + s_ij² / 2 with s = X Σ X' and Σ the stationary covariance of full-batch SGLD."""
     curvature = nbeta * x.T @ x / len(x) + localization * np.eye(x.shape[1])
     values, vectors = np.linalg.eigh(curvature)
@@ -59,7 +61,9 @@ class Biased(lk.SGLD):
     def update(self, weight: Tensor, gradient: Tensor, state: dict[str, Any]) -> None:
         """The update with the fault."""
         pull = self.nbeta * gradient * self.sign + self.localization * (weight - state["start"])
-        weight.sub_(self.step_size * self.half * pull).add_(self.noise(weight), alpha=self.noise_factor * self.step_size**0.5)
+        weight.sub_(self.step_size * self.half * pull).add_(
+            self.noise(weight), alpha=self.noise_factor * self.step_size**0.5
+        )
 
 
 class WrongSign(Biased):
@@ -148,7 +152,9 @@ def agree(first: np.ndarray, second: np.ndarray, model: nn.Module) -> None:
 def test_a_chain_is_the_same_alone_and_among_eight(model: nn.Module, data: lk.Data) -> None:
     lengths = {"burn_in": 7, "draws": 5, "thinning": 2, "batch_size": 32}
     alone = lk.sample(model, data, SGLD, lk.Schedule(chains=1, **lengths), progress=False).losses.values
-    among = lk.sample(model, data, SGLD, lk.Schedule(chains=8, **lengths), chains_per_fit=8, progress=False).losses.values
+    among = lk.sample(
+        model, data, SGLD, lk.Schedule(chains=8, **lengths), chains_per_fit=8, progress=False
+    ).losses.values
     agree(alone[0], among[0], model)
     assert np.abs(among[0] - among[1]).max() > 1e-3 * np.abs(among).max()
 
@@ -173,7 +179,9 @@ def test_start_losses_and_records_are_what_they_say() -> None:
     model, data = MODELS[1]
     still = functools.partial(lk.SGLD, step_size=1e-12, nbeta=100.0, localization=100.0)
     traces = lk.sample(model, data, still, SHORT, progress=False)
-    np.testing.assert_allclose(traces.losses.values, np.broadcast_to(traces.record("start_losses"), traces.losses.shape), rtol=1e-3)
+    np.testing.assert_allclose(
+        traces.losses.values, np.broadcast_to(traces.record("start_losses"), traces.losses.shape), rtol=1e-3
+    )
     np.testing.assert_allclose(traces.record("train_loss").mean(), traces.meta["start_train_loss"]["value"], rtol=0.2)
     assert traces.record("burn_in_loss").shape == (3, 4)
     assert traces.dataset["thumbnails"].shape == (50, 8, 8, 1)
@@ -229,7 +237,9 @@ def test_rmsprop_samples_and_continues() -> None:
 def test_divergence_names_chain_step_and_remedy() -> None:
     model, data = MODELS[0]
     wild = functools.partial(lk.SGLD, step_size=10.0, nbeta=1e6, localization=0.0)
-    with pytest.raises(DivergenceError, match=r"chain \d left the finite numbers at step \d+ .* lower sampler.step_size"):
+    with pytest.raises(
+        DivergenceError, match=r"chain \d left the finite numbers at step \d+ .* lower sampler.step_size"
+    ):
         lk.sample(model, data, wild, lk.Schedule(chains=2, burn_in=50, draws=5, batch_size=16), progress=False)
 
 
@@ -237,7 +247,14 @@ def test_a_diverged_run_leaves_no_finished_trace(tmp_path: Any) -> None:
     model, data = MODELS[0]
     wild = functools.partial(lk.SGLD, step_size=10.0, nbeta=1e6, localization=0.0)
     with pytest.raises(DivergenceError):
-        lk.sample(model, data, wild, lk.Schedule(chains=2, burn_in=50, draws=5, batch_size=16), out=tmp_path / "t", progress=False)
+        lk.sample(
+            model,
+            data,
+            wild,
+            lk.Schedule(chains=2, burn_in=50, draws=5, batch_size=16),
+            out=tmp_path / "t",
+            progress=False,
+        )
     with pytest.raises(TraceError, match="is unfinished"):
         lk.open_traces(tmp_path / "t")
 
@@ -259,9 +276,21 @@ def test_a_scalar_loss_is_refused() -> None:
 @pytest.mark.parametrize(
     ("sampler", "schedule", "message"),
     [
-        (functools.partial(lk.SGLD, step_size=-1.0, nbeta=1.0, localization=1.0), SHORT, "sampler.step_size must be > 0"),
-        (functools.partial(lk.SGLD, step_size="x", nbeta=1.0, localization=1.0), SHORT, "sampler.step_size must be a number"),
-        (functools.partial(lk.SGLD, step_size=1.0, nbeta="n", localization=1.0), SHORT, "sampler.nbeta must be a number"),
+        (
+            functools.partial(lk.SGLD, step_size=-1.0, nbeta=1.0, localization=1.0),
+            SHORT,
+            "sampler.step_size must be > 0",
+        ),
+        (
+            functools.partial(lk.SGLD, step_size="x", nbeta=1.0, localization=1.0),
+            SHORT,
+            "sampler.step_size must be a number",
+        ),
+        (
+            functools.partial(lk.SGLD, step_size=1.0, nbeta="n", localization=1.0),
+            SHORT,
+            "sampler.nbeta must be a number",
+        ),
         (functools.partial(lk.SGLD, step_size=1.0, nbeta=1.0, localization=9.0), SHORT, "must be < 4"),
         (functools.partial(SGLD, parameters=["nothing.*"]), SHORT, "matches no weight"),
         (SGLD, lk.Schedule(batch_size=5000), "schedule.batch_size must be <= the 1000"),
@@ -271,6 +300,12 @@ def test_bad_settings_are_refused_before_compute(sampler: Any, schedule: lk.Sche
     model, data = MODELS[0]
     with pytest.raises(InputError, match=message):
         lk.sample(model, data, sampler, schedule, progress=False)
+
+
+def test_weights_of_mixed_precision_are_refused() -> None:
+    mixed = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1).double())
+    with pytest.raises(InputError, match="the moving weights mix .*float32.*float64"):
+        lk.sample(mixed, MODELS[0][1], SGLD, SHORT, progress=False)
 
 
 def test_a_model_without_weights_is_refused() -> None:

@@ -9,9 +9,9 @@ import pandas as pd
 
 from losskernel import figures
 from losskernel.analyses.result import Result
-from losskernel.thumbnails import encode
 from losskernel.errors import require, require_integer
 from losskernel.kernel import LossKernel
+from losskernel.thumbnails import encode
 from losskernel.traces import LossTraces
 
 

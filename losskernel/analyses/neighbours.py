@@ -36,7 +36,8 @@ class Neighbours:
         require_integer("analysis.neighbours.random", self.random, at_least=0)
         require_integer("analysis.neighbours.k", self.k, at_least=1)
         require(self.k <= 12, f"analysis.neighbours.k must be <= 12 to be drawn, got {self.k}; lower it")
-        require(self.random + len(self.probes) > 0, "analysis.neighbours has no probes; raise analysis.neighbours.random")
+        asked = self.random + len(self.probes)
+        require(asked > 0, "analysis.neighbours has no probes; raise analysis.neighbours.random")
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return the table of neighbours and their sheet."""

@@ -48,7 +48,7 @@ class Separation:
         names, groups = np.unique(kernel.label(self.group), return_inverse=True)
         require(
             2 <= len(names) <= min(100, kernel.probes // 2),
-            f"analysis.separation.group={self.group} has {len(names)} distinct values; choose a label of 2 to 100 groups",
+            f"analysis.separation.group={self.group} has {len(names)} distinct values; choose a label of 2 to 100",
         )
         same = groups[:, None] == groups
         off = ~np.eye(len(groups), dtype=bool)

@@ -1,5 +1,6 @@
 """The command line: the only importer of Hydra, and quick to answer --help."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -22,18 +23,22 @@ OmegaConf.register_new_resolver("count", len, replace=True)
 OmegaConf.register_new_resolver("double", lambda number: 2 * number, replace=True)
 
 
+_WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+_reported: list[Exception] = []  # failures of this process' sweep, already printed
+
+
 @hydra.main(config_path=CONF, config_name="config", version_base="1.3")
 def _run(config: DictConfig) -> float | None:
     from losskernel.cli.build import run_from
 
-    return run_from(config, **_place())
+    return _job(lambda: run_from(config, **_place()))
 
 
 @hydra.main(config_path=CONF, config_name="analyse", version_base="1.3")
 def _analyse(config: DictConfig) -> None:
     from losskernel.cli.build import analyse_from
 
-    analyse_from(config)
+    _job(lambda: analyse_from(config))
 
 
 def _place() -> dict[str, Any]:
@@ -53,27 +58,70 @@ def analyse() -> None:
     _guarded(_analyse)
 
 
+def _job(work: Callable[[], Any]) -> Any:
+    """Do one job; in a sweep, report its failure at once and by name, for the other jobs go on."""
+    try:
+        return work()
+    except Exception as error:
+        now = HydraConfig.get()
+        if now.mode == RunMode.MULTIRUN:
+            error.add_note(f"job {now.job.num} failed ({' '.join(now.overrides.task)}):")
+            # Hydra would take Ctrl-C for the failure of one job and start the next.
+            if type(error).__name__ == "Interrupted" or (_expected(error) and not _WANTS_TRACEBACK):
+                _report(error)
+                _reported.append(error)
+            if type(error).__name__ == "Interrupted":
+                sys.exit(130)
+        raise
+
+
 def _guarded(command: Callable[[], Any]) -> None:
     """Run a command; a fault that the user can mend is one line, and a traceback only on request."""
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     # Hydra would otherwise catch every error itself and print it in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        command()
+        with contextlib.nullcontext() if _WANTS_TRACEBACK else contextlib.redirect_stderr(_WithoutOverrides()):
+            command()
     except KeyboardInterrupt:
-        sys.exit("losskernel: interrupted")
+        print("losskernel: interrupted", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
-        if wants_traceback or not _expected(error):
+        if error in _reported:
+            print(f"losskernel: {len(_reported)} of the sweep's jobs failed, as said above", file=sys.stderr)
+        elif _expected(error) and not _WANTS_TRACEBACK:
+            _report(error)
+        else:
             raise
-        lines = str(error).strip().splitlines()
-        print("\n".join(f"losskernel: {line}" for line in lines), file=sys.stderr)
         sys.exit(130 if type(error).__name__ == "Interrupted" else 1)
 
 
+class _WithoutOverrides:
+    """The standard error stream without the line that Hydra puts before every error, naming all overrides."""
+
+    def __init__(self) -> None:
+        self._stream = sys.stderr
+
+    def write(self, text: str) -> int:
+        return len(text) if text.startswith("Error executing job with overrides") else self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _report(error: Exception) -> None:
+    """Print what went wrong, and in which job of a sweep."""
+    text = str(error)
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        text = f"{place}{error.strerror or error}; check the path (paths.outputs, paths.run) and the free space"
+    lines = [*getattr(error, "__notes__", []), *text.strip().splitlines()]
+    print("\n".join(f"losskernel: {line}" for line in lines), file=sys.stderr)
+
+
 def _expected(error: Exception) -> bool:
-    if isinstance(error, (HydraException, OmegaConfBaseException)):
+    """Whether the user can mend it: then its message says how, and a traceback would only hide that."""
+    if isinstance(error, (HydraException, OmegaConfBaseException, OSError)):
         return True
     from losskernel.errors import DivergenceError, InputError, Interrupted, TraceError
 
     return isinstance(error, (InputError, DivergenceError, TraceError, Interrupted))
-

@@ -1,6 +1,7 @@
 """From a composed configuration to objects: every fault found and reported together, then the run."""
 
 import inspect
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -8,37 +9,57 @@ from typing import Any, cast
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from losskernel.cli.summary import summary
 from losskernel.errors import InputError, require, require_integer
-from losskernel.run import Study, analyse_run, run, set_threads
-from losskernel.tracking import Tracker
+from losskernel.preflight import faults_of, label_faults
+from losskernel.run import Study, analyse, run, set_threads
+from losskernel.traces import open_traces
+from losskernel.tracking import RunFolder, Tracker
+
+# Group of the configuration -> field of the study. The model comes first: the seed makes its initial weights.
+PARTS = {
+    "model": "model",
+    "dataset": "data",
+    "training": "training",
+    "sampler": "sampler",
+    "schedule": "schedule",
+    "trainer": "trainer",
+}
+OPTIONS = ("checkpoint", "seed", "chains_per_fit", "on_fail", "progress")
 
 
 def run_from(config: DictConfig, folder: Path, sweep: str | None) -> float | None:
     """Build a study from a configuration and run it in a folder; return the first analysis' headline number."""
     resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
-    study = build(config)
+    faults: list[str] = []
+    study = _attempt(faults, lambda: build(config))
+    tracker = _attempt(faults, lambda: _tracker(config, folder, sweep))
+    _attempt(faults, lambda: config.threads is None or require_integer("threads", config.threads, at_least=1))
+    _refuse(faults)
     set_threads(config.threads)
-    tracker = _tracker(config, folder, sweep)
     outcome = run(study, folder, config=resolved, tracker=tracker)
     print(summary(outcome, str(config.get("label"))))
     return outcome.metrics.get("separation/ari")
 
 
 def analyse_from(config: DictConfig) -> None:
-    """Run the named analyses on a finished run."""
+    """Run the named analyses on a finished run; their files and numbers join the run's."""
     folder = Path(config.run)
-    stored = folder / "config.yaml"
-    require(folder.is_dir(), f"run={folder} is not a folder; give the folder of a finished run, such as outputs/multitask/...")
-    if config.label is None and stored.is_file():
-        config.label = OmegaConf.load(stored).get("label")
-    faults = _faults("analysis", config.analysis)
-    if faults:
-        raise InputError("\n".join(faults))
-    analyses = {str(name): _make(f"analysis.{name}", node) for name, node in config.analysis.items()}
-    print(summary(analyse_run(folder, analyses), str(config.label)))
+    require(
+        folder.is_dir(),
+        f"run={folder} is not a folder; give the folder of a finished run, such as outputs/multitask/...",
+    )
+    traces = open_traces(folder)
+    if config.label is None and (folder / "config.yaml").is_file():
+        config.label = OmegaConf.load(folder / "config.yaml").get("label")
+    if config.label is None:  # a trace that was sampled from Python
+        config.label = next(iter(traces.labels), None)
+    faults: list[str] = []
+    analyses = {name: _build(f"analysis.{name}", node, faults) for name, node in _analyses(config).items()}
+    _refuse(faults + label_faults(analyses, traces.labels))
+    print(summary(analyse(traces, analyses, RunFolder(folder), Tracker()), str(config.label)))
 
 
 def build(config: DictConfig) -> Study:
@@ -47,67 +68,76 @@ def build(config: DictConfig) -> Study:
     Raises:
         InputError: one line per fault, of all parts.
     """
-    faults = [fault for key in PARTS for fault in _faults(key, config[key])]
+    faults: list[str] = []
+    torch.manual_seed(config.seed if isinstance(config.seed, int) else 0)
+    made = {field: _build(key, config.get(key), faults) for key, field in PARTS.items()}
+    analyses = {name: _build(f"analysis.{name}", node, faults) for name, node in _analyses(config).items()}
+    parts = {field: part for field, part in made.items() if part is not _FAULTY}
+    parts["analyses"] = {name: analysis for name, analysis in analyses.items() if analysis is not _FAULTY}
+    parts |= {key: config[key] for key in OPTIONS}
+    # What could be built is checked beside what could not, so that all faults are seen at once.
+    _refuse(faults + faults_of(parts))
+    return Study(**parts)
+
+
+_FAULTY = object()
+
+
+def _analyses(config: DictConfig) -> dict[str, Any]:
+    return {str(name): node for name, node in (config.get("analysis") or {}).items()}
+
+
+def _build(key: str, node: Any, faults: list[str]) -> Any:
+    """Instantiate one node, or add what is wrong with it to the faults and return _FAULTY."""
+    found = _faults(key, node)
+    faults += found
+    return _FAULTY if found else _attempt(faults, lambda: _make(key, node), _FAULTY)
+
+
+def _attempt(faults: list[str], work: Callable[[], Any], otherwise: Any = None) -> Any:
+    try:
+        return work()
+    except InputError as error:
+        faults += str(error).splitlines()
+        return otherwise
+
+
+def _refuse(faults: list[str]) -> None:
     if faults:
-        raise InputError("\n".join(faults))
-    require_integer("seed", config.seed, at_least=0)
-    made: dict[str, Any] = {}
-
-    def attempt(key: str, make: Callable[[], Any]) -> None:
-        try:
-            made[key] = make()
-        except InputError as error:
-            faults.extend(str(error).splitlines())
-
-    torch.manual_seed(config.seed)
-    for key in PARTS:
-        if key != "analysis":
-            attempt(key, lambda key=key: _make(key, config[key]))
-    for name, node in config.analysis.items():
-        attempt(f"analysis.{name}", lambda name=name, node=node: _make(f"analysis.{name}", node))
-    if faults:
-        raise InputError("\n".join(faults))
-    return Study(
-        model=made["model"],
-        data=made["dataset"],
-        sampler=made["sampler"],
-        schedule=made["schedule"],
-        training=made["training"],
-        analyses={str(name): made[f"analysis.{name}"] for name in config.analysis},
-        checkpoint=config.checkpoint,
-        trainer=made["trainer"],
-        seed=config.seed,
-        chains_per_fit=config.chains_per_fit,
-        on_fail=config.on_fail,
-        progress=config.progress,
-    )
-
-
-PARTS = ("model", "dataset", "training", "sampler", "schedule", "trainer", "analysis", "logger")
+        raise InputError("\n".join(dict.fromkeys(faults)))
 
 
 def _faults(key: str, node: Any) -> list[str]:
     """Return what is wrong with the `_target_`s of a node and below, by their signatures alone."""
+    if isinstance(node, ListConfig):
+        return [fault for place, item in enumerate(node) for fault in _faults(f"{key}[{place}]", item)]
     if not isinstance(node, DictConfig):
         return []
-    faults = [fault for name in node for fault in _faults(f"{key}.{name}", node._get_node(name))]
+    faults = [fault for name in node for fault in _faults(f"{key}.{name}", node[name])]
     if "_target_" not in node:
         return faults
+    target = node["_target_"]
     try:
-        parameters = inspect.signature(get_object(str(node["_target_"]))).parameters
+        logging.getLogger("hydra.utils").disabled = True  # it would print the error that is reported here
+        parameters = inspect.signature(get_object(str(target))).parameters
     except Exception as error:  # a bad target fails in as many ways as imports do
-        reason = str(error).splitlines()[0]
-        return [*faults, f"{key}._target_={node['_target_']} cannot be imported ({reason}); give module.name"]
+        reason = " ".join(str(error).split())
+        remedy = "give module.name, and put the folder of your own modules on PYTHONPATH"
+        return [*faults, f"{key}._target_={target} cannot be imported ({reason}); {remedy}"]
+    finally:
+        logging.getLogger("hydra.utils").disabled = False
     given = [str(name) for name in node if not str(name).startswith("_")]
+    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    named = [name for name, each in parameters.items() if each.kind not in variable]
     takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
-    named = [name for name, each in parameters.items() if each.kind is not inspect.Parameter.VAR_KEYWORD]
-    unknown = [] if takes_any else [name for name in given if name not in named]
-    faults += [f"{key}.{name}: {node['_target_']} has no such argument; choose from {', '.join(named)}" for name in unknown]
-    required = [name for name in named if parameters[name].default is inspect.Parameter.empty]
-    positional = [inspect.Parameter.VAR_POSITIONAL]
-    missing = [name for name in required if name not in given and parameters[name].kind not in positional]
-    if missing and not node.get("_partial_", False):
-        faults.append(f"{key}: {node['_target_']} needs {', '.join(missing)}; set {key}.{missing[0]}=...")
+    faults += [
+        f"{key}.{name}={node[name]}: {target} has no such argument; choose from {', '.join(named)}"
+        for name in given
+        if name not in named and not takes_any
+    ]
+    missing = [name for name in named if parameters[name].default is inspect.Parameter.empty and name not in given]
+    if missing and not node.get("_partial_", False) and "_args_" not in node:
+        faults.append(f"{key}: {target} needs {', '.join(missing)}; set {key}.{missing[0]}=...")
     return faults
 
 
@@ -119,13 +149,20 @@ def _make(key: str, node: Any) -> Any:
         cause = error.__cause__ or error
         if isinstance(cause, InputError):
             raise cause from error
-        raise InputError(f"{key}: {type(cause).__name__}: {str(cause).splitlines()[0]}; check its values") from error
+        raise InputError(f"{key}: {_line(cause)}; check the values of {key}") from error
+
+
+def _line(error: BaseException) -> str:
+    """Return the kind of an error and the first line of what it says."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
 
 
 def _tracker(config: DictConfig, folder: Path, sweep: str | None) -> Tracker:
-    factory = _make("logger", config.logger)
+    faults: list[str] = []
+    factory = _build("logger", config.logger, faults)
+    _refuse(faults)
     if factory.func is Tracker:
         return Tracker()
     extra = {} if sweep is None or "project" not in config.logger else {"group": Path(sweep).name}
-    folder.mkdir(parents=True, exist_ok=True)
+    RunFolder(folder).prepare()
     return factory(folder, **extra)

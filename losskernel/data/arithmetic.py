@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.utils.data import TensorDataset
 
-from losskernel.data.base import Data
+from losskernel.data.base import Data, Loss
 from losskernel.errors import require, require_integer
 from losskernel.losses import cross_entropy, squared_error
 
@@ -38,20 +38,7 @@ def arithmetic(
     rng = torch.Generator().manual_seed(seed)
     operands = 2 * torch.rand(len(tasks), samples_per_task, 2, generator=rng) - 1
     targets = torch.stack([TASKS[name](*pair.unbind(-1)) for name, pair in zip(tasks, operands, strict=True)])
-    inputs = torch.cat([operands, _task_columns(len(tasks), samples_per_task)], dim=-1)
-    kept = slice(0, probes_per_task)
-    labels = {
-        "task": np.repeat(np.asarray(tasks), probes_per_task),
-        "a": operands[:, kept, 0].flatten().numpy(),
-        "b": operands[:, kept, 1].flatten().numpy(),
-        "target": targets[:, kept].flatten().numpy(),
-    }
-    return Data(
-        train=TensorDataset(inputs.flatten(0, 1), targets.flatten()),
-        probes=TensorDataset(inputs[:, kept].flatten(0, 1), targets[:, kept].flatten()),
-        loss=squared_error,
-        labels=labels,
-    )
+    return _data(tasks, operands, operands, targets, probes_per_task, squared_error)
 
 
 def modular_arithmetic(
@@ -72,29 +59,34 @@ def modular_arithmetic(
     rng = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(len(pairs), generator=rng) for _ in tasks]
     operands = torch.stack([pairs[order] for order in orders])  # [tasks, p², 2]
-    targets = torch.stack([whole[name](*pair.unbind(-1)) % modulus for name, pair in zip(tasks, operands, strict=True)])
+    answers = [whole[name](*pair.unbind(-1)) for name, pair in zip(tasks, operands, strict=True)]
+    targets = torch.stack(answers) % modulus
     numbers = one_hot(operands, modulus).flatten(-2).float()
-    inputs = torch.cat([numbers, _task_columns(len(tasks), len(pairs))], dim=-1)
-    kept = slice(0, probes_per_task)
-    labels = {
-        "task": np.repeat(np.asarray(tasks), probes_per_task),
-        "a": operands[:, kept, 0].flatten().numpy(),
-        "b": operands[:, kept, 1].flatten().numpy(),
-        "target": targets[:, kept].flatten().numpy(),
-    }
+    return _data(tasks, operands, numbers, targets, probes_per_task, cross_entropy)
+
+
+def _data(tasks: Sequence[str], operands: Tensor, numbers: Tensor, targets: Tensor, probes: int, loss: Loss) -> Data:
+    """Join tasks into one dataset: operands [T, n, 2], their encoding [T, n, d], targets [T, n]."""
+    count, samples = targets.shape
+    columns = torch.eye(count)[:, None].expand(count, samples, count)
+    inputs = torch.cat([numbers, columns], dim=-1)
+    kept = slice(0, probes)
     return Data(
         train=TensorDataset(inputs.flatten(0, 1), targets.flatten()),
         probes=TensorDataset(inputs[:, kept].flatten(0, 1), targets[:, kept].flatten()),
-        loss=cross_entropy,
-        labels=labels,
+        loss=loss,
+        labels={
+            "task": np.repeat(np.asarray(tasks), probes),
+            "a": operands[:, kept, 0].flatten().numpy(),
+            "b": operands[:, kept, 1].flatten().numpy(),
+            "target": targets[:, kept].flatten().numpy(),
+        },
     )
 
 
-def _task_columns(tasks: int, samples: int) -> Tensor:
-    return torch.eye(tasks)[:, None].expand(tasks, samples, tasks)
-
-
-def _check(tasks: Sequence[str], samples: int, probes: int, known: dict[str, Callable[[Tensor, Tensor], Tensor]]) -> None:
+def _check(
+    tasks: Sequence[str], samples: int, probes: int, known: dict[str, Callable[[Tensor, Tensor], Tensor]]
+) -> None:
     given = not isinstance(tasks, str) and len(tasks) > 0
     require(given, f"dataset.tasks must be a list of tasks, got {tasks!r}; e.g. dataset.tasks=[add,multiply]")
     for task in tasks:

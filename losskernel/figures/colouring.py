@@ -38,9 +38,7 @@ class Colouring:
     def handles(self, size: float = 5.0) -> list[Line2D]:
         """Legend entries, one per group, each once."""
         return [
-            Line2D(
-                [], [], linestyle="", marker="o", markersize=size, markeredgewidth=0, color=colour, label=name
-            )
+            Line2D([], [], linestyle="", marker="o", markersize=size, markeredgewidth=0, color=colour, label=name)
             for colour, name in zip(self.colours, self.names, strict=True)
         ]
 
@@ -78,8 +76,6 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _scale(labels: np.ndarray) -> Colouring:
     known = np.isfinite(labels)
     scale = ScalarMappable(Normalize(labels[known].min(), labels[known].max()), colormaps[SEQUENTIAL])
-    rgba = np.where(
-        known[:, None], scale.to_rgba(np.where(known, labels, labels[known][0])), to_rgba_array(FAINT)
-    )
+    rgba = np.where(known[:, None], scale.to_rgba(np.where(known, labels, labels[known][0])), to_rgba_array(FAINT))
     order = np.argsort(labels, kind="stable")  # NaN sorts last
     return Colouring(rgba, order, [], np.full(len(labels), -1), scale)

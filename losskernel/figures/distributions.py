@@ -27,9 +27,7 @@ def within_across(
     samples = {"within": np.asarray(within, dtype=float), "across": np.asarray(across, dtype=float)}
     for name, values in samples.items():
         if values.ndim != 1 or values.size == 0:
-            raise ValueError(
-                f"{name} must be [pairs], not empty, got {values.shape}; pass a flat array of values"
-            )
+            raise ValueError(f"{name} must be [pairs], not empty, got {values.shape}; pass a flat array of values")
         if not np.isfinite(values).all():
             raise ValueError(f"{name} must be finite, got NaN or infinity; drop those pairs first")
     pooled = np.concatenate(list(samples.values()))

@@ -65,9 +65,7 @@ def interactive_map(
     if not labels:
         raise ValueError("labels must name at least one label, got {}; pass e.g. {'probe': np.arange(N)}")
     if thumbnails is not None and len(thumbnails) != count:
-        raise ValueError(
-            f"thumbnails must be {count}, one per probe, got {len(thumbnails)}; pass None for none"
-        )
+        raise ValueError(f"thumbnails must be {count}, one per probe, got {len(thumbnails)}; pass None for none")
 
     plane = xy.astype(np.float32)  # half the bytes, and finer than a screen
     space = None if xyz is None else np.asarray(xyz, dtype=np.float32)
@@ -115,9 +113,7 @@ def _plain(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float | np.floating) else html.escape(str(value))
 
 
-def _parts(
-    name: str, colouring: Colouring, values: np.ndarray
-) -> Iterator[tuple[np.ndarray, str, dict[str, object]]]:
+def _parts(name: str, colouring: Colouring, values: np.ndarray) -> Iterator[tuple[np.ndarray, str, dict[str, object]]]:
     # (indices of the probes, legend entry, marker) of each trace that one label needs
     everyone = np.arange(len(values))
     if colouring.scale is not None:

@@ -100,9 +100,7 @@ def map_3d(xyz: np.ndarray, labels: np.ndarray, label_name: str) -> Figure:
 def _points(values: np.ndarray, dimensions: int, name: str) -> np.ndarray:
     values = np.asarray(values, dtype=float)
     if values.ndim != 2 or values.shape[1] != dimensions or len(values) == 0:
-        raise ValueError(
-            f"{name} must be [N, {dimensions}], not empty, got {values.shape}; pass one row per probe"
-        )
+        raise ValueError(f"{name} must be [N, {dimensions}], not empty, got {values.shape}; pass one row per probe")
     if not np.isfinite(values).all():
         raise ValueError(f"{name} must be finite, got NaN or infinity; drop those probes first")
     return values

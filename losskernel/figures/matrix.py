@@ -40,9 +40,7 @@ def kernel_matrix(
     correlation = np.asarray(correlation, dtype=float)
     count = len(correlation)
     if correlation.ndim != 2 or correlation.shape != (count, count) or count < 2:
-        raise ValueError(
-            f"correlation must be [N, N] with N >= 2, got {correlation.shape}; pass a square matrix"
-        )
+        raise ValueError(f"correlation must be [N, N] with N >= 2, got {correlation.shape}; pass a square matrix")
     if clusters is not None and np.shape(clusters) != (count,):
         raise ValueError(f"clusters must have shape ({count},), got {np.shape(clusters)}; pass one per probe")
     colouring = None if groups is None else colour_by(groups, "groups", count)

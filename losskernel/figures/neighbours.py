@@ -27,8 +27,8 @@ def neighbour_sheet(
     """A row per query: the query in a frame, then its neighbours, with caption and similarity beneath each.
 
     query_indices: [Q] and neighbour_indices: [Q, k <= 12], into the N probes. similarity: [Q, k]. images: [N, H, W]
-    grey of any range or [N, H, W, 3] colour in 0..1 or 0..255, or None for cells of text. captions: N, short. groups: [N] labels
-    that colour the edge of an image or the ground of a cell, or None to colour by caption.
+    grey of any range or [N, H, W, 3] colour in 0..1 or 0..255, or None for cells of text. captions: N, short.
+    groups: [N] labels that colour the edge of an image or the ground of a cell, or None to colour by caption.
 
     Raises:
         ValueError: a shape is wrong, or an index is not a probe.
@@ -37,31 +37,17 @@ def neighbour_sheet(
     neighbours = np.asarray(neighbour_indices)
     similarity = np.asarray(similarity, dtype=float)
     if queries.ndim != 1 or queries.size == 0:
-        raise ValueError(
-            f"query_indices must be [Q], not empty, got {queries.shape}; pass a flat array of indices"
-        )
-    if (
-        neighbours.ndim != 2
-        or len(neighbours) != len(queries)
-        or not 1 <= neighbours.shape[1] <= _MAX_COLUMNS
-    ):
+        raise ValueError(f"query_indices must be [Q], not empty, got {queries.shape}; pass a flat array of indices")
+    if neighbours.ndim != 2 or len(neighbours) != len(queries) or not 1 <= neighbours.shape[1] <= _MAX_COLUMNS:
         expected = f"[{len(queries)}, k <= {_MAX_COLUMNS}]"
-        raise ValueError(
-            f"neighbour_indices must be {expected}, got {neighbours.shape}; pass a row per query"
-        )
+        raise ValueError(f"neighbour_indices must be {expected}, got {neighbours.shape}; pass a row per query")
     if similarity.shape != neighbours.shape:
-        raise ValueError(
-            f"similarity must be {neighbours.shape}, got {similarity.shape}; pass one per neighbour"
-        )
+        raise ValueError(f"similarity must be {neighbours.shape}, got {similarity.shape}; pass one per neighbour")
     used = np.concatenate([queries, neighbours.ravel()])
     if used.dtype.kind not in "iu":
-        raise ValueError(
-            f"query_indices and neighbour_indices must be integers, got {used.dtype}; pass indices"
-        )
+        raise ValueError(f"query_indices and neighbour_indices must be integers, got {used.dtype}; pass indices")
     if used.min() < 0 or used.max() >= len(captions):
-        raise ValueError(
-            f"captions must cover probe {used.max()}, got {len(captions)}; pass one per probe, from 0"
-        )
+        raise ValueError(f"captions must cover probe {used.max()}, got {len(captions)}; pass one per probe, from 0")
     if images is not None and (len(images) != len(captions) or np.ndim(images) not in (3, 4)):
         expected = f"[{len(captions)}, H, W] or [{len(captions)}, H, W, 3]"
         raise ValueError(f"images must be {expected}, got {np.shape(images)}; pass one per caption")
@@ -86,9 +72,7 @@ def neighbour_sheet(
                 axes.spines[:].set_visible(True)
                 colour = to_rgb(tuple(colouring.rgba[probe]))
                 note = (
-                    "query"
-                    if column == 0
-                    else f"{value_label} = {similarity[row, column - 1]:.2f}".replace("-", "−")
+                    "query" if column == 0 else f"{value_label} = {similarity[row, column - 1]:.2f}".replace("-", "−")
                 )
                 if images is None:
                     _text_cell(axes, captions[probe], colour)
@@ -118,9 +102,7 @@ def _frame(axes: Axes) -> FancyBboxPatch:
     )
 
 
-def _image_cell(
-    axes: Axes, image: np.ndarray, scale: tuple[float, float], colour: tuple[float, float, float]
-) -> None:
+def _image_cell(axes: Axes, image: np.ndarray, scale: tuple[float, float], colour: tuple[float, float, float]) -> None:
     if image.ndim == 2:
         axes.imshow(image, cmap="gray", vmin=scale[0], vmax=scale[1], interpolation="nearest")
     else:

@@ -29,19 +29,13 @@ def spectrum(
     """
     values = np.sort(np.asarray(eigenvalues, dtype=float))[::-1] if np.ndim(eigenvalues) == 1 else np.empty(0)
     if values.size == 0:
-        raise ValueError(
-            f"eigenvalues must be [M], not empty, got {np.shape(eigenvalues)}; pass a flat array"
-        )
+        raise ValueError(f"eigenvalues must be [M], not empty, got {np.shape(eigenvalues)}; pass a flat array")
     if not values.sum() > 0:
-        raise ValueError(
-            f"eigenvalues must have a positive sum, got {values.sum():g}; pass a kernel's, not centred"
-        )
+        raise ValueError(f"eigenvalues must have a positive sum, got {values.sum():g}; pass a kernel's, not centred")
     if modes is None and groups is not None:
         raise ValueError("groups need modes to order, got modes=None; pass the leading eigenvectors [k, N]")
     if modes is not None and (np.ndim(modes) != 2 or not 1 <= len(modes) <= _MAX_MODES):
-        raise ValueError(
-            f"modes must be [k <= {_MAX_MODES}, N], got {np.shape(modes)}; pass the leading ones"
-        )
+        raise ValueError(f"modes must be [k <= {_MAX_MODES}, N], got {np.shape(modes)}; pass the leading ones")
     colouring = None
     if modes is not None and groups is not None:
         colouring = colour_by(groups, "groups", np.shape(modes)[1])
@@ -71,9 +65,7 @@ def _rank_axis(axes: Axes, count: int) -> None:
 def _scree(axes: Axes, values: np.ndarray) -> None:
     # Sampling error makes a few eigenvalues negative; a log axis cannot show them, so they are counted instead.
     positive = values[values > values[0] * 1e-12]
-    axes.plot(
-        np.arange(1, len(positive) + 1), positive, color=OKABE_ITO[0], marker="o", markersize=2, linewidth=0.6
-    )
+    axes.plot(np.arange(1, len(positive) + 1), positive, color=OKABE_ITO[0], marker="o", markersize=2, linewidth=0.6)
     axes.set_yscale("log")
     _rank_axis(axes, len(positive))
     axes.set_ylabel("eigenvalue")

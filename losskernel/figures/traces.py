@@ -30,22 +30,16 @@ def loss_traces(
     """
     draws = np.asarray(draws, dtype=float)
     if draws.ndim != 2 or draws.size == 0:
-        raise ValueError(
-            f"draws must be [chains, draws], not empty, got {draws.shape}; pass one row per chain"
-        )
+        raise ValueError(f"draws must be [chains, draws], not empty, got {draws.shape}; pass one row per chain")
     chains, count = draws.shape
     if steps_per_draw < 1:
         raise ValueError(f"steps_per_draw must be >= 1, got {steps_per_draw}; pass schedule.thinning")
     if burn_in_steps < 0:
         raise ValueError(f"burn_in_steps must be >= 0, got {burn_in_steps}; pass schedule.burn_in")
     if burn_in is not None and (np.ndim(burn_in) != 2 or len(burn_in) != chains):
-        raise ValueError(
-            f"burn_in must be [{chains}, moments], got {np.shape(burn_in)}; pass the chains of draws"
-        )
+        raise ValueError(f"burn_in must be [{chains}, moments], got {np.shape(burn_in)}; pass the chains of draws")
     if distance is not None and np.shape(distance) != draws.shape:
-        raise ValueError(
-            f"distance must be {draws.shape} like draws, got {np.shape(distance)}; pass one per draw"
-        )
+        raise ValueError(f"distance must be {draws.shape} like draws, got {np.shape(distance)}; pass one per draw")
 
     # A draw is the weights after a step, so the first lies one interval past the burn-in.
     steps = burn_in_steps + steps_per_draw * np.arange(1, count + 1)
@@ -62,9 +56,7 @@ def loss_traces(
         first, *others = figure.subplots(1, panels, squeeze=False)[0]
         _draw(first, loss_steps, losses, burn_in_steps, steps[-1])
         if start is not None:
-            first.axhline(
-                start, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), label=f"loss at w* = {start:.3g}"
-            )
+            first.axhline(start, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), label=f"loss at w* = {start:.3g}")
         floor = losses.min() if start is None else min(losses.min(), start)
         if floor > 0 and losses.max() > 30 * floor:
             first.set_yscale("log")

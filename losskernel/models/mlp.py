@@ -22,7 +22,8 @@ class MLP(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, hidden: Sequence[int] = (64, 64)) -> None:
         super().__init__()
-        require(not isinstance(hidden, (str, int)), f"model.hidden must be a list of widths, got {hidden!r}; e.g. [64,64]")
+        listed = not isinstance(hidden, (str, int))
+        require(listed, f"model.hidden must be a list of widths, got {hidden!r}; e.g. [64,64]")
         widths = [inputs, *hidden, outputs]
         for key, width in zip(["inputs", *["hidden"] * len(hidden), "outputs"], widths, strict=True):
             require_integer(f"model.{key}", width, at_least=1)

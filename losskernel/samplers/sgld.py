@@ -38,4 +38,3 @@ class SGLD(Sampler):
     def stationary_variance(curvature: float, step_size: float) -> float:
         """Variance of one coordinate of a quadratic well, discretisation included."""
         return 1 / (curvature * (1 - step_size * curvature / 4))
-

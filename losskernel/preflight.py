@@ -1,0 +1,153 @@
+"""What can be known to be wrong before compute, all of it at once."""
+
+import copy
+import inspect
+import traceback
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import torch
+from torch import nn
+
+from losskernel.analyses.result import Analysis
+from losskernel.data.base import Data, size, stack
+from losskernel.errors import InputError, require, require_integer
+from losskernel.samplers import Sampler
+from losskernel.sampling import settle
+from losskernel.schedule import Schedule
+from losskernel.stacked import check_losses
+from losskernel.trainers import chain_trainer, quiet_settings
+from losskernel.training import Training, load_weights
+
+
+def faults_of(parts: Mapping[str, Any]) -> list[str]:
+    """Return one line per fault that can be known before compute.
+
+    Args:
+        parts: fields of a run's Study by name; a check runs if all the parts that it takes are there and sound.
+    """
+    faults = [fault for name, part in parts.items() for fault in _kind_faults(name, part)]
+    sound = {name: part for name, part in parts.items() if not _kind_faults(name, part)}
+    checks = (
+        _check_checkpoint,
+        _check_forward,
+        _check_training,
+        _check_optimizer,
+        _check_sampler,
+        _check_chains,
+        _check_trainer,
+        _check_options,
+    )
+    for check in checks:
+        needs = inspect.signature(check).parameters
+        if needs.keys() <= sound.keys():
+            try:
+                check(**{name: sound[name] for name in needs})
+            except InputError as error:
+                faults += str(error).splitlines()
+    if {"analyses", "data"} <= sound.keys():
+        faults += label_faults(sound["analyses"], sound["data"].labels)
+    return list(dict.fromkeys(faults))
+
+
+def label_faults(analyses: Mapping[str, Analysis], labels: Mapping[str, Any]) -> list[str]:
+    """Return one line per probe label that an analysis names and that does not exist."""
+    choices = ", ".join(labels) or "none"
+    faults = []
+    for name, analysis in analyses.items():
+        group, colours = getattr(analysis, "group", None), getattr(analysis, "colour_by", None)
+        wanted = [("group", group), *(("colour_by", colour) for colour in colours or ())]
+        faults += [
+            f"analysis.{name}.{key}={label}: there is no such probe label; choose from {choices}"
+            for key, label in wanted
+            if label is not None and label not in labels
+        ]
+    return faults
+
+
+def _kind_faults(name: str, part: Any) -> list[str]:
+    """Return a line if a part is not what its field holds: a `_target_` may return anything."""
+    kinds: dict[str, tuple[Any, str]] = {
+        "model": (nn.Module, "model must be a torch.nn.Module"),
+        "data": (Data, "dataset must be a losskernel.Data"),
+        "schedule": (Schedule, "schedule must be a losskernel.Schedule"),
+        "training": (Training, "training must be a losskernel.training.Training"),
+        "sampler": (Callable, "sampler must build a sampler; set sampler._partial_=true"),
+        "checkpoint": ((str, Path, NoneType), "checkpoint must be a path or null"),
+        "progress": (bool, "progress must be true or false"),
+    }
+    kind, words = kinds.get(name, (object, ""))
+    return [] if isinstance(part, kind) else [f"{words}, got {part!r}"]
+
+
+def _check_checkpoint(model: nn.Module, checkpoint: str | None) -> None:
+    if checkpoint is not None:
+        load_weights(model, checkpoint)
+
+
+def _check_forward(model: nn.Module, data: Data, checkpoint: str | None) -> None:
+    inputs, targets = _try("the first probes cannot be loaded", lambda: stack(data.probes, limit=2, workers=0))
+    network = copy.deepcopy(model) if checkpoint is None else load_weights(model, checkpoint)
+    network.eval()
+    with torch.no_grad():
+        check = partial(check_losses, network, data.loss, inputs, targets)
+        losses = _try("the model or the loss fails on the first probes", check)
+    finite = bool(losses.isfinite().all())
+    require(finite, f"data.loss is {losses.tolist()} on the first probes; check inputs, targets and the loss")
+
+
+def _check_training(training: Training, data: Data, checkpoint: str | None) -> None:
+    if checkpoint is None and training.steps > 0:
+        samples = size(data.train)
+        require(
+            training.batch_size <= samples,
+            f"training.batch_size must be <= the {samples} training samples, got {training.batch_size}; lower it",
+        )
+
+
+def _check_optimizer(training: Training) -> None:
+    _try("training.optimizer cannot be built", lambda: training.optimizer([nn.Parameter(torch.zeros(1))]))
+
+
+def _check_sampler(sampler: Callable[..., Sampler]) -> None:
+    """Try the settings on one number, whatever may be wrong with model, data and schedule."""
+    if isinstance(sampler, partial):
+        settings = {name: value for name, value in sampler.keywords.items() if name != "parameters"}
+        if isinstance(settings.get("nbeta"), str):
+            settings["nbeta"] = 1.0  # a convention, which needs the sizes of batch and data
+        _try("sampler cannot be built", lambda: sampler.func([torch.zeros(1, 1)], **settings))
+
+
+def _check_chains(model: nn.Module, data: Data, sampler: Callable[..., Sampler], schedule: Schedule) -> None:
+    _try("sampler cannot be built", lambda: settle(model, data, sampler, schedule))
+
+
+def _check_trainer(trainer: Callable[..., Any] | None) -> None:
+    given = trainer.keywords if isinstance(trainer, partial) else {}
+    ours = {*quiet_settings(), "max_epochs", "limit_train_batches", "enable_progress_bar", "callbacks"}
+    taken = [f"trainer.{name}" for name in given if name in ours]
+    require(not taken, f"{', '.join(taken)} cannot be chosen, the run sets it itself; remove it")
+    _try("trainer cannot be built", lambda: chain_trainer(trainer, False, slice(0, 1), 1))
+
+
+def _check_options(seed: int, chains_per_fit: int | None, on_fail: str) -> None:
+    require_integer("seed", seed, at_least=0)
+    if chains_per_fit is not None:
+        require_integer("chains_per_fit", chains_per_fit, at_least=1)
+    known = ("warn", "stop")
+    require(on_fail in known, f"on_fail must be one of {known}, got {on_fail!r}")
+
+
+def _try(what: str, work: Callable[[], Any]) -> Any:
+    """Run other people's code; whatever it raises becomes one line that says where."""
+    try:
+        return work()
+    except InputError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+        raise InputError(f"{what}: {reason} ({Path(frame.filename).name}, line {frame.lineno})") from error

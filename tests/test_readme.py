@@ -1,0 +1,25 @@
+"""What the README shows works as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def test_the_notebook_snippet_runs_and_shows_digits_that_share_a_class(capsys: pytest.CaptureFixture[str]) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    names: dict[str, object] = {}
+    exec(compile(snippet, str(README), "exec"), names)
+    assert re.match(r"(pass|warn|fail) \[", capsys.readouterr().out)
+    kernel = names["kernel"]
+    classes = kernel.label("class")  # pyright: ignore[reportAttributeAccessIssue]
+    nearest = kernel.neighbors(5).indices  # pyright: ignore[reportAttributeAccessIssue]
+    assert (classes[nearest] == classes[:, None]).mean() > 0.8
+
+
+def test_every_recipe_that_is_named_exists() -> None:
+    named = set(re.findall(r"experiment=(\w+)", README.read_text(encoding="utf-8")))
+    there = {path.stem for path in (README.parent / "conf" / "experiment").glob("*.yaml")}
+    assert named <= there
