@@ -68,7 +68,7 @@ def _captions(kernel: LossKernel) -> list[str]:
     first, *others = list(kernel.labels.items())[:3]
 
     def caption(probe: int) -> str:
-        parts = [str(first[1][probe]), *(f"{name} {_short(values[probe])}" for name, values in others)]
+        parts = [str(first[1][probe]), *(f"{name}={_short(values[probe])}" for name, values in others)]
         return " ".join(parts)
 
     return [caption(probe) for probe in range(kernel.probes)]

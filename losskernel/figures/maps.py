@@ -60,7 +60,8 @@ def map_3d(xyz: np.ndarray, labels: np.ndarray, label_name: str) -> Figure:
     xyz = _points(xyz, 3, "xyz")
     colouring = colour_by(labels, "labels", len(xyz))
     middle = (xyz.max(axis=0) + xyz.min(axis=0)) / 2
-    reach = np.maximum(np.ptp(xyz, axis=0), 1e-3 * (np.ptp(xyz) or 1.0)) / 2
+    # One scale and one reach for all three axes: an orbit must not distort distances, and a cube fits every view.
+    reach = 0.5 * float(np.ptp(xyz, axis=0).max()) or 1.0
     with paper():
         figure = Figure(figsize=(DOUBLE, 2.9), layout="constrained")
         views: list[Axes] = []
@@ -74,18 +75,12 @@ def map_3d(xyz: np.ndarray, labels: np.ndarray, label_name: str) -> Figure:
                 c=colouring.rgba,
                 linewidths=0,
                 depthshade=True,
+                clip_on=False,
                 rasterized=len(xyz) > _RASTERISE,
             )
-            # One scale for all three axes, or the orbit would distort distances.
-            axes.set(
-                xlim=(middle[0] - reach[0], middle[0] + reach[0]),
-                ylim=(middle[1] - reach[1], middle[1] + reach[1]),
-                zlim=(middle[2] - reach[2], middle[2] + reach[2]),
-                xticks=[],
-                yticks=[],
-                zticks=[],
-            )
-            axes.set_box_aspect(tuple(reach / reach.max()), zoom=1.3)  # pyright: ignore[reportArgumentType]
+            limits = [(centre - reach, centre + reach) for centre in middle]
+            axes.set(xlim=limits[0], ylim=limits[1], zlim=limits[2], xticks=[], yticks=[], zticks=[])
+            axes.set_box_aspect((1, 1, 1), zoom=1.25)
             axes.view_init(elev=18, azim=azimuth)
             sides: list[Any] = [axes.xaxis, axes.yaxis, axes.zaxis]  # matplotlib types them as flat axes
             for axis in sides:
