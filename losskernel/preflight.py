@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Subset
 
 from losskernel.analyses.result import Analysis
 from losskernel.data.base import Data, size, stack
@@ -39,7 +40,9 @@ def faults_of(parts: Mapping[str, Any]) -> list[str]:
         _check_sampler,
         _check_chains,
         _check_trainer,
-        _check_options,
+        _check_seed,
+        _check_stacking,
+        _check_on_fail,
     )
     for check in checks:
         needs = inspect.signature(check).parameters
@@ -89,14 +92,16 @@ def _check_checkpoint(model: nn.Module, checkpoint: str | None) -> None:
 
 
 def _check_forward(model: nn.Module, data: Data, checkpoint: str | None) -> None:
-    inputs, targets = _try("the first probes cannot be loaded", lambda: stack(data.probes, limit=2, workers=0))
+    # The first and the last: probes often come sorted, and a class too many shows at the end.
+    two = Subset(data.probes, [0, size(data.probes) - 1])
+    inputs, targets = _try("the probes cannot be loaded", lambda: stack(two, workers=0))
     network = copy.deepcopy(model) if checkpoint is None else load_weights(model, checkpoint)
     network.eval()
     with torch.no_grad():
         check = partial(check_losses, network, data.loss, inputs, targets)
-        losses = _try("the model or the loss fails on the first probes", check)
+        losses = _try("the model or the loss fails on two probes", check)
     finite = bool(losses.isfinite().all())
-    require(finite, f"data.loss is {losses.tolist()} on the first probes; check inputs, targets and the loss")
+    require(finite, f"data.loss is {losses.tolist()} on two probes; check inputs, targets and the loss")
 
 
 def _check_training(training: Training, data: Data, checkpoint: str | None) -> None:
@@ -133,10 +138,16 @@ def _check_trainer(trainer: Callable[..., Any] | None) -> None:
     _try("trainer cannot be built", lambda: chain_trainer(trainer, False, slice(0, 1), 1))
 
 
-def _check_options(seed: int, chains_per_fit: int | None, on_fail: str) -> None:
+def _check_seed(seed: int) -> None:
     require_integer("seed", seed, at_least=0)
+
+
+def _check_stacking(chains_per_fit: int | None) -> None:
     if chains_per_fit is not None:
         require_integer("chains_per_fit", chains_per_fit, at_least=1)
+
+
+def _check_on_fail(on_fail: str) -> None:
     known = ("warn", "stop")
     require(on_fail in known, f"on_fail must be one of {known}, got {on_fail!r}")
 
@@ -149,5 +160,7 @@ def _try(what: str, work: Callable[[], Any]) -> Any:
         raise
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
+        ours = Path(frame.filename).is_relative_to(Path(__file__).parent)
+        where = "" if ours else f" ({Path(frame.filename).name}, line {frame.lineno})"
         reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
-        raise InputError(f"{what}: {reason} ({Path(frame.filename).name}, line {frame.lineno})") from error
+        raise InputError(f"{what}: {reason}{where}") from error

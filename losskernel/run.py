@@ -174,8 +174,7 @@ def _claim(files: RunFolder, config: Mapping[str, Any]) -> None:
     path = files.path / "config.yaml"
     if path.is_file():
         stored = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        decisive = [{key: each.get(key) for key in DECISIVE} for each in (stored, dict(config))]
-        lines = differences(*decisive)
+        lines = differences({key: stored.get(key) for key in DECISIVE}, {key: config.get(key) for key in DECISIVE})
         if lines:
             raise TraceError(f"{files.path} holds another run: {'; '.join(lines)}; choose another folder")
     files.write_text("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))

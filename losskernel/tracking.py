@@ -133,7 +133,7 @@ class LogDraws(pl.Callback):
     def __init__(self, loggers: Sequence[Logger], schedule: Schedule) -> None:
         self._loggers, self._schedule, self._every = loggers, schedule, max(1, schedule.draws // 200)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log this draw, if its turn has come."""
         # From the chains' own step, so that a continued run goes on counting where it was stopped.
         draw = (pl_module.step - self._schedule.burn_in) // self._schedule.thinning

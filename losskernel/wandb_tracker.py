@@ -89,7 +89,7 @@ class WandbTracker(Tracker):
         """
         try:
             self.run.define_metric("draw")
-        except wandb.errors.Error as error:
+        except wandb.Error as error:
             raise InputError(f"W&B cannot open a run: {error}; use logger.mode=offline or logger=csv") from error
         self._started = True
         self.run.config.update(dict(config), allow_val_change=True)

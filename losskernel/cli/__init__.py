@@ -79,10 +79,15 @@ def _guarded(command: Callable[[], Any]) -> None:
     """Run a command; a fault that the user can mend is one line, and a traceback only on request."""
     # Hydra would otherwise catch every error itself and print it in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    _reported.clear()
+    stream: Any = sys.stderr if _WANTS_TRACEBACK else _WithoutOverrides(sys.stderr)
     try:
-        with contextlib.nullcontext() if _WANTS_TRACEBACK else contextlib.redirect_stderr(_WithoutOverrides()):
+        with contextlib.redirect_stderr(stream):
             command()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Lightning turns Ctrl-C during training into a silent exit.
+        if not isinstance(end, KeyboardInterrupt) and not isinstance(end.__context__, KeyboardInterrupt):
+            raise
         print("losskernel: interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
@@ -98,8 +103,8 @@ def _guarded(command: Callable[[], Any]) -> None:
 class _WithoutOverrides:
     """The standard error stream without the line that Hydra puts before every error, naming all overrides."""
 
-    def __init__(self) -> None:
-        self._stream = sys.stderr
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
 
     def write(self, text: str) -> int:
         return len(text) if text.startswith("Error executing job with overrides") else self._stream.write(text)
@@ -111,10 +116,12 @@ class _WithoutOverrides:
 def _report(error: Exception) -> None:
     """Print what went wrong, and in which job of a sweep."""
     text = str(error)
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
         place = f"{error.filename}: " if error.filename else ""
         text = f"{place}{error.strerror or error}; check the path (paths.outputs, paths.run) and the free space"
-    lines = [*getattr(error, "__notes__", []), *text.strip().splitlines()]
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        text = f"{error.full_key}: {text.splitlines()[0]}; set {error.full_key}=..."
+    lines = [*getattr(error, "__notes__", []), *filter(str.strip, text.splitlines())]
     print("\n".join(f"losskernel: {line}" for line in lines), file=sys.stderr)
 
 

@@ -53,7 +53,7 @@ def analyse_from(config: DictConfig) -> None:
     )
     traces = open_traces(folder)
     if config.label is None and (folder / "config.yaml").is_file():
-        config.label = OmegaConf.load(folder / "config.yaml").get("label")
+        config.label = cast(DictConfig, OmegaConf.load(folder / "config.yaml")).get("label")
     if config.label is None:  # a trace that was sampled from Python
         config.label = next(iter(traces.labels), None)
     faults: list[str] = []
@@ -119,13 +119,19 @@ def _faults(key: str, node: Any) -> list[str]:
     target = node["_target_"]
     try:
         logging.getLogger("hydra.utils").disabled = True  # it would print the error that is reported here
-        parameters = inspect.signature(get_object(str(target))).parameters
+        called = get_object(str(target))
     except Exception as error:  # a bad target fails in as many ways as imports do
         reason = " ".join(str(error).split())
         remedy = "give module.name, and put the folder of your own modules on PYTHONPATH"
         return [*faults, f"{key}._target_={target} cannot be imported ({reason}); {remedy}"]
     finally:
         logging.getLogger("hydra.utils").disabled = False
+    try:
+        parameters = inspect.signature(called).parameters
+    except ValueError:  # something written in C, which tells nothing before it is called
+        return faults
+    except TypeError:
+        return [*faults, f"{key}._target_={target} is a {type(called).__name__}; give a class or a function"]
     given = [str(name) for name in node if not str(name).startswith("_")]
     variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     named = [name for name, each in parameters.items() if each.kind not in variable]

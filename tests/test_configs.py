@@ -1,0 +1,107 @@
+"""Every recipe and every choice of every group composes, binds and builds; keys are argument names."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command import config
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+import losskernel.cli
+from losskernel.cli.build import build
+from losskernel.data.base import stack
+
+CONF = Path(losskernel.cli.CONF)
+RECIPES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+CHOICES = sorted(
+    f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name != "experiment"
+)
+# A model belongs to data of its shape.
+COMPANIONS = {
+    "model=mlp": ["dataset=digits"],
+    "model=small_cnn": ["dataset=digits"],
+    "dataset=digits": ["model=mlp"],
+    "dataset=modular_arithmetic": ["experiment=modular"],
+}
+# Devices that this machine may lack: their keys are checked, they are not built.
+DEVICES = {"trainer=gpu", "trainer=mps"}
+
+
+def targets(node: Any, key: str = "") -> list[tuple[str, DictConfig]]:
+    """Every node with a `_target_`, with its key."""
+    if not isinstance(node, DictConfig):
+        return []
+    inner = [found for name in node for found in targets(node[name], f"{key}.{name}".strip("."))]
+    return inner + ([(key, node)] if "_target_" in node else [])
+
+
+def check(overrides: list[str]) -> DictConfig:
+    """Compose, resolve, compare keys with arguments, build, and evaluate two probes."""
+    composed = config(*overrides)
+    OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    for key, node in targets(composed):
+        arguments = inspect.signature(get_object(node["_target_"])).parameters
+        assert {str(name) for name in node if not str(name).startswith("_")} <= set(arguments), key
+    study = build(composed)
+    inputs, wanted = stack(study.data.probes, limit=2)
+    with torch.no_grad():
+        losses = study.data.loss(study.model.eval()(inputs), wanted)
+    assert losses.shape == (2,)
+    assert losses.isfinite().all()
+    assert composed.label in study.data.labels
+    assert len(study.analyses) == len(composed.analysis)
+    return composed
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_builds(recipe: str) -> None:
+    composed = check([f"experiment={recipe}"])
+    assert composed.name == recipe
+
+
+def test_a_recipe_has_the_last_word() -> None:
+    composed = config("experiment=digits")
+    assert (composed.name, composed.threads) == ("digits", 1)
+    assert composed.model["_target_"] == "losskernel.models.MLP"
+    assert config("experiment=digits", "sampler.localization=7").sampler.localization == 7
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_builds(choice: str) -> None:
+    group, name = choice.split("=")
+    own = f"analysis=[{name}]" if group == "analysis" else choice
+    if choice in DEVICES:
+        node = config(own).trainer
+        assert set(node) - {"_target_", "_partial_"} <= set(inspect.signature(get_object(node._target_)).parameters)
+    else:
+        check([*COMPANIONS.get(choice, []), own])
+
+
+def test_the_recipes_state_their_cost_and_what_to_expect() -> None:
+    for recipe in RECIPES:
+        text = (CONF / "experiment" / f"{recipe}.yaml").read_text(encoding="utf-8")
+        assert f"losskernel experiment={recipe}" in text
+
+
+def test_defaults_in_yaml_are_those_of_the_code() -> None:
+    rmsprop = config("sampler=rmsprop_sgld").sampler
+    defaults = inspect.signature(get_object("losskernel.RMSpropSGLD")).parameters
+    for name in ("smoothing", "damping", "variant", "parameters"):
+        assert rmsprop[name] == defaults[name].default, name
+
+
+def test_the_analysis_command_composes_every_analysis() -> None:
+    names = [choice.split("=")[1] for choice in CHOICES if choice.startswith("analysis=")]
+    composed = config(f"analysis=[{','.join(names)}]", "run=somewhere", "label=task", name="analyse")
+    assert set(composed.analysis) == set(names)
+    for key, node in targets(composed.analysis):
+        assert {str(name) for name in node} - {"_target_"} <= set(
+            inspect.signature(get_object(node["_target_"])).parameters
+        ), key
+
+
+def test_without_analyses_a_study_still_builds() -> None:
+    assert build(config("analysis=[]")).analyses == {}
