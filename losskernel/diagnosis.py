@@ -156,8 +156,8 @@ def _screens(metrics: dict[str, float], traces: LossTraces) -> list[tuple[Verdic
             metrics["split_agreement"],
             AGREEMENT_GOOD,
             AGREEMENT_USABLE,
-            "kernels of disjoint halves of the chains correlate only {:.2f}: many entries are Monte-Carlo noise, or these "
-            "probes share little; raise schedule.draws or schedule.chains to tell",
+            "kernels of disjoint halves of the chains correlate only {:.2f}: many entries are Monte-Carlo noise, "
+            "or these probes share little; raise schedule.draws or schedule.chains to tell",
         ),
         _above(metrics["constant_probes"], 0.05, 0.5, "{:.0%} of the probes have a constant loss; raise sampler.nbeta"),
     ]

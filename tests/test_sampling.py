@@ -304,7 +304,7 @@ def test_bad_settings_are_refused_before_compute(sampler: Any, schedule: lk.Sche
 
 def test_weights_of_mixed_precision_are_refused() -> None:
     mixed = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1).double())
-    with pytest.raises(InputError, match="the moving weights mix .*float32.*float64"):
+    with pytest.raises(InputError, match=r"the moving weights mix .*float32.*float64"):
         lk.sample(mixed, MODELS[0][1], SGLD, SHORT, progress=False)
 
 

@@ -33,6 +33,8 @@ class Embedding:
 
     def __post_init__(self) -> None:
         require_integer("analysis.embedding.neighbours", self.neighbours, at_least=2)
+        listed = not isinstance(self.colour_by, str)
+        require(listed, f"analysis.embedding.colour_by must be a list of labels, got {self.colour_by!r}; write [task]")
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return coordinates as a table, maps as figures, and an interactive page."""

@@ -80,7 +80,7 @@ def map_3d(xyz: np.ndarray, labels: np.ndarray, label_name: str) -> Figure:
             )
             limits = [(centre - reach, centre + reach) for centre in middle]
             axes.set(xlim=limits[0], ylim=limits[1], zlim=limits[2], xticks=[], yticks=[], zticks=[])
-            axes.set_box_aspect((1, 1, 1), zoom=1.25)
+            axes.set_box_aspect((1, 1, 1), zoom=1.25)  # pyright: ignore[reportArgumentType]
             axes.view_init(elev=18, azim=azimuth)
             sides: list[Any] = [axes.xaxis, axes.yaxis, axes.zaxis]  # matplotlib types them as flat axes
             for axis in sides:
