@@ -13,7 +13,6 @@ from oracles import blocks, gaussian, pairs
 
 from losskernel import LossKernel, LossTraces, diagnose
 from losskernel.analyses import Complexity, Convergence, Embedding, Neighbours, Result, Separation, Spectrum
-from losskernel.analyses.separation import noise_floor
 from losskernel.errors import InputError
 
 TASK = np.repeat(["add", "multiply"], 12)
@@ -117,15 +116,6 @@ def test_separation_bears_constant_probes() -> None:
         Separation(group="task", permutations=9), LossTraces.from_arrays(losses, labels={"task": TASK})
     ).metrics
     assert metrics["purity"] > 0.9
-
-
-@pytest.mark.filterwarnings("ignore:All-NaN slice")
-def test_the_noise_floor_is_the_mean_abs_r_of_unrelated_probes() -> None:
-    kernel = LossKernel.from_traces(LossTraces.from_arrays(gaussian(4, 100, np.eye(40))))
-    above = np.triu_indices(40, 1)
-    assert noise_floor(kernel) == pytest.approx(np.abs(kernel.correlation())[above].mean(), rel=0.08)
-    constant = LossKernel.from_traces(LossTraces.from_arrays(np.ones((4, 100, 5))))
-    assert math.isnan(noise_floor(constant))
 
 
 @pytest.mark.parametrize(

@@ -375,3 +375,29 @@ def test_results_do_not_share_memory_with_the_kernel() -> None:
     own.correlation()[:] = 0
     np.testing.assert_array_equal(own.covariance(), before)
     np.testing.assert_allclose(own.variance(), np.diag(before), rtol=1e-12)
+
+
+@pytest.mark.parametrize("chains", [1, 4])
+def test_the_null_correlation_has_the_size_of_unrelated_probes_and_nothing_they_share(chains: int) -> None:
+    draws = 400 // chains
+    unrelated = LossKernel.from_traces(LossTraces.from_arrays(gaussian(chains, draws, np.eye(60))))
+    above = np.triu_indices(60, 1)
+    size = np.abs(unrelated.null_correlation()).mean()
+    assert size == pytest.approx(np.abs(unrelated.correlation())[above].mean(), rel=0.08)
+    related = LossKernel.from_traces(LossTraces.from_arrays(pairs(chains, draws, 30, 0.95)))
+    assert np.abs(of_pairs(related.correlation())).mean() > 0.9
+    assert np.abs(of_pairs(related.null_correlation())).mean() < 3 * size
+    np.testing.assert_array_equal(related.null_correlation([3, 5]), related.null_correlation()[[3, 5]])
+
+
+def test_the_null_correlation_keeps_the_memory_of_the_chains() -> None:
+    slow = LossKernel.from_traces(LossTraces.from_arrays(pairs(4, 200, 30, 0.0, phi=0.9)))
+    above = np.triu_indices(60, 1)
+    found = np.abs(slow.correlation())[above].mean()
+    assert np.abs(slow.null_correlation()).mean() == pytest.approx(found, rel=0.15)
+    assert found > 2 * 0.8 / np.sqrt(800)  # far above the floor of as many independent draws
+
+
+def test_the_null_correlation_of_constant_probes_is_zero() -> None:
+    kernel = LossKernel.from_traces(LossTraces.from_arrays(np.ones((2, 10, 5))))
+    assert not kernel.null_correlation().any()
