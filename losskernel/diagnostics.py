@@ -66,6 +66,27 @@ def split_agreement(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else float("nan")
 
 
+def batch_means_error(
+    chains: np.ndarray, per_chain: int, chosen: Any, correlation: np.ndarray | None = None
+) -> np.ndarray:
+    """Standard error [n, N] of the mean products of centred quantities [C, D, N], rows `chosen`, by batch means.
+
+    Each chain is cut into `per_chain` batches of consecutive draws. With `correlation` [n, N] the quantities are
+    standardised losses u, and the error is that of R by the delta method: of u_i u_j - R (u_i² + u_j²) / 2.
+    """
+    total, squares = np.float64(0.0), np.float64(0.0)
+    for chain in chains:
+        for batch in np.array_split(chain, per_chain):
+            own = batch[:, chosen].T @ batch / len(batch)
+            if correlation is not None:
+                power = np.mean(batch * batch, axis=0)
+                own -= correlation * (power[chosen, None] + power) / 2
+            total, squares = total + own, squares + own * own
+    count = len(chains) * per_chain
+    spread = np.maximum(squares - np.square(total) / count, 0.0) / (count - 1)
+    return np.sqrt(spread / count)
+
+
 def leading_modes(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (eigenvalues [M] of A Aᵀ, largest first, leading eigenvectors [count, N]) of rows A [N, S].
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from losskernel.diagnostics import batch_means_error
 from losskernel.errors import InputError, require, require_integer
 from losskernel.traces import LossTraces, require_finite
 
@@ -175,21 +176,10 @@ class LossKernel:
             self.draws >= 2 * per_chain and self.chains * per_chain >= 2,
             f"standard errors need >= {2 * per_chain} draws per chain, got {self.draws}; raise schedule.draws",
         )
-        correlation = self.correlation(rows) if of == "correlation" else None
-        scale = _inverse(np.sqrt(self._variance)) if of == "correlation" else np.ones(self.probes)
-        total: np.ndarray | float = 0.0
-        squares: np.ndarray | float = 0.0
-        count = 0
-        for chain in self._chains:
-            for batch in np.array_split(chain, per_chain):
-                unit = batch * scale
-                own = unit[:, chosen].T @ unit / len(batch)
-                if correlation is not None:
-                    power = np.mean(unit * unit, axis=0)
-                    own -= correlation * (power[chosen, None] + power) / 2
-                total, squares, count = total + own, squares + own * own, count + 1
-        spread = np.maximum(squares - np.square(total) / count, 0.0) / (count - 1)
-        return np.sqrt(spread / count)
+        if of == "covariance":
+            return batch_means_error(self._chains, per_chain, chosen)
+        unit = self._chains * _inverse(np.sqrt(self._variance))
+        return batch_means_error(unit, per_chain, chosen, self.correlation(rows))
 
     def neighbors(self, k: int) -> Neighbours:
         """Return the k nearest neighbours of every probe under the kernel distance, exact, in blocks.

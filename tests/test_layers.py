@@ -76,7 +76,7 @@ def test_the_reader_of_imports_sees_them() -> None:
         MODULES["analyses.separation"]
     )
     assert "umap" in _imports(MODULES["analyses.embedding"])  # inside a function
-    assert _own(MODULES["kernel"]) == {"errors", "traces"}
+    assert _own(MODULES["kernel"]) == {"diagnostics", "errors", "traces"}
 
 
 def test_only_the_command_line_knows_hydra() -> None:
