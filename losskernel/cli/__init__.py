@@ -121,6 +121,8 @@ def _report(error: Exception) -> None:
         text = f"{place}{error.strerror or error}; check the path (paths.outputs, paths.run) and the free space"
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         text = f"{error.full_key}: {text.splitlines()[0]}; set {error.full_key}=..."
+    if text.startswith("Could not override"):
+        text += "\n`losskernel --cfg job` lists every key; check the spelling"
     lines = [*getattr(error, "__notes__", []), *filter(str.strip, text.splitlines())]
     print("\n".join(f"losskernel: {line}" for line in lines), file=sys.stderr)
 

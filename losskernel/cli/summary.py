@@ -5,9 +5,12 @@ from losskernel.run import Outcome
 HEADLINES = (
     ("separation/within", "mean |R| within {label}"),
     ("separation/across", "mean |R| across {label}"),
+    ("separation/noise_floor", "  |R| of Monte-Carlo noise"),
     ("separation/ratio", "across / within"),
+    ("separation/coupling_across", "coupling R² across {label}"),
     ("separation/ari", "cluster recovery (ARI)"),
     ("separation/purity", "10-neighbour purity"),
+    ("separation/purity_null", "  by chance"),
     ("spectrum/effective_rank", "effective rank of R"),
     ("complexity/llc", "learning coefficient (LLC)"),
     ("convergence/rhat", "worst R-hat"),
