@@ -218,8 +218,14 @@ def test_a_glob_without_a_match_is_refused(case: Case) -> None:
 # --- SGLD
 
 
-def test_sgld_states_its_own_stationary_variance() -> None:
-    assert SGLD.stationary_variance(10.0, 0.12) == pytest.approx(1 / (10 * 0.7))
+def test_sgld_states_its_own_law_in_a_quadratic_well() -> None:
+    sampler = SGLD([torch.zeros(1)], step_size=0.12, nbeta=1.0, localization=0.0)
+    assert sampler.stationary_variance(10.0) == pytest.approx(1 / (10 * 0.7))
+    # Minibatch noise s² in the gradient adds ε² s² / 4 to the ε of each step.
+    assert sampler.stationary_variance(10.0, 5.0) == pytest.approx((1 + 0.12 * 5 / 4) / (10 * 0.7))
+    assert sampler.stationary_variance(34.0) == math.inf
+    assert sampler.relaxation_steps(10.0) == pytest.approx(-1 / math.log(1 - 0.6))
+    assert sampler.relaxation_steps(0.0) == math.inf
 
 
 def test_sgld_at_nbeta_zero_ignores_the_loss_altogether() -> None:

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -12,6 +13,15 @@ from torch.optim import Optimizer
 from losskernel.errors import require, require_number
 
 Noise = Callable[[Tensor], Tensor]
+
+
+class Phase(NamedTuple):
+    """Where stacked chains stand, for judging one step: U = nbeta · L_B + localization/2 · |w - w*|² on one minibatch."""
+
+    weight: Tensor  # [C, P]
+    gradient: Tensor  # [C, P], of U
+    potential: Tensor  # [C], U
+    state: dict[str, Tensor]  # what the sampler keeps for the weight, copied
 
 
 class Sampler(Optimizer):
@@ -79,6 +89,49 @@ class Sampler(Optimizer):
 
     def check_stability(self) -> None:
         """Raise InputError where the settings alone make the chain diverge."""
+
+    def preconditioner(self, weight: Tensor) -> Tensor:
+        """Return G, the factor of each weight's step size, as it stands; the law below holds for w / √G."""
+        return torch.ones_like(weight)
+
+    def law(self, curvature: float, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        """Return (M, Q) of the chain x' = M x + N(0, Q) that one coordinate follows in a quadratic well.
+
+        Its stationary moments and relaxation time follow. The first entry of x is the weight. This is the
+        law of overdamped Langevin steps; samplers with momenta override it.
+
+        Args:
+            curvature: a, second derivative of U = nbeta · L + localization/2 · |w - w*|².
+            noise: variance of the minibatch noise in the derivative of U.
+        """
+        step = self.step_size
+        return np.array([[1 - step * curvature / 2]]), np.array([[step + step**2 * noise / 4]])
+
+    def stationary_variance(self, curvature: float, noise: float = 0.0) -> float:
+        """Variance of one coordinate of a quadratic well, discretisation and minibatch noise included; inf: unstable."""
+        transition, noises = self.law(curvature, noise)
+        if np.abs(np.linalg.eigvals(transition)).max() >= 1:
+            return math.inf
+        from scipy.linalg import solve_discrete_lyapunov
+
+        return float(solve_discrete_lyapunov(transition, noises)[0, 0])
+
+    def relaxation_steps(self, curvature: float) -> float:
+        """Steps in which a direction of that curvature forgets its start by a factor e; inf: never."""
+        radius = float(np.abs(np.linalg.eigvals(self.law(curvature)[0])).max())
+        return math.inf if radius >= 1 else -1 / math.log(radius) if radius > 0 else 0.0
+
+    def log_acceptance(self, before: Phase, after: Phase) -> Tensor:
+        """Log ratio [C] with which a Metropolis test would judge one step: 0 where the step leaves the law exact.
+
+        Source: the Metropolis-adjusted Langevin algorithm, Roberts and Tweedie 1996.
+        """
+        scale = self.preconditioner(after.weight)
+        moved = after.weight - before.weight
+        forth = moved + self.step_size / 2 * scale * before.gradient
+        back = -moved + self.step_size / 2 * scale * after.gradient
+        proposals = ((forth.square() - back.square()) / (2 * self.step_size * scale)).sum(1)
+        return before.potential - after.potential + proposals
 
     def update(self, weight: Tensor, gradient: Tensor, state: dict[str, Any]) -> None:
         """Move one tensor in place, given the gradient of the mean loss."""

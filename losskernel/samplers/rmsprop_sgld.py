@@ -65,8 +65,14 @@ class RMSpropSGLD(Sampler):
         square = state["square"]
         square.mul_(self.smoothing).addcmul_(gradient, gradient, value=1 - self.smoothing)
         state["step"] += 1
-        correction = 1 - self.smoothing ** state["step"] if self.variant == "published" else 1.0
-        scale = (square / correction).sqrt_().add_(self.damping).reciprocal_()
+        scale = self.preconditioner(weight)
         drift = (weight - state["start"]).mul_(self.localization).add_(gradient, alpha=self.nbeta)
         weight.addcmul_(scale, drift, value=-self.step_size / 2)
         weight.addcmul_(scale.sqrt_(), noise, value=math.sqrt(self.step_size))
+
+    def preconditioner(self, weight: Tensor) -> Tensor:
+        """Return G = 1 / (√v̂ + δ) as it stands."""
+        state = self.state[weight]
+        unbiased = self.variant == "published" and state["step"] > 0
+        correction = 1 - self.smoothing ** state["step"] if unbiased else 1.0
+        return (state["square"] / correction).sqrt_().add_(self.damping).reciprocal_()

@@ -33,8 +33,3 @@ class SGLD(Sampler):
         weight.lerp_(state["start"], self.step_size * self.localization / 2)
         weight.add_(gradient, alpha=-self.step_size * self.nbeta / 2)
         weight.add_(noise, alpha=math.sqrt(self.step_size))
-
-    @staticmethod
-    def stationary_variance(curvature: float, step_size: float) -> float:
-        """Variance of one coordinate of a quadratic well, discretisation included."""
-        return 1 / (curvature * (1 - step_size * curvature / 4))
