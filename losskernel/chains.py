@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from losskernel.data.base import Data
 from losskernel.data.loading import BlockLoader, MinibatchLoader
 from losskernel.errors import DivergenceError
+from losskernel.judgement import judge
 from losskernel.samplers.base import Sampler
 from losskernel.schedule import Schedule
 from losskernel.stacked import StackedModel
@@ -19,17 +20,23 @@ from losskernel.streams import MinibatchIndices, NoiseStream
 
 
 class Stride(NamedTuple):
-    """One Lightning batch: some sampler steps, and whether the probes are recorded after them."""
+    """One Lightning batch: some sampler steps, and whether the probes are recorded after them.
+
+    The stride without steps is the last: the chains are judged where they stand.
+    """
 
     steps: int
     record: bool
 
 
+JUDGE = Stride(0, False)
+
+
 def strides(schedule: Schedule) -> list[Stride]:
-    """Return the batches of one fit: burn-in in pieces of `thinning` steps, then one batch a draw."""
+    """Return the batches of one fit: burn-in in pieces of `thinning` steps, one batch a draw, and the judgement."""
     whole, rest = divmod(schedule.burn_in, schedule.thinning)
     burn_in = [Stride(rest, False)] * (rest > 0) + [Stride(schedule.thinning, False)] * whole
-    return burn_in + [Stride(schedule.thinning, True)] * schedule.draws
+    return [*burn_in, *[Stride(schedule.thinning, True)] * schedule.draws, JUDGE]
 
 
 class Chains(pl.LightningModule):
@@ -90,6 +97,8 @@ class Chains(pl.LightningModule):
     def training_step(self, stride: Stride, _: int) -> dict[str, Tensor]:
         """Advance every chain by a stride; return what is observed after it, [C] or [C, N] each."""
         stack, views, weights = self._stack[0], self._views, self.weights
+        if stride == JUDGE:
+            return judge(stack, weights, self._start, self._optimizer, self._minibatches, self._noise)
         losses: list[Tensor] = []
         gradient = weights.detach()
         for _ in range(stride.steps):
@@ -182,7 +191,9 @@ class RecordLosses(pl.Callback):
         """Keep what was observed; write full chunks, and the state when its time has come."""
         observed = {name: value.cpu() for name, value in outputs.items()}
         self.batches_done += 1
-        if batch.record:
+        if batch == JUDGE:
+            self._store.write(self._rows, {name: value.numpy() for name, value in observed.items()}, 0)
+        elif batch.record:
             self._pending.append(observed)
         else:
             self._burn_in.append(observed["train_loss"])

@@ -1,24 +1,15 @@
-"""diagnose(): may this kernel be trusted? A verdict with reasons in words."""
+"""diagnose(): may this kernel be trusted? A verdict with reasons in words, and the change that helps."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from losskernel import diagnostics
 from losskernel.kernel import LossKernel
+from losskernel.screens import Screen, Verdict, screens, setting_of
 from losskernel.traces import LossTraces
-
-Verdict = Literal["pass", "warn", "fail"]
-# Vehtari et al. 2021 ask for R-hat < 1.01 and bulk ESS >= 400 in all; Stan's documentation allows 1.05.
-RHAT_GOOD, RHAT_USABLE, ESS_GOOD, ESS_USABLE = 1.01, 1.05, 400.0, 100.0
-# Entries are products of heavy-tailed losses and many are looked at, so that single R-hats scatter more.
-RHAT_ENTRIES_GOOD, RHAT_ENTRIES_USABLE = 1.02, 1.1
-TREND_GOOD, TREND_USABLE = 0.1, 0.3
-# Low agreement alone never fails a kernel: one without structure has nothing to agree on.
-AGREEMENT_GOOD, AGREEMENT_USABLE = 0.9, -1.0
-RELAXATIONS_GOOD = 3.0
 
 
 @dataclass(frozen=True)
@@ -27,50 +18,92 @@ class Diagnosis:
 
     Attributes:
         verdict: "pass", "warn" or "fail"; the worst of all screens.
-        reasons: one sentence per screen that did not pass, worst first, with the change most likely to help.
-        metrics: every screen's number.
+        reasons: one sentence per screen that did not pass, with a remedy; the worst first, causes before effects.
+        metrics: every screen's number, and others that explain them.
+        remedy: the one change most likely to help; empty for a pass.
+        screens: every screen that could be held, with its number, bound and verdict, as rows of a table.
     """
 
     verdict: Verdict
     reasons: list[str] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
+    remedy: str = ""
+    screens: list[dict[str, Any]] = field(default_factory=list)
 
 
 def diagnose(traces: LossTraces) -> Diagnosis:
-    """Screen traces for the silent failures: drift, chains that disagree, too few effective draws.
+    """Screen traces for the silent failures of sampled kernels.
 
-    Source: Vehtari et al. 2021 (R-hat, ESS); drift read as covariance is the best-documented failure of
-    this family of methods.
+    Drift, chains that disagree or are not independent, steps too large or too small for the landscape, too few
+    effective draws, covariance carried by a few draws or by nothing but noise.
+
+    Source: Vehtari et al. 2021 (R-hat, ESS); Vehtari et al. 2024 (tail index); stability and relaxation of
+    Langevin steps in a quadratic well.
     """
     kernel = LossKernel.from_traces(traces)
     losses = traces.losses.values
     mean_loss = losses.mean(axis=2, dtype=np.float64)  # [C, D]
+    unit = kernel.standardised().T.reshape(kernel.chains, kernel.draws, -1)  # [C, D, N]
     metrics = (
-        _mixing(kernel, losses, mean_loss)
-        | {
-            "trend_share": diagnostics.trend_share(losses),
-            "shared_mode_share": diagnostics.shared_mode_share(losses),
-            "drift": diagnostics.drop_fraction(mean_loss),
-            "split_agreement": _split_agreement(kernel),
-            "constant_probes": float(kernel.constant.mean()),
-        }
-        | _relaxation(traces)
+        {"chains": float(kernel.chains), "draws": float(kernel.draws)}
+        | _chains(kernel, unit, mean_loss)
+        | _mixing(kernel, losses, mean_loss)
+        | _shape(kernel, losses, unit)
+        | _steps(traces)
+        | _distance(traces, mean_loss)
     )
-    screens = [screen for screen in _screens(metrics, traces) if screen is not None]
-    order: dict[str, int] = {"fail": 0, "warn": 1}
-    screens.sort(key=lambda screen: order[screen[0]])
-    verdict: Verdict = screens[0][0] if screens else "pass"
-    return Diagnosis(verdict, [reason for _, reason in screens], metrics)
+    held = screens(metrics, setting_of(traces.meta, kernel.chains, kernel.draws))
+    judged: list[tuple[Screen, Verdict]] = [
+        (screen, screen.verdict(metrics.get(screen.metric, float("nan")))) for screen in held
+    ]
+    found = [each for wanted in ("fail", "warn") for each in judged if each[1] == wanted]
+    return Diagnosis(
+        found[0][1] if found else "pass",
+        [f"{screen.reason.format(metrics[screen.metric])}; {screen.remedy}" for screen, _ in found],
+        metrics,
+        found[0][0].remedy if found else "",
+        [_row(screen, metrics[screen.metric], each) for screen, each in judged if _known(screen, metrics)],
+    )
+
+
+def _known(screen: Screen, metrics: dict[str, float]) -> bool:
+    return not np.isnan(metrics.get(screen.metric, float("nan")))
+
+
+def _row(screen: Screen, value: float, verdict: Verdict) -> dict[str, Any]:
+    bound = "at least" if screen.below else "at most"
+    return {"screen": screen.metric, "value": value, "good": f"{bound} {screen.good:.4g}", "verdict": verdict}
+
+
+def _chains(kernel: LossKernel, unit: np.ndarray, mean_loss: np.ndarray) -> dict[str, float]:
+    """Are the chains separate, and all alive?"""
+    shared, score = diagnostics.chain_correlation(unit)
+    twins = diagnostics.twins(mean_loss)
+    return {
+        "constant_probes": float(kernel.constant.mean()),
+        "twin_chains": float(twins is not None),
+        "dead_chain": float(diagnostics.chain_spread(unit).min()),
+        # One chain twice is no news after the line that says so.
+        "chain_correlation": 0.0 if twins else shared,
+        "chain_correlation_score": 0.0 if twins or shared < 0.005 else score,
+    }
 
 
 def _mixing(kernel: LossKernel, losses: np.ndarray, mean_loss: np.ndarray) -> dict[str, float]:
-    """R-hat and bulk ESS of the mean loss, of the kernel's leading directions, and of a sample of its entries."""
+    """R-hat and ESS of the mean loss, of the kernel's leading directions, and of a sample of its entries."""
     directions, entries = _directions(kernel), _entries(kernel, losses)
+    ess = diagnostics.ess(mean_loss)
+    least = _reduce(np.min, map(diagnostics.ess, [mean_loss, *directions]))
+    by_chance = diagnostics.rhat_by_chance(kernel.chains, least) if least == least else 0.0
     return {
         "rhat": _reduce(np.max, map(diagnostics.rhat, [mean_loss, *directions])),
+        "rhat_good": min(max(1.01, by_chance), 1.05),
         "rhat_entries": _reduce(lambda values: np.quantile(values, 0.9), map(diagnostics.rhat, entries)),
-        "ess": diagnostics.ess(mean_loss),
+        "ess": ess,
+        "ess_tail": diagnostics.ess(mean_loss, "tail"),
         "ess_kernel": _reduce(np.min, map(diagnostics.ess, [*directions, *entries])),
+        "tail_index": _reduce(np.median, map(diagnostics.tail_index, entries)),
+        "split_agreement": _split_agreement(kernel),
     }
 
 
@@ -114,69 +147,54 @@ def _split_agreement(kernel: LossKernel) -> float:
     return diagnostics.split_agreement(first, second)
 
 
-def _relaxation(traces: LossTraces) -> dict[str, float]:
-    """Relaxation time of flat directions, and draws and burn-in in units of it, where the settings are known."""
-    identity: dict[str, Any] = traces.meta.get("identity", {})
-    sampler, schedule = identity.get("sampler"), identity.get("schedule")
-    if not sampler or not schedule or sampler.get("sampler") != "SGLD":
-        return {}
-    steps = diagnostics.relaxation_steps(sampler["step_size"], sampler["localization"])
+def _shape(kernel: LossKernel, losses: np.ndarray, unit: np.ndarray) -> dict[str, float]:
+    """What carries the covariance: a drift, one mode of all probes, a few draws?"""
     return {
-        "relaxation_steps": steps,
-        "relaxations_sampled": schedule["draws"] * schedule["thinning"] / steps,
-        "relaxations_burn_in": schedule["burn_in"] / steps,
+        "trend_share": diagnostics.trend_share(losses),
+        "shared_mode_share": diagnostics.shared_mode_share(losses),
+        "heavy_share": diagnostics.heavy_share(unit),
     }
 
 
-def _screens(metrics: dict[str, float], traces: LossTraces) -> list[tuple[Verdict, str] | None]:
-    chains, draws, _ = traces.losses.shape
-    longer = f"raise schedule.burn_in and schedule.draws (now {draws}) or sampler.localization"
-    screens = [
-        _above(
-            metrics["trend_share"],
-            TREND_GOOD,
-            TREND_USABLE,
-            "the losses drift: a straight line in time explains {:.0%} of their variance; " + longer,
-        ),
-        _above(metrics["rhat"], RHAT_GOOD, RHAT_USABLE, "the chains disagree: R-hat is {:.3f}; " + longer),
-        _above(
-            metrics["rhat_entries"],
-            RHAT_ENTRIES_GOOD,
-            RHAT_ENTRIES_USABLE,
-            "the chains disagree on entries of the kernel: R-hat is {:.3f} for a tenth of them; " + longer,
-        ),
-        _below(metrics["ess"], ESS_GOOD, ESS_USABLE, "the mean loss has {:.0f} effective draws; raise schedule.draws"),
-        _below(
-            metrics["ess_kernel"],
-            ESS_GOOD,
-            ESS_USABLE,
-            "a direction or entry of the kernel has {:.0f} effective draws; raise schedule.draws or schedule.chains",
-        ),
-        _below(
-            metrics["split_agreement"],
-            AGREEMENT_GOOD,
-            AGREEMENT_USABLE,
-            "kernels of disjoint halves of the chains correlate only {:.2f}: many entries are Monte-Carlo noise, "
-            "or these probes share little; raise schedule.draws or schedule.chains to tell",
-        ),
-        _above(metrics["constant_probes"], 0.05, 0.5, "{:.0%} of the probes have a constant loss; raise sampler.nbeta"),
-    ]
-    if chains < 2:
-        screens.append(("warn", "one chain cannot be compared with another; raise schedule.chains to 4"))
-    sampled = metrics.get("relaxations_sampled")
-    if sampled is not None and sampled < RELAXATIONS_GOOD:
-        steps = metrics["relaxation_steps"]
-        screens.append(
-            ("warn", f"the draws span {sampled:.1f} relaxation times of {steps:.0f} steps; raise schedule.draws")
-        )
-    return screens
+def _steps(traces: LossTraces) -> dict[str, float]:
+    """Are the steps small enough for the curvature, and enough of them? Where the settings are known."""
+    identity: dict[str, Any] = traces.meta.get("identity", {})
+    sampler, schedule = identity.get("sampler", {}), identity.get("schedule", {})
+    metrics: dict[str, float] = {}
+    rates, curvature = traces.record("relaxation_rate"), traces.record("curvature")
+    relaxation = float("nan")
+    if rates is not None:
+        relaxation = 1 / float(rates.mean()) if rates.mean() > 0 else float("inf")
+    elif sampler.get("sampler") == "SGLD":
+        relaxation = diagnostics.relaxation_steps(sampler["step_size"], sampler["localization"])
+    if schedule and relaxation == relaxation:
+        metrics |= {
+            "relaxation_steps": relaxation,
+            "relaxations_burn_in": schedule["burn_in"] / relaxation,
+            "relaxations_sampled": schedule["draws"] * schedule["thinning"] / relaxation,
+        }
+    if curvature is not None:
+        metrics["curvature"] = float(curvature.mean())
+        metrics["stiffness"] = metrics["curvature"] * sampler["step_size"]
+        for name in ("step_inflation", "acceptance"):
+            metrics[name] = float(np.median(traces.dataset[name].values))
+    gradient, moving = traces.record("gradient_norm"), traces.meta.get("parameters", {}).get("moving")
+    if gradient is not None and moving and sampler.get("nbeta"):
+        drift = np.sqrt(sampler["step_size"]) / 2 * sampler["nbeta"] * np.sqrt(np.square(gradient).mean())
+        metrics["noise_to_gradient"] = float(np.sqrt(moving) / drift) if drift > 0 else float("inf")
+    start = traces.meta.get("start_train_loss", {}).get("value")
+    train_loss = traces.record("train_loss")
+    if train_loss is not None and start is not None and moving:
+        metrics["excess_loss"] = float(sampler["nbeta"] * (train_loss.mean() - start) / (moving / 2))
+    return metrics
 
 
-def _above(value: float, good: float, usable: float, reason: str) -> tuple[Verdict, str] | None:
-    if np.isnan(value) or value <= good:
-        return None
-    return ("fail" if value > usable else "warn"), reason.format(value)
-
-
-def _below(value: float, good: float, usable: float, reason: str) -> tuple[Verdict, str] | None:
-    return None if np.isnan(value) else _above(-value, -good, -usable, reason.format(value))
+def _distance(traces: LossTraces, mean_loss: np.ndarray) -> dict[str, float]:
+    """Do the weights still drift away, do the first draws still lie elsewhere?"""
+    distance = traces.record("distance")
+    scores = [diagnostics.transient(mean_loss)]
+    metrics = {}
+    if distance is not None:
+        metrics["rhat_distance"] = diagnostics.rhat(distance)
+        scores.append(diagnostics.transient(distance))
+    return metrics | {"transient": float(np.abs(scores).max())}

@@ -1,5 +1,6 @@
 """Statistics of chains: arrays in, arrays out; ArviZ where it has the statistic."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,21 @@ def rhat(chains: np.ndarray) -> float:
     return _arviz("rhat", chains)
 
 
-def ess(chains: np.ndarray, tail: float | None = None) -> float:
-    """Bulk effective sample size of a quantity [C, D], all chains together; with `tail` that quantile's."""
-    return _arviz("ess", chains, method="bulk") if tail is None else _arviz("ess", chains, method="quantile", prob=tail)
+def rhat_by_chance(chains: int, effective: float) -> float:
+    """R-hat that chains in perfect agreement exceed once in a thousand, given their effective draws in all.
+
+    The halves' means scatter by chance: their variance over its expectation is chi² / dof, and R-hat is about
+    1 + (chi² / dof) · chains / effective.
+    """
+    from scipy.stats import chi2
+
+    freedom = 2 * chains - 1
+    return float(1 + chi2.ppf(0.999, freedom) / freedom * chains / effective)
+
+
+def ess(chains: np.ndarray, method: str = "bulk") -> float:
+    """Effective sample size of a quantity [C, D], all chains together: "bulk", or "tail" (5 and 95 % quantiles)."""
+    return _arviz("ess", chains, method=method)
 
 
 def _arviz(name: str, chains: np.ndarray, **options: Any) -> float:
@@ -45,12 +58,78 @@ def shared_mode_share(losses: np.ndarray) -> float:
     return _ratio(np.square(centred.sum(axis=2)).sum(), losses.shape[2] * np.square(centred).sum())
 
 
-def drop_fraction(chains: np.ndarray) -> float:
-    """Difference of the means of a quantity's [C, D] last and first quarter, in units of its within-chain spread."""
-    quarter = max(1, chains.shape[1] // 4)
-    spread = np.sqrt(chains.var(axis=1).mean())
-    difference = chains[:, -quarter:].mean() - chains[:, :quarter].mean()
-    return float(difference / spread) if spread > 0 else 0.0
+def transient(chains: np.ndarray) -> float:
+    """How far the start of a quantity [C, D] lies from the rest, in units of the scatter of equal stretches.
+
+    The draws are cut into 100, 50 and 20 stretches; the largest score of the first ones, negative below the rest.
+    """
+    count, draws = chains.shape
+    scores = [0.0]
+    for stretches in (100, 50, 20):
+        length = draws // stretches
+        if length > 0:
+            means = chains[:, : length * stretches].reshape(count, stretches, length).mean((0, 2))
+            spread = means[1:].std(ddof=1)
+            scores.append((means[0] - means[1:].mean()) / spread if spread > 0 else 0.0)
+    return float(max(scores, key=abs))
+
+
+def chain_spread(unit: np.ndarray) -> np.ndarray:
+    """Variance of each chain of standardised losses [C, D, N] relative to the median chain's, [C]."""
+    own = np.square(unit).mean((1, 2))
+    middle = np.median(own)
+    return own / middle if middle > 0 else np.ones(len(own))
+
+
+def twins(chains: np.ndarray) -> tuple[int, int] | None:
+    """Return two chains whose quantity [C, D] takes the same steps (correlation above 0.99), or None."""
+    # Steps, for chains that drift alike are not one chain.
+    steps = np.diff(chains, axis=1)
+    moving = np.flatnonzero(np.ptp(steps, axis=1) > 0) if steps.shape[1] > 2 else np.array([])
+    if len(moving) < 2:
+        return None
+    alike = np.triu(np.corrcoef(steps[moving]), 1) > 0.99
+    found = np.argwhere(alike)
+    return (int(moving[found[0, 0]]), int(moving[found[0, 1]])) if len(found) else None
+
+
+def chain_correlation(unit: np.ndarray) -> tuple[float, float]:
+    """Mean correlation of the steps of different chains' losses [C, D, N] from draw to draw, and its score.
+
+    Independent chains have none. The score is in units of the scatter over relative shifts of the chains,
+    which keep their memory and remove what they share (minibatches, noise).
+    """
+    unit = np.diff(unit, axis=1)  # a drift would be shared as well
+    chains, draws, _ = unit.shape
+    own = np.square(unit).sum()
+    if chains < 2 or draws < 20 * chains or own == 0:
+        return 0.0, 0.0
+
+    def shared(shift: int) -> float:
+        together = sum(np.roll(chain, place * shift, axis=0) for place, chain in enumerate(unit))
+        return float((np.square(together).sum() / own - 1) / (chains - 1))
+
+    shifts = np.unique(np.linspace(draws // (2 * chains), draws // chains, 20).astype(int))
+    null = np.array([shared(int(shift)) for shift in shifts])
+    return shared(0), float((shared(0) - null.mean()) / null.std(ddof=1))
+
+
+def heavy_share(unit: np.ndarray) -> float:
+    """Share of the covariance that the heaviest hundredth of the draws of standardised losses [C, D, N] carries."""
+    energy = np.sort(np.square(unit).sum(2).ravel())
+    return _ratio(energy[-max(1, len(energy) // 100) :].sum(), energy.sum())
+
+
+def tail_index(products: np.ndarray) -> float:
+    """Pareto index of the tail of a quantity's [C, D] absolute values: from 1/2 no variance, from 1 no mean."""
+    import arviz
+
+    sizes = np.abs(products).ravel()
+    if np.ptp(sizes) == 0 or len(sizes) < 100:
+        return float("nan")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="arviz")  # about a use of its that is not ours
+        return float(arviz.psislw(np.log(sizes + np.finfo(float).tiny))[1])
 
 
 def relaxation_steps(step_size: float, localization: float) -> float:
@@ -64,27 +143,6 @@ def split_agreement(first: np.ndarray, second: np.ndarray) -> float:
     above = np.triu_indices(len(first), 1)
     a, b = first[above], second[above]
     return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else float("nan")
-
-
-def batch_means_error(
-    chains: np.ndarray, per_chain: int, chosen: Any, correlation: np.ndarray | None = None
-) -> np.ndarray:
-    """Standard error [n, N] of the mean products of centred quantities [C, D, N], rows `chosen`, by batch means.
-
-    Each chain is cut into `per_chain` batches of consecutive draws. With `correlation` [n, N] the quantities are
-    standardised losses u, and the error is that of R by the delta method: of u_i u_j - R (u_i² + u_j²) / 2.
-    """
-    total, squares = np.float64(0.0), np.float64(0.0)
-    for chain in chains:
-        for batch in np.array_split(chain, per_chain):
-            own = batch[:, chosen].T @ batch / len(batch)
-            if correlation is not None:
-                power = np.mean(batch * batch, axis=0)
-                own -= correlation * (power[chosen, None] + power) / 2
-            total, squares = total + own, squares + own * own
-    count = len(chains) * per_chain
-    spread = np.maximum(squares - np.square(total) / count, 0.0) / (count - 1)
-    return np.sqrt(spread / count)
 
 
 def leading_modes(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,14 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from losskernel.diagnostics import batch_means_error
 from losskernel.errors import InputError, require, require_integer
+from losskernel.matrices import PIECES, batch_means_error, coupling_of, inverse, nearest, pieces
 from losskernel.traces import LossTraces, require_finite
 
 Rows = slice | Sequence[int] | np.ndarray | None
 _BLOCK_NUMBERS = 2**25
-# Enough batches for a steady standard error, few enough that each outlasts the chain's memory.
-_BATCHES = 20
 
 
 class Neighbours(NamedTuple):
@@ -20,6 +18,13 @@ class Neighbours(NamedTuple):
 
     indices: np.ndarray  # [N, k] int64
     distances: np.ndarray  # [N, k] float64
+
+
+class Interval(NamedTuple):
+    """Bounds of every entry of a matrix."""
+
+    low: np.ndarray  # [n, N] float64
+    high: np.ndarray  # [n, N] float64
 
 
 class LossKernel:
@@ -103,7 +108,7 @@ class LossKernel:
 
     def standardised(self) -> np.ndarray:
         """Return unit rows [N, C·D] with R = B Bᵀ; rows of constant probes are zero."""
-        return self.features() * _inverse(np.sqrt(self._variance))[:, None]
+        return self.features() * inverse(np.sqrt(self._variance))[:, None]
 
     def covariance(self, rows: Rows = None) -> np.ndarray:
         """Return K [N, N], or K[rows] [n, N]."""
@@ -113,21 +118,21 @@ class LossKernel:
     def correlation(self, rows: Rows = None) -> np.ndarray:
         """Return R [N, N], or R[rows] [n, N]: unit diagonal, and 0 off it where a probe's loss is constant."""
         chosen = _chosen(rows)
-        scale = _inverse(np.sqrt(self._variance))
+        scale = inverse(np.sqrt(self._variance))
         result = self.covariance(rows) * scale[chosen, None] * scale
         return self._unit_diagonal(np.clip(result, -1.0, 1.0), chosen)
 
-    def null_correlation(self, rows: Rows = None) -> np.ndarray:
+    def null_correlation(self, rows: Rows = None, *, shift: int = 1) -> np.ndarray:
         """Return what R [N, N] would be if no probe knew of any other: Monte-Carlo noise alone.
 
-        Each probe's losses are paired with the other's in the NEXT chain (with one chain: half the draws
+        Each probe's losses are paired with the other's `shift` chains further (with one chain: half the draws
         later), which keeps the tails and the memory of both and removes what they share. The mean |entry| is
         the floor below which |R| says nothing.
         """
         chosen = _chosen(rows)
-        shift, axis = (1, 0) if self.chains > 1 else (self.draws // 2, 1)
-        shifted = np.roll(self._chains, shift, axis=axis)
-        scale = _inverse(np.sqrt(self._variance))
+        by, axis = (shift, 0) if self.chains > 1 else (self.draws // 2, 1)
+        shifted = np.roll(self._chains, by, axis=axis)
+        scale = inverse(np.sqrt(self._variance))
         own = self._chains.reshape(-1, self.probes)[:, chosen]
         return own.T @ shifted.reshape(-1, self.probes) / self._divisor * scale[chosen, None] * scale
 
@@ -142,14 +147,9 @@ class LossKernel:
         """
         require(self.chains >= 2, "coupling needs >= 2 chains, got 1; raise schedule.chains")
         chosen = _chosen(rows)
-        total: np.ndarray | float = 0.0
-        squares: np.ndarray | float = 0.0
-        for chain, scale in zip(self._chains, self._chain_scale, strict=True):
-            unit = chain * _inverse(scale)
-            own = unit[:, chosen].T @ unit
-            total, squares = total + own, squares + own * own
-        result = (np.square(total) - squares) / (self.chains * (self.chains - 1))
-        return self._unit_diagonal(np.asarray(result), chosen)
+        units = (chain * inverse(scale) for chain, scale in zip(self._chains, self._chain_scale, strict=True))
+        own = (unit[:, chosen].T @ unit for unit in units)
+        return self._unit_diagonal(coupling_of(own, np.ones(self.chains)), chosen)
 
     def distance(self, rows: Rows = None) -> np.ndarray:
         """Return d = sqrt(2 (1 - R)), the Euclidean distance of standardised traces, [N, N]."""
@@ -170,16 +170,38 @@ class LossKernel:
             InputError: `of` is unknown, or there are too few draws to cut.
         """
         require(of in ("covariance", "correlation"), f"of must be 'covariance' or 'correlation', got {of!r}")
-        chosen = _chosen(rows)
-        per_chain = max(1, -(-_BATCHES // self.chains))
+        chosen, per_chain = _chosen(rows), pieces(self.chains, self.draws)
+        needed = 2 * max(per_chain, -(-PIECES // self.chains))
         require(
-            self.draws >= 2 * per_chain and self.chains * per_chain >= 2,
-            f"standard errors need >= {2 * per_chain} draws per chain, got {self.draws}; raise schedule.draws",
+            self.draws >= needed and self.chains * per_chain >= 2,
+            f"standard errors need >= {needed} draws per chain, got {self.draws}; raise schedule.draws",
         )
         if of == "covariance":
             return batch_means_error(self._chains, per_chain, chosen)
-        unit = self._chains * _inverse(np.sqrt(self._variance))
+        unit = self._chains * inverse(np.sqrt(self._variance))
         return batch_means_error(unit, per_chain, chosen, self.correlation(rows))
+
+    def interval(self, rows: Rows = None, *, of: str = "covariance", level: float = 0.9) -> Interval:
+        """Return the confidence interval [N, N] of each entry of K or R, from `standard_error` and Student's t.
+
+        R's is symmetric in artanh R (Fisher's z), in which its error hardly depends on R.
+
+        Raises:
+            InputError: as `standard_error`; or `level` is not between 0 and 1.
+        """
+        from scipy.stats import t
+
+        require(0 < level < 1, f"level must lie between 0 and 1, got {level!r}; e.g. level=0.9")
+        error = self.standard_error(rows, of=of)
+        reach = t.ppf((1 + level) / 2, self.chains * pieces(self.chains, self.draws) - 1) * error
+        if of == "covariance":
+            centre = self.covariance(rows)
+            return Interval(centre - reach, centre + reach)
+        centre = self.correlation(rows)
+        inside = np.clip(centre, -1 + 1e-12, 1 - 1e-12)
+        stretched = reach / (1 - np.square(inside))
+        bounds = (np.tanh(np.arctanh(inside) + sign * stretched) for sign in (-1, 1))
+        return Interval(*(np.where(np.abs(centre) < 1, bound, centre) for bound in bounds))
 
     def neighbors(self, k: int) -> Neighbours:
         """Return the k nearest neighbours of every probe under the kernel distance, exact, in blocks.
@@ -189,38 +211,14 @@ class LossKernel:
         """
         require_integer("k", k, at_least=1)
         require(k < self.probes, f"k must be < the {self.probes} probes, got {k}; lower k")
-        indices = np.empty((self.probes, k), dtype=np.int64)
-        distances = np.empty((self.probes, k))
-        for block in self.blocks():
-            own = self.distance(block)
-            own[np.arange(len(own)), np.arange(block.start, block.stop)] = np.inf
-            nearest = np.argpartition(own, k - 1, axis=1)[:, :k]
-            found = np.take_along_axis(own, nearest, axis=1)
-            order = np.lexsort((nearest, found), axis=1)
-            indices[block] = np.take_along_axis(nearest, order, axis=1)
-            distances[block] = np.take_along_axis(found, order, axis=1)
-        return Neighbours(indices, distances)
+        found = [nearest(self.distance(block), np.arange(self.probes)[block], k) for block in self.blocks()]
+        return Neighbours(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
     def blocks(self) -> Iterator[slice]:
         """Cut the probes into slices whose [n, N] rows stay within bounded memory."""
         step = max(1, _BLOCK_NUMBERS // self.probes)
         for start in range(0, self.probes, step):
             yield slice(start, min(start + step, self.probes))
-
-    def without(self, part: int, parts: int) -> "LossKernel":
-        """Return the kernel with one of `parts` parts left out: a chain, or a stretch of each chain's draws.
-
-        With at least `parts` chains, whole chains are dropped (they are independent replicates); with fewer,
-        consecutive draws.
-        """
-        if self.chains >= parts:
-            keep = np.array_split(np.arange(self.chains), parts)
-            kept = np.delete(self._chains, keep[part], axis=0)
-        else:
-            stretch = np.array_split(np.arange(self.draws), parts)[part]
-            kept = np.delete(self._chains, stretch, axis=1)
-            kept = kept - kept.mean(axis=1, keepdims=True)
-        return LossKernel(kept, kept.shape[0] * kept.shape[1] - kept.shape[0], self.labels, self.ids)
 
     def only(self, chains: Sequence[int]) -> "LossKernel":
         """Return the kernel of some of the chains.
@@ -262,8 +260,3 @@ class LossKernel:
 
 def _chosen(rows: Rows) -> Any:
     return slice(None) if rows is None else rows
-
-
-def _inverse(values: np.ndarray) -> np.ndarray:
-    """1 / values, with 0 where the value is 0."""
-    return np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)

@@ -1,31 +1,128 @@
-"""Error bars of any number computed from a kernel."""
+"""Error bars of any number computed from a kernel: bootstrap over pieces of its chains, batch means of series."""
 
 from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from losskernel.kernel import LossKernel
+from losskernel.matrices import correlation_of, coupling_of, pieces
 
-Statistic = Callable[[LossKernel], dict[str, float]]
-# With fewer chains than this, stretches of draws are left out instead of whole chains.
-LEAST_PARTS = 4
+# Of the intervals `x_low` to `x_high`.
+LEVEL = 0.9
 
 
-def jackknife(kernel: LossKernel, statistic: Statistic) -> dict[str, float]:
-    """Return the statistic's numbers, each `x` with its standard error `x_se`.
+class Matrices(Protocol):
+    """What a statistic may read: the matrices of a kernel, or of one resample of it."""
 
-    Delete-one jackknife: chains are independent replicates, so each is left out in turn; with fewer than
-    four chains, eight stretches of consecutive draws are. A deletion keeps nearly all draws, so that the
-    Monte-Carlo floor of |R| hardly moves, as it would if each chain were judged alone.
+    @property
+    def chains(self) -> int:
+        """C."""
+        ...
+
+    def covariance(self) -> np.ndarray:
+        """K [N, N]."""
+        ...
+
+    def correlation(self) -> np.ndarray:
+        """R [N, N]."""
+        ...
+
+    def coupling(self) -> np.ndarray:
+        """R² without floor [N, N]."""
+        ...
+
+
+Statistic = Callable[[Matrices], dict[str, float]]
+
+
+class Resample(NamedTuple):
+    """A kernel whose pieces of chains count more or less than once.
+
+    Attributes:
+        grams: A Aᵀ of every piece, [C, B, N, N], summing to K.
+        weights: of the pieces, [C, B], mean 1.
     """
-    parts = kernel.chains if kernel.chains >= LEAST_PARTS else min(8, kernel.draws // 2)
+
+    grams: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def chains(self) -> int:
+        """C."""
+        return len(self.grams)
+
+    def covariance(self) -> np.ndarray:
+        """Return K [N, N]."""
+        return np.tensordot(self.weights, self.grams, 2)
+
+    def correlation(self) -> np.ndarray:
+        """Return R [N, N]."""
+        return correlation_of(self.covariance())
+
+    def coupling(self) -> np.ndarray:
+        """Return R² without floor [N, N]."""
+        own = (correlation_of(np.tensordot(*each, 1)) for each in zip(self.weights, self.grams, strict=True))
+        return coupling_of(own, self.weights.sum(1))
+
+
+def bootstrap(kernel: LossKernel, statistic: Statistic, *, replicates: int = 40, seed: int = 0) -> dict[str, float]:
+    """Return the statistic's numbers, each `x` with its error `x_se` and 90 % interval `x_low` to `x_high`.
+
+    Every chain is cut into stretches of consecutive draws, about twenty in all. Independent chains and, within
+    a chain, long stretches are replicates of one experiment; a resample weights all of them at random
+    (exponential weights: the Bayesian bootstrap, in which no chain ever vanishes). Only the scatter of the
+    resamples is used, with Student's t: their mean is biased where a statistic has a Monte-Carlo floor, as
+    the mean |R| has. There the error is an upper bound.
+
+    The statistic sees matrices [N, N] only; pieces of them are held at once, so restrict N by `kernel.evenly`.
+
+    Source: Rubin 1981 (Bayesian bootstrap); Künsch 1989 (blocks).
+    """
     values = statistic(kernel)
-    if parts < 2:
+    per_chain = pieces(kernel.chains, kernel.draws)
+    count = kernel.chains * per_chain
+    if count < 2:
         return values
-    replicates = [statistic(kernel.without(part, parts)) for part in range(parts)]
+    parts = np.array_split(kernel.features().reshape(kernel.probes, kernel.chains, -1), per_chain, axis=2)
+    grams = np.stack([np.einsum("ncd,mcd->cnm", part, part, optimize=True) for part in parts], axis=1)
+    rng = np.random.default_rng(seed)
+    scatter: dict[str, list[float]] = {name: [] for name in values}
+    for _ in range(replicates):
+        weights = rng.exponential(size=(kernel.chains, per_chain))
+        for name, value in statistic(Resample(grams, weights / weights.mean())).items():
+            scatter[name].append(value)
+    # Exponential weights vary by less than their own mean's share: the factor makes a mean's error the classical one.
+    factor = np.sqrt((count + 1) / (count - 1))
     result: dict[str, float] = {}
     for name, value in values.items():
-        spread = np.array([replicate[name] for replicate in replicates])
-        result[name] = value
-        result[f"{name}_se"] = float(np.sqrt((parts - 1) / parts * np.square(spread - spread.mean()).sum()))
+        result |= interval(name, value, float(factor * np.std(scatter[name], ddof=1)), count - 1)
     return result
+
+
+def batch_means(name: str, series: np.ndarray) -> dict[str, float]:
+    """Return the mean of a series [C, D] with its error and interval, from stretches of consecutive draws."""
+    per_chain = pieces(*series.shape)
+    means = [part.mean() for chain in series for part in np.array_split(chain, per_chain)]
+    return over(name, np.array(means), float(series.mean()))
+
+
+def over(name: str, replicates: np.ndarray, value: float | None = None) -> dict[str, float]:
+    """Return the mean (or `value`) of independent replicates [n] with its error and interval."""
+    mean = float(replicates.mean()) if value is None else value
+    if len(replicates) < 2:
+        return {name: mean}
+    return interval(name, mean, float(replicates.std(ddof=1) / np.sqrt(len(replicates))), len(replicates) - 1)
+
+
+def interval(name: str, value: float, error: float, freedom: int) -> dict[str, float]:
+    """Return `name` and its `_se`, `_low` and `_high`, the 90 % interval by Student's t."""
+    reach = quantile(freedom) * error
+    return {name: value, f"{name}_se": error, f"{name}_low": value - reach, f"{name}_high": value + reach}
+
+
+def quantile(freedom: int, level: float = LEVEL) -> float:
+    """Half-width of a two-sided interval in standard errors, by Student's t."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + level) / 2, freedom))

@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from losskernel.chains import Chains, RecordLosses, strides
+from losskernel.chains import JUDGE, Chains, RecordLosses, strides
 from losskernel.data.base import Data, size
 from losskernel.data.loading import BlockLoader
 from losskernel.errors import DivergenceError, Interrupted, TraceError, require, require_integer
@@ -172,12 +172,12 @@ def _create(
     pictures = [part for inputs, _ in blocks if (part := thumbnails(inputs)) is not None]
     if pictures:
         coordinates = coordinates.assign(thumbnails=(("probe", "height", "width", "colour"), np.concatenate(pictures)))
-    burn_in = sum(not stride.record for stride in strides(schedule))
+    burn_in = sum(not stride.record and stride != JUDGE for stride in strides(schedule))
     store.create(coordinates, about, shape, burn_in, str(start.dtype))
 
 
 def _require_done(recorder: RecordLosses, schedule: Schedule, stop: Callable[[], bool], store: Any) -> None:
-    if recorder.draws_done == schedule.draws:
+    if recorder.batches_done == len(strides(schedule)):
         return
     kept = isinstance(store, TraceStore)
     where = f"continue with the same call and out={store.path}" if kept else "pass out= to keep draws"

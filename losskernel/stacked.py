@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import functional_call, grad, grad_and_value, vmap
 
 from losskernel.errors import DivergenceError, InputError, require
 from losskernel.graphs import Recorded
@@ -37,6 +37,7 @@ class StackedModel:
         self.start = torch.cat([weights[name].detach().flatten() for name in self.moving])
         self._gradient = Recorded(self._gradient_of)
         self._losses = Recorded(self._losses_of)
+        self._hessian_product = Recorded(self._hessian_product_of)
 
     def to(self, device: torch.device) -> "StackedModel":
         """Move what is frozen to the device."""
@@ -56,6 +57,12 @@ class StackedModel:
         """Return the loss of each sample [b, ...] under each chain, [C, b]."""
         return self._losses(inputs, targets, *weights)
 
+    def hessian_product(
+        self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor, direction: Tensor
+    ) -> Tensor:
+        """Return the Hessian of each chain's mean loss on its minibatch times its own direction, [C, P]."""
+        return self._hessian_product(inputs, targets, direction, *weights)
+
     def _per_sample(self, weights: Sequence[Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
         outputs = functional_call(self._model, dict(zip(self.moving, weights, strict=True)), (inputs,))
         return self._loss(outputs, targets)
@@ -68,6 +75,13 @@ class StackedModel:
 
         gradients, (_, losses) = grad_and_value(total, has_aux=True)(weights)
         return torch.cat([part.reshape(self.chains, -1) for part in gradients], dim=1), losses
+
+    def _hessian_product_of(self, inputs: Tensor, targets: Tensor, direction: Tensor, *weights: Tensor) -> Tensor:
+        # Twice backwards: every operation with a second derivative has that, few users' losses a forward one.
+        def slope(weights: tuple[Tensor, ...]) -> Tensor:
+            return (self._gradient_of(inputs, targets, *weights)[0] * direction).sum()
+
+        return torch.cat([part.reshape(self.chains, -1) for part in grad(slope)(weights)], dim=1)
 
     def _losses_of(self, inputs: Tensor, targets: Tensor, *weights: Tensor) -> Tensor:
         # What follows keeps a chain's losses the same to the last bit, however many chains are stacked. Each

@@ -23,6 +23,8 @@ from zarr.codecs import ZstdCodec
 from losskernel.errors import TraceError
 
 _CHUNK_BYTES = 4 * 2**20
+# Measured once per chain, where it ends (judgement.py).
+CHAIN_RECORDS = ("curvature", "minibatch_variance", "step_inflation", "acceptance", "relaxation_rate")
 
 
 class TraceStore:
@@ -87,12 +89,12 @@ class TraceStore:
         return int(cast(zarr.Array, zarr.open_group(self.path, mode="r")["losses"]).chunks[1])
 
     def write(self, chains: slice, values: dict[str, np.ndarray], start: int) -> None:
-        """Write arrays [chain, draw, ...] of some chains from draw `start` on."""
+        """Write arrays [chain, draw, ...] of some chains from draw `start` on, or [chain] ones."""
 
         def write() -> None:
             group = zarr.open_group(self.path, mode="r+")
             for name, array in values.items():
-                cast(zarr.Array, group[name])[chains, start : start + array.shape[1]] = array
+                cast(zarr.Array, group[name])[_place(chains, start, array)] = array
 
         guard(self.path, write)
 
@@ -193,9 +195,9 @@ class MemoryStore:
         self.dataset = coordinates.assign(arrays).assign_attrs(provenance=json.dumps(about), complete=False)
 
     def write(self, chains: slice, values: dict[str, np.ndarray], start: int) -> None:
-        """Write arrays [chain, draw, ...] of some chains from draw `start` on."""
+        """Write arrays [chain, draw, ...] of some chains from draw `start` on, or [chain] ones."""
         for name, array in values.items():
-            self.dataset[name].values[chains, start : start + array.shape[1]] = array
+            self.dataset[name].values[_place(chains, start, array)] = array
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Memory is lost with the process; there is nothing to continue from."""
@@ -211,9 +213,14 @@ def layout(shape: tuple[int, int, int], burn_in: int) -> dict[str, tuple[tuple[s
     arrays: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {"losses": (("chain", "draw", "probe"), shape)}
     for name in ("train_loss", "distance", "gradient_norm"):
         arrays[name] = (("chain", "draw"), (chains, draws))
+    arrays |= dict.fromkeys(CHAIN_RECORDS, (("chain",), (chains,)))
     if burn_in:
         arrays["burn_in_loss"] = (("chain", "burn_in_batch"), (chains, burn_in))
     return arrays
+
+
+def _place(chains: slice, start: int, array: np.ndarray) -> Any:
+    return chains if array.ndim == 1 else (chains, slice(start, start + array.shape[1]))
 
 
 def _create_arrays(

@@ -34,7 +34,8 @@ class Progress(TQDMProgressBar):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Note the loss where it will be shown."""
         if (batch_idx + 1) % self.refresh_rate == 0:
-            self._loss = float(outputs["train_loss"].mean() if "train_loss" in outputs else outputs["loss"])
+            loss = outputs.get("train_loss", outputs.get("loss"))
+            self._loss = self._loss if loss is None else float(loss.mean())
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def init_train_tqdm(self) -> Tqdm:

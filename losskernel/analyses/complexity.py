@@ -8,12 +8,13 @@ from scipy.special import logsumexp
 
 from losskernel.analyses.result import Result
 from losskernel.kernel import LossKernel
+from losskernel.resampling import batch_means
 from losskernel.traces import LossTraces
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """Quantities of singular learning theory, with standard errors over chains.
+    """Quantities of singular learning theory, with errors by batch means.
 
     llc = nbeta · (E[L_n] - L_n(w*)), E over minibatch losses along the chains (arXiv 2308.12108).
     singular_fluctuation = nbeta / 2 · mean over probes of Var l(z): Watanabe's (β/2) Σ Var over the training
@@ -30,26 +31,25 @@ class Complexity:
         metrics: dict[str, float] = {}
         train, start = traces.record("train_loss"), meta.get("start_train_loss", {}).get("value")
         if nbeta is not None and train is not None and start is not None:
-            metrics |= _over_chains("llc", nbeta * (train.mean(1) - start))
-        variance = losses.var(axis=1, ddof=1).mean(1)  # [C]
+            metrics |= batch_means("llc", nbeta * (train - start))
         if nbeta is not None:
-            metrics |= _over_chains("singular_fluctuation", nbeta / 2 * variance)
-            train_size = meta["train_size"]
-            bayes = -(logsumexp(-losses, axis=1) - np.log(losses.shape[1])).mean(1)  # [C]
-            metrics |= _over_chains("waic", bayes + nbeta / train_size * variance)
+            draws = losses.shape[1]
+            deviation = np.square(losses - losses.mean(axis=1, keepdims=True))
+            variance = deviation.mean(2) * draws / (draws - 1)  # [C, D], whose mean is the variance
+            metrics |= batch_means("singular_fluctuation", nbeta / 2 * variance)
+            metrics |= batch_means("waic", _bayes(losses) + nbeta / meta["train_size"] * variance)
         table = pd.DataFrame({"id": kernel.ids, **kernel.labels, "self_coupling": kernel.variance()})
         table["mean_loss"] = losses.mean((0, 1))
         at_start = traces.record("start_losses")
         if at_start is not None:
-            gain = losses.mean(1) - at_start  # [C, N]
-            table["loss"], table["gain"] = at_start, gain.mean(0)
-            metrics |= _over_chains("gain", gain.mean(1))
+            gain = losses - at_start  # [C, D, N]
+            table["loss"], table["gain"] = at_start, gain.mean((0, 1))
+            metrics |= batch_means("gain", gain.mean(2))
         return Result(metrics, {"probes": table})
 
 
-def _over_chains(name: str, values: np.ndarray) -> dict[str, float]:
-    """Return the mean over chains and, with two chains or more, its standard error."""
-    result = {name: float(values.mean())}
-    if len(values) >= 2:
-        result[f"{name}_se"] = float(values.std(ddof=1) / np.sqrt(len(values)))
-    return result
+def _bayes(losses: np.ndarray) -> np.ndarray:
+    """Return a series [C, D] with the mean of -log E[exp(-l)] over probes, and the scatter of its estimate."""
+    log_mean = logsumexp(-losses, axis=1, keepdims=True) - np.log(losses.shape[1])
+    # To first order a draw moves the logarithm by its own share in the mean.
+    return -(log_mean + np.exp(-losses - log_mean) - 1).mean(2)

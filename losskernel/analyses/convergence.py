@@ -9,6 +9,7 @@ from losskernel import diagnostics, figures
 from losskernel.analyses.result import Result
 from losskernel.diagnosis import diagnose
 from losskernel.kernel import LossKernel
+from losskernel.resampling import batch_means, over
 from losskernel.traces import LossTraces
 
 
@@ -42,7 +43,11 @@ class Convergence:
             distance,
             "mean probe loss" if train_loss is None else "training loss (minibatches)",
         )
-        metrics = diagnose(traces).metrics
+        diagnosis = diagnose(traces)
+        metrics = dict(diagnosis.metrics)
         if distance is not None:
-            metrics = metrics | {"distance": float(distance.mean())}
-        return Result(metrics, {"chains": table}, {"loss_traces": figure})
+            metrics |= batch_means("distance", distance)
+        for name in ("curvature", "acceptance", "step_inflation"):  # measured once per chain
+            values = traces.record(name)
+            metrics |= {} if values is None else over(name, values, metrics[name])
+        return Result(metrics, {"chains": table, "screens": pd.DataFrame(diagnosis.screens)}, {"loss_traces": figure})

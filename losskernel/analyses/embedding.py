@@ -11,6 +11,7 @@ from losskernel import figures
 from losskernel.analyses.result import Result
 from losskernel.errors import require, require_integer
 from losskernel.kernel import LossKernel
+from losskernel.resampling import over
 from losskernel.thumbnails import encode
 from losskernel.traces import LossTraces
 
@@ -75,10 +76,10 @@ class Embedding:
             return np.asarray(model.fit_transform(kernel.standardised().astype(np.float32)))
 
     def _faithfulness(self, kernel: LossKernel, plane: np.ndarray, k: int) -> dict[str, float]:
-        """Share of each probe's nearest neighbours under the kernel that the map keeps among its nearest."""
+        """Share of each probe's nearest neighbours under the kernel that the map keeps; its error is over probes."""
         from sklearn.neighbors import NearestNeighbors
 
         there = NearestNeighbors(n_neighbors=k).fit(plane).kneighbors(return_distance=False)
         here = kernel.neighbors(k).indices
         kept = [len(np.intersect1d(a, b)) / k for a, b in zip(here, there, strict=True)]
-        return {"neighbours_kept": float(np.mean(kept))}
+        return over("neighbours_kept", np.array(kept))

@@ -12,7 +12,7 @@ from losskernel import figures
 from losskernel.analyses.result import Result
 from losskernel.errors import require, require_integer
 from losskernel.kernel import LossKernel
-from losskernel.resampling import jackknife
+from losskernel.resampling import Matrices, bootstrap, over
 from losskernel.traces import LossTraces
 
 
@@ -52,22 +52,25 @@ class Separation:
         )
         same = groups[:, None] == groups
         off = ~np.eye(len(groups), dtype=bool)
-        metrics = jackknife(kernel, lambda part: self._numbers(part, groups, same, off))
+        metrics = bootstrap(kernel, lambda part: self._numbers(part, groups, same, off))
         strength = np.abs(kernel.correlation())
         clusters = self._cluster(strength, len(names))
         metrics |= self._null(strength, clusters, groups)
         metrics |= {"groups": float(len(names)), "probes": float(kernel.probes)}
-        floor = metrics["noise_floor"] = float(np.abs(kernel.null_correlation()).mean())
+        floors = [
+            np.abs(kernel.null_correlation(shift=shift)).mean() for shift in range(1, max(2, min(5, kernel.chains)))
+        ]
+        metrics |= over("noise_floor", np.array(floors))
         matrix = figures.kernel_matrix(kernel.correlation(), kernel.label(self.group), clusters, self.group)
         within, across = strength[same & off], strength[~same]
-        distribution = figures.within_across(within, across, floor, "|R|", self.group)
+        distribution = figures.within_across(within, across, metrics["noise_floor"], "|R|", self.group)
         return Result(
             metrics,
             {"groups": _pairs(strength, off, names, groups)},
             {"kernel_matrix": matrix, "within_across": distribution},
         )
 
-    def _numbers(self, kernel: LossKernel, groups: np.ndarray, same: np.ndarray, off: np.ndarray) -> dict[str, float]:
+    def _numbers(self, kernel: Matrices, groups: np.ndarray, same: np.ndarray, off: np.ndarray) -> dict[str, float]:
         strength = np.abs(kernel.correlation())
         clusters = self._cluster(strength, int(groups.max()) + 1)
         within, across = strength[same & off].mean(), strength[~same].mean()

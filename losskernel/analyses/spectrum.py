@@ -9,7 +9,11 @@ from losskernel import diagnostics, figures
 from losskernel.analyses.result import Result
 from losskernel.errors import require, require_integer
 from losskernel.kernel import LossKernel
+from losskernel.resampling import Matrices, bootstrap
 from losskernel.traces import LossTraces
+
+# The error of a rank takes dozens of eigenvalue problems of this size.
+_PROBES_FOR_ERRORS = 500
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,12 @@ class Spectrum:
         rank = diagnostics.effective_rank(values)
         groups = kernel.label(self.group) if self.group else next(iter(kernel.labels.values()), None)
         group_name = self.group or next(iter(kernel.labels), "group")
-        metrics = {
+        exact = {
             "effective_rank": rank,
             "effective_rank_covariance": diagnostics.effective_rank(covariance_values),
             "leading_share": float(values[0] / values.sum()) if values.sum() > 0 else 0.0,
         }
+        metrics = _with_errors(exact, kernel)
         eigenvalues = pd.DataFrame(
             {"rank": np.arange(1, len(values) + 1), "eigenvalue": values, "share": values / max(values.sum(), 1e-300)}
         )
@@ -48,3 +53,28 @@ class Spectrum:
             table[f"mode_{number}"] = mode
         figure = figures.spectrum(values, rank, modes, groups, group_name)
         return Result(metrics, {"eigenvalues": eigenvalues, "modes": table}, {"spectrum": figure})
+
+
+def _with_errors(exact: dict[str, float], kernel: LossKernel) -> dict[str, float]:
+    """Return the numbers with errors, whose relative size is that of an even part of very many probes."""
+
+    def ranks(part: Matrices) -> dict[str, float]:
+        covariance = np.linalg.eigvalsh(part.covariance())
+        correlation = np.linalg.eigvalsh(part.correlation())
+        return {
+            "effective_rank": diagnostics.effective_rank(correlation),
+            "effective_rank_covariance": diagnostics.effective_rank(covariance),
+            "leading_share": float(correlation[-1] / correlation.sum()),
+        }
+
+    found = bootstrap(kernel.evenly(_PROBES_FOR_ERRORS), ranks)
+    metrics: dict[str, float] = {}
+    for name, value in exact.items():
+        scale = value / found[name] if found[name] else 1.0
+        metrics |= {
+            each: found[each] * scale
+            for each in found
+            if each.startswith((f"{name}_se", f"{name}_low", f"{name}_high"))
+        }
+        metrics[name] = value
+    return metrics

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +16,12 @@ Noise = Callable[[Tensor], Tensor]
 
 
 class Phase(NamedTuple):
-    """Where stacked chains stand, for judging one step: U = nbeta · L_B + localization/2 · |w - w*|² on one minibatch."""
+    """Where stacked chains stand, for judging one step; U = nbeta · L_B + localization/2 · |w - w*|²."""
 
     weight: Tensor  # [C, P]
     gradient: Tensor  # [C, P], of U
     potential: Tensor  # [C], U
-    state: dict[str, Tensor]  # what the sampler keeps for the weight, copied
+    state: dict[str, Any]  # what the sampler keeps for the weight, copied
 
 
 class Sampler(Optimizer):
@@ -29,6 +29,9 @@ class Sampler(Optimizer):
 
     L is the mean training loss, whose minibatch gradient the caller leaves in `.grad`; w* are the weights
     at construction. The update is elementwise, so weights of many chains may be stacked in one tensor.
+
+    Attributes:
+        order: q: stationary means of the weights are off by O(ε^q) with exact gradients, other settings fixed.
 
     Args:
         params: tensors, or (name, tensor) pairs as `model.named_parameters()` gives them.
@@ -45,6 +48,8 @@ class Sampler(Optimizer):
 
     Source: arXiv 2308.12108 (localised, tempered posterior); arXiv 2509.26537, section 3.2.
     """
+
+    order: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -90,8 +95,8 @@ class Sampler(Optimizer):
     def check_stability(self) -> None:
         """Raise InputError where the settings alone make the chain diverge."""
 
-    def preconditioner(self, weight: Tensor) -> Tensor:
-        """Return G, the factor of each weight's step size, as it stands; the law below holds for w / √G."""
+    def preconditioner(self, weight: Tensor, state: dict[str, Any]) -> Tensor:
+        """Return G, the factor of each weight's step size, as the state has it; the law below holds for w / √G."""
         return torch.ones_like(weight)
 
     def law(self, curvature: float, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +113,7 @@ class Sampler(Optimizer):
         return np.array([[1 - step * curvature / 2]]), np.array([[step + step**2 * noise / 4]])
 
     def stationary_variance(self, curvature: float, noise: float = 0.0) -> float:
-        """Variance of one coordinate of a quadratic well, discretisation and minibatch noise included; inf: unstable."""
+        """Variance of one coordinate of a quadratic well, with discretisation and minibatch noise; inf: unstable."""
         transition, noises = self.law(curvature, noise)
         if np.abs(np.linalg.eigvals(transition)).max() >= 1:
             return math.inf
@@ -126,16 +131,25 @@ class Sampler(Optimizer):
 
         Source: the Metropolis-adjusted Langevin algorithm, Roberts and Tweedie 1996.
         """
-        scale = self.preconditioner(after.weight)
+        scale = self.preconditioner(after.weight, after.state)
         moved = after.weight - before.weight
         forth = moved + self.step_size / 2 * scale * before.gradient
         back = -moved + self.step_size / 2 * scale * after.gradient
-        proposals = ((forth.square() - back.square()) / (2 * self.step_size * scale)).sum(1)
+        proposals = ((forth.square() - back.square()) / (2 * self.step_size * scale)).sum(1, dtype=torch.float64)
         return before.potential - after.potential + proposals
 
     def update(self, weight: Tensor, gradient: Tensor, state: dict[str, Any]) -> None:
         """Move one tensor in place, given the gradient of the mean loss."""
         raise TypeError(f"{type(self).__name__} must define update(weight, gradient, state)")
+
+
+def check_pull(step_size: float, localization: float) -> None:
+    """Raise InputError unless ε · localization < 4, beyond which the pull towards w* alone diverges."""
+    require(
+        step_size * localization < 4,
+        "sampler.step_size * sampler.localization must be < 4, got "
+        f"{step_size:g} * {localization:g}; lower sampler.step_size or sampler.localization",
+    )
 
 
 def select(names: Sequence[str], globs: Sequence[str] | str | None) -> list[str]:

@@ -65,14 +65,13 @@ class RMSpropSGLD(Sampler):
         square = state["square"]
         square.mul_(self.smoothing).addcmul_(gradient, gradient, value=1 - self.smoothing)
         state["step"] += 1
-        scale = self.preconditioner(weight)
+        scale = self.preconditioner(weight, state)
         drift = (weight - state["start"]).mul_(self.localization).add_(gradient, alpha=self.nbeta)
         weight.addcmul_(scale, drift, value=-self.step_size / 2)
         weight.addcmul_(scale.sqrt_(), noise, value=math.sqrt(self.step_size))
 
-    def preconditioner(self, weight: Tensor) -> Tensor:
-        """Return G = 1 / (√v̂ + δ) as it stands."""
-        state = self.state[weight]
+    def preconditioner(self, weight: Tensor, state: dict[str, Any]) -> Tensor:
+        """Return G = 1 / (√v̂ + δ)."""
         unbiased = self.variant == "published" and state["step"] > 0
         correction = 1 - self.smoothing ** state["step"] if unbiased else 1.0
         return (state["square"] / correction).sqrt_().add_(self.damping).reciprocal_()

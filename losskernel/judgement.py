@@ -1,0 +1,103 @@
+"""Was the step size right? Judged once per chain, where it ends: curvature, minibatch noise, acceptance."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from losskernel.samplers.base import Phase, Sampler
+from losskernel.stacked import StackedModel
+
+Minibatch = tuple[Tensor, Tensor]
+_BATCHES = 16  # over which the noise of the gradient is measured
+_SAMPLES = 512  # over which the curvature is
+_ITERATIONS = 15
+_STEPS = 20  # whose acceptance is averaged
+
+
+@torch.no_grad()
+def judge(
+    stack: StackedModel,
+    weights: Tensor,
+    start: Tensor,
+    sampler: Sampler,
+    minibatches: Callable[[], Minibatch],
+    noise: Callable[[Tensor], Tensor],
+) -> dict[str, Tensor]:
+    """Measure, at the weights [C, P] where chains stand, what decides whether their steps are small enough.
+
+    U = nbeta · L + localization/2 · |w - w*|², in the coordinates w / √G in which the sampler is plain Langevin.
+
+    Returns:
+        curvature: largest eigenvalue of U's Hessian (power iteration on a few hundred training samples).
+        minibatch_variance: of U's minibatch gradient along that direction.
+        step_inflation: factor by which both make that direction's variance larger than the target's.
+        acceptance: mean Metropolis acceptance of further steps, each on one minibatch: discretisation alone.
+        relaxation_rate: e-folds a step by which a direction without curvature of its own forgets, 0 for γ = 0.
+        Each [C], float64, finite.
+    """
+    scale = sampler.preconditioner(weights, sampler.state[weights]).sqrt()
+    batches = [minibatches() for _ in range(_BATCHES)]
+    few = batches[: max(1, _SAMPLES // batches[0][0].shape[1])]
+    direction, curvature = _steepest(stack, weights, sampler, scale, few, noise(weights))
+    views = stack.views(weights)
+    slopes = [(scale * sampler.nbeta * stack.gradient(views, *batch)[0] * direction).sum(1) for batch in batches]
+    variance = torch.stack(slopes).var(0)
+    inflation = [
+        a * sampler.stationary_variance(a, v) for a, v in zip(*map(Tensor.tolist, (curvature, variance)), strict=True)
+    ]
+    flattest = (scale.square().median(dim=1).values * sampler.localization).tolist()
+    rates = [1 / steps if (steps := sampler.relaxation_steps(each)) > 0 else 1.0 for each in flattest]
+    found = {
+        "curvature": curvature,
+        "minibatch_variance": variance,
+        "step_inflation": torch.tensor(inflation),
+        "acceptance": _acceptance(stack, weights, start, sampler, minibatches),
+        "relaxation_rate": torch.tensor(rates),
+    }
+    largest = torch.finfo(torch.float32).max  # a trace holds finite numbers only
+    return {name: values.double().nan_to_num(nan=largest).clamp(max=largest) for name, values in found.items()}
+
+
+def _steepest(
+    stack: StackedModel, weights: Tensor, sampler: Sampler, scale: Tensor, batches: list[Minibatch], vector: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the direction [C, P] of U's largest curvature and that curvature [C], by power iteration."""
+    views = stack.views(weights)
+    curvature = vector[:, 0]
+    for _ in range(_ITERATIONS):
+        vector = vector / vector.norm(dim=1, keepdim=True)
+        loss = torch.stack([stack.hessian_product(views, *batch, scale * vector) for batch in batches]).mean(0)
+        product = scale * (sampler.nbeta * loss + sampler.localization * scale * vector)
+        curvature = (vector * product).sum(1)
+        vector = product
+    return vector / vector.norm(dim=1, keepdim=True), curvature
+
+
+def _acceptance(
+    stack: StackedModel,
+    weights: Tensor,
+    start: Tensor,
+    sampler: Sampler,
+    minibatches: Callable[[], Minibatch],
+) -> Tensor:
+    """Return the mean acceptance [C] of further steps; the chains move on, for nothing is drawn after this."""
+    views = stack.views(weights)
+
+    def phase(batch: Minibatch) -> tuple[Phase, Tensor]:
+        gradient, loss = stack.gradient(views, *batch)
+        away = weights - start
+        pull = sampler.localization / 2 * away.square().sum(1, dtype=torch.float64)
+        drift = sampler.nbeta * gradient + sampler.localization * away
+        kept = sampler.state[weights]
+        state = {key: value.clone() if isinstance(value, Tensor) else value for key, value in kept.items()}
+        return Phase(weights.clone(), drift, sampler.nbeta * loss.double() + pull, state), gradient
+
+    accepted = []
+    for _ in range(_STEPS):
+        batch = minibatches()
+        before, weights.grad = phase(batch)
+        sampler.step()
+        after, _ = phase(batch)
+        accepted.append(sampler.log_acceptance(before, after).clamp(max=0).exp().nan_to_num(nan=0.0))
+    return torch.stack(accepted).mean(0)

@@ -1,0 +1,66 @@
+"""What kernel matrices are made into: correlations, couplings, the scatter of their pieces."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+# Enough pieces for a steady standard error, few enough that each outlasts the chain's memory.
+PIECES = 20
+
+
+def inverse(values: np.ndarray) -> np.ndarray:
+    """1 / values, with 0 where the value is 0."""
+    return np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)
+
+
+def correlation_of(covariance: np.ndarray) -> np.ndarray:
+    """Return R of K [N, N]: unit diagonal, 0 off it where a variance is 0."""
+    scale = inverse(np.sqrt(np.diagonal(covariance)))
+    result = np.clip(covariance * scale[:, None] * scale, -1.0, 1.0)
+    np.fill_diagonal(result, 1.0)
+    return result
+
+
+def coupling_of(correlations: Iterable[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """Return the weighted mean of R_a ∘ R_b over pairs of different chains; R_c [n, N], weights [C]."""
+    total, squares = np.float64(0.0), np.float64(0.0)
+    for own, weight in zip(correlations, weights, strict=True):
+        own = weight * own
+        total, squares = total + own, squares + own * own
+    return (np.square(total) - squares) / (weights.sum() ** 2 - np.square(weights).sum())
+
+
+def nearest(distances: np.ndarray, own: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (indices [n, k], distances [n, k]) of the nearest in each row [n, N], the rows' own columns left out."""
+    distances[np.arange(len(own)), own] = np.inf
+    some = np.argpartition(distances, k - 1, axis=1)[:, :k]
+    found = np.take_along_axis(distances, some, axis=1)
+    order = np.lexsort((some, found), axis=1)
+    return np.take_along_axis(some, order, axis=1), np.take_along_axis(found, order, axis=1)
+
+
+def pieces(chains: int, draws: int) -> int:
+    """Return into how many stretches of consecutive draws each chain is cut, about twenty in all, two draws each."""
+    return max(1, min(-(-PIECES // chains), draws // 2))
+
+
+def batch_means_error(
+    chains: np.ndarray, per_chain: int, chosen: Any, correlation: np.ndarray | None = None
+) -> np.ndarray:
+    """Standard error [n, N] of the mean products of centred quantities [C, D, N], rows `chosen`, by batch means.
+
+    Each chain is cut into `per_chain` batches of consecutive draws. With `correlation` [n, N] the quantities are
+    standardised losses u, and the error is that of R by the delta method: of u_i u_j - R (u_i² + u_j²) / 2.
+    """
+    total, squares = np.float64(0.0), np.float64(0.0)
+    for chain in chains:
+        for batch in np.array_split(chain, per_chain):
+            own = batch[:, chosen].T @ batch / len(batch)
+            if correlation is not None:
+                power = np.mean(batch * batch, axis=0)
+                own -= correlation * (power[chosen, None] + power) / 2
+            total, squares = total + own, squares + own * own
+    count = len(chains) * per_chain
+    spread = np.maximum(squares - np.square(total) / count, 0.0) / (count - 1)
+    return np.sqrt(spread / count)

@@ -1,0 +1,250 @@
+"""The thresholds of the diagnosis, and its words: what each number says, and the one change that helps."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Verdict = Literal["pass", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known of how a trace was made; None where it is not.
+
+    Attributes:
+        step_size, localization: of the sampler.
+        burn_in, thinning: of the schedule, in steps.
+        chains, draws: of the trace.
+        weights: that move; 0 where unknown.
+    """
+
+    chains: int
+    draws: int
+    step_size: float | None = None
+    localization: float | None = None
+    burn_in: int | None = None
+    thinning: int | None = None
+    weights: int = 0
+
+
+@dataclass(frozen=True)
+class Screen:
+    """One number held against its bounds.
+
+    Attributes:
+        metric: name of the number.
+        good: bound of a pass.
+        usable: bound beyond which the kernel fails; infinite where it never does by this alone.
+        reason: what the number says, with one place for it.
+        remedy: the change that helps.
+        below: whether small numbers are bad ones.
+    """
+
+    metric: str
+    good: float
+    usable: float
+    reason: str
+    remedy: str
+    below: bool = False
+
+    def verdict(self, value: float) -> Verdict:
+        """Return where a value lies; what could not be computed passes."""
+        if math.isnan(value) or (value >= self.good if self.below else value <= self.good):
+            return "pass"
+        return "fail" if (value < self.usable if self.below else value > self.usable) else "warn"
+
+
+def screens(metrics: Mapping[str, float], setting: Setting) -> list[Screen]:
+    """Return all screens, causes before their effects; a verdict names the first of the worst."""
+    mixing, spanning = _mix(metrics, setting), _mix({**metrics, "relaxations_burn_in": math.inf}, setting)
+    relaxation = metrics.get("relaxation_steps", math.inf)
+    times = f" of {relaxation:.0f} steps" if math.isfinite(relaxation) else ", for without localization there is none"
+    smaller, longer = _step(metrics, setting), _lengthen(metrics, setting)
+    never = math.inf
+    return [
+        Screen(
+            "draws", 10, 10, "only {:.0f} draws a chain: nothing can be judged", "raise schedule.draws to 400", True
+        ),
+        Screen("constant_probes", 0.01, 0.5, "{:.0%} of the probes have a constant loss", "raise sampler.nbeta"),
+        Screen(
+            "twin_chains", 0, 0, "{:.0f} pair of chains is one and the same", "join each chain once, with its own seed"
+        ),
+        Screen(
+            "dead_chain",
+            0.25,
+            0.05,
+            "a chain hardly moves: its variance is {:.2g} of the others'",
+            "sample it again",
+            True,
+        ),
+        Screen(
+            "chain_correlation_score",
+            5,
+            15,
+            f"the chains move together at the same draw (correlation {metrics['chain_correlation']:.2g}, "
+            "{:.0f} standard errors from 0)",
+            "give every chain its own minibatches and noise",
+        ),
+        Screen("rhat_distance", 1.05, 1.2, "the weights drift: R-hat of their distance from w* is {:.2f}", mixing),
+        Screen("step_inflation", 1.5, 3, _inflated(metrics), smaller),
+        # With very many weights it is near 0 even where each direction is sampled well.
+        Screen(
+            "acceptance",
+            0.2 if setting.weights < 20_000 else 0,
+            0,
+            "a Metropolis test would accept only {:.0%} of the steps",
+            smaller,
+            True,
+        ),
+        Screen(
+            "excess_loss",
+            1,
+            1,
+            "the loss rises to {:.1f} times what any basin allows (P / 2 nbeta): the chains have left it",
+            smaller,
+        ),
+        Screen(
+            "noise_to_gradient",
+            1,
+            0,
+            "the loss moves the weights more than the noise does (ratio {:.2f})",
+            smaller,
+            True,
+        ),
+        Screen("relaxations_burn_in", 3, 0, "burn-in lasts {:.2g} relaxation times" + times, mixing, True),
+        Screen("transient", 5, never, "the first draws still lie {:.0f} standard errors from the rest", mixing),
+        Screen("relaxations_sampled", 3, 0, "the draws span {:.2g} relaxation times" + times, spanning, True),
+        Screen(
+            "trend_share",
+            0.1,
+            0.3,
+            "the losses drift: a straight line in time explains {:.0%} of their variance",
+            mixing,
+        ),
+        Screen("rhat", metrics["rhat_good"], 1.05, "the chains disagree: R-hat is {:.3f}", mixing),
+        # Entries are products of heavy-tailed losses and many are looked at, so that single R-hats scatter more.
+        Screen(
+            "rhat_entries",
+            max(1.02, metrics["rhat_good"]),
+            1.1,
+            "the chains disagree on entries of the kernel: R-hat is {:.3f} for a tenth of them",
+            mixing,
+        ),
+        Screen("ess", 400, 100, "the mean loss has {:.0f} effective draws", longer, True),
+        Screen("ess_tail", 400, 100, "the tails of the mean loss have {:.0f} effective draws", longer, True),
+        Screen("ess_kernel", 400, 100, "a direction or entry of the kernel has {:.0f} effective draws", longer, True),
+        Screen(
+            "shared_mode_share",
+            0.7,
+            never,
+            "one mode shared by all probes carries {:.0%} of the covariance, as a drift does",
+            "compare with a larger sampler.localization",
+        ),
+        Screen("heavy_share", 0.4, 0.7, "a hundredth of the draws carries {:.0%} of the covariance", longer),
+        Screen(
+            "tail_index",
+            0.9,
+            1.1,
+            "the entries are means of numbers with a tail index of {:.1f} (from 1 there is no mean)",
+            "raise sampler.localization or bound the loss",
+        ),
+        # Alone it never fails a kernel: one without structure has nothing to agree on.
+        Screen(
+            "split_agreement",
+            0.8,
+            -1,
+            "kernels of disjoint halves of the chains correlate only {:.2f}: many entries "
+            "are Monte-Carlo noise, or these probes share little",
+            "raise schedule.draws or schedule.chains to tell",
+            True,
+        ),
+        Screen("chains", 2, 1, "one chain cannot be compared with another", "raise schedule.chains to 4", True),
+    ]
+
+
+def _round(value: float) -> str:
+    return f"{float(f'{value:.1e}'):g}"
+
+
+def _up(value: float) -> int:
+    """Return the next whole number of two digits and zeros."""
+    unit = 10 ** max(0, math.floor(math.log10(max(value, 1.0))) - 1)
+    return math.ceil(value / unit) * unit
+
+
+def _inflated(metrics: Mapping[str, float]) -> str:
+    """Return in words what too large steps do; beyond the stability bound no factor tells."""
+    if metrics.get("step_inflation", 0.0) < 1e3:
+        return "the steps are too large: they make the steepest direction's variance {:.1f} times the target's"
+    stiffness = metrics.get("stiffness", float("nan"))
+    return f"the steps are too large to be stable: step_size times curvature is {stiffness:.2g}, its bound 4"
+
+
+def _mix(metrics: Mapping[str, float], setting: Setting) -> str:
+    """Return the remedy of chains that have not mixed, from the relaxation time where it is known."""
+    relaxation = metrics.get("relaxation_steps", float("nan"))
+    if not setting.thinning or setting.burn_in is None or math.isnan(relaxation):
+        return f"raise schedule.burn_in and schedule.draws (now {setting.draws}) or sampler.localization"
+    if math.isinf(relaxation) and setting.step_size:
+        # A localization whose relaxation time fits twenty times into the draws.
+        return f"raise sampler.localization to {_round(40 / (setting.step_size * setting.draws * setting.thinning))}"
+    inflation = metrics.get("step_inflation", float("nan"))
+    if metrics["relaxations_sampled"] < 3 and inflation < 1.05 and setting.step_size:
+        # Far below the stability bound, where larger steps are free: those that inflate by a tenth.
+        return f"raise sampler.step_size to {_round(setting.step_size * 0.1 / max(inflation - 1, 1e-6))}"
+    if metrics["relaxations_burn_in"] < 3:
+        return f"raise schedule.burn_in to {_up(5 * relaxation)}" + _or_localise(setting.burn_in, 5, setting)
+    if metrics["relaxations_sampled"] < 20:
+        span = setting.draws * setting.thinning
+        thinning = _up(20 * relaxation / setting.draws)
+        return f"raise schedule.thinning to {thinning}" + _or_localise(span, 20, setting)
+    return f"raise schedule.thinning (now {setting.thinning}) or sampler.localization"
+
+
+def _or_localise(steps: int, times: float, setting: Setting) -> str:
+    """Return the localization with which the steps would span so many relaxation times, if it is a stable one."""
+    if not steps or not setting.step_size:
+        return ""
+    wanted = 2 * times / (setting.step_size * steps)
+    return f" or sampler.localization to {_round(wanted)}" if setting.step_size * wanted < 0.5 else ""
+
+
+def _step(metrics: Mapping[str, float], setting: Setting) -> str:
+    """Return the remedy of steps that are too large: those that inflate by a fifth."""
+    if not setting.step_size:
+        return "lower sampler.step_size"
+    inflation, stiffness = metrics.get("step_inflation", math.inf), metrics.get("stiffness", float("nan"))
+    if math.isfinite(inflation) and stiffness < 2 and inflation > 1.2:
+        return f"lower sampler.step_size to {_round(setting.step_size * 0.2 / (inflation - 1))}"
+    if stiffness > 0.6:
+        return f"lower sampler.step_size to {_round(setting.step_size * 0.6 / stiffness)}"
+    return f"lower sampler.step_size to {_round(setting.step_size / 4)}"
+
+
+def _lengthen(metrics: Mapping[str, float], setting: Setting) -> str:
+    """Return the remedy of too few effective draws: as many as would give 500."""
+    least = np.nanmin([metrics["ess"], metrics["ess_tail"], metrics["ess_kernel"], 500.0])
+    factor = 500 / max(least, 1.0)
+    if factor <= 1:
+        return "raise schedule.draws or schedule.chains"
+    if setting.thinning and factor > 4:
+        return f"raise schedule.thinning to {_up(setting.thinning * factor)}"
+    return f"raise schedule.draws to {_up(setting.draws * factor)}"
+
+
+def setting_of(meta: Mapping[str, Any], chains: int, draws: int) -> Setting:
+    """Read the settings from a trace's provenance."""
+    identity: Mapping[str, Any] = meta.get("identity", {})
+    sampler, schedule = identity.get("sampler", {}), identity.get("schedule", {})
+    return Setting(
+        chains,
+        draws,
+        sampler.get("step_size"),
+        sampler.get("localization"),
+        schedule.get("burn_in"),
+        schedule.get("thinning"),
+        meta.get("parameters", {}).get("moving", 0),
+    )
