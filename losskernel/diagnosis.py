@@ -8,6 +8,7 @@ import numpy as np
 
 from losskernel import diagnostics
 from losskernel.kernel import LossKernel
+from losskernel.matrices import inverse
 from losskernel.screens import Screen, Verdict, screens, setting_of
 from losskernel.traces import LossTraces
 
@@ -91,14 +92,14 @@ def _chains(kernel: LossKernel, unit: np.ndarray, mean_loss: np.ndarray) -> dict
 
 def _mixing(kernel: LossKernel, losses: np.ndarray, mean_loss: np.ndarray) -> dict[str, float]:
     """R-hat and ESS of the mean loss, of the kernel's leading directions, and of a sample of its entries."""
-    directions, entries = _directions(kernel), _entries(kernel, losses)
+    directions, (singles, entries) = _directions(kernel, losses), _entries(kernel, losses)
     ess = diagnostics.ess(mean_loss)
     least = _reduce(np.min, map(diagnostics.ess, [mean_loss, *directions]))
     by_chance = diagnostics.rhat_by_chance(kernel.chains, least) if least == least else 0.0
     return {
         "rhat": _reduce(np.max, map(diagnostics.rhat, [mean_loss, *directions])),
         "rhat_good": min(max(1.01, by_chance), 1.05),
-        "rhat_entries": _reduce(lambda values: np.quantile(values, 0.9), map(diagnostics.rhat, entries)),
+        "rhat_entries": _reduce(lambda values: np.quantile(values, 0.9), map(diagnostics.rhat, [*singles, *entries])),
         "ess": ess,
         "ess_tail": diagnostics.ess(mean_loss, "tail"),
         "ess_kernel": _reduce(np.min, map(diagnostics.ess, [*directions, *entries])),
@@ -113,14 +114,15 @@ def _reduce(how: Callable[[np.ndarray], Any], values: Iterable[float]) -> float:
     return float(how(finite)) if len(finite) else float("nan")
 
 
-def _directions(kernel: LossKernel) -> list[np.ndarray]:
-    """Return the draws [C, D] along three leading modes of R."""
+def _directions(kernel: LossKernel, losses: np.ndarray) -> list[np.ndarray]:
+    """Return the draws [C, D] along three leading modes of R, the chains' levels included: they may disagree."""
     _, modes = diagnostics.leading_modes(kernel.standardised(), 3)
-    return [(mode @ kernel.standardised()).reshape(kernel.chains, kernel.draws) for mode in modes]
+    centred = losses - losses.mean((0, 1), dtype=np.float64)
+    return [centred @ (mode * inverse(np.sqrt(kernel.variance()))) for mode in modes]
 
 
-def _entries(kernel: LossKernel, losses: np.ndarray) -> list[np.ndarray]:
-    """Return products of centred losses [C, D] whose means are entries of K: some of the diagonal, some off it.
+def _entries(kernel: LossKernel, losses: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return some probes' losses [C, D], and products of losses whose means are entries of K, on and off the diagonal.
 
     Centred by the mean over all chains: a heavy-tailed loss lies near its floor in most draws, and each
     chain's own mean would put the same floor at another place in every chain.
@@ -128,13 +130,14 @@ def _entries(kernel: LossKernel, losses: np.ndarray) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     moving = np.flatnonzero(~kernel.constant)
     if len(moving) == 0:
-        return []
-    pairs = [*zip(*2 * [rng.choice(moving, 8)], strict=True), *rng.choice(moving, size=(16, 2))]
+        return [], []
+    single = rng.choice(moving, 8)
+    pairs = [*zip(single, single, strict=True), *rng.choice(moving, size=(16, 2))]
 
     def centred(probe: int) -> np.ndarray:
         return losses[:, :, probe] - losses[:, :, probe].mean(dtype=np.float64)
 
-    return [centred(first) * centred(second) for first, second in pairs]
+    return [*map(centred, single)], [centred(first) * centred(second) for first, second in pairs]
 
 
 def _split_agreement(kernel: LossKernel) -> float:
@@ -177,7 +180,7 @@ def _steps(traces: LossTraces) -> dict[str, float]:
         metrics["curvature"] = float(curvature.mean())
         metrics["stiffness"] = metrics["curvature"] * sampler["step_size"]
         for name in ("step_inflation", "acceptance"):
-            metrics[name] = float(np.median(traces.dataset[name].values))
+            metrics[name] = float(np.median(traces.dataset[name].values.astype(np.float64)))
     gradient, moving = traces.record("gradient_norm"), traces.meta.get("parameters", {}).get("moving")
     if gradient is not None and moving and sampler.get("nbeta"):
         drift = np.sqrt(sampler["step_size"]) / 2 * sampler["nbeta"] * np.sqrt(np.square(gradient).mean())

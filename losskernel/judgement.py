@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from losskernel.curvature import power_iteration
 from losskernel.samplers.base import Phase, Sampler
 from losskernel.stacked import StackedModel
 
@@ -44,7 +45,8 @@ def judge(
     slopes = [(scale * sampler.nbeta * stack.gradient(views, *batch)[0] * direction).sum(1) for batch in batches]
     variance = torch.stack(slopes).var(0)
     inflation = [
-        a * sampler.stationary_variance(a, v) for a, v in zip(*map(Tensor.tolist, (curvature, variance)), strict=True)
+        a * sampler.stationary_variance(a, v) if a > 0 else 1.0  # without a well there is no variance to compare with
+        for a, v in zip(*map(Tensor.tolist, (curvature, variance)), strict=True)
     ]
     flattest = (scale.square().median(dim=1).values * sampler.localization).tolist()
     rates = [1 / steps if (steps := sampler.relaxation_steps(each)) > 0 else 1.0 for each in flattest]
@@ -64,14 +66,12 @@ def _steepest(
 ) -> tuple[Tensor, Tensor]:
     """Return the direction [C, P] of U's largest curvature and that curvature [C], by power iteration."""
     views = stack.views(weights)
-    curvature = vector[:, 0]
-    for _ in range(_ITERATIONS):
-        vector = vector / vector.norm(dim=1, keepdim=True)
+
+    def product(vector: Tensor) -> Tensor:
         loss = torch.stack([stack.hessian_product(views, *batch, scale * vector) for batch in batches]).mean(0)
-        product = scale * (sampler.nbeta * loss + sampler.localization * scale * vector)
-        curvature = (vector * product).sum(1)
-        vector = product
-    return vector / vector.norm(dim=1, keepdim=True), curvature
+        return scale * (sampler.nbeta * loss + sampler.localization * scale * vector)
+
+    return power_iteration(product, vector, _ITERATIONS)
 
 
 def _acceptance(

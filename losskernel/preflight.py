@@ -81,6 +81,7 @@ def _kind_faults(name: str, part: Any) -> list[str]:
         "sampler": (Callable, "sampler must build a sampler; set sampler._partial_=true"),
         "checkpoint": ((str, Path, NoneType), "checkpoint must be a path or null"),
         "progress": (bool, "progress must be true or false"),
+        "control": (bool, "control must be true, false or null"),
     }
     kind, words = kinds.get(name, (object, ""))
     return [] if isinstance(part, kind) else [f"{words}, got {part!r}"]

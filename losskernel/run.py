@@ -1,29 +1,25 @@
 """run(): train or load → sample → analyse → track. No Hydra inside."""
 
-import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from torch import nn
 
-from losskernel.analyses.result import Analysis, Result
+from losskernel.analyses.result import Analysis
+from losskernel.answers import CONTROL, Outcome, analyse
 from losskernel.data.base import Data
-from losskernel.diagnosis import Diagnosis, diagnose
-from losskernel.errors import InputError, TraceError
-from losskernel.figures import stamp
-from losskernel.kernel import LossKernel
+from losskernel.errors import DivergenceError, InputError, TraceError
 from losskernel.preflight import faults_of
-from losskernel.report import write_report
 from losskernel.samplers import Sampler
 from losskernel.sampling import sample
 from losskernel.schedule import Schedule
-from losskernel.store import TraceStore, differences, guard
+from losskernel.store import TraceStore, differences
 from losskernel.traces import LossTraces
 from losskernel.tracking import LogDraws, RunFolder, Tracker
 from losskernel.training import Training, fit, load_weights, save_weights
@@ -49,6 +45,7 @@ class Study:
         seed: of minibatches and noise.
         chains_per_fit: chains stacked in one fit; None decides by the model's size.
         on_fail: "warn" or "stop": what a kernel that fails its diagnosis does to the run.
+        control: whether to sample a companion at nbeta = 0, localisation noise alone, and ask it the same.
         progress: show progress bars.
     """
 
@@ -63,16 +60,8 @@ class Study:
     seed: int = 0
     chains_per_fit: int | None = None
     on_fail: str = "warn"
+    control: bool = False
     progress: bool = True
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run ends with: its numbers, whether they may be trusted, and where everything lies."""
-
-    metrics: dict[str, float]
-    diagnosis: Diagnosis
-    folder: Path
 
 
 def preflight(study: Study) -> None:
@@ -112,22 +101,12 @@ def run(
     failed = True
     try:
         tracker.start(config or {})
-        model = _trained(study, files, tracker)
-        traces = sample(
-            model,
-            study.data,
-            study.sampler,
-            study.schedule,
-            seed=study.seed,
-            out=files.path / "traces.zarr",
-            chains_per_fit=study.chains_per_fit,
-            trainer=study.trainer,
-            progress=study.progress,
-            callbacks=[LogDraws(tracker.loggers(), study.schedule)] if tracker.loggers() else [],
-            config=config,
-        )
+        model = trained(study, files)
+        logs = [LogDraws(tracker.loggers(), study.schedule)] if tracker.loggers() else []
+        traces = _sampled(study, model, files.path / "traces.zarr", logs, config)
         tracker.keep("traces", "traces", files.path / "traces.zarr")
-        outcome = analyse(traces, study.analyses, files, tracker)
+        control = _control(study, model, files.path / CONTROL, config) if study.control else None
+        outcome = analyse(traces, study.analyses, files, tracker, control)
         if study.on_fail == "stop" and outcome.diagnosis.verdict == "fail":
             reason = outcome.diagnosis.reasons[0]
             raise TraceError(f"the kernel fails its diagnosis: {reason} (on_fail=stop; all is written to {files.path})")
@@ -137,36 +116,31 @@ def run(
     return outcome
 
 
-def analyse(traces: LossTraces, analyses: Mapping[str, Analysis], files: RunFolder, tracker: Tracker) -> Outcome:
-    """Ask every question of the kernel of some traces; write and record the answers.
+def _sampled(
+    study: Study, model: nn.Module, out: Path, callbacks: list[Any], config: Mapping[str, Any] | None
+) -> LossTraces:
+    return sample(
+        model,
+        study.data,
+        study.sampler,
+        study.schedule,
+        seed=study.seed,
+        out=out,
+        chains_per_fit=study.chains_per_fit,
+        trainer=study.trainer,
+        progress=study.progress,
+        callbacks=callbacks,
+        config=config,
+    )
 
-    An analysis that breaks does not take the others' answers with it: its error is raised after all.
-    """
-    kernel, diagnosis = LossKernel.from_traces(traces), diagnose(traces)
-    files.write_json("diagnosis.json", asdict(diagnosis))
-    metrics = _known_metrics(files, analyses)
-    broken: list[tuple[str, Exception]] = []
-    for name, analysis in analyses.items():
-        try:
-            result = analysis(kernel, traces)
-        except Exception as error:  # whatever one analysis does, the others' answers are kept
-            broken.append((name, error))
-            continue
-        if diagnosis.verdict == "fail":
-            for figure in result.figures.values():
-                stamp(figure, f"FAILED diagnosis: {diagnosis.reasons[0].split(';')[0]}")
-        metrics |= {f"{name}/{key}": value for key, value in result.metrics.items()}
-        _record(name, result, files, tracker)
-    files.write_json("metrics.json", metrics)
-    tracker.summarise(metrics | {"verdict": diagnosis.verdict, "reasons": "; ".join(diagnosis.reasons)})
-    if kernel.probes <= 2000:
-        matrices = {"covariance": kernel.covariance(), "correlation": kernel.correlation(), "ids": kernel.ids}
-        tracker.keep("kernel", "kernel", files.write("kernel.npz", lambda path: _save_matrices(path, matrices)))
-    guard(files.path / "report.html", write_report, files.path)
-    if broken:
-        names = ", ".join(f"{name} ({type(error).__name__}: {error})" for name, error in broken)
-        raise InputError(f"these analyses failed, all others are written: {names}") from broken[0][1]
-    return Outcome(metrics, diagnosis, files.path)
+
+def _control(study: Study, model: nn.Module, out: Path, config: Mapping[str, Any] | None) -> LossTraces | str:
+    """Return the companion at nbeta = 0, or why there is none: without the loss, chains may leave all bounds."""
+    idle = replace(study, sampler=partial(study.sampler, nbeta=0.0))
+    try:
+        return _sampled(idle, model, out, [], config)
+    except DivergenceError as error:
+        return str(error)
 
 
 def _claim(files: RunFolder, config: Mapping[str, Any]) -> None:
@@ -180,25 +154,7 @@ def _claim(files: RunFolder, config: Mapping[str, Any]) -> None:
     files.write_text("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
 
-def _save_matrices(path: Path, matrices: dict[str, np.ndarray]) -> None:
-    with open(path, "wb") as file:  # given a name, numpy would add its own ending
-        np.savez_compressed(file, **matrices)  # pyright: ignore[reportArgumentType]
-
-
-def _known_metrics(files: RunFolder, analyses: Mapping[str, Analysis]) -> dict[str, float]:
-    """Return the folder's metrics of other analyses, so that asking one more question keeps the rest."""
-    path = files.path / "metrics.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return {key: value for key, value in known.items() if key.split("/")[0] not in analyses}
-
-
-def _record(name: str, result: Result, files: RunFolder, tracker: Tracker) -> None:
-    pictures = files.write_result(result)
-    pages = {page: files.path / "figures" / f"{page}.html" for page in result.pages}
-    tracker.show(pictures, {f"{name}_{table}": value for table, value in result.tables.items()}, pages)
-
-
-def _trained(study: Study, files: RunFolder, tracker: Tracker) -> nn.Module:
+def trained(study: Study, files: RunFolder) -> nn.Module:
     """Return the model at w*: from the checkpoint, from this folder's earlier training, or trained now."""
     path = files.path / TRAINED
     if study.checkpoint is not None:

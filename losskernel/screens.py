@@ -124,13 +124,21 @@ def screens(metrics: Mapping[str, float], setting: Setting) -> list[Screen]:
             "the losses drift: a straight line in time explains {:.0%} of their variance",
             mixing,
         ),
+        Screen("heavy_share", 0.4, 0.7, "a hundredth of the draws carries {:.0%} of the covariance", longer),
+        Screen(
+            "tail_index",
+            0.9,
+            1.1,
+            "the entries are means of numbers with a tail index of {:.1f} (from 1 there is no mean)",
+            "raise sampler.localization or bound the loss",
+        ),
         Screen("rhat", metrics["rhat_good"], 1.05, "the chains disagree: R-hat is {:.3f}", mixing),
         # Entries are products of heavy-tailed losses and many are looked at, so that single R-hats scatter more.
         Screen(
             "rhat_entries",
             max(1.02, metrics["rhat_good"]),
             1.1,
-            "the chains disagree on entries of the kernel: R-hat is {:.3f} for a tenth of them",
+            "the chains disagree on probes or entries of the kernel: R-hat is {:.3f} for a tenth of them",
             mixing,
         ),
         Screen("ess", 400, 100, "the mean loss has {:.0f} effective draws", longer, True),
@@ -142,14 +150,6 @@ def screens(metrics: Mapping[str, float], setting: Setting) -> list[Screen]:
             never,
             "one mode shared by all probes carries {:.0%} of the covariance, as a drift does",
             "compare with a larger sampler.localization",
-        ),
-        Screen("heavy_share", 0.4, 0.7, "a hundredth of the draws carries {:.0%} of the covariance", longer),
-        Screen(
-            "tail_index",
-            0.9,
-            1.1,
-            "the entries are means of numbers with a tail index of {:.1f} (from 1 there is no mean)",
-            "raise sampler.localization or bound the loss",
         ),
         # Alone it never fails a kernel: one without structure has nothing to agree on.
         Screen(

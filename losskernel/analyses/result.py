@@ -14,7 +14,7 @@ class Result:
     """Answers of one analysis.
 
     Attributes:
-        metrics: name -> number; the standard error of `x` is `x_se`.
+        metrics: name -> number; `x_se` is the standard error of `x`, `x_low` to `x_high` its 90 % interval.
         tables: name -> table.
         figures: name -> matplotlib figure.
         pages: name -> standalone HTML.
@@ -27,7 +27,10 @@ class Result:
 
 
 class Analysis(Protocol):
-    """A question asked of a kernel and the traces it came from."""
+    """A question asked of a kernel and the traces it came from.
+
+    One with a true class attribute `controlled` is asked of the companion at nbeta = 0 as well.
+    """
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Answer it."""

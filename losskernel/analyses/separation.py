@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,8 @@ class Separation:
     permutations: int = 999
     limit: int = 2000
     seed: int = 0
+
+    controlled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(isinstance(self.group, str), f"analysis.separation.group must be a label's name, got {self.group!r}")

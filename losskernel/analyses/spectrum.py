@@ -1,6 +1,7 @@
 """How many directions carry the kernel? Eigenvalues, effective rank, leading modes."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,8 @@ class Spectrum:
 
     modes: int = 4
     group: str | None = None
+
+    controlled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_integer("analysis.spectrum.modes", self.modes, at_least=1)

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,10 +11,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from losskernel.answers import CONTROL, analyse
+from losskernel.cli.calibrations import apply_calibration
 from losskernel.cli.summary import summary
 from losskernel.errors import InputError, require, require_integer
 from losskernel.preflight import faults_of, label_faults
-from losskernel.run import Study, analyse, run, set_threads
+from losskernel.run import Study, run, set_threads
 from losskernel.traces import open_traces
 from losskernel.tracking import RunFolder, Tracker
 
@@ -30,8 +32,11 @@ PARTS = {
 OPTIONS = ("checkpoint", "seed", "chains_per_fit", "on_fail", "progress")
 
 
-def run_from(config: DictConfig, folder: Path, sweep: str | None) -> float | None:
+def run_from(config: DictConfig, folder: Path, sweep: str | None, overrides: Sequence[str] = ()) -> float | None:
     """Build a study from a configuration and run it in a folder; return the first analysis' headline number."""
+    apply_calibration(config, overrides)
+    if config.control is None:  # a sweep's figure shows what the loss adds to localisation noise
+        config.control = sweep is not None
     resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     faults: list[str] = []
     study = _attempt(faults, lambda: build(config))
@@ -59,7 +64,8 @@ def analyse_from(config: DictConfig) -> None:
     faults: list[str] = []
     analyses = {name: _build(f"analysis.{name}", node, faults) for name, node in _analyses(config).items()}
     _refuse(faults + label_faults(analyses, traces.labels))
-    print(summary(analyse(traces, analyses, RunFolder(folder), Tracker()), str(config.label)))
+    control = open_traces(folder / CONTROL) if (folder / CONTROL).is_dir() else None
+    print(summary(analyse(traces, analyses, RunFolder(folder), Tracker(), control), str(config.label)))
 
 
 def build(config: DictConfig) -> Study:
@@ -75,6 +81,7 @@ def build(config: DictConfig) -> Study:
     parts = {field: part for field, part in made.items() if part is not _FAULTY}
     parts["analyses"] = {name: analysis for name, analysis in analyses.items() if analysis is not _FAULTY}
     parts |= {key: config[key] for key in OPTIONS}
+    parts["control"] = False if config.control is None else config.control
     # What could be built is checked beside what could not, so that all faults are seen at once.
     _refuse(faults + faults_of(parts))
     return Study(**parts)

@@ -6,6 +6,8 @@ HEADLINES = (
     ("separation/within", "mean |R| within {label}"),
     ("separation/across", "mean |R| across {label}"),
     ("separation/noise_floor", "  |R| of Monte-Carlo noise"),
+    ("control/separation/within", "  within, at nbeta = 0"),
+    ("control/separation/across", "  across, at nbeta = 0"),
     ("separation/ratio", "across / within"),
     ("separation/coupling_across", "coupling R² across {label}"),
     ("separation/ari", "cluster recovery (ARI)"),
@@ -22,6 +24,8 @@ def summary(outcome: Outcome, label: str) -> str:
     """Return verdict, headline numbers with standard errors, and the paths of what was made."""
     lines = [f"diagnosis: {outcome.diagnosis.verdict}"]
     lines += [f"  - {reason}" for reason in outcome.diagnosis.reasons]
+    if outcome.diagnosis.remedy:
+        lines.append(f"  first: {outcome.diagnosis.remedy}")
     for key, words in HEADLINES:
         if key in outcome.metrics and outcome.metrics[key] is not None:
             error = outcome.metrics.get(f"{key}_se")

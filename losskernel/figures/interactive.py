@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from matplotlib.colors import to_hex
 
 from losskernel.figures.colouring import Colouring, colour_by
+from losskernel.figures.style import ALARM
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -99,6 +101,17 @@ def interactive_page(figure: go.Figure) -> str:
     return figure.to_html(
         include_plotlyjs=True, full_html=True, post_script=_HOVER_PICTURES, config={"displaylogo": False}
     )
+
+
+def stamp_page(page: str, text: str) -> str:
+    """Return a page with a warning above all else, as when its kernel failed the diagnosis."""
+    warning = (
+        f"<p role='alert' style='background:{ALARM};color:white;font:bold 14px system-ui,sans-serif;"
+        f"margin:0;padding:8px 12px'>{html.escape(text)}</p>"
+    )
+    opening = re.search(r"<body[^>]*>", page)
+    place = opening.end() if opening else 0
+    return page[:place] + warning + page[place:]
 
 
 def _hover_texts(labels: Mapping[str, np.ndarray], count: int) -> np.ndarray:

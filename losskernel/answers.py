@@ -1,0 +1,120 @@
+"""Ask every analysis of a trace; write and record the answers, and say first whether they may be trusted."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from losskernel.analyses.result import Analysis, Result
+from losskernel.diagnosis import Diagnosis, diagnose
+from losskernel.errors import InputError
+from losskernel.figures import stamp, stamp_page
+from losskernel.kernel import LossKernel
+from losskernel.report import write_report
+from losskernel.store import guard
+from losskernel.traces import LossTraces
+from losskernel.tracking import RunFolder, Tracker
+
+# The companion at nbeta = 0, in the run's folder; its numbers are called `control/...`.
+CONTROL = "control.zarr"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ends with: its numbers, whether they may be trusted, and where everything lies."""
+
+    metrics: dict[str, float]
+    diagnosis: Diagnosis
+    folder: Path
+
+
+def analyse(
+    traces: LossTraces,
+    analyses: Mapping[str, Analysis],
+    files: RunFolder,
+    tracker: Tracker,
+    control: LossTraces | str | None = None,
+) -> Outcome:
+    """Ask every question of the kernel of some traces; write and record the answers.
+
+    An analysis that breaks does not take the others' answers with it: its error is raised after all.
+
+    Args:
+        traces: what was sampled.
+        analyses: name -> analysis.
+        files: the run's folder.
+        tracker: where else to record.
+        control: traces of the companion at nbeta = 0, or why there are none. Analyses of which its numbers mean
+            something are asked again.
+
+    Raises:
+        InputError: one or more analyses failed.
+    """
+    kernel, diagnosis = LossKernel.from_traces(traces), diagnose(traces)
+    files.write_json("diagnosis.json", asdict(diagnosis) | _control_diagnosis(control))
+    metrics = _known_metrics(files, analyses)
+    broken: list[tuple[str, Exception]] = []
+    for name, analysis in analyses.items():
+        try:
+            result = analysis(kernel, traces)
+            metrics |= {f"{name}/{key}": value for key, value in result.metrics.items()}
+            if isinstance(control, LossTraces) and getattr(analysis, "controlled", False):
+                idle = analysis(LossKernel.from_traces(control), control).metrics
+                metrics |= {f"control/{name}/{key}": value for key, value in idle.items()}
+        except Exception as error:  # whatever one analysis does, the others' answers are kept
+            broken.append((name, error))
+            continue
+        _record(name, _stamped(result, diagnosis), files, tracker)
+    files.write_json("metrics.json", metrics)
+    said = {"verdict": diagnosis.verdict, "reasons": "; ".join(diagnosis.reasons), "remedy": diagnosis.remedy}
+    tracker.summarise(metrics | said)
+    if kernel.probes <= 2000:
+        matrices = {"covariance": kernel.covariance(), "correlation": kernel.correlation(), "ids": kernel.ids}
+        tracker.keep("kernel", "kernel", files.write("kernel.npz", lambda path: _save_matrices(path, matrices)))
+    guard(files.path / "report.html", write_report, files.path)
+    if broken:
+        names = ", ".join(f"{name} ({type(error).__name__}: {error})" for name, error in broken)
+        raise InputError(f"these analyses failed, all others are written: {names}") from broken[0][1]
+    return Outcome(metrics, diagnosis, files.path)
+
+
+def _control_diagnosis(control: LossTraces | str | None) -> dict[str, Any]:
+    """Return what is known of the companion, to stand in diagnosis.json."""
+    if control is None:
+        return {}
+    if isinstance(control, str):
+        return {"control": {"verdict": "none", "reasons": [control]}}
+    found = diagnose(control)
+    return {"control": {"verdict": found.verdict, "reasons": found.reasons}}
+
+
+def _stamped(result: Result, diagnosis: Diagnosis) -> Result:
+    """Return the result with a warning on every figure and page, if the kernel failed."""
+    if diagnosis.verdict != "fail":
+        return result
+    text = f"FAILED diagnosis: {diagnosis.reasons[0].split(';')[0]}"
+    for figure in result.figures.values():
+        stamp(figure, text)
+    pages = {name: stamp_page(page, text) for name, page in result.pages.items()}
+    return Result(result.metrics, result.tables, result.figures, pages)
+
+
+def _save_matrices(path: Path, matrices: dict[str, np.ndarray]) -> None:
+    with open(path, "wb") as file:  # given a name, numpy would add its own ending
+        np.savez_compressed(file, **matrices)  # pyright: ignore[reportArgumentType]
+
+
+def _known_metrics(files: RunFolder, analyses: Mapping[str, Analysis]) -> dict[str, float]:
+    """Return the folder's metrics of other analyses, so that asking one more question keeps the rest."""
+    path = files.path / "metrics.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {key: value for key, value in known.items() if key.removeprefix("control/").split("/")[0] not in analyses}
+
+
+def _record(name: str, result: Result, files: RunFolder, tracker: Tracker) -> None:
+    pictures = files.write_result(result)
+    pages = {page: files.path / "figures" / f"{page}.html" for page in result.pages}
+    tracker.show(pictures, {f"{name}_{table}": value for table, value in result.tables.items()}, pages)
