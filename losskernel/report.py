@@ -1,21 +1,17 @@
 """The page of a run: one file that opens anywhere, offline, and says first whether the kernel can be trusted."""
 
-import base64
 import csv
 import itertools
 import json
-import math
-import os
 import re
-import struct
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import TypeGuard
 from urllib.parse import quote
 
+from losskernel.page import banner, caption, heading, number, picture, section, with_error, write_page
+
 _ROWS = 20
-_WIDE = 1.7  # width over height from which a figure takes a full row
 
 # Icon and word as well as colour: a verdict must survive a grey print and colour-blind eyes.
 _VERDICTS = {
@@ -23,8 +19,6 @@ _VERDICTS = {
     "warn": ("!", "Warning: read this kernel with care"),
     "fail": ("✕", "FAILED: do not draw conclusions from this kernel"),
 }
-
-_CSS = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
 
 
 def write_report(folder: Path) -> Path:
@@ -46,28 +40,17 @@ def write_report(folder: Path) -> Path:
     name = _run_name(folder, config)
     maps, library = _interactive(folder)
     sections = [
-        f"<h1>{escape(name)}</h1><p class='folder'>{escape('/'.join(folder.resolve().parts[-2:]))}</p>",
+        heading(name, folder),
         _verdict(folder / "diagnosis.json"),
-        _section("Results", _metrics(metrics)),
-        _section("Figures", _figures(folder)),
-        _section("Interactive maps", maps),
-        _section("Tables", _tables(folder)),
-        _section("Configuration", f"<details><summary>config.yaml</summary><pre>{escape(config)}</pre></details>")
+        section("Results", _metrics(metrics)),
+        section("Figures", _figures(folder)),
+        section("Interactive maps", maps),
+        section("Tables", _tables(folder)),
+        section("Configuration", f"<details><summary>config.yaml</summary><pre>{escape(config)}</pre></details>")
         if config
         else "",
     ]
-    page = (
-        "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{escape(name)}</title><style>{_CSS}</style>{library}</head>\n<body>\n"
-        + "\n".join(section for section in sections if section)
-        + "\n</body></html>\n"
-    )
-    target = folder / "report.html"
-    partial = folder / ".report.html.tmp"
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, target)
-    return target
+    return write_page(folder / "report.html", name, sections, library)
 
 
 def _read_text(path: Path) -> str:
@@ -90,10 +73,6 @@ def _run_name(folder: Path, config: str) -> str:
     return found.group(1).strip("'\"") if found else folder.resolve().name
 
 
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{title}</h2>\n{content}</section>" if content else ""
-
-
 def _verdict(path: Path) -> str:
     if not path.is_file():
         return "<div class='verdict none'><div><strong>Not diagnosed</strong></div></div>"
@@ -108,10 +87,7 @@ def _verdict(path: Path) -> str:
     table = _metrics(details) if isinstance(details, dict) else ""
     if table:
         table = f"<details><summary>What the diagnosis measured</summary>{table}</details>"
-    return (
-        f"<div class='verdict {verdict}' role='status'><div class='icon'><span>{icon}</span></div>"
-        f"<div><strong>{words}</strong>{f'<ul>{items}</ul>' if items else ''}</div></div>{table}"
-    )
+    return banner(verdict, icon, words, f"<ul>{items}</ul>" if items else "") + table
 
 
 def _metrics(metrics: Mapping[str, object]) -> str:
@@ -120,57 +96,15 @@ def _metrics(metrics: Mapping[str, object]) -> str:
         if name.endswith("_se") and name.removesuffix("_se") in metrics:
             continue
         group, _, short = name.partition("/") if "/" in name else ("run", "", name)
-        text = _with_error(value, metrics.get(f"{name}_se"))
+        text = with_error(value, metrics.get(f"{name}_se"))
         row = f"<tr><th scope='row'>{escape(short)}</th><td class='number'>{escape(text)}</td></tr>"
         groups.setdefault(group, []).append(row)
     tables = [f"<div><h3>{escape(group)}</h3><table>{''.join(rows)}</table></div>" for group, rows in groups.items()]
     return f"<div class='metrics'>{''.join(tables)}</div>" if tables else ""
 
 
-def _with_error(value: object, error: object) -> str:
-    if not (_is_finite(value) and _is_finite(error) and error > 0):
-        return _number(value)
-    # Two digits of the error, and the value to the same decimal place.
-    decimals = 1 - math.floor(math.log10(error))
-    if 0 <= decimals <= 6:
-        return _minus(f"{value:.{decimals}f} ± {error:.{decimals}f}")
-    return _minus(f"{_number(value)} ± {error:.2g}")
-
-
-def _is_finite(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _number(value: object) -> str:
-    if not _is_finite(value):
-        return "–" if value is None else str(value)
-    return _minus(f"{value:,}" if isinstance(value, int) else f"{value:.4g}")
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
-
-
-def _caption(path: Path) -> str:
-    words = path.stem.replace("_", " ").replace("-", " ").strip()
-    return escape(words[:1].upper() + words[1:])
-
-
 def _figures(folder: Path) -> str:
-    cells = []
-    for path in sorted((folder / "figures").glob("*.png")):
-        content = path.read_bytes()
-        width, height = struct.unpack(">II", content[16:24]) if len(content) >= 24 else (1, 1)
-        caption = _caption(path)
-        link = ""
-        if path.with_suffix(".pdf").is_file():
-            link = f" · <a href='{quote(f'figures/{path.stem}.pdf')}'>PDF</a>"
-        cells.append(
-            f"<figure{' class=wide' if width > _WIDE * height else ''}>"
-            f"<img alt='{caption}' style='max-width:min(100%,{max(width // 2, 420)}px)' "
-            f"src='data:image/png;base64,{base64.b64encode(content).decode()}'>"
-            f"<figcaption>{caption}{link}</figcaption></figure>"
-        )
+    cells = [picture(path) for path in sorted((folder / "figures").glob("*.png"))]
     return f"<div class='figures'>{''.join(cells)}</div>" if cells else ""
 
 
@@ -180,7 +114,7 @@ def _interactive(folder: Path) -> tuple[str, str]:
     for path in sorted((folder / "figures").glob("*.html")):
         page = path.read_text(encoding="utf-8")
         if "Plotly.newPlot" not in page:
-            content = f"<iframe sandbox='allow-scripts' srcdoc='{escape(page)}' title='{_caption(path)}'></iframe>"
+            content = f"<iframe sandbox='allow-scripts' srcdoc='{escape(page)}' title='{caption(path)}'></iframe>"
         else:
             body = re.search(r"<body[^>]*>(.*)</body>", page, re.DOTALL)
             content = body.group(1) if body else page
@@ -191,7 +125,7 @@ def _interactive(folder: Path) -> tuple[str, str]:
                 elif "src=" in script.group(1):  # fetched from the network, which this page does without
                     content = content.replace(script.group(0), "")
             library = library or _installed_plotly()
-        cells.append(f"<figure class='wide'>{content}<figcaption>{_caption(path)}</figcaption></figure>")
+        cells.append(f"<figure class='wide'>{content}<figcaption>{caption(path)}</figcaption></figure>")
     return (f"<div class='figures interactive'>{''.join(cells)}</div>" if cells else ""), library
 
 
@@ -221,7 +155,7 @@ def _tables(folder: Path) -> str:
         )
         shown = f"First {len(rows)} of {total:,} rows" if total > len(rows) else f"{total} rows"
         parts.append(
-            f"<h3>{_caption(path)}</h3><div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+            f"<h3>{caption(path)}</h3><div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
             f"</table></div><p class='note'>{shown} · <a href='{quote(f'tables/{path.name}')}'>CSV</a></p>"
         )
     return "".join(parts)
@@ -233,7 +167,7 @@ def _align(numeric: list[bool], column: int) -> str:
 
 def _cell(text: str) -> str:
     # Sixteen digits of a float hide its size; whole numbers and words stay as they are.
-    return text if not _parses(text) or re.fullmatch(r"[+-]?\d*", text.strip()) else _number(float(text))
+    return text if not _parses(text) or re.fullmatch(r"[+-]?\d*", text.strip()) else number(float(text))
 
 
 def _parses(text: str) -> bool:

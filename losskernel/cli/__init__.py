@@ -14,6 +14,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import losskernel.cli.calibrations  # noqa: F401 (it registers where choices are looked for)
+from losskernel.cli.sweeps import compared, note_failure
+
 # In a checkout the registry stands beside the package; a wheel carries it inside.
 _PACKAGE = Path(__file__).parents[1]
 _INSIDE, _BESIDE = _PACKAGE / "conf", _PACKAGE.parent / "conf"
@@ -31,14 +34,29 @@ _reported: list[Exception] = []  # failures of this process' sweep, already prin
 def _run(config: DictConfig) -> float | None:
     from losskernel.cli.build import run_from
 
-    return _job(lambda: run_from(config, **_place()))
+    overrides = list(HydraConfig.get().overrides.task)
+    return _job(lambda: run_from(config, **_place(), overrides=overrides), config)
 
 
 @hydra.main(config_path=CONF, config_name="analyse", version_base="1.3")
 def _analyse(config: DictConfig) -> None:
     from losskernel.cli.build import analyse_from
 
-    _job(lambda: analyse_from(config))
+    _job(lambda: analyse_from(config), config)
+
+
+@hydra.main(config_path=CONF, config_name="compare", version_base="1.3")
+def _compare(config: DictConfig) -> None:
+    from losskernel.cli.sweeps import compare_from
+
+    _job(lambda: compare_from(config), config)
+
+
+@hydra.main(config_path=CONF, config_name="calibrate", version_base="1.3")
+def _calibrate(config: DictConfig) -> None:
+    from losskernel.cli.calibrations import calibrate_from
+
+    _job(lambda: calibrate_from(config, _place()["folder"]), config)
 
 
 def _place() -> dict[str, Any]:
@@ -49,8 +67,9 @@ def _place() -> dict[str, Any]:
 
 
 def main() -> None:
-    """losskernel: train or load, sample, analyse."""
-    _guarded(_run)
+    """losskernel: train or load, sample, analyse; a sweep ends with a comparison of its runs."""
+    with compared():
+        _guarded(_run)
 
 
 def analyse() -> None:
@@ -58,13 +77,24 @@ def analyse() -> None:
     _guarded(_analyse)
 
 
-def _job(work: Callable[[], Any]) -> Any:
+def calibrate() -> None:
+    """losskernel-calibrate: find step size, localization, burn-in and thinning."""
+    _guarded(_calibrate)
+
+
+def compare() -> None:
+    """losskernel-compare: put finished runs side by side."""
+    _guarded(_compare)
+
+
+def _job(work: Callable[[], Any], config: DictConfig) -> Any:
     """Do one job; in a sweep, report its failure at once and by name, for the other jobs go on."""
     try:
         return work()
     except Exception as error:
         now = HydraConfig.get()
         if now.mode == RunMode.MULTIRUN:
+            note_failure(Path(now.runtime.output_dir), config, error)
             error.add_note(f"job {now.job.num} failed ({' '.join(now.overrides.task)}):")
             # Hydra would take Ctrl-C for the failure of one job and start the next.
             if type(error).__name__ == "Interrupted" or (_expected(error) and not _WANTS_TRACEBACK):

@@ -1,0 +1,115 @@
+"""Comparisons from the command line: of any run folders, and of a sweep once its jobs have ended."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+_ended: list[Callable[[], None]] = []  # what is left to do when this process' sweep has ended
+
+
+class CompareRuns(Callback):
+    """Hydra's callback that ends a sweep with a page comparing its runs.
+
+    It only notes the sweep when it starts: Hydra's own hook for the end is passed over where a job has failed, and
+    the page of those that finished is wanted then most.
+
+    Args:
+        metrics: what to draw; None for the usual ones.
+        alike: CKA from which two kernels count as alike.
+    """
+
+    def __init__(self, metrics: Any = None, alike: float = 0.8) -> None:
+        self._metrics, self._alike = metrics, alike
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Note the sweep's folder and logger."""
+        folder = Path(str(config.hydra.sweep.dir))
+        logger = OmegaConf.create(OmegaConf.to_container(config, resolve=False))  # Hydra goes on changing its own
+        _ended.append(lambda: self._compare(folder, logger))
+
+    def _compare(self, folder: Path, config: Any) -> None:
+        from losskernel.compare import compare, find_runs
+        from losskernel.errors import InputError
+
+        try:
+            runs = find_runs(folder)
+        except InputError:  # refused before the first job
+            return
+        tracker = tracker_of(config, folder, folder.name)
+        print(compare(runs, folder, metrics=self._metrics, alike=self._alike, tracker=tracker).overview())
+
+
+@contextmanager
+def compared() -> Iterator[None]:
+    """Around a command: where it was a sweep, compare its runs, whatever became of them.
+
+    An error of the comparison is one line; it changes neither the sweep's own errors nor its exit code. Ctrl-C ends
+    everything at once.
+    """
+    _ended.clear()
+    interrupted = False
+    try:
+        yield
+    except SystemExit as end:
+        interrupted = end.code == 130
+        raise
+    finally:
+        for compare in [] if interrupted else _ended:
+            logging.root.setLevel(logging.WARNING)  # Hydra's own setting between jobs lets fonts and statistics talk
+            try:
+                compare()
+            except Exception as error:
+                line = " ".join(str(error).split()) or type(error).__name__
+                print(f"losskernel: the sweep's runs are not compared: {line}", file=sys.stderr)
+
+
+def note_failure(folder: Path, config: Any, error: BaseException) -> None:
+    """Leave in a job's folder why it failed, for the comparison; that it cannot be written harms nobody."""
+    text = str(error).strip() or type(error).__name__
+    known = type(error).__module__.startswith(("losskernel", "omegaconf", "hydra"))
+    record: dict[str, Any] = {"error": text if known else f"{type(error).__name__}: {text}"}
+    with suppress(Exception):  # what fails to resolve is left out
+        record["config"] = OmegaConf.to_container(config, resolve=True)
+    with suppress(Exception):
+        from losskernel.compare import FAILURE
+        from losskernel.tracking import RunFolder
+
+        RunFolder(folder).write_json(FAILURE, record)
+
+
+def compare_from(config: DictConfig) -> None:
+    """Compare the runs that a configuration names; print the table and the page's path."""
+    from losskernel.compare import compare, find_runs
+
+    given = config.runs
+    runs = find_runs([str(each) for each in given] if isinstance(given, ListConfig) else str(given))
+    sweep = Path(str(given)) if isinstance(given, str) and Path(given).is_dir() else None
+    folder = Path(str(config.out or sweep or config.paths.run))
+    tracker = tracker_of(config, folder, sweep.name if sweep else None)
+    found = compare(runs, folder, metrics=config.metrics, alike=config.alike, tracker=tracker, title=config.title)
+    print(found.overview())
+
+
+def tracker_of(config: Any, folder: Path, group: str | None) -> Any:
+    """Return the record of a comparison with the configured logger: W&B's as job type `compare`, else none.
+
+    Raises:
+        InputError: the logger does not take its settings.
+    """
+    from losskernel.errors import InputError
+    from losskernel.tracking import RunFolder, Tracker
+
+    if "project" not in config.logger:  # curves along draws are all that the others record
+        return Tracker()
+    RunFolder(folder).prepare()
+    try:
+        return hydra.utils.instantiate(config.logger)(folder, group=group, job_type="compare")
+    except TypeError as error:
+        raise InputError(f"logger: {error}; check the values of logger") from error

@@ -1,0 +1,127 @@
+"""The axis of a sweep: its values on a line, logarithmic where they span more than a decade."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+# Shape as well as colour, for grey prints and colour-blind eyes: marker, colour, word.
+VERDICTS = {
+    "pass": ("o", "#009E73", "pass"),
+    "warn": ("^", "#E69F00", "warn"),
+    "fail": ("X", "#B00020", "fail"),
+    "none": ("_", "#7A7A7A", "no result"),
+}
+_MOST_NAMES = 9
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where the runs of a sweep stand.
+
+    label: what was swept. names: [V] of its values. values: [V] the values themselves, ascending, or None for
+    categories, which stand one apart.
+    """
+
+    label: str
+    names: list[str]
+    values: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.values is not None and len(self.values) != len(self.names):
+            raise ValueError(f"values must be one per name, got {len(self.values)} for {len(self.names)} names")
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether no value is negative and the positive ones span more than a decade."""
+        values = list(self.values or ())
+        positive = [value for value in values if value > 0]
+        return bool(positive) and min(values) >= 0 and max(positive) > 10 * min(positive)
+
+    @property
+    def places(self) -> np.ndarray:
+        """Coordinates [V]; on a logarithmic axis a zero stands one gap left of the least positive value."""
+        if self.values is None:
+            return np.arange(len(self.names), dtype=float)
+        places = np.asarray(self.values, dtype=float)
+        if self.logarithmic and places[0] == 0:
+            positive = places[places > 0]
+            gap = positive[1] / positive[0] if len(positive) > 1 else 10.0
+            places = np.where(places == 0, positive[0] / gap, places)
+        return places
+
+    def shifted(self, share: float) -> np.ndarray:
+        """Coordinates [V] moved by a share of the gap between places, so that bars of several curves can be told."""
+        places = self.places
+        if len(places) < 2:
+            return places + share
+        gap = float(np.median(np.diff(np.log(places) if self.logarithmic else places)))
+        return places * np.exp(share * gap) if self.logarithmic else places + share * gap
+
+    def span(self, first: int, last: int) -> tuple[float, float]:
+        """Coordinates of a stretch of places, a little wider than its ends, so that their markers lie inside."""
+        places = np.log(self.places) if self.logarithmic else self.places
+        pad = 0.18 * float(np.median(np.diff(places))) if len(places) > 1 else 0.5
+        ends = np.array([places[first] - pad, places[last] + pad])
+        low, high = np.exp(ends) if self.logarithmic else ends
+        return float(low), float(high)
+
+    def draw(self, axes: Axes, named: bool, most: int = _MOST_NAMES) -> None:
+        """Set limits, scale and ticks; the label and the ticks' names, at most so many, only where `named`."""
+        places = self.places
+        if self.logarithmic:
+            axes.set_xscale("log")
+            margin = (places[-1] / places[0]) ** 0.06
+            axes.set_xlim(places[0] / margin, places[-1] * margin)
+        else:
+            margin = 0.06 * (places[-1] - places[0]) or 0.5
+            axes.set_xlim(places[0] - margin, places[-1] + margin)
+        axes.xaxis.set_minor_locator(NullLocator())
+        ticks, names = self._ticks(most)
+        axes.set_xticks(ticks, names if named else [""] * len(names))
+        if named:
+            axes.set_xlabel(plain(self.label))
+            if self.values is None and (max(map(len, names)) > 12 or len(places) > most):
+                axes.tick_params(axis="x", labelrotation=90, labelsize=6)
+
+    def _ticks(self, most: int) -> tuple[np.ndarray, list[str]]:
+        """Return the values and their names; of numbers that would be too many, round ones."""
+        places, names = self.places, self.printed()
+        if self.values is None or len(places) <= most:
+            return places, names
+        if not self.logarithmic:
+            round_ones = MaxNLocator(most - 1).tick_values(places[0], places[-1])
+            inside = round_ones[(round_ones >= places[0]) & (round_ones <= places[-1])]
+            return inside, [f"{value:g}".replace("-", "−") for value in inside]
+        least = min(value for value in self.values if value > 0)
+        powers = np.arange(np.ceil(np.log10(least) - 1e-9), np.floor(np.log10(places[-1]) + 1e-9) + 1)
+        powers = [round(power) for power in powers[:: -(-len(powers) // most)]]
+        zero = [0] if self.values[0] == 0 else []
+        ticks = np.concatenate([places[zero], 10.0 ** np.array(powers)])
+        return ticks, [*(names[place] for place in zero), *(f"$10^{{{power}}}$" for power in powers)]
+
+    def printed(self) -> list[str]:
+        """Return the values' names as a paper prints them: powers of ten throughout where some need them."""
+        if self.values is None:
+            return [plain(name) for name in self.names]
+        powers = [value > 0 and abs(np.log10(value) - np.round(np.log10(value))) < 1e-9 for value in self.values]
+        some = any(value > 0 and not 0.01 <= value < 1000 for value in self.values)
+        if some and all(powers):
+            return [f"$10^{{{round(float(np.log10(value)))}}}$" for value in self.values]
+        return [_printed(name) for name in self.names]
+
+
+def plain(text: str) -> str:
+    """Return a text as matplotlib shows it letter by letter: a dollar sign opens no formula."""
+    return text.replace("$", r"\$")
+
+
+def _printed(name: str) -> str:
+    """Return a number without computers' notation: 5e-04 is 5×10⁻⁴."""
+    found = re.fullmatch(r"(-?[\d.]+)e([+-]\d+)", name)
+    if found is None:
+        return name.replace("-", "−")
+    return rf"${found.group(1)}\!\times\!10^{{{int(found.group(2))}}}$"
