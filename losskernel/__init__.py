@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from losskernel.diagnosis import Diagnosis as Diagnosis
     from losskernel.diagnosis import diagnose as diagnose
     from losskernel.kernel import LossKernel as LossKernel
+    from losskernel.laplace import laplace_kernel as laplace_kernel
+    from losskernel.samplers import SGHMC as SGHMC
     from losskernel.samplers import SGLD as SGLD
+    from losskernel.samplers import SGNHT as SGNHT
     from losskernel.samplers import RMSpropSGLD as RMSpropSGLD
     from losskernel.sampling import sample as sample
     from losskernel.schedule import Schedule as Schedule
@@ -29,7 +32,10 @@ _HOMES = {
     "Diagnosis": "diagnosis",
     "diagnose": "diagnosis",
     "LossKernel": "kernel",
+    "laplace_kernel": "laplace",
+    "SGHMC": "samplers",
     "SGLD": "samplers",
+    "SGNHT": "samplers",
     "RMSpropSGLD": "samplers",
     "sample": "sampling",
     "Schedule": "schedule",
