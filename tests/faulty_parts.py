@@ -59,3 +59,11 @@ class Breaks:
 
     def __call__(self, kernel: lk.LossKernel, traces: lk.LossTraces) -> Result:
         raise ZeroDivisionError("no probes left")
+
+
+class Pages:
+    """An analysis that makes a page."""
+
+    def __call__(self, kernel: object, traces: object) -> Result:
+
+        return Result(pages={"plain": "<html><body class='x'>hello</body></html>"})

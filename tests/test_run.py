@@ -15,6 +15,7 @@ from command import TINY, call, config, losskernel_command, tiny
 from PIL import Image
 
 import losskernel as lk
+import losskernel.run
 from losskernel.cli.build import analyse_from, run_from
 from losskernel.errors import InputError, TraceError
 from losskernel.run import run
@@ -68,7 +69,9 @@ def test_metrics_are_flat_and_json_holds_only_numbers(finished: tuple[Path, str]
     diagnosis = json.loads((folder / "diagnosis.json").read_text())
     assert diagnosis["verdict"] == "fail"
     assert diagnosis["reasons"]
-    assert set(diagnosis) == {"verdict", "reasons", "metrics"}
+    assert set(diagnosis) == {"verdict", "reasons", "metrics", "remedy", "screens"}
+    assert diagnosis["reasons"][0].endswith(diagnosis["remedy"])
+    assert {row["verdict"] for row in diagnosis["screens"]} <= {"pass", "warn", "fail"}
 
 
 def test_figures_are_there_in_print_and_vector_form_and_tables_can_be_read(finished: tuple[Path, str]) -> None:
@@ -202,10 +205,62 @@ def test_a_kernel_that_fails_stops_where_asked_with_all_results_written(tmp_path
 
 def test_figures_of_a_failed_kernel_carry_the_stamp(tmp_path: Path, monkeypatch: Any) -> None:
     stamped: list[str] = []
-    monkeypatch.setattr("losskernel.run.stamp", lambda figure, text: stamped.append(text))
+    monkeypatch.setattr("losskernel.answers.stamp", lambda figure, text: stamped.append(text))
     run_from(tiny(tmp_path / "run"), tmp_path / "run", None)
     assert len(stamped) == 2
     assert all(re.match(r"FAILED diagnosis: .+", text) for text in stamped)
+
+
+def test_pages_of_a_failed_kernel_carry_the_warning_first(tmp_path: Path) -> None:
+    run_from(
+        tiny(tmp_path / "run", "analysis=[separation]", "+analysis.pages._target_=faulty_parts.Pages"),
+        tmp_path / "run",
+        None,
+    )
+    page = (tmp_path / "run" / "figures" / "plain.html").read_text()
+    assert re.search(r"<body class='x'><p role='alert'[^>]*>FAILED diagnosis: [^<]+</p>hello</body>", page)
+
+
+def test_the_companion_at_nbeta_zero_answers_the_same_questions(tmp_path: Path) -> None:
+    run_from(tiny(tmp_path / "run", "control=true", ANALYSES), tmp_path / "run", None)
+    numbers, folder = metrics(tmp_path / "run"), tmp_path / "run"
+    control = lk.open_traces(folder / "control.zarr")
+    assert control.meta["identity"]["sampler"]["nbeta"] == 0.0
+    assert control.meta["identity"]["schedule"] == lk.open_traces(folder).meta["identity"]["schedule"]
+    assert {"control/separation/within", "control/separation/within_se", "control/spectrum/effective_rank"} <= set(
+        numbers
+    )
+    assert not any(name.startswith(("control/complexity", "control/convergence")) for name in numbers)
+    assert numbers["control/separation/within"] != numbers["separation/within"]
+    assert json.loads((folder / "diagnosis.json").read_text())["control"]["verdict"] in ("pass", "warn", "fail")
+    # Asked again without sampling, the companion answers as well, and other numbers stay.
+    kept = numbers["control/spectrum/effective_rank"]
+    analyse_from(config(f"run={folder}", "analysis=[separation]", "analysis.separation.neighbours=3", name="analyse"))
+    again = metrics(folder)
+    assert again["control/spectrum/effective_rank"] == kept
+    assert again["control/separation/purity"] != numbers["control/separation/purity"]
+
+
+def test_a_sweep_samples_the_companion_and_a_single_run_does_not(tmp_path: Path) -> None:
+    run_from(tiny(tmp_path / "sweep" / "0"), tmp_path / "sweep" / "0", str(tmp_path / "sweep"))
+    run_from(tiny(tmp_path / "alone"), tmp_path / "alone", None)
+    assert (tmp_path / "sweep" / "0" / "control.zarr").is_dir()
+    assert not (tmp_path / "alone" / "control.zarr").exists()
+
+
+def test_a_companion_that_diverges_leaves_the_run_and_says_why(tmp_path: Path, monkeypatch: Any) -> None:
+    real = losskernel.run.sample
+
+    def diverging(*arguments: Any, **options: Any) -> Any:
+        if arguments[2].keywords["nbeta"] == 0:
+            raise lk.errors.DivergenceError("chain 0 left the finite numbers at step 3")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr("losskernel.run.sample", diverging)
+    run_from(tiny(tmp_path / "run", "control=true"), tmp_path / "run", None)
+    found = json.loads((tmp_path / "run" / "diagnosis.json").read_text())["control"]
+    assert found == {"verdict": "none", "reasons": ["chain 0 left the finite numbers at step 3"]}
+    assert not any(name.startswith("control/") for name in metrics(tmp_path / "run"))
 
 
 def test_an_analysis_that_raises_does_not_take_the_others_with_it(tmp_path: Path) -> None:
