@@ -42,7 +42,7 @@ def write_report(folder: Path) -> Path:
     sections = [
         heading(name, folder),
         _verdict(folder / "diagnosis.json"),
-        section("Results", _metrics(metrics)),
+        section("Results (± standard error; hover for the 90 % interval)", _metrics(metrics)),
         section("Figures", _figures(folder)),
         section("Interactive maps", maps),
         section("Tables", _tables(folder)),
@@ -93,11 +93,14 @@ def _verdict(path: Path) -> str:
 def _metrics(metrics: Mapping[str, object]) -> str:
     groups: dict[str, list[str]] = {}
     for name, value in metrics.items():
-        if name.endswith("_se") and name.removesuffix("_se") in metrics:
+        ending = re.search("_(se|low|high)$", name)
+        if ending and name.removesuffix(ending.group()) in metrics:
             continue
         group, _, short = name.partition("/") if "/" in name else ("run", "", name)
         text = with_error(value, metrics.get(f"{name}_se"))
-        row = f"<tr><th scope='row'>{escape(short)}</th><td class='number'>{escape(text)}</td></tr>"
+        low, high = (metrics.get(f"{name}{end}") for end in ("_low", "_high"))
+        hover = "" if low is None or high is None else f" title='90 % interval: {number(low)} to {number(high)}'"
+        row = f"<tr><th scope='row'>{escape(short)}</th><td class='number'{hover}>{escape(text)}</td></tr>"
         groups.setdefault(group, []).append(row)
     tables = [f"<div><h3>{escape(group)}</h3><table>{''.join(rows)}</table></div>" for group, rows in groups.items()]
     return f"<div class='metrics'>{''.join(tables)}</div>" if tables else ""

@@ -180,3 +180,13 @@ def test_importing_the_report_loads_no_heavy_package() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_an_interval_stands_beside_its_value_and_not_as_rows_of_its_own(tmp_path: Path) -> None:
+    numbers = {"a/x": 0.5, "a/x_se": 0.01, "a/x_low": 0.48, "a/x_high": 0.52, "a/y_low": 3.0}
+    (tmp_path / "metrics.json").write_text(json.dumps(numbers))
+    page = write_report(tmp_path).read_text()
+    assert "0.500 ± 0.010" in page
+    assert "0.48 to 0.52" in page
+    assert ">x_low<" not in page
+    assert ">y_low<" in page  # a number of its own
