@@ -23,6 +23,8 @@ from losskernel.traces import LossTraces
 
 # The steps inflate the steepest direction's variance by this much, minibatch noise included.
 INFLATION = 1.15
+# Symmetric splittings inflate a parabola by nothing up to their bound; real landscapes are no parabolas.
+STIFFEST = 1.0
 # A direction without curvature forgets in this many steps: 1/γ is then about twenty times the steepest variance.
 RELAXATION = 80
 # Effective draws aimed at, twice what a pass asks for.
@@ -169,7 +171,7 @@ def _choose(factory: Callable[..., Sampler], here: _Landscape) -> _Choice:
     for _ in range(60):
         middle = math.sqrt(low * high)
         steepest = here.curvature + pull(middle)
-        stable = middle * steepest < 4
+        stable = middle * steepest < STIFFEST
         inflation = (
             steepest * law(middle, pull(middle)).stationary_variance(steepest, here.noise) if stable else math.inf
         )

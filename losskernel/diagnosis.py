@@ -9,8 +9,12 @@ import numpy as np
 from losskernel import diagnostics
 from losskernel.kernel import LossKernel
 from losskernel.matrices import inverse
-from losskernel.screens import Screen, Verdict, screens, setting_of
+from losskernel.remedies import setting_of
+from losskernel.screens import FEW_DRAWS, Screen, Verdict, screens
 from losskernel.traces import LossTraces
+
+# Of fewer probes no mode is "shared", and there are hardly any pairs to agree on.
+_FEW = 5
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ def diagnose(traces: LossTraces) -> Diagnosis:
         (screen, screen.verdict(metrics.get(screen.metric, float("nan")))) for screen in held
     ]
     found = [each for wanted in ("fail", "warn") for each in judged if each[1] == wanted]
+    if kernel.draws < FEW_DRAWS:
+        found = found[:1]  # all others would be noise
     return Diagnosis(
         found[0][1] if found else "pass",
         [f"{screen.reason.format(metrics[screen.metric])}; {screen.remedy}" for screen, _ in found],
@@ -79,11 +85,13 @@ def _row(screen: Screen, value: float, verdict: Verdict) -> dict[str, Any]:
 def _chains(kernel: LossKernel, unit: np.ndarray, mean_loss: np.ndarray) -> dict[str, float]:
     """Are the chains separate, and all alive?"""
     shared, score = diagnostics.chain_correlation(unit)
-    twins = diagnostics.twins(mean_loss)
-    return {
+    twins, spread = diagnostics.twins(mean_loss), diagnostics.chain_spread(unit)
+    named = {} if twins is None else {"first_twin": float(twins[0]), "second_twin": float(twins[1])}
+    return named | {
         "constant_probes": float(kernel.constant.mean()),
         "twin_chains": float(twins is not None),
-        "dead_chain": float(diagnostics.chain_spread(unit).min()),
+        "dead_chain": float(spread.min()),
+        "stillest_chain": float(spread.argmin()),
         # One chain twice is no news after the line that says so.
         "chain_correlation": 0.0 if twins else shared,
         "chain_correlation_score": 0.0 if twins or shared < 0.005 else score,
@@ -142,7 +150,7 @@ def _entries(kernel: LossKernel, losses: np.ndarray) -> tuple[list[np.ndarray], 
 
 def _split_agreement(kernel: LossKernel) -> float:
     """Correlation of R between disjoint halves of the chains, over at most 1,000 probes."""
-    if kernel.chains < 2:
+    if kernel.chains < 2 or kernel.probes < _FEW:
         return float("nan")
     chosen = np.linspace(0, kernel.probes - 1, min(kernel.probes, 1000)).astype(int)
     halves = (range(0, kernel.chains, 2), range(1, kernel.chains, 2))
@@ -154,7 +162,7 @@ def _shape(kernel: LossKernel, losses: np.ndarray, unit: np.ndarray) -> dict[str
     """What carries the covariance: a drift, one mode of all probes, a few draws?"""
     return {
         "trend_share": diagnostics.trend_share(losses),
-        "shared_mode_share": diagnostics.shared_mode_share(losses),
+        "shared_mode_share": diagnostics.shared_mode_share(losses) if kernel.probes >= _FEW else float("nan"),
         "heavy_share": diagnostics.heavy_share(unit),
     }
 
@@ -182,7 +190,8 @@ def _steps(traces: LossTraces) -> dict[str, float]:
         for name in ("step_inflation", "acceptance"):
             metrics[name] = float(np.median(traces.dataset[name].values.astype(np.float64)))
     gradient, moving = traces.record("gradient_norm"), traces.meta.get("parameters", {}).get("moving")
-    if gradient is not None and moving and sampler.get("nbeta"):
+    preconditioned = "damping" in sampler  # its steps differ from weight to weight
+    if gradient is not None and moving and sampler.get("nbeta") and not preconditioned:
         drift = np.sqrt(sampler["step_size"]) / 2 * sampler["nbeta"] * np.sqrt(np.square(gradient).mean())
         metrics["noise_to_gradient"] = float(np.sqrt(moving) / drift) if drift > 0 else float("inf")
     start = traces.meta.get("start_train_loss", {}).get("value")

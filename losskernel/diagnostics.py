@@ -127,7 +127,7 @@ def tail_index(products: np.ndarray) -> float:
     sizes = np.abs(products).ravel()
     if np.ptp(sizes) == 0 or len(sizes) < 100:
         return float("nan")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.errstate(over="ignore"):
         warnings.filterwarnings("ignore", module="arviz")  # about a use of its that is not ours
         return float(arviz.psislw(np.log(sizes + np.finfo(float).tiny))[1])
 

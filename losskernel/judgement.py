@@ -65,13 +65,35 @@ def _steepest(
     stack: StackedModel, weights: Tensor, sampler: Sampler, scale: Tensor, batches: list[Minibatch], vector: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the direction [C, P] of U's largest curvature and that curvature [C], by power iteration."""
-    views = stack.views(weights)
+    hessian = _hessian(stack, weights, max(1e-3, sampler.step_size**0.5), batches[0])
 
     def product(vector: Tensor) -> Tensor:
-        loss = torch.stack([stack.hessian_product(views, *batch, scale * vector) for batch in batches]).mean(0)
-        return scale * (sampler.nbeta * loss + sampler.localization * scale * vector)
+        moved = scale * vector
+        loss = sum(hessian(batch, moved.to(weights.dtype)).double() for batch in batches) / len(batches)
+        return scale * (sampler.nbeta * loss + sampler.localization * moved)
 
-    return power_iteration(product, vector, _ITERATIONS)
+    # In float64, so that a chain's sums do not depend on how many chains stand beside it.
+    return power_iteration(product, vector.double(), _ITERATIONS)
+
+
+def _hessian(
+    stack: StackedModel, weights: Tensor, length: float, batch: Minibatch
+) -> Callable[[Minibatch, Tensor], Tensor]:
+    """Return how to apply the loss's Hessian to directions [C, P], where need be by differences over a length."""
+    views = stack.views(weights)
+
+    def exact(batch: Minibatch, direction: Tensor) -> Tensor:
+        return stack.hessian_product(views, *batch, direction)
+
+    def differences(batch: Minibatch, direction: Tensor) -> Tensor:
+        ahead = stack.gradient(stack.views(weights + length * direction), *batch)[0].clone()
+        return (ahead - stack.gradient(stack.views(weights - length * direction), *batch)[0]) / (2 * length)
+
+    try:
+        exact(batch, torch.zeros_like(weights))
+    except RuntimeError:  # fused operations, attention among them, have no second derivative
+        return differences
+    return exact
 
 
 def _acceptance(

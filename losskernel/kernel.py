@@ -149,7 +149,7 @@ class LossKernel:
         chosen = _chosen(rows)
         units = (chain * inverse(scale) for chain, scale in zip(self._chains, self._chain_scale, strict=True))
         own = (unit[:, chosen].T @ unit for unit in units)
-        return self._unit_diagonal(coupling_of(own, np.ones(self.chains)), chosen)
+        return self._unit_diagonal(coupling_of(own), chosen)
 
     def distance(self, rows: Rows = None) -> np.ndarray:
         """Return d = sqrt(2 (1 - R)), the Euclidean distance of standardised traces, [N, N]."""

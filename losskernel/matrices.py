@@ -22,13 +22,12 @@ def correlation_of(covariance: np.ndarray) -> np.ndarray:
     return result
 
 
-def coupling_of(correlations: Iterable[np.ndarray], weights: np.ndarray) -> np.ndarray:
-    """Return the weighted mean of R_a ∘ R_b over pairs of different chains; R_c [n, N], weights [C]."""
-    total, squares = np.float64(0.0), np.float64(0.0)
-    for own, weight in zip(correlations, weights, strict=True):
-        own = weight * own
-        total, squares = total + own, squares + own * own
-    return (np.square(total) - squares) / (weights.sum() ** 2 - np.square(weights).sum())
+def coupling_of(correlations: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the mean of R_a ∘ R_b over pairs of different chains, from the chains' own R [n, N]."""
+    total, squares, count = np.float64(0.0), np.float64(0.0), 0
+    for own in correlations:
+        total, squares, count = total + own, squares + own * own, count + 1
+    return (np.square(total) - squares) / (count * (count - 1))
 
 
 def nearest(distances: np.ndarray, own: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from losskernel.kernel import LossKernel
-from losskernel.matrices import correlation_of, coupling_of, pieces
+from losskernel.matrices import correlation_of, pieces
 
 # Of the intervals `x_low` to `x_high`.
 LEVEL = 0.9
@@ -42,10 +42,14 @@ class Resample(NamedTuple):
     Attributes:
         grams: A Aᵀ of every piece, [C, B, N, N], summing to K.
         weights: of the pieces, [C, B], mean 1.
+        mean: the chains' mean R in the kernel itself, [N, N].
+        linked: the kernel's own coupling, [N, N].
     """
 
     grams: np.ndarray
     weights: np.ndarray
+    mean: np.ndarray | float = 0.0
+    linked: np.ndarray | float = 0.0
 
     @property
     def chains(self) -> int:
@@ -61,9 +65,19 @@ class Resample(NamedTuple):
         return correlation_of(self.covariance())
 
     def coupling(self) -> np.ndarray:
-        """Return R² without floor [N, N]."""
-        own = (correlation_of(np.tensordot(*each, 1)) for each in zip(self.weights, self.grams, strict=True))
-        return coupling_of(own, self.weights.sum(1))
+        """Return R² without floor [N, N], to first order in what the resample moves.
+
+        Products of different chains would hide part of the scatter between chains, for each would count with the
+        others' weights alone; and the square of the chains' mean has a floor that moves with the weights.
+        """
+        return self.linked + 2 * self.mean * (self.mean_correlation() - self.mean)
+
+    def mean_correlation(self) -> np.ndarray:
+        """Return the mean [N, N] of the chains' own R, each as heavy as its pieces."""
+        total = np.zeros(self.grams.shape[2:])
+        for weights, grams in zip(self.weights, self.grams, strict=True):
+            total += weights.sum() * correlation_of(np.tensordot(weights, grams, 1))
+        return total / self.weights.sum()
 
 
 def bootstrap(kernel: LossKernel, statistic: Statistic, *, replicates: int = 40, seed: int = 0) -> dict[str, float]:
@@ -86,17 +100,22 @@ def bootstrap(kernel: LossKernel, statistic: Statistic, *, replicates: int = 40,
         return values
     parts = np.array_split(kernel.features().reshape(kernel.probes, kernel.chains, -1), per_chain, axis=2)
     grams = np.stack([np.einsum("ncd,mcd->cnm", part, part, optimize=True) for part in parts], axis=1)
+    mean, linked = 0.0, 0.0
+    if kernel.chains >= 2:
+        mean, linked = Resample(grams, np.ones((kernel.chains, per_chain))).mean_correlation(), kernel.coupling()
     rng = np.random.default_rng(seed)
     scatter: dict[str, list[float]] = {name: [] for name in values}
     for _ in range(replicates):
         weights = rng.exponential(size=(kernel.chains, per_chain))
-        for name, value in statistic(Resample(grams, weights / weights.mean())).items():
+        for name, value in statistic(Resample(grams, weights / weights.mean(), mean, linked)).items():
             scatter[name].append(value)
     # Exponential weights vary by less than their own mean's share: the factor makes a mean's error the classical one.
     factor = np.sqrt((count + 1) / (count - 1))
+    # The error is itself known from so many pieces, by so many resamples.
+    freedom = 1 / (1 / (count - 1) + 1 / (replicates - 1))
     result: dict[str, float] = {}
     for name, value in values.items():
-        result |= interval(name, value, float(factor * np.std(scatter[name], ddof=1)), count - 1)
+        result |= interval(name, value, float(factor * np.std(scatter[name], ddof=1)), freedom)
     return result
 
 
@@ -115,13 +134,13 @@ def over(name: str, replicates: np.ndarray, value: float | None = None) -> dict[
     return interval(name, mean, float(replicates.std(ddof=1) / np.sqrt(len(replicates))), len(replicates) - 1)
 
 
-def interval(name: str, value: float, error: float, freedom: int) -> dict[str, float]:
+def interval(name: str, value: float, error: float, freedom: float) -> dict[str, float]:
     """Return `name` and its `_se`, `_low` and `_high`, the 90 % interval by Student's t."""
     reach = quantile(freedom) * error
     return {name: value, f"{name}_se": error, f"{name}_low": value - reach, f"{name}_high": value + reach}
 
 
-def quantile(freedom: int, level: float = LEVEL) -> float:
+def quantile(freedom: float, level: float = LEVEL) -> float:
     """Half-width of a two-sided interval in standard errors, by Student's t."""
     from scipy.stats import t
 

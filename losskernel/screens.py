@@ -3,31 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
+from losskernel.remedies import Setting, longer_run, mix, smaller_steps
 
 Verdict = Literal["pass", "warn", "fail"]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is known of how a trace was made; None where it is not.
-
-    Attributes:
-        step_size, localization: of the sampler.
-        burn_in, thinning: of the schedule, in steps.
-        chains, draws: of the trace.
-        weights: that move; 0 where unknown.
-    """
-
-    chains: int
-    draws: int
-    step_size: float | None = None
-    localization: float | None = None
-    burn_in: int | None = None
-    thinning: int | None = None
-    weights: int = 0
+# With fewer draws a chain nothing can be judged.
+FEW_DRAWS = 10
 
 
 @dataclass(frozen=True)
@@ -59,24 +41,28 @@ class Screen:
 
 def screens(metrics: Mapping[str, float], setting: Setting) -> list[Screen]:
     """Return all screens, causes before their effects; a verdict names the first of the worst."""
-    mixing, spanning = _mix(metrics, setting), _mix({**metrics, "relaxations_burn_in": math.inf}, setting)
+    mixing, spanning = mix(metrics, setting), mix({**metrics, "relaxations_burn_in": math.inf}, setting)
     relaxation = metrics.get("relaxation_steps", math.inf)
     times = f" of {relaxation:.0f} steps" if math.isfinite(relaxation) else ", for without localization there is none"
-    smaller, longer = _step(metrics, setting), _lengthen(metrics, setting)
+    twins = " and ".join(f"{metrics.get(name, 0):.0f}" for name in ("first_twin", "second_twin"))
+    smaller, longer = smaller_steps(metrics, setting), longer_run(metrics, setting)
     never = math.inf
     return [
         Screen(
-            "draws", 10, 10, "only {:.0f} draws a chain: nothing can be judged", "raise schedule.draws to 400", True
+            "draws",
+            FEW_DRAWS,
+            FEW_DRAWS,
+            "only {:.0f} draws a chain: nothing can be judged",
+            "raise schedule.draws to 400",
+            True,
         ),
         Screen("constant_probes", 0.01, 0.5, "{:.0%} of the probes have a constant loss", "raise sampler.nbeta"),
-        Screen(
-            "twin_chains", 0, 0, "{:.0f} pair of chains is one and the same", "join each chain once, with its own seed"
-        ),
+        Screen("twin_chains", 0, 0, f"chains {twins} are one and the same", "join each chain once, with its own seed"),
         Screen(
             "dead_chain",
             0.25,
             0.05,
-            "a chain hardly moves: its variance is {:.2g} of the others'",
+            f"chain {metrics.get('stillest_chain', 0):.0f} hardly moves: its variance is {{:.2g}} of the others'",
             "sample it again",
             True,
         ),
@@ -124,7 +110,6 @@ def screens(metrics: Mapping[str, float], setting: Setting) -> list[Screen]:
             "the losses drift: a straight line in time explains {:.0%} of their variance",
             mixing,
         ),
-        Screen("heavy_share", 0.4, 0.7, "a hundredth of the draws carries {:.0%} of the covariance", longer),
         Screen(
             "tail_index",
             0.9,
@@ -132,6 +117,7 @@ def screens(metrics: Mapping[str, float], setting: Setting) -> list[Screen]:
             "the entries are means of numbers with a tail index of {:.1f} (from 1 there is no mean)",
             "raise sampler.localization or bound the loss",
         ),
+        Screen("heavy_share", 0.4, 0.7, "a hundredth of the draws carries {:.0%} of the covariance", longer),
         Screen("rhat", metrics["rhat_good"], 1.05, "the chains disagree: R-hat is {:.3f}", mixing),
         # Entries are products of heavy-tailed losses and many are looked at, so that single R-hats scatter more.
         Screen(
@@ -165,86 +151,9 @@ def screens(metrics: Mapping[str, float], setting: Setting) -> list[Screen]:
     ]
 
 
-def _round(value: float) -> str:
-    return f"{float(f'{value:.1e}'):g}"
-
-
-def _up(value: float) -> int:
-    """Return the next whole number of two digits and zeros."""
-    unit = 10 ** max(0, math.floor(math.log10(max(value, 1.0))) - 1)
-    return math.ceil(value / unit) * unit
-
-
 def _inflated(metrics: Mapping[str, float]) -> str:
     """Return in words what too large steps do; beyond the stability bound no factor tells."""
     if metrics.get("step_inflation", 0.0) < 1e3:
         return "the steps are too large: they make the steepest direction's variance {:.1f} times the target's"
     stiffness = metrics.get("stiffness", float("nan"))
     return f"the steps are too large to be stable: step_size times curvature is {stiffness:.2g}, its bound 4"
-
-
-def _mix(metrics: Mapping[str, float], setting: Setting) -> str:
-    """Return the remedy of chains that have not mixed, from the relaxation time where it is known."""
-    relaxation = metrics.get("relaxation_steps", float("nan"))
-    if not setting.thinning or setting.burn_in is None or math.isnan(relaxation):
-        return f"raise schedule.burn_in and schedule.draws (now {setting.draws}) or sampler.localization"
-    if math.isinf(relaxation) and setting.step_size:
-        # A localization whose relaxation time fits twenty times into the draws.
-        return f"raise sampler.localization to {_round(40 / (setting.step_size * setting.draws * setting.thinning))}"
-    inflation = metrics.get("step_inflation", float("nan"))
-    if metrics["relaxations_sampled"] < 3 and inflation < 1.05 and setting.step_size:
-        # Far below the stability bound, where larger steps are free: those that inflate by a tenth.
-        return f"raise sampler.step_size to {_round(setting.step_size * 0.1 / max(inflation - 1, 1e-6))}"
-    if metrics["relaxations_burn_in"] < 3:
-        return f"raise schedule.burn_in to {_up(5 * relaxation)}" + _or_localise(setting.burn_in, 5, setting)
-    if metrics["relaxations_sampled"] < 20:
-        span = setting.draws * setting.thinning
-        thinning = _up(20 * relaxation / setting.draws)
-        return f"raise schedule.thinning to {thinning}" + _or_localise(span, 20, setting)
-    return f"raise schedule.thinning (now {setting.thinning}) or sampler.localization"
-
-
-def _or_localise(steps: int, times: float, setting: Setting) -> str:
-    """Return the localization with which the steps would span so many relaxation times, if it is a stable one."""
-    if not steps or not setting.step_size:
-        return ""
-    wanted = 2 * times / (setting.step_size * steps)
-    return f" or sampler.localization to {_round(wanted)}" if setting.step_size * wanted < 0.5 else ""
-
-
-def _step(metrics: Mapping[str, float], setting: Setting) -> str:
-    """Return the remedy of steps that are too large: those that inflate by a fifth."""
-    if not setting.step_size:
-        return "lower sampler.step_size"
-    inflation, stiffness = metrics.get("step_inflation", math.inf), metrics.get("stiffness", float("nan"))
-    if math.isfinite(inflation) and stiffness < 2 and inflation > 1.2:
-        return f"lower sampler.step_size to {_round(setting.step_size * 0.2 / (inflation - 1))}"
-    if stiffness > 0.6:
-        return f"lower sampler.step_size to {_round(setting.step_size * 0.6 / stiffness)}"
-    return f"lower sampler.step_size to {_round(setting.step_size / 4)}"
-
-
-def _lengthen(metrics: Mapping[str, float], setting: Setting) -> str:
-    """Return the remedy of too few effective draws: as many as would give 500."""
-    least = np.nanmin([metrics["ess"], metrics["ess_tail"], metrics["ess_kernel"], 500.0])
-    factor = 500 / max(least, 1.0)
-    if factor <= 1:
-        return "raise schedule.draws or schedule.chains"
-    if setting.thinning and factor > 4:
-        return f"raise schedule.thinning to {_up(setting.thinning * factor)}"
-    return f"raise schedule.draws to {_up(setting.draws * factor)}"
-
-
-def setting_of(meta: Mapping[str, Any], chains: int, draws: int) -> Setting:
-    """Read the settings from a trace's provenance."""
-    identity: Mapping[str, Any] = meta.get("identity", {})
-    sampler, schedule = identity.get("sampler", {}), identity.get("schedule", {})
-    return Setting(
-        chains,
-        draws,
-        sampler.get("step_size"),
-        sampler.get("localization"),
-        schedule.get("burn_in"),
-        schedule.get("thinning"),
-        meta.get("parameters", {}).get("moving", 0),
-    )

@@ -61,3 +61,40 @@ def own_gradient(model: nn.Module, weights: dict[str, Tensor], loss: Any, inputs
         named[name].requires_grad_(True)
     loss(model(inputs), targets).mean().backward()
     return torch.cat([named[name].grad.flatten() for name in weights])
+
+
+def quadratic_problem(
+    size: int = 6, probes: int = 12, bend: float = 0.5, seed: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(Σ [P, P], b [N, P], A [N, P, P]) of losses l_i = b_i·w + ½ wᵀA_i w of weights w ~ N(0, Σ), in two groups."""
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(size, size)) / np.sqrt(size)
+    group = np.arange(probes) >= probes // 2
+    own = (np.arange(size) >= size // 2) == group[:, None]  # each group leans on its half of the weights
+    linear = rng.normal(size=(probes, size)) * own
+    linear[~group, 0] += 1.5
+    linear[group, size // 2] += 1.5
+    quadratic = rng.normal(size=(probes, size, size)) * bend / np.sqrt(size)
+    return root @ root.T + 0.2 * np.eye(size), linear, (quadratic + quadratic.transpose(0, 2, 1)) / 2
+
+
+def quadratic_kernel(sigma: np.ndarray, linear: np.ndarray, quadratic: np.ndarray) -> np.ndarray:
+    """The exact K [N, N]: b_iᵀΣb_j + ½ tr(A_iΣA_jΣ)."""
+    bent = quadratic @ sigma
+    return linear @ sigma @ linear.T + np.einsum("ipq,jqp->ij", bent, bent) / 2
+
+
+def weights(sigma: np.ndarray, runs: int, chains: int, draws: int, phi: float, rng: np.random.Generator) -> np.ndarray:
+    """Stationary AR(1) chains of weights [runs, C, D, P] of covariance Σ and memory phi."""
+    steps = rng.normal(size=(runs, chains, draws, len(sigma))) @ np.linalg.cholesky(sigma).T
+    if phi:
+        steps[:, :, 1:] *= np.sqrt(1 - phi**2)
+        for draw in range(1, draws):
+            steps[:, :, draw] += phi * steps[:, :, draw - 1]
+    return steps
+
+
+def quadratic_losses(drawn: np.ndarray, linear: np.ndarray, quadratic: np.ndarray) -> np.ndarray:
+    """Losses [..., N] of weights [..., P]."""
+    bent = [np.einsum("...p,...p->...", drawn @ each, drawn) for each in quadratic]
+    return drawn @ linear.T + np.stack(bent, axis=-1) / 2

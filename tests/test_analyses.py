@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from oracles import blocks, gaussian, pairs
 
 from losskernel import LossKernel, LossTraces, diagnose
-from losskernel.analyses import Complexity, Convergence, Embedding, Neighbours, Result, Separation, Spectrum
+from losskernel.analyses import Complexity, Convergence, Embedding, Neighbours, Result, Separation, Spectrum, spectrum
 from losskernel.errors import InputError
+from losskernel.resampling import batch_means, bootstrap, over
 
 TASK = np.repeat(["add", "multiply"], 12)
 
@@ -87,14 +88,26 @@ def test_separation_counts_pairs_of_different_probes() -> None:
     assert table["mean_abs_R"][1] == pytest.approx(np.mean(across))
 
 
-def test_the_error_of_a_separation_is_the_jackknife_over_chains() -> None:
+def test_the_errors_of_a_separation_are_those_of_the_bootstrap() -> None:
     traces = _planted(chains=5)
-    kernel = LossKernel.from_traces(traces)
     same = (TASK[:, None] == TASK) & ~np.eye(24, dtype=bool)
-    left = [np.abs(kernel.only(np.delete(range(5), chain)).correlation())[same].mean() for chain in range(5)]
-    expected = np.sqrt(4 / 5 * np.square(left - np.mean(left)).sum())
+    expected = bootstrap(
+        LossKernel.from_traces(traces), lambda part: {"within": float(np.abs(part.correlation())[same].mean())}
+    )
     metrics = _ask(Separation(group="task", permutations=9), traces).metrics
-    assert metrics["within_se"] == pytest.approx(expected, rel=1e-9)
+    for name, value in expected.items():
+        assert metrics[name] == pytest.approx(value, rel=1e-9)
+    for name in ("across", "ratio", "ari", "nmi", "purity", "coupling_within", "coupling_across", "noise_floor"):
+        assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"]
+
+
+def test_the_noise_floor_is_the_mean_over_shifts_of_the_chains() -> None:
+    traces = _planted()
+    kernel = LossKernel.from_traces(traces)
+    floors = [np.abs(kernel.null_correlation(shift=shift)).mean() for shift in (1, 2, 3)]
+    metrics = _ask(Separation(group="task", permutations=9), traces).metrics
+    assert metrics["noise_floor"] == pytest.approx(np.mean(floors))
+    assert metrics["noise_floor_se"] == pytest.approx(np.std(floors, ddof=1) / np.sqrt(3))
 
 
 def test_separation_of_one_chain_has_no_coupling() -> None:
@@ -168,6 +181,31 @@ def test_the_spectrum_of_two_blocks() -> None:
         common = np.zeros(24)
         common[block] = np.resize([1.0, 1.0, -1.0], 24)[block] / np.sqrt(12)
         assert np.linalg.norm(span.T @ common) > 0.99
+
+
+def test_the_spectrums_errors_are_the_scatter_of_independent_runs() -> None:
+    runs = [gaussian(4, 200, blocks([6, 6], 0.6), seed) for seed in range(40)]
+    found = [_ask(Spectrum(modes=1), LossTraces.from_arrays(run)).metrics for run in runs]
+    for name in ("effective_rank", "effective_rank_covariance", "leading_share"):
+        scatter = np.std([metrics[name] for metrics in found], ddof=1)
+        assert np.mean([metrics[f"{name}_se"] for metrics in found]) == pytest.approx(scatter, rel=0.35)
+
+
+def test_very_many_probes_have_the_relative_error_of_an_even_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = _planted()
+    whole = _ask(Spectrum(modes=1), traces).metrics
+    monkeypatch.setattr(spectrum, "_PROBES_FOR_ERRORS", 12)
+    part = _ask(Spectrum(modes=1), LossTraces.from_arrays(traces.losses.values[..., ::2])).metrics
+    scaled = _ask(Spectrum(modes=1), traces).metrics
+    assert scaled["effective_rank"] == whole["effective_rank"]
+    assert scaled["effective_rank_se"] > 0
+    assert scaled["effective_rank_low"] < scaled["effective_rank"] < scaled["effective_rank_high"]
+    assert (
+        0.3
+        < (scaled["effective_rank_se"] / scaled["effective_rank"])
+        / (part["effective_rank_se"] / part["effective_rank"])
+        < 3
+    )
 
 
 def test_the_spectrum_does_not_need_labels_nor_more_draws_than_probes() -> None:
@@ -312,8 +350,22 @@ def test_complexity_says_only_what_the_trace_allows() -> None:
     result = _ask(Complexity(), _planted())
     assert result.metrics == {}
     assert list(result.tables["probes"]) == ["id", "task", "a", "self_coupling", "mean_loss"]
+
+
+def test_one_chain_has_errors_too_from_stretches_of_its_draws() -> None:
     alone = LossTraces(_regular(1.0).dataset.isel(chain=[0]))
-    assert not any(name.endswith("_se") for name in _ask(Complexity(), alone).metrics)
+    metrics = _ask(Complexity(), alone).metrics
+    assert metrics["llc"] == pytest.approx(12 / 2, abs=4 * metrics["llc_se"])
+    assert metrics["llc_se"] == pytest.approx(np.sqrt(24) / 2 / np.sqrt(3000), rel=0.5)
+
+
+def test_the_errors_of_complexity_are_the_scatter_of_independent_runs() -> None:
+    whole = _regular(300.0)
+    parts = [LossTraces(whole.dataset.isel(draw=slice(100 * part, 100 * part + 100))) for part in range(30)]
+    found = [_ask(Complexity(), part).metrics for part in parts]
+    for name in ("llc", "singular_fluctuation", "waic", "gain"):
+        scatter = np.std([metrics[name] for metrics in found], ddof=1)
+        assert np.mean([metrics[f"{name}_se"] for metrics in found]) == pytest.approx(scatter, rel=0.4), name
 
 
 # --- Convergence
@@ -336,8 +388,10 @@ def test_convergence_reports_the_diagnosis_and_every_chain() -> None:
         )
     )
     result = _ask(Convergence(), traces)
-    assert result.metrics.pop("distance") == pytest.approx(distance.mean())
+    expected = batch_means("distance", distance)
+    assert {name: result.metrics.pop(name) for name in expected} == pytest.approx(expected)
     assert result.metrics == diagnose(traces).metrics
+    assert result.tables["screens"].to_dict("records") == diagnose(traces).screens
     table = result.tables["chains"]
     mean_loss = traces.losses.values.mean(axis=2)
     np.testing.assert_allclose(table["mean_loss"], mean_loss.mean(1))
@@ -352,6 +406,18 @@ def test_convergence_runs_on_bare_losses() -> None:
     result = _ask(Convergence(), _planted())
     assert "distance" not in result.metrics
     assert "mean_distance" not in result.tables["chains"]
+
+
+def test_convergence_gives_what_was_measured_once_a_chain_its_error() -> None:
+    traces, measured = _planted(), np.array([90.0, 100, 110, 120])
+    records = {"curvature": measured, "step_inflation": measured / 100, "acceptance": measured / 200}
+    about = {"identity": {"sampler": {"step_size": 1e-3, "nbeta": 1.0}}}
+    dataset = traces.dataset.assign({name: ("chain", values) for name, values in records.items()})
+    metrics = _ask(Convergence(), LossTraces(dataset.assign_attrs(provenance=json.dumps(about)))).metrics
+    for name, values in records.items():
+        found = {key: metrics[key] for key in (name, f"{name}_se", f"{name}_low", f"{name}_high")}
+        assert found == pytest.approx(over(name, values, np.median(values)))
+    assert metrics["stiffness"] == pytest.approx(0.105)
 
 
 # --- Embedding

@@ -55,11 +55,22 @@ def test_effective_draws_of_an_ar1_chain(phi: float) -> None:
     assert diagnostics.ess(chains) == pytest.approx(float(arviz.ess(chains)), rel=1e-12)
 
 
-def test_effective_draws_of_a_tail_quantile() -> None:
+def test_effective_draws_of_the_tails() -> None:
     chains = _ar1(4, 500, 0.5)
-    expected = float(arviz.ess(chains, method="quantile", prob=0.05))
-    assert diagnostics.ess(chains, tail=0.05) == pytest.approx(expected, rel=1e-12)
-    assert diagnostics.ess(chains, tail=0.05) != pytest.approx(diagnostics.ess(chains), rel=0.01)
+    quantiles = [float(arviz.ess(chains, method="quantile", prob=prob)) for prob in (0.05, 0.95)]
+    assert diagnostics.ess(chains, "tail") == pytest.approx(min(quantiles), rel=1e-12)
+    assert diagnostics.ess(chains, "tail") != pytest.approx(diagnostics.ess(chains), rel=0.01)
+
+
+@pytest.mark.parametrize(("chains", "draws"), [(1, 2000), (2, 1000), (8, 250)])
+def test_chains_in_agreement_exceed_the_rhat_by_chance_once_in_a_thousand(chains: int, draws: int) -> None:
+    rng = np.random.default_rng(0)
+    bound = diagnostics.rhat_by_chance(chains, chains * draws)
+    found = np.array([diagnostics.rhat(rng.normal(size=(chains, draws))) for _ in range(300)])
+    assert (found > bound).sum() <= 2
+    assert np.quantile(found, 0.98) - 1 > 0.3 * (bound - 1)  # no bound that nothing could reach
+    slow = diagnostics.rhat_by_chance(chains, chains * draws / 10)
+    assert slow - 1 == pytest.approx(10 * (bound - 1))
 
 
 @pytest.mark.parametrize("statistic", [diagnostics.rhat, diagnostics.ess])
@@ -108,11 +119,136 @@ def test_the_shared_mode_of_equal_correlations() -> None:
     assert diagnostics.shared_mode_share(losses) == pytest.approx((1 + 4 * 0.3) / 5, rel=0.03)
 
 
-def test_a_drop_is_measured_in_units_of_the_spread() -> None:
-    chains = np.array([[7.0], [-3.0]]) + np.repeat([0.0, 1.0], 50)
-    assert diagnostics.drop_fraction(chains) == pytest.approx(2.0)  # the spread of half zeros, half ones is 1/2
-    assert diagnostics.drop_fraction(-chains) == pytest.approx(-2.0)
-    assert diagnostics.drop_fraction(np.zeros((2, 50))) == 0.0
+# --- the start
+
+
+def test_a_start_that_lies_off_is_measured_in_the_scatter_of_equal_stretches() -> None:
+    rng = np.random.default_rng(0)
+    chains = rng.normal(size=(4, 1000))
+    chains[:, :50] += 0.5  # a twentieth of the draws
+    means = chains.reshape(4, 20, 50).mean((0, 2))
+    expected = (means[0] - means[1:].mean()) / means[1:].std(ddof=1)
+    assert expected > 5
+    assert diagnostics.transient(chains) == pytest.approx(expected)
+    assert diagnostics.transient(-chains) == pytest.approx(-expected)
+    assert diagnostics.transient(7 - 3 * chains) == pytest.approx(-expected)
+
+
+def test_a_short_start_is_seen_by_short_stretches() -> None:
+    chains = np.random.default_rng(0).normal(size=(4, 1000))
+    chains[:, :10] += 3
+    means = chains.reshape(4, 100, 10).mean((0, 2))
+    assert diagnostics.transient(chains) == pytest.approx((means[0] - means[1:].mean()) / means[1:].std(ddof=1))
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.9])
+def test_stationary_chains_have_no_start(phi: float) -> None:
+    scores = [abs(diagnostics.transient(_ar1(4, 500, phi, seed))) for seed in range(100)]
+    assert max(scores) < 5
+    assert 0.5 < np.median(scores) < 2
+
+
+def test_what_does_not_move_has_no_start() -> None:
+    assert diagnostics.transient(np.zeros((2, 50))) == 0.0
+    assert diagnostics.transient(RNG.normal(size=(2, 15))) == 0.0  # no stretch is as long as a draw
+
+
+# --- single chains
+
+
+def test_the_spread_of_a_chain_is_relative_to_the_median_chain() -> None:
+    unit = RNG.normal(size=(5, 200, 4))
+    own = np.square(unit).mean((1, 2))
+    unit *= np.sqrt(np.array([1, 1, 4, 0.01, 1]) / own)[:, None, None]
+    np.testing.assert_allclose(diagnostics.chain_spread(unit), [1, 1, 4, 0.01, 1], rtol=1e-12)
+    np.testing.assert_array_equal(diagnostics.chain_spread(np.zeros((3, 9, 2))), 1)
+
+
+def test_a_chain_that_stands_twice_is_found_whatever_was_added_to_it() -> None:
+    chains = RNG.normal(size=(4, 100))
+    assert diagnostics.twins(chains) is None
+    assert diagnostics.twins(np.concatenate([chains, chains[2:3]])) == (2, 4)
+    assert diagnostics.twins(np.concatenate([chains, 5 - 0 * chains[:1] + 3 * chains[1:2]])) == (1, 4)
+
+
+def test_chains_that_drift_alike_are_no_twins_nor_are_those_that_stand_still() -> None:
+    ramp = np.linspace(0, 50, 200)
+    drifting = ramp + RNG.normal(size=(4, 200))
+    assert np.corrcoef(drifting)[0, 1] > 0.99
+    assert diagnostics.twins(drifting) is None
+    assert diagnostics.twins(np.zeros((3, 50))) is None
+    assert diagnostics.twins(RNG.normal(size=(1, 50))) is None
+    assert diagnostics.twins(RNG.normal(size=(3, 3))) is None
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_the_correlation_of_chains_is_their_share_of_common_noise(share: float) -> None:
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=(1, 4000, 6))
+    unit = np.sqrt(share) * common + np.sqrt(1 - share) * rng.normal(size=(4, 4000, 6))
+    found, score = diagnostics.chain_correlation(unit)
+    assert found == pytest.approx(share, abs=0.02)
+    assert score > 5
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.9])
+@pytest.mark.parametrize(("chains", "draws"), [(2, 1000), (4, 200), (8, 400), (8, 170)])
+def test_independent_chains_do_not_move_together_however_slow(chains: int, draws: int, phi: float) -> None:
+    found = [
+        diagnostics.chain_correlation(pairs(chains, draws, 10, 0.5, phi, seed) / np.sqrt(draws)) for seed in range(40)
+    ]
+    assert np.mean([shared for shared, _ in found]) == pytest.approx(0, abs=0.02)
+    assert max(score for _, score in found) < 6
+    assert np.median([score for _, score in found]) < 1.5
+
+
+def test_a_drift_that_all_chains_share_is_no_common_noise() -> None:
+    unit = np.linspace(-3, 3, 1000)[:, None] + RNG.normal(size=(4, 1000, 5))
+    found, score = diagnostics.chain_correlation(unit)
+    assert abs(found) < 0.02
+    assert score < 5
+
+
+@pytest.mark.parametrize("shape", [(1, 400, 3), (4, 79, 3)], ids=["one chain", "few draws"])
+def test_too_few_chains_or_draws_say_nothing_of_common_noise(shape: tuple[int, ...]) -> None:
+    assert diagnostics.chain_correlation(np.ones(shape) * RNG.normal(size=(1, shape[1], 1))) == (0.0, 0.0)
+
+
+# --- tails
+
+
+def test_the_heavy_share_is_what_the_largest_hundredth_carries() -> None:
+    unit = np.ones((2, 100, 3))
+    unit[0, 7], unit[1, 9] = 10, 20
+    assert diagnostics.heavy_share(unit) == pytest.approx((100 + 400) / (100 + 400 + 198))
+    assert diagnostics.heavy_share(np.zeros((2, 100, 3))) == 0
+
+
+def test_the_heavy_share_of_normal_losses() -> None:
+    cut = norm.ppf(0.995)  # the mean square beyond it, of one normal number
+    exact = 2 * (cut * norm.pdf(cut) + 0.005)
+    assert diagnostics.heavy_share(RNG.normal(size=(4, 50_000, 1))) == pytest.approx(exact, rel=0.03)
+
+
+@pytest.mark.parametrize("index", [0.25, 0.5, 1.0, 1.5])
+def test_the_tail_index_of_pareto_numbers(index: float) -> None:
+    numbers = (1 - np.random.default_rng(0).uniform(size=(4, 20_000))) ** -index
+    assert diagnostics.tail_index(numbers) == pytest.approx(index, abs=0.12)
+    assert diagnostics.tail_index(-7 * numbers) == pytest.approx(diagnostics.tail_index(numbers), abs=1e-6)
+
+
+@pytest.mark.parametrize("freedom", [2, 4])
+def test_the_tail_index_of_students_numbers(freedom: int) -> None:
+    numbers = np.random.default_rng(0).standard_t(freedom, size=(4, 50_000))
+    assert diagnostics.tail_index(numbers) == pytest.approx(1 / freedom, abs=0.12)
+    # a product with itself has twice the index: its mean is the variance
+    assert diagnostics.tail_index(numbers**2) == pytest.approx(2 / freedom, abs=0.2)
+
+
+def test_normal_numbers_have_no_heavy_tail_and_few_numbers_none_at_all() -> None:
+    assert diagnostics.tail_index(RNG.normal(size=(4, 5000))) < 0.2
+    assert math.isnan(diagnostics.tail_index(RNG.normal(size=(4, 20))))
+    assert math.isnan(diagnostics.tail_index(np.full((4, 100), 0.1)))
 
 
 def test_a_flat_direction_forgets_its_start_in_the_relaxation_time() -> None:

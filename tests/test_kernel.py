@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from oracles import blocks, gaussian, kernel_of, of_pairs, pairs
+from scipy.stats import t
 
 from losskernel import LossKernel, LossTraces, kernel
 from losskernel.errors import InputError
@@ -249,6 +250,48 @@ def test_standard_errors_refuse_what_they_cannot_give() -> None:
     assert np.isfinite(kernel_of(_losses(draws=14)).standard_error()).all()
 
 
+@pytest.mark.parametrize("level", [0.5, 0.9])
+def test_intervals_of_the_covariance_are_students(level: float) -> None:
+    own = kernel_of(_losses(chains=4))
+    low, high = own.interval(level=level)
+    np.testing.assert_allclose((low + high) / 2, own.covariance(), rtol=1e-12)
+    reach = t.ppf((1 + level) / 2, 4 * 5 - 1) * own.standard_error()
+    np.testing.assert_allclose((high - low) / 2, reach, rtol=1e-10)
+
+
+def test_intervals_of_the_correlation_stay_in_range_and_are_fishers() -> None:
+    own = kernel_of(pairs(4, 40, 30, rho=0.98))
+    low, high = own.interval(of="correlation")
+    correlation, error = own.correlation(), own.standard_error(of="correlation")
+    assert (low >= -1).all()
+    assert (high <= 1).all()
+    assert ((low <= correlation) & (correlation <= high)).all()
+    off = ~np.eye(60, dtype=bool)
+    middle = (np.arctanh(low[off]) + np.arctanh(high[off])) / 2
+    np.testing.assert_allclose(np.tanh(middle), correlation[off], atol=1e-9)
+    slope = (high - low)[off] / (2 * t.ppf(0.95, 19) * error[off])
+    assert np.median(slope) == pytest.approx(1, abs=0.02)  # near 0, where most of these lie, both scales agree
+    np.testing.assert_array_equal(np.diag(low), 1)
+    np.testing.assert_array_equal(np.diag(high), 1)
+
+
+@pytest.mark.parametrize("of", ["covariance", "correlation"])
+def test_intervals_of_some_rows_and_of_constant_probes(of: str) -> None:
+    own = kernel_of(_with_constants())
+    whole, rows = own.interval(of=of), own.interval([5, 1], of=of)
+    np.testing.assert_allclose(rows.low, whole.low[[5, 1]], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(rows.high, whole.high[[5, 1]], rtol=1e-9, atol=1e-12)
+    off = np.arange(7) != 2
+    np.testing.assert_array_equal(whole.low[2, off], 0)
+    np.testing.assert_array_equal(whole.high[2, off], 0)
+
+
+@pytest.mark.parametrize("level", [0, 1, -0.1, 90])
+def test_a_level_is_a_probability(level: float) -> None:
+    with pytest.raises(InputError, match=rf"level must lie between 0 and 1, got {level}; e.g. level=0.9"):
+        kernel_of(_losses()).interval(level=level)
+
+
 # --- neighbours
 
 
@@ -344,18 +387,6 @@ def test_only_keeps_some_chains() -> None:
         kernel_of(losses).only([])
 
 
-@pytest.mark.parametrize(("chains", "parts"), [(4, 4), (5, 2), (2, 6), (1, 8)])
-def test_without_leaves_out_whole_chains_or_stretches_of_draws(chains: int, parts: int) -> None:
-    losses = _losses(chains=chains)
-    for part in range(parts):
-        if chains >= parts:
-            kept = np.delete(losses, np.array_split(np.arange(chains), parts)[part], axis=0)
-        else:
-            kept = np.delete(losses, np.array_split(np.arange(60), parts)[part], axis=1)
-        found = kernel_of(losses).without(part, parts)
-        np.testing.assert_allclose(found.covariance(), kernel_of(kept).covariance(), rtol=1e-10, atol=1e-12)
-
-
 def test_evenly_keeps_a_spread_of_probes_with_all_that_is_known_of_them() -> None:
     own = kernel_of(_with_constants(), labels={"task": list("aabbccd")}, ids=list("tuvwxyz"))
     assert own.evenly(7) is own
@@ -396,6 +427,18 @@ def test_the_null_correlation_keeps_the_memory_of_the_chains() -> None:
     found = np.abs(slow.correlation())[above].mean()
     assert np.abs(slow.null_correlation()).mean() == pytest.approx(found, rel=0.15)
     assert found > 2 * 0.8 / np.sqrt(800)  # far above the floor of as many independent draws
+
+
+def test_the_null_correlation_pairs_chains_that_lie_a_shift_apart() -> None:
+    losses = _losses(chains=4)
+    own = kernel_of(losses)
+    centred = losses - losses.mean(axis=1, keepdims=True)
+    for shift in (1, 2, 3):
+        product = np.einsum("cdn,cdm->nm", centred, np.roll(centred, shift, axis=0))
+        scale = np.sqrt(np.square(centred).sum((0, 1)))
+        np.testing.assert_allclose(own.null_correlation(shift=shift), product / np.outer(scale, scale), atol=1e-12)
+    # a chain follows another as far as that one precedes it
+    np.testing.assert_allclose(own.null_correlation(shift=3), own.null_correlation(shift=1).T, atol=1e-12)
 
 
 def test_the_null_correlation_of_constant_probes_is_zero() -> None:

@@ -1,54 +1,142 @@
 import numpy as np
 import pytest
 from oracles import blocks, gaussian, kernel_of, pairs
+from scipy.stats import t
 
-from losskernel import LossKernel
-from losskernel.resampling import jackknife
+from losskernel.matrices import pieces
+from losskernel.resampling import Matrices, Resample, batch_means, bootstrap, interval, over, quantile
 
 
-def _entry(kernel: LossKernel) -> dict[str, float]:
+def _entry(kernel: Matrices) -> dict[str, float]:
     return {"k": float(kernel.covariance()[0, 1])}
 
 
-@pytest.mark.parametrize("chains", [4, 10])
-def test_the_error_of_a_mean_over_chains_is_the_classical_one(chains: int) -> None:
-    losses = gaussian(chains, 30, blocks([3], 0.5))
-    found = jackknife(kernel_of(losses), _entry)
-    own = np.array([np.cov(chain.T)[0, 1] for chain in losses])  # the pooled entry is the mean of these
-    assert found["k"] == pytest.approx(own.mean(), rel=1e-12)
-    assert found["k_se"] == pytest.approx(own.std(ddof=1) / np.sqrt(chains), rel=1e-10)
+def _of(kernel: object) -> Resample:
+    """A resample in which every piece counts once."""
+    seen = []
+
+    def keep(part: Matrices) -> dict[str, float]:
+        seen.append(part)
+        return {}
+
+    bootstrap(kernel, keep)
+    return seen[1]._replace(weights=np.ones_like(seen[1].weights))
 
 
-@pytest.mark.parametrize("chains", [1, 3])
-def test_few_chains_leave_out_eight_stretches_of_draws(chains: int) -> None:
-    losses = gaussian(chains, 80, blocks([3], 0.5))
-    found = jackknife(kernel_of(losses), _entry)
-    left = [_entry(kernel_of(np.delete(losses, range(10 * part, 10 * part + 10), axis=1)))["k"] for part in range(8)]
-    expected = np.sqrt(7 / 8 * np.square(left - np.mean(left)).sum())
-    assert found["k_se"] == pytest.approx(expected, rel=1e-10)
+@pytest.mark.parametrize(("chains", "draws"), [(1, 90), (4, 30), (5, 33)])
+def test_a_resample_in_which_every_piece_counts_once_is_the_kernel(chains: int, draws: int) -> None:
+    kernel = kernel_of(gaussian(chains, draws, blocks([3, 3], 0.5)))
+    part = _of(kernel)
+    assert part.chains == chains
+    assert part.grams.shape == (chains, pieces(chains, draws), 6, 6)
+    np.testing.assert_allclose(part.covariance(), kernel.covariance(), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(part.correlation(), kernel.correlation(), rtol=1e-12, atol=1e-12)
+    if chains > 1:
+        np.testing.assert_allclose(part.coupling(), kernel.coupling(), atol=1e-12)
 
 
-@pytest.mark.parametrize(("chains", "draws"), [(20, 80), (1, 1600)])
+def test_a_resample_weights_whole_pieces() -> None:
+    losses = gaussian(4, 40, blocks([3], 0.5))
+    part = _of(kernel_of(losses))
+    weights = np.ones((4, 5))
+    weights[1, 2], weights[1, 3] = 2, 0
+    centred = losses - losses.mean(axis=1, keepdims=True)
+    twice = np.concatenate([centred[1, :16], centred[1, 16:24], centred[1, 16:24], centred[1, 32:]])
+    expected = np.concatenate([centred[0], twice, centred[2], centred[3]])
+    np.testing.assert_allclose(part._replace(weights=weights).covariance(), expected.T @ expected / 156, rtol=1e-12)
+
+
+def test_the_coupling_of_a_resample_moves_as_the_square_of_the_chains_mean() -> None:
+    part = _of(kernel_of(gaussian(4, 400, blocks([3], 0.7))))
+    small = 1 + 1e-4 * np.random.default_rng(0).normal(size=(4, 5))
+    moved = part._replace(weights=small / small.mean())
+    found, expected = (
+        moved.coupling() - part.coupling(),
+        np.square(moved.mean_correlation()) - np.square(part.mean_correlation()),
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-8)
+    assert np.abs(found[0, 1]) > 1e-6
+
+
+@pytest.mark.parametrize(("chains", "draws"), [(20, 30), (4, 150), (1, 600)])
+def test_the_error_of_a_mean_is_the_classical_one_of_its_pieces(chains: int, draws: int) -> None:
+    losses = gaussian(chains, draws, blocks([3], 0.5))
+    found = bootstrap(kernel_of(losses), _entry, replicates=4000)
+    centred = losses - losses.mean(axis=1, keepdims=True)
+    products = (centred[..., 0] * centred[..., 1]).reshape(20, 30).sum(1) * 20 / (chains * (draws - 1))
+    assert found["k"] == pytest.approx(products.mean(), rel=1e-12)
+    assert found["k_se"] == pytest.approx(products.std(ddof=1) / np.sqrt(20), rel=0.05)
+    reach = t.ppf(0.95, 1 / (1 / 19 + 1 / 3999)) * found["k_se"]
+    assert (found["k_low"], found["k_high"]) == pytest.approx((found["k"] - reach, found["k"] + reach))
+
+
+@pytest.mark.parametrize(("chains", "draws"), [(20, 80), (4, 400), (1, 1600)])
 def test_the_error_matches_the_scatter_of_independent_runs(chains: int, draws: int) -> None:
-    def statistic(kernel: LossKernel) -> dict[str, float]:
+    def statistic(kernel: Matrices) -> dict[str, float]:
         correlation = kernel.correlation()
         first = np.arange(0, 200, 2)
         return {str(pair): value for pair, value in enumerate(correlation[first, first + 1])}
 
-    found = jackknife(kernel_of(pairs(chains, draws, 100, rho=0.5, phi=0.5)), statistic)
+    found = bootstrap(kernel_of(pairs(chains, draws, 100, rho=0.5, phi=0.5)), statistic)
     scatter = np.std([found[str(pair)] for pair in range(100)], ddof=1)
     reported = np.sqrt(np.mean([found[f"{pair}_se"] ** 2 for pair in range(100)]))
     assert reported == pytest.approx(scatter, rel=0.25)
 
 
-def test_every_number_gets_its_own_error() -> None:
+def test_errors_see_chains_that_disagree() -> None:
+    losses = gaussian(8, 200, blocks([2], 0.0))
+    losses[::2, :, 1] = losses[::2, :, 0]  # half of the chains couple the two probes
+    calm = gaussian(8, 200, blocks([2], 0.5))
+
+    def numbers(kernel: Matrices) -> dict[str, float]:
+        return _entry(kernel) | {"coupling": float(kernel.coupling()[0, 1])}
+
+    torn, whole = bootstrap(kernel_of(losses), numbers), bootstrap(kernel_of(calm), numbers)
+    assert torn["k_se"] > 2 * whole["k_se"]
+    assert torn["coupling_se"] > 2 * whole["coupling_se"]
+
+
+def test_every_number_gets_its_own_error_and_the_same_seed_the_same() -> None:
     kernel = kernel_of(gaussian(5, 30, blocks([3], 0.5)))
-    found = jackknife(kernel, lambda part: {"a": _entry(part)["k"], "b": 2 * _entry(part)["k"], "c": 1.0})
-    assert set(found) == {"a", "a_se", "b", "b_se", "c", "c_se"}
+
+    def numbers(part: Matrices) -> dict[str, float]:
+        return {"a": _entry(part)["k"], "b": 2 * _entry(part)["k"], "c": 1.0}
+
+    found = bootstrap(kernel, numbers)
+    assert list(found) == [f"{name}{end}" for name in "abc" for end in ("", "_se", "_low", "_high")]
     assert found["b_se"] == pytest.approx(2 * found["a_se"])
-    assert found["c_se"] == 0
+    assert (found["c_se"], found["c_low"], found["c_high"]) == (0, 1, 1)
+    assert found == bootstrap(kernel, numbers)
+    assert found["a_se"] != bootstrap(kernel, numbers, seed=1)["a_se"]
 
 
-def test_where_nothing_can_be_left_out_there_is_no_error() -> None:
-    found = jackknife(kernel_of(gaussian(1, 3, blocks([3], 0.5))), _entry)
-    assert set(found) == {"k"}
+def test_where_there_is_one_piece_there_is_no_error() -> None:
+    assert set(bootstrap(kernel_of(gaussian(1, 3, blocks([3], 0.5))), _entry)) == {"k"}
+    assert batch_means("m", np.arange(3.0)[None]) == {"m": 1.0}
+    assert over("m", np.array([2.0])) == {"m": 2.0}
+
+
+# --- series and replicates
+
+
+def test_batch_means_are_the_scatter_of_stretches() -> None:
+    series = np.random.default_rng(0).normal(size=(4, 50))
+    found = batch_means("m", series)
+    means = series.reshape(20, 10).mean(1)
+    assert found["m"] == pytest.approx(series.mean())
+    assert found["m_se"] == pytest.approx(means.std(ddof=1) / np.sqrt(20))
+    assert found["m_high"] == pytest.approx(series.mean() + t.ppf(0.95, 19) * found["m_se"])
+
+
+def test_replicates_give_the_interval_of_student() -> None:
+    found = over("m", np.array([1.0, 2.0, 6.0]), 2.5)
+    assert found["m"] == 2.5
+    assert found["m_se"] == pytest.approx(np.sqrt(7 / 3))
+    assert found["m_low"] == pytest.approx(2.5 - 2.919986 * np.sqrt(7 / 3))
+
+
+def test_quantiles_are_those_of_the_tables() -> None:
+    assert quantile(10) == pytest.approx(1.8125, abs=1e-4)
+    assert quantile(10, level=0.95) == pytest.approx(2.2281, abs=1e-4)
+    assert quantile(1e9) == pytest.approx(1.6449, abs=1e-4)
+    assert interval("x", 1.0, 2.0, 10)["x_low"] == pytest.approx(1 - 2 * 1.8125, abs=1e-3)

@@ -1,4 +1,5 @@
 import copy
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -116,6 +117,45 @@ def test_only_the_chosen_weights_move() -> None:
     for chain in range(2):  # the frozen weights are the template's
         expected = own_gradient(model, _weights(stack, buffer, chain), case[1], inputs[chain], targets[chain])
         torch.testing.assert_close(gradient[chain], expected, rtol=1e-10, atol=1e-10)
+
+
+@every_model
+@pytest.mark.parametrize("chains", [1, 3])
+def test_a_hessian_product_is_the_derivative_of_a_chains_own_gradient(case, chains: int) -> None:
+    _, _, inputs_of, targets_of = case
+    _, stack, buffer = _stack(case, chains)
+    for _ in range(2):  # the second call meets what the first one recorded, with other numbers
+        buffer += 0.05 * _normal(*buffer.shape)
+        inputs, targets, direction = inputs_of(chains, 7), targets_of(chains, 7), _normal(*buffer.shape)
+        found = stack.hessian_product(stack.views(buffer), inputs, targets, direction)
+        step = 1e-6
+        ahead, behind = (
+            stack.gradient(stack.views(buffer + sign * step * direction), inputs, targets)[0].clone()
+            for sign in (1, -1)
+        )
+        torch.testing.assert_close(found, (ahead - behind) / (2 * step), rtol=1e-4, atol=1e-6)
+
+
+def test_hessian_products_are_symmetric_and_those_of_the_whole_hessian() -> None:
+    case = CASES["MLP"]
+    model, stack, buffer = _stack(case, 2, ["layers.4.weight", "layers.0.bias"])
+    inputs, targets = case[2](2, 7), case[3](2, 7)
+    names = stack.moving
+
+    def mean_loss(flat: Tensor, chain: int) -> Tensor:
+        views = [view[0] for view in StackedModel(model, case[1], 1, names).views(flat[None])]
+        outputs = torch.func.functional_call(model, dict(zip(names, views, strict=True)), (inputs[chain],))
+        return case[1](outputs, targets[chain]).mean()
+
+    directions = torch.eye(stack.size, dtype=torch.float64)
+    rows = [
+        stack.hessian_product(stack.views(buffer), inputs, targets, each.expand(2, -1).clone()) for each in directions
+    ]
+    for chain in range(2):
+        hessian = torch.stack([row[chain] for row in rows])
+        torch.testing.assert_close(hessian, hessian.T, rtol=1e-9, atol=1e-12)
+        exact = torch.autograd.functional.hessian(functools.partial(mean_loss, chain=chain), buffer[chain])
+        torch.testing.assert_close(hessian, exact, rtol=1e-9, atol=1e-12)
 
 
 def test_views_follow_the_buffer() -> None:

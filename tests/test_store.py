@@ -8,7 +8,7 @@ import xarray as xr
 
 from losskernel import store
 from losskernel.errors import TraceError
-from losskernel.store import MemoryStore, TraceStore, atomic_save, differences, guard, layout
+from losskernel.store import CHAIN_RECORDS, MemoryStore, TraceStore, atomic_save, differences, guard, layout
 from losskernel.traces import coordinates_of
 
 SHAPE = (3, 8, 5)
@@ -24,11 +24,12 @@ def _create(target: TraceStore | MemoryStore, burn_in: int = 4, dtype: str = "fl
 
 
 def _fill(target: TraceStore | MemoryStore) -> None:
-    per_draw = {name: array for name, array in RECORDS.items() if name != "burn_in_loss"}
+    whole = ("burn_in_loss", *CHAIN_RECORDS)
+    per_draw = {name: array for name, array in RECORDS.items() if name not in whole}
     for chains in (slice(0, 2), slice(2, 3)):
         for start in (0, 3, 6):
             target.write(chains, {name: array[chains, start : start + 3] for name, array in per_draw.items()}, start)
-        target.write(chains, {"burn_in_loss": RECORDS["burn_in_loss"][chains]}, 0)
+        target.write(chains, {name: RECORDS[name][chains] for name in whole}, 0)
 
 
 def _blocked(tmp_path: Path) -> Path:
@@ -88,6 +89,12 @@ def test_a_store_has_burn_in_losses_only_if_there_is_a_burn_in(tmp_path: Path) -
     assert "burn_in_loss" not in layout(SHAPE, 0)
     _create(TraceStore(tmp_path / "traces.zarr"), burn_in=0)
     assert "burn_in_loss" not in xr.open_zarr(tmp_path / "traces.zarr", consolidated=False)
+
+
+def test_what_is_measured_once_a_chain_has_one_number_each() -> None:
+    arrays = layout(SHAPE, 4)
+    assert {name for name, (dimensions, _) in arrays.items() if dimensions == ("chain",)} == set(CHAIN_RECORDS)
+    assert all(arrays[name][1] == (3,) for name in CHAIN_RECORDS)
 
 
 def test_chunks_are_bounded_in_bytes_and_hold_one_stack_of_chains(

@@ -1,0 +1,331 @@
+"""The judgement at the chains' ends against closed forms: quadratic wells, minibatches counted, MALA by hand."""
+
+import functools
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_sampling import regression
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+import losskernel as lk
+from losskernel import judgement, sampling
+from losskernel.chains import JUDGE, strides
+from losskernel.data import arithmetic
+from losskernel.errors import Interrupted
+from losskernel.judgement import judge
+from losskernel.models import MLP, MultitaskMLP
+from losskernel.stacked import StackedModel
+from losskernel.store import CHAIN_RECORDS, TraceStore
+
+NBETA, GAMMA = 50.0, 20.0
+SAMPLERS = {
+    "sgld": functools.partial(lk.SGLD, step_size=1e-3, nbeta=100.0, localization=100.0),
+    "rmsprop": functools.partial(lk.RMSpropSGLD, step_size=1e-4, nbeta=100.0, localization=100.0),
+}
+
+
+def _well(
+    chains: int = 3, sampler: Any = lk.SGLD, batch: int | None = None, seed: int = 0, **given: Any
+) -> tuple[dict[str, Tensor], np.ndarray, Any]:
+    """Judge chains in the well of a linear regression; return the judgement, U's Hessian, the sampler."""
+    model, data, x = regression()
+    inputs, targets = data.train.tensors  # pyright: ignore[reportAttributeAccessIssue]
+    stack = StackedModel(model, data.loss, chains, ["weight"])
+    rng = torch.Generator().manual_seed(seed)
+    start = stack.start
+    weights = nn.Parameter(start + 0.1 * torch.randn(chains, 3, generator=rng, dtype=torch.float64))
+    settings = {"step_size": 1e-3, "nbeta": NBETA, "localization": GAMMA} | given
+
+    def noise(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=rng, dtype=like.dtype)
+
+    own = sampler([weights], noise=noise, **settings)
+    own.state[weights]["start"] = start.expand(chains, 3).clone()
+
+    def minibatches() -> tuple[Tensor, Tensor]:
+        if batch is None:
+            return inputs.expand(chains, *inputs.shape), targets.expand(chains, *targets.shape)
+        chosen = torch.stack([torch.randperm(len(x), generator=rng)[:batch] for _ in range(chains)])
+        return inputs[chosen], targets[chosen]
+
+    with torch.no_grad():
+        found = judge(stack, weights, start, own, minibatches, noise)
+    return found, NBETA * x.T @ x / len(x) + settings["localization"] * np.eye(3), own
+
+
+def test_every_chain_gets_finite_float64_numbers() -> None:
+    found, _, _ = _well(batch=10)
+    assert tuple(found) == CHAIN_RECORDS
+    for values in found.values():
+        assert values.shape == (3,)
+        assert values.dtype == torch.float64
+        assert values.isfinite().all()
+
+
+@pytest.mark.parametrize("localization", [0.0, GAMMA, 300.0])
+def test_the_curvature_is_the_largest_eigenvalue_of_the_potential(
+    localization: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rough, hessian, _ = _well(localization=localization)
+    largest = np.linalg.eigvalsh(hessian).max()
+    # These eigenvalues lie close, which power iteration takes long to tell apart; those of networks do not.
+    np.testing.assert_allclose(rough["curvature"], largest, rtol=0.1)
+    assert (rough["curvature"] <= largest * (1 + 1e-9)).all()  # a Rayleigh quotient cannot exceed it
+    monkeypatch.setattr(judgement, "_ITERATIONS", 1000)
+    found, _, _ = _well(localization=localization)
+    np.testing.assert_allclose(found["curvature"], largest, rtol=1e-6)
+
+
+def test_whole_batches_have_no_minibatch_noise() -> None:
+    found, _, _ = _well()
+    np.testing.assert_allclose(found["minibatch_variance"], 0, atol=1e-12)
+
+
+def test_the_minibatch_variance_is_that_over_minibatches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judgement, "_BATCHES", 4000)
+    monkeypatch.setattr(judgement, "_STEPS", 1)
+    monkeypatch.setattr(judgement, "_SAMPLES", 10_000)
+    batch = 10
+    _, data, x = regression()
+    found, _, own = _well(chains=1, batch=batch, step_size=1e-12)  # so small that the weights stand
+    (weight,) = own.param_groups[0]["params"]
+    standing = weight.detach()[0].numpy()
+    residual = x @ standing - data.train.tensors[1].numpy()  # pyright: ignore[reportAttributeAccessIssue]
+    direction = np.linalg.eigh(x.T @ x)[1][:, -1]
+    slopes = NBETA * residual * (x @ direction)
+    # the mean of `batch` of n samples, drawn without replacement
+    exact = slopes.var(ddof=1) / batch * (1 - batch / len(x))
+    assert float(found["minibatch_variance"]) == pytest.approx(exact, rel=0.12)
+
+
+@pytest.mark.parametrize("batch", [None, 10])
+def test_the_step_inflation_is_that_of_the_samplers_law(batch: int | None) -> None:
+    found, _, own = _well(batch=batch, step_size=0.01)
+    for curvature, noise, inflation in zip(
+        *(found[name].tolist() for name in ("curvature", "minibatch_variance", "step_inflation")), strict=True
+    ):
+        assert inflation == pytest.approx(curvature * own.stationary_variance(curvature, noise), rel=1e-5)
+        closed = (1 + 0.01 * noise / 4) / (1 - 0.01 * curvature / 4)  # of SGLD
+        assert inflation == pytest.approx(closed, rel=1e-5)
+
+
+def test_steps_beyond_stability_have_the_largest_inflation_there_is() -> None:
+    found, hessian, _ = _well(step_size=5 / 60, localization=0.0)
+    assert 5 / 60 * np.linalg.eigvalsh(hessian).max() > 4
+    np.testing.assert_allclose(found["step_inflation"], torch.finfo(torch.float32).max)
+
+
+def test_tiny_steps_are_all_accepted() -> None:
+    found, _, _ = _well(step_size=1e-7)
+    np.testing.assert_allclose(found["acceptance"], 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("step", [0.005, 0.02])
+def test_the_acceptance_is_that_of_a_langevin_proposal_in_a_gaussian_target(step: float) -> None:
+    found, hessian, _ = _well(chains=400, step_size=step, seed=1)
+    # The same chain by hand: unadjusted steps in the quadratic well, each asked what Metropolis would say.
+    rng = np.random.default_rng(0)
+    away = 0.1 * rng.normal(size=(4000, 3))
+
+    def potential(u: np.ndarray) -> np.ndarray:
+        return np.einsum("np,pq,nq->n", u, hessian, u) / 2
+
+    def proposal(to: np.ndarray, origin: np.ndarray) -> np.ndarray:
+        return -np.square(to - origin + step / 2 * origin @ hessian).sum(1) / (2 * step)
+
+    accepted = []
+    for _ in range(judgement._STEPS):
+        after = away - step / 2 * away @ hessian + np.sqrt(step) * rng.normal(size=away.shape)
+        log = potential(away) - potential(after) + proposal(away, after) - proposal(after, away)
+        accepted.append(np.exp(np.minimum(log, 0)).mean())
+        away = after
+    spread = float(found["acceptance"].std()) / 20
+    assert float(found["acceptance"].mean()) == pytest.approx(np.mean(accepted), abs=4 * spread + 0.003)
+    assert np.mean(accepted) < 0.99
+
+
+@pytest.mark.parametrize(("step", "localization"), [(1e-3, 20.0), (1e-2, 100.0)])
+def test_a_flat_direction_forgets_at_the_relaxation_rate(step: float, localization: float) -> None:
+    found, _, _ = _well(step_size=step, localization=localization)
+    np.testing.assert_allclose(found["relaxation_rate"], -np.log(1 - step * localization / 2), rtol=1e-6)
+
+
+def test_without_localization_nothing_is_forgotten() -> None:
+    found, _, _ = _well(localization=0.0)
+    np.testing.assert_array_equal(found["relaxation_rate"], 0)
+
+
+def test_a_preconditioned_sampler_is_judged_in_its_own_coordinates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judgement, "_ITERATIONS", 300)
+    found, hessian, _ = _well(sampler=lk.RMSpropSGLD, chains=1, batch=None, smoothing=0.0)
+    # No step was taken before the curvature is measured: v is 1 there, G = 1 / (1 + δ).
+    factor = 1 / 1.1
+    np.testing.assert_allclose(found["curvature"], factor * np.linalg.eigvalsh(hessian).max(), rtol=5e-3)
+    np.testing.assert_allclose(found["relaxation_rate"], -np.log(1 - 1e-3 * factor * GAMMA / 2), rtol=1e-6)
+    curvature = float(found["curvature"])
+    assert float(found["step_inflation"]) == pytest.approx(1 / (1 - 1e-3 * curvature / 4), rel=1e-5)
+
+
+def test_a_preconditioner_that_differs_between_weights_scales_the_hessian_on_both_sides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(judgement, "_ITERATIONS", 300)
+
+    class Scaled(lk.SGLD):
+        scale = torch.tensor([1.0, 4.0, 0.25], dtype=torch.float64)
+
+        def preconditioner(self, weight: Tensor, state: dict[str, Any]) -> Tensor:
+            return self.scale.expand_as(weight)
+
+    found, hessian, _ = _well(sampler=Scaled)
+    root = np.diag(np.sqrt(Scaled.scale.numpy()))
+    np.testing.assert_allclose(found["curvature"], np.linalg.eigvalsh(root @ hessian @ root).max(), rtol=5e-3)
+    np.testing.assert_allclose(found["relaxation_rate"], -np.log(1 - 1e-3 * 1.0 * GAMMA / 2), rtol=1e-6)  # the median
+
+
+def test_a_loss_without_curvature_and_without_localization_is_not_called_unstable() -> None:
+    found, _, _ = _well(nbeta=0.0, localization=0.0)
+    np.testing.assert_array_equal(found["step_inflation"], 1)
+    np.testing.assert_allclose(found["acceptance"], 1, atol=1e-6)
+    assert all(values.isfinite().all() for values in found.values())
+
+
+class _Attention(nn.Module):
+    """A network whose fused attention has no second derivative; or the same in plain operations."""
+
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        self.embed, self.head, self._fused = nn.Linear(6, 6), nn.Linear(6, 1), fused
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        tokens = self.embed(inputs)
+        if self._fused:
+            mixed = nn.functional.scaled_dot_product_attention(*3 * [tokens[:, None]])[:, 0]
+        else:
+            mixed = (tokens @ tokens.transpose(1, 2) / 6**0.5).softmax(-1) @ tokens
+        return self.head(mixed.mean(1))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_a_network_without_second_derivatives_is_judged_by_differences_of_gradients() -> None:
+    rng = torch.Generator().manual_seed(0)
+    inputs, targets = torch.randn(64, 4, 6, generator=rng), torch.randn(64, generator=rng)
+    held = TensorDataset(inputs, targets)
+    data = lk.Data(train=held, probes=held, loss=lk.losses.squared_error)
+    schedule = lk.Schedule(chains=2, burn_in=2, draws=4, thinning=1, batch_size=64)
+    found = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        model = _Attention(fused)
+        found.append(lk.sample(model, data, SAMPLERS["sgld"], schedule, progress=False).record("curvature"))
+    np.testing.assert_allclose(found[0], found[1], rtol=0.02)
+    assert (found[0] > 200).all()  # of which localization alone makes 100
+
+
+# --- as part of a run
+
+LENGTHS: dict[str, Any] = {"burn_in": 7, "draws": 5, "thinning": 2, "batch_size": 32}
+
+
+def _run(chains: int, sampler: str = "sgld", **options: Any) -> lk.LossTraces:
+    torch.manual_seed(0)
+    schedule = lk.Schedule(chains=chains, **LENGTHS)
+    return lk.sample(
+        MultitaskMLP(2), arithmetic(probes_per_task=20), SAMPLERS[sampler], schedule, progress=False, **options
+    )
+
+
+def test_the_judgement_is_the_last_stride_and_takes_no_step() -> None:
+    schedule = lk.Schedule(chains=2, **LENGTHS)
+    found = strides(schedule)
+    assert found[-1] == JUDGE
+    assert JUDGE not in found[:-1]
+    assert sum(stride.steps for stride in found) == schedule.burn_in + schedule.draws * schedule.thinning
+    assert sum(stride.record for stride in found) == schedule.draws
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_chain_is_judged_alike_alone_and_among_others(sampler: str) -> None:
+    alone, among = _run(1, sampler), _run(4, sampler)
+    looped = _run(4, sampler, chains_per_fit=1)
+    for name in CHAIN_RECORDS:
+        np.testing.assert_array_equal(alone.record(name), among.record(name)[:1], err_msg=name)
+        np.testing.assert_array_equal(looped.record(name), among.record(name), err_msg=name)
+    assert len(set(among.record("curvature").tolist())) == 4
+
+
+def test_the_judgement_of_a_network_is_its_own_hessian() -> None:
+    torch.manual_seed(0)
+    model = MLP(4, 1, (3,)).double()
+    inputs, targets = torch.randn(64, 4, dtype=torch.float64), torch.randn(64, dtype=torch.float64)
+    held = TensorDataset(inputs, targets)
+    data = lk.Data(train=held, probes=held, loss=lk.losses.squared_error)
+    still = functools.partial(lk.SGLD, step_size=1e-14, nbeta=10.0, localization=1.0)
+    schedule = lk.Schedule(chains=2, burn_in=0, draws=2, thinning=1, batch_size=64)
+    traces = lk.sample(model, data, still, schedule, progress=False)
+    names, weights = zip(*model.named_parameters(), strict=True)
+    shapes = [weight.shape for weight in weights]
+
+    def mean_loss(flat: Tensor) -> Tensor:
+        parts = flat.split([shape.numel() for shape in shapes])
+        state = {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
+        return data.loss(torch.func.functional_call(model, state, (inputs,)), targets).mean()
+
+    flat = torch.cat([weight.detach().flatten() for weight in weights])
+    hessian = torch.autograd.functional.hessian(mean_loss, flat)
+    exact = 10 * torch.linalg.eigvalsh(hessian).max() + 1
+    np.testing.assert_allclose(traces.record("curvature"), float(exact), rtol=0.02)
+
+
+def _stopped(after: int, monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
+    """Run until Ctrl-C falls behind a number of batches."""
+    count = itertools.count(1)
+
+    class Stop:
+        def __enter__(self) -> Any:
+            return lambda: next(count) >= after
+
+        def __exit__(self, *_: Any) -> None: ...
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sampling, "_stop_on_interrupt", Stop)
+        _run(3, out=out)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("before_the_end", [1, 3])
+def test_a_run_stopped_before_its_judgement_continues_and_ends_whole(
+    sampler: str, before_the_end: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SAMPLERS, "sgld", SAMPLERS[sampler])
+    out = tmp_path / "traces.zarr"
+    total = len(strides(lk.Schedule(chains=3, **LENGTHS)))
+    with pytest.raises(Interrupted):
+        _stopped(total - before_the_end, monkeypatch, out)
+    assert not TraceStore(out).complete
+    resumed, whole = _run(3, out=out), _run(3)
+    assert TraceStore(out).complete
+    for name in whole.dataset.data_vars:
+        assert resumed.dataset[name].equals(whole.dataset[name]), name
+    assert all(np.isfinite(resumed.record(name)).all() for name in CHAIN_RECORDS)
+
+
+def test_a_stop_behind_the_judgement_is_an_ordinary_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    total = len(strides(lk.Schedule(chains=3, **LENGTHS)))
+    _stopped(total, monkeypatch, tmp_path / "traces.zarr")
+    whole = _run(3)
+    for name in CHAIN_RECORDS:
+        np.testing.assert_array_equal(lk.open_traces(tmp_path / "traces.zarr").record(name), whole.record(name))
+
+
+def test_judging_does_not_move_what_was_drawn() -> None:
+    long = lk.Schedule(chains=2, **LENGTHS | {"draws": 9})
+    torch.manual_seed(0)
+    model, data = MultitaskMLP(2), arithmetic(probes_per_task=20)
+    whole = lk.sample(model, data, SAMPLERS["sgld"], long, progress=False).losses.values
+    np.testing.assert_array_equal(_run(2).losses.values, whole[:, :5])
