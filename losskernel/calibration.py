@@ -5,36 +5,28 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from torch import nn
 
 from losskernel.curvature import largest_curvature
 from losskernel.data.base import Data
 from losskernel.diagnosis import Diagnosis, diagnose
 from losskernel.errors import DivergenceError, require, require_integer
+from losskernel.landscape import INFLATION, Landscape, choose, measured
 from losskernel.samplers import Sampler
 from losskernel.sampling import sample, settle
 from losskernel.schedule import Schedule
 from losskernel.traces import LossTraces
 
-# The steps inflate the steepest direction's variance by this much, minibatch noise included.
-INFLATION = 1.15
-# Symmetric splittings inflate a parabola by nothing up to their bound; real landscapes are no parabolas.
-STIFFEST = 1.0
-# A direction without curvature forgets in this many steps: 1/γ is then about twenty times the steepest variance.
-RELAXATION = 80
 # Effective draws aimed at, twice what a pass asks for.
 EFFECTIVE = 800
 # Screens that judge the steps and the place, not the length of the run.
 _STEPS = ("step_inflation", "excess_loss", "noise_to_gradient")
 _PLACE = ("constant_probes", "heavy_share", "tail_index")
 _PILOT = {"chains": 4, "draws": 150}
-# Firmer than this, and the pull towards w* alone would inflate beyond what is asked.
-_FIRMEST = 8.0
 
 
 @dataclass(frozen=True)
@@ -96,8 +88,8 @@ def calibrate(
     require(nbeta > 0, "sampler.nbeta must be > 0 to calibrate, got 0; give a value such as sampler.nbeta=100")
     at_start = largest_curvature(model, data, moving)
     # A loss without curvature at w*, as of a network that fits perfectly, tells nothing: begin at γ = nβ / 10.
-    here = _Landscape(max(nbeta * at_start, nbeta / 10))
-    chosen = _choose(factory, here)
+    here = Landscape(max(nbeta * at_start, nbeta / 10))
+    chosen = choose(factory, here)
     pilots: list[dict[str, Any]] = []
     traces, diagnosis, seconds = None, Diagnosis("fail"), 0.0
     parameters = {"parameters": settings["parameters"]} if settings["parameters"] else {}
@@ -111,7 +103,7 @@ def calibrate(
         except DivergenceError as error:
             pilots.append({**moved, "faults": [str(error)]})
             here = replace(here, curvature=4 * here.curvature)
-            chosen = _choose(factory, here)
+            chosen = choose(factory, here)
             continue
         seconds = (time.monotonic() - began) / (pilot.chains * pilot.steps)
         diagnosis = diagnose(traces)
@@ -120,81 +112,14 @@ def calibrate(
         # Four times smaller steps would be safe but wasteful.
         if (not faults and diagnosis.metrics["step_inflation"] > 1 + (INFLATION - 1) / 4) or number == rounds - 1:
             break
-        here = _measured(traces, chosen, here, firmer=not set(faults).isdisjoint(_PLACE))
-        chosen = _choose(factory, here)
+        here = measured(traces, chosen, here, firmer=not set(faults).isdisjoint(_PLACE))
+        chosen = choose(factory, here)
     if traces is None:
         raise DivergenceError(f"no pilot of {len(pilots)} stayed finite; lower sampler.nbeta or check the training")
     lengths = _lengths(traces, diagnosis, schedule, chosen.relaxation)
     found = {"step_size": chosen.step_size, "nbeta": nbeta, "localization": chosen.localization}
     explanation = _explain(found, lengths, diagnosis, at_start, chosen.relaxation, seconds, model, traces)
     return Calibration(found, lengths, explanation, diagnosis, pilots)
-
-
-@dataclass(frozen=True)
-class _Landscape:
-    """What is known of the loss around w*, in the coordinates w / √G of the sampler.
-
-    Attributes:
-        curvature: largest second derivative of nbeta · L.
-        noise: variance of the minibatch noise of its gradient along that direction.
-        scale: G, the median factor of the step size.
-        firmness: how much faster than usual flat directions shall forget.
-    """
-
-    curvature: float
-    noise: float = 0.0
-    scale: float = 1.0
-    firmness: float = 1.0
-
-
-class _Choice(NamedTuple):
-    step_size: float
-    localization: float
-    relaxation: float  # steps
-
-
-def _choose(factory: Callable[..., Sampler], here: _Landscape) -> _Choice:
-    """Return the largest steps that inflate by no more than INFLATION, and the localization that suits them.
-
-    The loss' curvature and the localization together make the steepest direction; the flattest has the latter
-    alone, and forgets in RELAXATION / firmness steps.
-    """
-    weight = torch.zeros(1, 1)
-
-    def law(step_size: float, pull: float) -> Sampler:
-        return factory([weight], step_size=step_size, localization=pull, noise=torch.zeros_like)
-
-    def pull(step_size: float) -> float:
-        return 2 * here.firmness / (step_size * RELAXATION)
-
-    low, high = 1e-12, 3.9 / here.curvature
-    for _ in range(60):
-        middle = math.sqrt(low * high)
-        steepest = here.curvature + pull(middle)
-        stable = middle * steepest < STIFFEST
-        inflation = (
-            steepest * law(middle, pull(middle)).stationary_variance(steepest, here.noise) if stable else math.inf
-        )
-        low, high = (middle, high) if inflation < INFLATION else (low, middle)
-    step_size, own = _round(low), _round(pull(low))
-    return _Choice(step_size, _round(own / here.scale), law(step_size, own).relaxation_steps(own))
-
-
-def _measured(traces: LossTraces, chosen: _Choice, before: _Landscape, *, firmer: bool) -> _Landscape:
-    """Return the landscape where a pilot's chains ended; firmer where what the chains met there was wild.
-
-    Chains whose steps were too large end where no others would: they say how, not how much, the curvature
-    differs, so that it is changed fourfold at most.
-    """
-    rate, curvature, noise = (
-        float(np.median(_record(traces, name))) for name in ("relaxation_rate", "curvature", "minibatch_variance")
-    )
-    scale = rate * chosen.relaxation
-    # What localization adds to the curvature changes with it; the loss' part is the landscape's own.
-    own = curvature - scale * chosen.localization
-    bounded = min(max(own, before.curvature / 4), before.curvature * 4)
-    firmness = min(before.firmness * (2 if firmer else 1), _FIRMEST)
-    return _Landscape(bounded, noise * bounded / max(own, bounded), scale, firmness)
 
 
 def _faults(diagnosis: Diagnosis) -> list[str]:
@@ -239,15 +164,6 @@ def _draws_for(agreement: float, draws: float) -> float:
     return draws * factor if factor < 10 else 0.0
 
 
-def _record(traces: LossTraces, name: str) -> np.ndarray:
-    found = traces.record(name)
-    return np.zeros(1) if found is None else found
-
-
-def _round(value: float) -> float:
-    return float(f"{value:.1e}")
-
-
 def _explain(
     found: dict[str, float],
     lengths: dict[str, int],
@@ -269,7 +185,7 @@ def _explain(
         f"step_size {found['step_size']:g}: step times curvature is {metrics['stiffness']:.2f} (stable below 4) and "
         f"inflates the steepest direction's variance by {metrics['step_inflation'] - 1:.0%}",
         f"localization {found['localization']:g}: flat directions forget in {relaxation:.0f} steps, |w - w*| is "
-        f"{float(_record(traces, 'distance').mean()):.2g} (|w*| = {size:.2g})",
+        f"{traces.dataset['distance'].values.mean():.2g} (|w*| = {size:.2g})",
         f"burn_in {lengths['burn_in']}, {lengths['chains']} x {lengths['draws']} draws, thinning "
         f"{lengths['thinning']}: for {EFFECTIVE} effective draws or more of the slowest quantity",
         f"pilot of {_PILOT['chains']} x {_PILOT['draws']} draws: {f'still {faults}' if faults else 'sound'}; "

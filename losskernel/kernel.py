@@ -1,30 +1,17 @@
 """LossKernel: a view on rows [probe, feature] whose Gram matrix is the kernel; N × N only on demand."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from losskernel import matrices
 from losskernel.errors import InputError, require, require_integer
-from losskernel.matrices import PIECES, batch_means_error, coupling_of, inverse, nearest, pieces
+from losskernel.matrices import Interval, Neighbours, inverse
 from losskernel.traces import LossTraces, require_finite
 
 Rows = slice | Sequence[int] | np.ndarray | None
 _BLOCK_NUMBERS = 2**25
-
-
-class Neighbours(NamedTuple):
-    """Nearest neighbours of every probe, nearest first, itself left out."""
-
-    indices: np.ndarray  # [N, k] int64
-    distances: np.ndarray  # [N, k] float64
-
-
-class Interval(NamedTuple):
-    """Bounds of every entry of a matrix."""
-
-    low: np.ndarray  # [n, N] float64
-    high: np.ndarray  # [n, N] float64
 
 
 class LossKernel:
@@ -149,7 +136,7 @@ class LossKernel:
         chosen = _chosen(rows)
         units = (chain * inverse(scale) for chain, scale in zip(self._chains, self._chain_scale, strict=True))
         own = (unit[:, chosen].T @ unit for unit in units)
-        return self._unit_diagonal(coupling_of(own), chosen)
+        return self._unit_diagonal(matrices.coupling_of(own), chosen)
 
     def distance(self, rows: Rows = None) -> np.ndarray:
         """Return d = sqrt(2 (1 - R)), the Euclidean distance of standardised traces, [N, N]."""
@@ -170,16 +157,16 @@ class LossKernel:
             InputError: `of` is unknown, or there are too few draws to cut.
         """
         require(of in ("covariance", "correlation"), f"of must be 'covariance' or 'correlation', got {of!r}")
-        chosen, per_chain = _chosen(rows), pieces(self.chains, self.draws)
-        needed = 2 * max(per_chain, -(-PIECES // self.chains))
+        chosen, per_chain = _chosen(rows), matrices.pieces(self.chains, self.draws)
+        needed = 2 * max(per_chain, -(-matrices.PIECES // self.chains))
         require(
             self.draws >= needed and self.chains * per_chain >= 2,
             f"standard errors need >= {needed} draws per chain, got {self.draws}; raise schedule.draws",
         )
         if of == "covariance":
-            return batch_means_error(self._chains, per_chain, chosen)
+            return matrices.batch_means_error(self._chains, per_chain, chosen)
         unit = self._chains * inverse(np.sqrt(self._variance))
-        return batch_means_error(unit, per_chain, chosen, self.correlation(rows))
+        return matrices.batch_means_error(unit, per_chain, chosen, self.correlation(rows))
 
     def interval(self, rows: Rows = None, *, of: str = "covariance", level: float = 0.9) -> Interval:
         """Return the confidence interval [N, N] of each entry of K or R, from `standard_error` and Student's t.
@@ -193,15 +180,11 @@ class LossKernel:
 
         require(0 < level < 1, f"level must lie between 0 and 1, got {level!r}; e.g. level=0.9")
         error = self.standard_error(rows, of=of)
-        reach = t.ppf((1 + level) / 2, self.chains * pieces(self.chains, self.draws) - 1) * error
+        reach = t.ppf((1 + level) / 2, self.chains * matrices.pieces(self.chains, self.draws) - 1) * error
         if of == "covariance":
             centre = self.covariance(rows)
             return Interval(centre - reach, centre + reach)
-        centre = self.correlation(rows)
-        inside = np.clip(centre, -1 + 1e-12, 1 - 1e-12)
-        stretched = reach / (1 - np.square(inside))
-        bounds = (np.tanh(np.arctanh(inside) + sign * stretched) for sign in (-1, 1))
-        return Interval(*(np.where(np.abs(centre) < 1, bound, centre) for bound in bounds))
+        return matrices.fisher_interval(self.correlation(rows), reach)
 
     def neighbors(self, k: int) -> Neighbours:
         """Return the k nearest neighbours of every probe under the kernel distance, exact, in blocks.
@@ -211,7 +194,7 @@ class LossKernel:
         """
         require_integer("k", k, at_least=1)
         require(k < self.probes, f"k must be < the {self.probes} probes, got {k}; lower k")
-        found = [nearest(self.distance(block), np.arange(self.probes)[block], k) for block in self.blocks()]
+        found = [matrices.nearest(self.distance(block), np.arange(self.probes)[block], k) for block in self.blocks()]
         return Neighbours(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
     def blocks(self) -> Iterator[slice]:

@@ -1,12 +1,26 @@
 """What kernel matrices are made into: correlations, couplings, the scatter of their pieces."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 # Enough pieces for a steady standard error, few enough that each outlasts the chain's memory.
 PIECES = 20
+
+
+class Neighbours(NamedTuple):
+    """Nearest neighbours of every probe, nearest first, itself left out."""
+
+    indices: np.ndarray  # [N, k] int64
+    distances: np.ndarray  # [N, k] float64
+
+
+class Interval(NamedTuple):
+    """Bounds of every entry of a matrix."""
+
+    low: np.ndarray  # [n, N] float64
+    high: np.ndarray  # [n, N] float64
 
 
 def inverse(values: np.ndarray) -> np.ndarray:
@@ -37,6 +51,14 @@ def nearest(distances: np.ndarray, own: np.ndarray, k: int) -> tuple[np.ndarray,
     found = np.take_along_axis(distances, some, axis=1)
     order = np.lexsort((some, found), axis=1)
     return np.take_along_axis(some, order, axis=1), np.take_along_axis(found, order, axis=1)
+
+
+def fisher_interval(correlation: np.ndarray, reach: np.ndarray) -> Interval:
+    """Return the interval of R [n, N] that reaches so far in artanh R, where R's error hardly depends on R."""
+    inside = np.clip(correlation, -1 + 1e-12, 1 - 1e-12)
+    stretched = reach / (1 - np.square(inside))
+    bounds = (np.tanh(np.arctanh(inside) + sign * stretched) for sign in (-1, 1))
+    return Interval(*(np.where(np.abs(correlation) < 1, bound, correlation) for bound in bounds))
 
 
 def pieces(chains: int, draws: int) -> int:

@@ -14,11 +14,12 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import losskernel as lk
-from losskernel.calibration import INFLATION, RELAXATION, calibrate
+from losskernel.calibration import calibrate
 from losskernel.cli.calibrations import apply_calibration
 from losskernel.curvature import largest_curvature, power_iteration
 from losskernel.data import arithmetic
 from losskernel.errors import DivergenceError, InputError
+from losskernel.landscape import INFLATION, RELAXATION
 from losskernel.losses import squared_error
 from losskernel.models import MultitaskMLP
 

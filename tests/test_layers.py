@@ -30,7 +30,7 @@ LAYERS = [
         "screens",
     },
     {"data", "stacked", "traces"},
-    {"kernel", "curvature"},
+    {"kernel", "curvature", "landscape"},
     {"diagnosis", "laplace", "resampling"},
     {"analyses"},
     {"judgement"},
