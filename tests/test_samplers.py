@@ -1,3 +1,4 @@
+import copy
 import itertools
 import math
 from collections.abc import Callable
@@ -7,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import solve_discrete_lyapunov
 from torch import Tensor
 
 from losskernel.errors import InputError
-from losskernel.samplers import SGLD, RMSpropSGLD, Sampler, resolve_nbeta, select
+from losskernel.samplers import SGHMC, SGLD, SGNHT, Phase, RMSpropSGLD, Sampler, resolve_nbeta, select
 
 
 class Case(NamedTuple):
@@ -25,6 +27,9 @@ SAMPLERS = {
     "SGLD": Case(SGLD, 1.0),
     "RMSpropSGLD": Case(partial(RMSpropSGLD, smoothing=0.9, damping=0.1), 10.0),
     "RMSpropSGLD, devinterp": Case(partial(RMSpropSGLD, smoothing=0.9, damping=0.2, variant="devinterp"), 5.0),
+    "SGHMC": Case(partial(SGHMC, momentum=0.4), 1.0),
+    "SGHMC, no momentum": Case(partial(SGHMC, momentum=0.0), 1.0),
+    "SGNHT": Case(partial(SGNHT, momentum=0.4, thermostat_mass=3.0), 1.0),
 }
 every_sampler = pytest.mark.parametrize("case", SAMPLERS.values(), ids=SAMPLERS.keys())
 
@@ -52,21 +57,38 @@ def _advance(sampler: Sampler, weight: Tensor, gradient: Callable[[Tensor], Tens
     return weight
 
 
-def _well(case: Case, relative_step: float, steps: int) -> tuple[Tensor, float, float]:
-    """Run many coordinates in L = h/2 (w - m)² around w* = 1; return them, the curvature a and the exact mean."""
-    curvature, minimum, start, localization = 1e-4, -2.0, 1.0, 4.0  # tiny gradients, so that G is a constant
+class Well(NamedTuple):
+    """Many coordinates [P] of a quadratic L around w* = 1, whose gradients are tiny, so that G is a constant."""
+
+    weight: Tensor
+    sampler: Sampler
+    gradient: Callable[[Tensor], Tensor]  # of L, noise included
+    mean: float  # of w, exact
+    curvature: float  # a
+    noise: float  # variance of the minibatch noise in the gradient of U
+
+    def expected_variance(self, scale: float) -> float:
+        """What the sampler says; its law holds for w / √G."""
+        return scale * self.sampler.stationary_variance(self.curvature * scale, self.noise * scale)
+
+
+def _well(case: Case, relative_step: float, steps: int, noise: float = 0.0) -> Well:
+    """Run coordinates in L = h/2 (w - m)² until they have forgotten where they started."""
+    curvature, minimum, start, localization = 1e-4, -2.0, 1.0, 4.0
     nbeta = 6.0 / curvature
     a = nbeta * curvature + localization
     weight = torch.full((COORDINATES,), start, dtype=torch.float64)
-    sampler = case.build(
-        [weight],
-        step_size=4 * relative_step / a / case.scale,
-        nbeta=nbeta,
-        localization=localization,
-        noise=_normal(0),
-    )
-    _advance(sampler, weight, lambda w: curvature * (w - minimum), steps)
-    return weight, a, (nbeta * curvature * minimum + localization * start) / a
+    normal, step_size = _normal(0), 4 * relative_step / a / case.scale
+    sampler = case.build([weight], step_size=step_size, nbeta=nbeta, localization=localization, noise=normal)
+    jitter = math.sqrt(noise * a) / nbeta
+
+    def gradient(w: Tensor) -> Tensor:
+        exact = curvature * (w - minimum)
+        return exact + jitter * normal(w) if noise > 0 else exact
+
+    _advance(sampler, weight, gradient, steps)
+    mean = (nbeta * curvature * minimum + localization * start) / a
+    return Well(weight, sampler, gradient, mean, a, noise * a)
 
 
 # --- the contract of every sampler
@@ -75,28 +97,107 @@ def _well(case: Case, relative_step: float, steps: int) -> tuple[Tensor, float, 
 @every_sampler
 @pytest.mark.parametrize("relative_step", [0.05, 0.3])
 def test_the_stationary_law_of_a_quadratic_well(case: Case, relative_step: float) -> None:
-    weight, a, mean = _well(case, relative_step, steps=400)
-    # With e = step_size * G the variance is 1 / (a (1 - e a / 4)), where e a / 4 is the relative step.
-    exact = 1 / (a * (1 - relative_step))
-    assert (weight.mean().item() - mean) / math.sqrt(exact / COORDINATES) == pytest.approx(0, abs=4)
+    well = _well(case, relative_step, steps=400)
+    expected = well.expected_variance(case.scale)
+    assert (well.weight.mean().item() - well.mean) / math.sqrt(expected / COORDINATES) == pytest.approx(0, abs=4)
     relative_error = math.sqrt(2 / COORDINATES)
-    assert (weight.var().item() / exact - 1) / relative_error == pytest.approx(0, abs=4)
-    if relative_step > 0.1:  # the variance of the continuous-time process is far outside the error bar
-        assert (weight.var().item() * a - 1) / relative_error > 20
+    assert (well.weight.var().item() / expected - 1) / relative_error == pytest.approx(0, abs=4)
+    if case.build is SGLD and relative_step > 0.1:  # the continuous-time variance is far outside the error bar
+        assert (well.weight.var().item() * well.curvature - 1) / relative_error > 20
+
+
+@every_sampler
+def test_minibatch_noise_inflates_the_variance_as_stated(case: Case) -> None:
+    well = _well(case, relative_step=0.05, steps=300, noise=2.0)
+    variances = []
+    for _ in range(10):
+        _advance(well.sampler, well.weight, well.gradient, 20)
+        variances.append(well.weight.var().item())
+    assert np.mean(variances) / well.expected_variance(case.scale) == pytest.approx(1, abs=0.015)
+
+
+@every_sampler
+@pytest.mark.parametrize("relative_step", [0.02, 0.15])
+def test_autocorrelations_decay_in_the_stated_relaxation_time(case: Case, relative_step: float) -> None:
+    well = _well(case, relative_step, steps=200)
+    path = [_advance(well.sampler, well.weight, well.gradient, 1).clone() - well.mean for _ in range(80)]
+    lags, starts = 16, range(0, 64, 2)
+    measured = np.array([np.mean([torch.dot(path[t], path[t + lag]) for t in starts]) for lag in range(lags)])
+    # n numbers that obey x' = M x have autocovariances that obey a recurrence of n terms, whose roots are M's.
+    transition, noises = well.sampler.law(well.curvature * case.scale)
+    terms = len(transition)
+    windows = np.lib.stride_tricks.sliding_window_view(measured, terms + 1)
+    coefficients = np.linalg.lstsq(windows[:, :-1], windows[:, -1], rcond=None)[0]
+    radius = np.abs(np.roots([1, *-coefficients[::-1]])).max()
+    assert -1 / math.log(radius) == pytest.approx(well.sampler.relaxation_steps(well.curvature * case.scale), rel=0.1)
+    stationary = solve_discrete_lyapunov(transition, noises)
+    stated = [(np.linalg.matrix_power(transition, lag) @ stationary)[0, 0] for lag in range(lags)]
+    np.testing.assert_allclose(measured / measured[0], np.array(stated) / stated[0], atol=0.03)
+
+
+@every_sampler
+def test_the_bias_has_the_stated_order_in_the_step_size(case: Case) -> None:
+    # U = w²/2 + 0.3 cos 3w, whose force is bounded by a line, so that large steps stay stable.
+    grid = np.linspace(-9, 9, 20_001)
+    density = np.exp(-(grid**2) / 2 - 0.3 * np.cos(3 * grid))
+    exact = np.average(np.cos(3 * grid), weights=density)
+    start = np.interp((np.arange(COORDINATES) + 0.5) / COORDINATES, np.cumsum(density) / density.sum(), grid)
+    tiny = 1e-6
+
+    def bias(step_size: float) -> tuple[float, int]:
+        weight = torch.from_numpy(start.copy())
+        settings = {"step_size": step_size / case.scale, "nbeta": 1 / tiny, "localization": 0.0}
+        sampler, means = case.build([weight], **settings, noise=_normal(0)), []
+
+        def gradient(w: Tensor) -> Tensor:
+            return tiny * (w - 0.9 * torch.sin(3 * w))
+
+        _advance(sampler, weight, gradient, 60)
+        for _ in range(200):
+            _advance(sampler, weight, gradient, 2)
+            means.append(torch.cos(3 * weight).mean().item())
+        return float(np.mean(means)) - exact, sampler.order
+
+    (coarse, order), (fine, _) = bias(0.32), bias(0.16)
+    assert math.log2(coarse / fine) == pytest.approx(order, abs=0.45)
+
+
+@every_sampler
+def test_the_acceptance_ratio_is_that_of_the_step(case: Case) -> None:
+    # From states of the target, the ratio of a step and its reverse has the mean 1 whatever the step size.
+    well = _well(case, relative_step=0.3, steps=400)
+    step_size, normal, weight = well.sampler.step_size, _normal(7), well.weight
+    state = well.sampler.state[weight]
+
+    def phase() -> Phase:
+        at, kept = weight.clone()[:, None], copy.deepcopy(dict(state))
+        columns = {key: value[:, None] if isinstance(value, Tensor) else value for key, value in kept.items()}
+        return Phase(at, well.curvature * (at - well.mean), well.curvature / 2 * (at - well.mean)[:, 0] ** 2, columns)
+
+    weight.copy_(well.mean + normal(weight) / math.sqrt(well.curvature))
+    if isinstance(well.sampler, SGHMC):  # in the middle of a kick it is standard normal
+        half_kick = math.sqrt(step_size) / 2 * well.curvature * (weight - well.mean)
+        state["momentum"].copy_(normal(weight) + half_kick)
+    if isinstance(well.sampler, SGNHT):
+        state["thermostat"].copy_(normal(weight) / math.sqrt(well.sampler.thermostat_mass))
+    before = phase()
+    _advance(well.sampler, weight, well.gradient, 1)
+    ratio = well.sampler.log_acceptance(before, phase())
+    assert ratio.exp().mean().item() == pytest.approx(1, abs=4 * ratio.exp().std().item() / math.sqrt(COORDINATES))
+    assert ratio.mean().item() < -0.005
 
 
 @every_sampler
 def test_the_localisation_pulls_back_to_the_start(case: Case) -> None:
-    start = torch.linspace(-1, 1, 50, dtype=torch.float64)
-    weight = start.clone()
-    sampler = case.build([weight], step_size=0.05, nbeta=0.0, localization=2.0, noise=_zeros)
-    weight += 3.0
-    distances = [3.0]
+    weight = torch.full((COORDINATES,), 2.0, dtype=torch.float64)
+    sampler = case.build([weight], step_size=0.05, nbeta=0.0, localization=2.0, noise=_normal(0))
+    weight += 1.0
+    distances = [1.0]
     for _ in range(400):
         _advance(sampler, weight, torch.zeros_like, 1)
-        distances.append((weight - start).abs().max().item())
-    assert all(after < before for before, after in itertools.pairwise(distances[:20]))
-    assert distances[-1] < 1e-3
+        distances.append(abs(weight.mean().item() - 2.0))
+    assert all(after < before for before, after in itertools.pairwise(distances[:10]))
+    assert distances[-1] < 4 * math.sqrt(0.6 / COORDINATES)
 
 
 @every_sampler
@@ -114,8 +215,9 @@ def test_the_drift_is_proportional_to_nbeta(case: Case) -> None:
     for nbeta in (1.0, 7.0):
         weight = torch.zeros(3, dtype=torch.float64)
         sampler = case.build([weight], step_size=0.01, nbeta=nbeta, localization=0.0, noise=_zeros)
-        moved.append(_advance(sampler, weight, lambda w: torch.tensor([1.0, -2.0, 0.1], dtype=w.dtype), 1))
-    torch.testing.assert_close(moved[1], 7 * moved[0])
+        # Small, for what gradients do to friction is another matter.
+        moved.append(_advance(sampler, weight, lambda w: torch.tensor([1e-3, -2e-3, 1e-4], dtype=w.dtype), 1))
+    torch.testing.assert_close(moved[1], 7 * moved[0], rtol=1e-6, atol=0.0)
     assert moved[0].sign().tolist() == [-1, 1, -1]
 
 
@@ -335,6 +437,140 @@ def test_the_variants_agree_once_the_start_is_forgotten() -> None:
 def test_a_bad_setting_of_rmsprop_is_refused(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         RMSpropSGLD([torch.zeros(3)], **SETTINGS, **setting)
+
+
+# --- SGHMC
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_sghmc_states_its_own_law_in_a_quadratic_well(momentum: float) -> None:
+    sampler = SGHMC([torch.zeros(1)], step_size=0.12, nbeta=1.0, localization=0.0, momentum=momentum)
+    # Exact for every stable step, and minibatch noise s² is amplified as much as slow directions are sped up.
+    for curvature in (0.01, 10.0, 33.0):
+        assert sampler.stationary_variance(curvature) == pytest.approx(1 / curvature)
+    amplified = (1 + momentum) / (1 - momentum) * 0.12 * 5 / (4 - 0.12 * 10)
+    assert sampler.stationary_variance(10.0, 5.0) == pytest.approx((1 + amplified) / 10)
+    assert sampler.stationary_variance(34.0) == math.inf
+    # A slow direction relaxes as with the step ε (1 + m) / (1 - m); a fast one as momenta do.
+    slow = 0.12 * (1 + momentum) / (1 - momentum)
+    assert sampler.relaxation_steps(1e-4) == pytest.approx(2 / (slow * 1e-4), rel=2e-3)
+    assert sampler.relaxation_steps(1 / 0.06) == pytest.approx(
+        -2 / math.log(momentum) if momentum > 0 else 0.0, abs=0.05
+    )
+    assert sampler.relaxation_steps(0.0) > 1e12
+
+
+def _path(build: Callable[..., Sampler], noise: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Weights [T, P] of a sampler on L = 1 - cos(3 w) / 3, given its noise [T, P]."""
+    weight, steps = torch.as_tensor(start).clone(), iter(torch.as_tensor(noise))
+    sampler = build([weight], step_size=0.02, nbeta=3.0, localization=2.0, noise=lambda _: next(steps))
+    weight += 0.1
+    path = [_advance(sampler, weight, lambda x: torch.sin(3 * x), 1).clone() for _ in range(len(noise))]
+    return torch.stack(path).numpy()
+
+
+def test_sghmc_follows_a_plain_numpy_recursion() -> None:
+    rng = np.random.default_rng(0)
+    start, noise = rng.normal(size=30), rng.normal(size=(50, 30))
+    w, p, h, m = start + 0.1, np.zeros(30), math.sqrt(0.02), 0.7
+    expected = []
+    for xi in noise:
+        p = p - h * (3 * np.sin(3 * w) + 2 * (w - start))
+        w = w + h / 2 * p
+        p = m * p + math.sqrt(1 - m**2) * xi
+        w = w + h / 2 * p
+        expected.append(w)
+    np.testing.assert_allclose(_path(partial(SGHMC, momentum=m), noise, start), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_sghmc_without_momentum_is_an_sgld_with_averaged_noise() -> None:
+    rng = np.random.default_rng(0)
+    start, noise = rng.normal(size=30), rng.normal(size=(50, 30))
+    averaged = (noise + np.vstack([np.zeros(30), noise[:-1]])) / 2
+    path = _path(partial(SGHMC, momentum=0.0), noise, start)
+    np.testing.assert_allclose(path, _path(SGLD, averaged, start), rtol=1e-10, atol=1e-12)
+
+
+def test_sghmc_refuses_a_localisation_that_diverges() -> None:
+    with pytest.raises(InputError, match=r"step_size \* sampler.localization must be < 4, got 0.04 \* 100"):
+        SGHMC([torch.zeros(3)], step_size=0.04, nbeta=0.0, localization=100.0)
+
+
+@pytest.mark.parametrize("build", [SGHMC, SGNHT])
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"momentum": 1.0}, "sampler.momentum must be < 1, got 1.0; lower sampler.momentum"),
+        ({"momentum": -0.1}, "sampler.momentum must be >= 0"),
+        ({"momentum": "high"}, "sampler.momentum must be a number"),
+    ],
+)
+def test_a_bad_momentum_is_refused(build: Callable[..., Sampler], setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build([torch.zeros(3)], **SETTINGS, **setting)
+
+
+# --- SGNHT
+
+
+def test_sgnht_follows_a_plain_numpy_recursion() -> None:
+    rng = np.random.default_rng(0)
+    start, noise = rng.normal(size=30), rng.normal(size=(50, 30))
+    w, p, chi, h, m, mu = start + 0.1, np.zeros(30), np.zeros(30), math.sqrt(0.02), 0.7, 0.3
+    expected = []
+    for xi in noise:
+        p = p - h * (3 * np.sin(3 * w) + 2 * (w - start))
+        w = w + h / 2 * p
+        chi = chi + h / (2 * mu) * (p**2 - 1)
+        p = np.exp(-h * chi / 2) * p
+        p = m * p + math.sqrt(1 - m**2) * xi
+        p = np.exp(-h * chi / 2) * p
+        chi = chi + h / (2 * mu) * (p**2 - 1)
+        w = w + h / 2 * p
+        expected.append(w)
+    build = partial(SGNHT, momentum=m, thermostat_mass=mu)
+    np.testing.assert_allclose(_path(build, noise, start), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_sgnht_with_heavy_thermostats_is_sghmc() -> None:
+    rng = np.random.default_rng(0)
+    start, noise = rng.normal(size=30), rng.normal(size=(50, 30))
+    path = _path(partial(SGNHT, momentum=0.7, thermostat_mass=1e12), noise, start)
+    np.testing.assert_allclose(path, _path(partial(SGHMC, momentum=0.7), noise, start), rtol=1e-9)
+
+
+def test_sgnht_states_that_it_absorbs_minibatch_noise() -> None:
+    settings = {"step_size": 0.02, "nbeta": 1.0, "localization": 0.0, "momentum": 0.4}
+    plain, thermostatted = SGHMC([torch.zeros(1)], **settings), SGNHT([torch.zeros(1)], **settings)
+    assert plain.stationary_variance(10.0, 20.0) == pytest.approx(0.1 * (1 + 1.4 / 0.6 * 0.4 / 3.8))
+    assert 0.094 < thermostatted.stationary_variance(10.0, 20.0) < 0.1  # it cools a little too much
+    assert thermostatted.stationary_variance(10.0) == pytest.approx(0.1)
+    # Kicks hotter than the target by themselves are beyond any friction; so is a step that is not stable.
+    assert thermostatted.stationary_variance(10.0, 1000.0) > 0.1
+    assert thermostatted.stationary_variance(210.0, 20.0) == math.inf
+
+
+def test_thermostats_cool_noise_in_single_weights_but_not_in_a_direction_that_weights_share() -> None:
+    # Two weights in equal wells meet one common minibatch noise: their sum stays hot, their difference overcools.
+    normal, weight = _normal(0), torch.zeros(2, 4000, dtype=torch.float64)
+    sampler = SGNHT(
+        [weight], step_size=0.02, nbeta=1.0, localization=0.0, momentum=0.4, thermostat_mass=3.0, noise=normal
+    )
+    moments = []
+    for step in range(900):
+        _advance(sampler, weight, lambda w: 10 * w + math.sqrt(20) * normal(w[0]), 1)
+        if step >= 300:
+            first, second = weight
+            moments.append([first.var(), ((first + second) / 2**0.5).var(), ((first - second) / 2**0.5).var()])
+    each, together, apart = 10 * np.mean(moments, axis=0)
+    assert each == pytest.approx(10 * sampler.stationary_variance(10.0, 20.0), abs=0.02)
+    assert together > 1.08
+    assert apart < 0.92
+
+
+def test_a_bad_mass_of_the_thermostats_is_refused() -> None:
+    with pytest.raises(InputError, match=r"sampler.thermostat_mass must be > 0, got 0.0"):
+        SGNHT([torch.zeros(3)], **SETTINGS, thermostat_mass=0.0)
 
 
 # --- names and conventions

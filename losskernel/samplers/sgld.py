@@ -5,8 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from losskernel.errors import require
-from losskernel.samplers.base import Sampler
+from losskernel.samplers.base import Sampler, check_pull
 
 
 class SGLD(Sampler):
@@ -21,11 +20,7 @@ class SGLD(Sampler):
 
     def check_stability(self) -> None:
         """Raise InputError where the pull towards w* alone diverges."""
-        require(
-            self.step_size * self.localization < 4,
-            "sampler.step_size * sampler.localization must be < 4, got "
-            f"{self.step_size:g} * {self.localization:g}; lower sampler.step_size or sampler.localization",
-        )
+        check_pull(self.step_size, self.localization)
 
     def update(self, weight: Tensor, gradient: Tensor, state: dict[str, Any]) -> None:
         """One step of Langevin dynamics, in place."""
