@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from losskernel.curvature import power_iteration
-from losskernel.samplers.base import Phase, Sampler
+from losskernel.samplers.base import Phase, Sampler, wide
 from losskernel.stacked import StackedModel
 
 Minibatch = tuple[Tensor, Tensor]
@@ -58,7 +58,7 @@ def judge(
         "relaxation_rate": torch.tensor(rates),
     }
     largest = torch.finfo(torch.float32).max  # a trace holds finite numbers only
-    return {name: values.double().nan_to_num(nan=largest).clamp(max=largest) for name, values in found.items()}
+    return {name: values.cpu().double().nan_to_num(nan=largest).clamp(max=largest) for name, values in found.items()}
 
 
 def _steepest(
@@ -69,11 +69,11 @@ def _steepest(
 
     def product(vector: Tensor) -> Tensor:
         moved = scale * vector
-        loss = sum(hessian(batch, moved.to(weights.dtype)).double() for batch in batches) / len(batches)
+        loss = sum(hessian(batch, moved.to(weights.dtype)).to(wide(weights)) for batch in batches) / len(batches)
         return scale * (sampler.nbeta * loss + sampler.localization * moved)
 
-    # In float64, so that a chain's sums do not depend on how many chains stand beside it.
-    return power_iteration(product, vector.double(), _ITERATIONS)
+    # In a wide type, so that a chain's sums do not depend on how many chains stand beside it.
+    return power_iteration(product, vector.to(wide(weights)), _ITERATIONS)
 
 
 def _hessian(
@@ -109,11 +109,11 @@ def _acceptance(
     def phase(batch: Minibatch) -> tuple[Phase, Tensor]:
         gradient, loss = stack.gradient(views, *batch)
         away = weights - start
-        pull = sampler.localization / 2 * away.square().sum(1, dtype=torch.float64)
+        pull = sampler.localization / 2 * away.square().sum(1, dtype=wide(weights))
         drift = sampler.nbeta * gradient + sampler.localization * away
         kept = sampler.state[weights]
         state = {key: value.clone() if isinstance(value, Tensor) else value for key, value in kept.items()}
-        return Phase(weights.clone(), drift, sampler.nbeta * loss.double() + pull, state), gradient
+        return Phase(weights.clone(), drift, sampler.nbeta * loss.to(pull.dtype) + pull, state), gradient
 
     accepted = []
     for _ in range(_STEPS):

@@ -23,6 +23,7 @@ from losskernel.models import MultitaskMLP
 SCHEDULE = lk.Schedule(chains=3, burn_in=40, draws=120, thinning=3, batch_size=32)
 SAMPLERS = {
     "sgld": functools.partial(lk.SGLD, step_size=1e-3, nbeta=100.0, localization=100.0),
+    "sghmc": functools.partial(lk.SGHMC, step_size=1e-3, nbeta=100.0, localization=100.0),
     "rmsprop": functools.partial(lk.RMSpropSGLD, step_size=1e-4, nbeta=100.0, localization=100.0),
 }
 

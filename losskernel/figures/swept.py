@@ -16,6 +16,7 @@ VERDICTS = {
     "none": ("_", "#7A7A7A", "no result"),
 }
 _MOST_NAMES = 9
+_LETTERS = 34  # that fit below a panel of a third of a page
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Axis:
     def _ticks(self, most: int) -> tuple[np.ndarray, list[str]]:
         """Return the values and their names; of numbers that would be too many, round ones."""
         places, names = self.places, self.printed()
-        if self.values is None or len(places) <= most:
+        if self.values is None or (len(places) <= most and self._apart(names)):
             return places, names
         if not self.logarithmic:
             round_ones = MaxNLocator(most - 1).tick_values(places[0], places[-1])
@@ -102,6 +103,13 @@ class Axis:
         zero = [0] if self.values[0] == 0 else []
         ticks = np.concatenate([places[zero], 10.0 ** np.array(powers)])
         return ticks, [*(names[place] for place in zero), *(f"$10^{{{power}}}$" for power in powers)]
+
+    def _apart(self, names: list[str]) -> bool:
+        """Whether the names of neighbouring places do not run into one another."""
+        places = np.log(self.places) if self.logarithmic else self.places
+        lengths = np.array([len(re.sub(r"\\!|\\times|[${}^]", "", name)) for name in names], dtype=float)
+        room = np.diff(places) / max(float(np.ptp(places)), 1e-300) * _LETTERS
+        return bool((room > (lengths[:-1] + lengths[1:]) / 2).all())
 
     def printed(self) -> list[str]:
         """Return the values' names as a paper prints them: powers of ten throughout where some need them."""

@@ -135,12 +135,17 @@ class Sampler(Optimizer):
         moved = after.weight - before.weight
         forth = moved + self.step_size / 2 * scale * before.gradient
         back = -moved + self.step_size / 2 * scale * after.gradient
-        proposals = ((forth.square() - back.square()) / (2 * self.step_size * scale)).sum(1, dtype=torch.float64)
+        proposals = ((forth.square() - back.square()) / (2 * self.step_size * scale)).sum(1, dtype=wide(after.weight))
         return before.potential - after.potential + proposals
 
     def update(self, weight: Tensor, gradient: Tensor, state: dict[str, Any]) -> None:
         """Move one tensor in place, given the gradient of the mean loss."""
         raise TypeError(f"{type(self).__name__} must define update(weight, gradient, state)")
+
+
+def wide(tensor: Tensor) -> torch.dtype:
+    """Return the type in which long sums are kept: float64, where the device has it."""
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
 def check_pull(step_size: float, localization: float) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from losskernel.errors import require, require_number
-from losskernel.samplers.base import Noise, Phase, Sampler, check_pull
+from losskernel.samplers.base import Noise, Phase, Sampler, check_pull, wide
 
 
 class SGHMC(Sampler):
@@ -102,8 +102,8 @@ class SGHMC(Sampler):
         time = math.sqrt(self.step_size)
         arriving = before.state["momentum"] - time * before.gradient  # what was refreshed
         departing = after.state["momentum"]  # what it was refreshed to
-        path = (departing * after.gradient + arriving * before.gradient).sum(1, dtype=torch.float64)
-        ends = (after.gradient.square() - before.gradient.square()).sum(1, dtype=torch.float64)
+        path = (departing * after.gradient + arriving * before.gradient).sum(1, dtype=wide(after.weight))
+        ends = (after.gradient.square() - before.gradient.square()).sum(1, dtype=wide(after.weight))
         return before.potential - after.potential + time / 2 * path - self.step_size / 8 * ends
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from losskernel.errors import require_number
-from losskernel.samplers.base import Noise, Phase
+from losskernel.samplers.base import Noise, Phase, wide
 from losskernel.samplers.sghmc import SGHMC, splitting_law
 
 
@@ -126,5 +126,5 @@ class SGNHT(SGHMC):
         refreshing = ((departing / scale).square() - (arriving * scale).square()) / 2
         heat = (departing.square() - arriving.square()) / 2
         stored = self.thermostat_mass / 2 * (after.state["thermostat"].square() - before.state["thermostat"].square())
-        cooling = (refreshing - heat - stored - time * friction).sum(1, dtype=torch.float64)
+        cooling = (refreshing - heat - stored - time * friction).sum(1, dtype=wide(after.weight))
         return super().log_acceptance(before, after) + cooling
