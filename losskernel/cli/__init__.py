@@ -9,7 +9,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -151,6 +151,8 @@ def _report(error: Exception) -> None:
         text = f"{place}{error.strerror or error}; check the path (paths.outputs, paths.run) and the free space"
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         text = f"{error.full_key}: {text.splitlines()[0]}; set {error.full_key}=..."
+    if isinstance(error, MissingConfigException) and error.options:
+        text = f"Could not find '{error.missing_cfg_file}'; choose from {', '.join(error.options)}"
     if text.startswith("Could not override"):
         text += "\n`losskernel --cfg job` lists every key; check the spelling"
     lines = [*getattr(error, "__notes__", []), *filter(str.strip, text.splitlines())]
