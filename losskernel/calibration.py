@@ -25,7 +25,11 @@ from losskernel.traces import LossTraces
 EFFECTIVE = 800
 # Screens that judge the steps and the place, not the length of the run.
 _STEPS = ("step_inflation", "excess_loss", "noise_to_gradient")
-_PLACE = ("constant_probes", "heavy_share", "tail_index")
+_PLACE = ("constant_probes", "heavy_share", "tail_index", "distance")
+# A pilot is held to less than the diagnosis asks, for it is short and the run shall pass.
+_INFLATED = 1 + 2 * (INFLATION - 1)
+# Farther than this share of |w*|, chains are no longer around w*.
+_FARTHEST = 0.6
 _PILOT = {"chains": 4, "draws": 150}
 
 
@@ -107,7 +111,7 @@ def calibrate(
             continue
         seconds = (time.monotonic() - began) / (pilot.chains * pilot.steps)
         diagnosis = diagnose(traces)
-        faults = _faults(diagnosis)
+        faults = _faults(diagnosis, traces, model)
         pilots.append({**moved, "faults": faults} | diagnosis.metrics)
         # Four times smaller steps would be safe but wasteful.
         if (not faults and diagnosis.metrics["step_inflation"] > 1 + (INFLATION - 1) / 4) or number == rounds - 1:
@@ -122,15 +126,24 @@ def calibrate(
     return Calibration(found, lengths, explanation, diagnosis, pilots)
 
 
-def _faults(diagnosis: Diagnosis) -> list[str]:
-    """Return the screens that a longer run would not mend."""
-    lasting = (*_STEPS, *_PLACE)
-    return [each["screen"] for each in diagnosis.screens if each["verdict"] != "pass" and each["screen"] in lasting]
-
-
 def _pilot(schedule: Schedule, relaxation: float) -> Schedule:
     thinning = max(1, math.ceil(relaxation / 5))
     return replace(schedule, **_PILOT, burn_in=math.ceil(5 * relaxation), thinning=thinning)
+
+
+def _faults(diagnosis: Diagnosis, traces: LossTraces, model: nn.Module) -> list[str]:
+    """Return what a longer run would not mend: screens that do not pass, and chains that go too far."""
+    lasting = (*_STEPS, *_PLACE)
+    faults = [each["screen"] for each in diagnosis.screens if each["verdict"] != "pass" and each["screen"] in lasting]
+    if diagnosis.metrics["step_inflation"] > _INFLATED and "step_inflation" not in faults:
+        faults.append("step_inflation")
+    far = traces.dataset["distance"].values.mean() > _FARTHEST * _length(model)
+    return [*faults, "distance"] if far else faults
+
+
+def _length(model: nn.Module) -> float:
+    """Return |w*|."""
+    return math.sqrt(sum(float(weight.detach().double().square().sum()) for weight in model.parameters()))
 
 
 def _lengths(traces: LossTraces, diagnosis: Diagnosis, schedule: Schedule, relaxation: float) -> dict[str, int]:
@@ -176,16 +189,15 @@ def _explain(
 ) -> list[str]:
     metrics, nbeta = diagnosis.metrics, found["nbeta"]
     along = (metrics["curvature"] - found["localization"]) / nbeta
-    size = math.sqrt(sum(float(weight.detach().double().square().sum()) for weight in model.parameters()))
     steps = lengths["burn_in"] + lengths["draws"] * lengths["thinning"]
-    faults = ", ".join(_faults(diagnosis))
+    faults = ", ".join(_faults(diagnosis, traces, model))
     return [
         f"curvature: the training loss has λ_max {at_start:.3g} at w* and {along:.3g} where the chains are; "
         f"nbeta {nbeta:g}",
         f"step_size {found['step_size']:g}: step times curvature is {metrics['stiffness']:.2f} (stable below 4) and "
         f"inflates the steepest direction's variance by {metrics['step_inflation'] - 1:.0%}",
         f"localization {found['localization']:g}: flat directions forget in {relaxation:.0f} steps, |w - w*| is "
-        f"{traces.dataset['distance'].values.mean():.2g} (|w*| = {size:.2g})",
+        f"{traces.dataset['distance'].values.mean():.2g} (|w*| = {_length(model):.2g})",
         f"burn_in {lengths['burn_in']}, {lengths['chains']} x {lengths['draws']} draws, thinning "
         f"{lengths['thinning']}: for {EFFECTIVE} effective draws or more of the slowest quantity",
         f"pilot of {_PILOT['chains']} x {_PILOT['draws']} draws: {f'still {faults}' if faults else 'sound'}; "

@@ -116,7 +116,7 @@ def test_a_second_run_in_the_same_folder_does_not_sample_again(finished: tuple[P
         "schedule.draws=25": "schedule.draws: stored 20, asked 25",
         "training.steps=60": "training.steps: stored 50, asked 60",
         "seed=1": "seed: stored 0, asked 1",
-        "sampler=rmsprop_sgld": "sampler._target_: stored 'losskernel.SGLD', asked 'losskernel.RMSpropSGLD'",
+        "sampler=rmsprop_sgld": "sampler._target_: stored 'losskernel.SGHMC', asked 'losskernel.RMSpropSGLD'",
     }.items():
         capsys.readouterr()
         assert call(*again, changed) == 1
