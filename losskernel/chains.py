@@ -129,7 +129,7 @@ class Chains(pl.LightningModule):
         raise DivergenceError(
             f"chain {self.chain_numbers[chain]} left the finite numbers at step {self.step - len(steps) + last + 1} "
             f"(minibatch loss {steps[last, chain]:.3g}, |w - w*| {observed['distance'][chain]:.3g}); "
-            f"lower sampler.step_size (now {self._optimizer.step_size:g}) "
+            f"lower sampler.step_size (now {self._optimizer.step_size:g}, try {self._optimizer.step_size / 10:.1g}) "
             f"or raise sampler.localization (now {self._optimizer.localization:g})"
         )
 

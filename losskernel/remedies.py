@@ -53,14 +53,24 @@ def mix(metrics: Mapping[str, float], setting: Setting) -> str:
         return f"raise sampler.localization to {_round(100 / (setting.step_size * setting.draws * setting.thinning))}"
     inflation = metrics.get("step_inflation", float("nan"))
     if metrics["relaxations_sampled"] < 3 and inflation < 1.05 and setting.step_size:
-        # Far below the stability bound, where larger steps are free: those that inflate by a tenth.
-        return f"raise sampler.step_size to {_round(setting.step_size * 0.1 / max(inflation - 1, 1e-6))}"
+        # Far below the stability bound, where larger steps are free: those that inflate by a tenth, and no more
+        # than a third of a steep direction's bound, for inflation so near 1 says little.
+        factor = 0.1 / max(inflation - 1, 1e-6)
+        stiffness = metrics.get("stiffness", float("nan"))
+        factor = min(factor, 0.6 / stiffness) if stiffness > 0 else factor
+        return f"raise sampler.step_size to {_round(setting.step_size * factor)}"
+    short = metrics["relaxations_burn_in"] < 3 or metrics["relaxations_sampled"] < 20
+    steps = setting.draws * setting.thinning
+    if short and inflation > 1.5:
+        # Smaller steps would relax slower still, and a longer run not mend them: closer to w* both get better.
+        firmer = max(20 * relaxation / steps, 5 * relaxation / max(setting.burn_in, 1))
+        if setting.localization and setting.burn_in:
+            return f"raise sampler.localization to {_round(setting.localization * max(firmer, 2.0))}"
     if metrics["relaxations_burn_in"] < 3:
         return f"raise schedule.burn_in to {_up(5 * relaxation)}" + _or_localise(setting.burn_in, 5, setting)
     if metrics["relaxations_sampled"] < 20:
-        span = setting.draws * setting.thinning
         thinning = _up(20 * relaxation / setting.draws)
-        return f"raise schedule.thinning to {thinning}" + _or_localise(span, 20, setting)
+        return f"raise schedule.thinning to {thinning}" + _or_localise(steps, 20, setting)
     return f"raise schedule.thinning (now {setting.thinning}) or sampler.localization"
 
 

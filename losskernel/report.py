@@ -87,7 +87,8 @@ def _verdict(path: Path) -> str:
     table = _metrics(details) if isinstance(details, dict) else ""
     if table:
         table = f"<details><summary>What the diagnosis measured</summary>{table}</details>"
-    return banner(verdict, icon, words, f"<ul>{items}</ul>" if items else "") + table
+    first = f"<p>First: <strong>{escape(str(remedy))}</strong></p>" if (remedy := diagnosis.get("remedy")) else ""
+    return banner(verdict, icon, words, (f"<ul>{items}</ul>" if items else "") + first) + table
 
 
 def _metrics(metrics: Mapping[str, object]) -> str:

@@ -84,7 +84,7 @@ def test_separation_counts_pairs_of_different_probes() -> None:
     assert result.metrics["across"] == pytest.approx(np.mean(across))
     table = result.tables["groups"]
     assert table[["group", "other"]].values.tolist() == [["add", "add"], ["add", "multiply"], ["multiply", "multiply"]]
-    assert table["pairs"].tolist() == [132, 144, 132]
+    assert table["pairs"].tolist() == [66, 144, 66]
     assert table["mean_abs_R"][1] == pytest.approx(np.mean(across))
 
 

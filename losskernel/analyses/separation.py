@@ -134,5 +134,5 @@ def _pairs(strength: np.ndarray, off: np.ndarray, names: np.ndarray, groups: np.
     for first, own in enumerate(names):
         for second, other in enumerate(names[first:], first):
             chosen = (groups[:, None] == first) & (groups == second) & off
-            rows.append((own, other, strength[chosen].mean(), int(chosen.sum())))
+            rows.append((own, other, strength[chosen].mean(), int(chosen.sum()) // (1 + (first == second))))
     return pd.DataFrame(rows, columns=["group", "other", "mean_abs_R", "pairs"])

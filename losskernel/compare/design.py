@@ -11,7 +11,7 @@ from losskernel.figures.swept import Axis
 
 # Parts of a configuration that do not change the kernel.
 IGNORED = ("analysis", "chains_per_fit", "control", "hydra", "label", "logger", "name", "on_fail", "paths", "progress")
-IGNORED += ("threads", "trainer")
+IGNORED += ("threads", "trainer", "calibrated", "into", "rounds")
 SEEDS = ("seed", "dataset.seed")
 LABELS = {
     "sampler.localization": "localization γ",

@@ -112,6 +112,8 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def _is_run(folder: Path) -> bool:
+    if (folder / "calibration.json").exists():
+        return False
     # Hydra makes .hydra before anything else, so that a job counts that failed at once.
     return any((folder / name).exists() for name in ("metrics.json", "traces.zarr", "config.yaml", FAILURE, ".hydra"))
 

@@ -113,11 +113,11 @@ def stable_stretch(
     np.fill_diagonal(cka, np.nan_to_num(similarity.reliability))  # one chain cannot tell its own noise
     places = [design.at(curve, place) for place in range(len(design.axis.names))]
     found: list[tuple[int, int, Stretch]] = []
-    for start in range(len(places)):
-        for stop in range(start + 1, len(places)):
-            inside = [run for place in places[start : stop + 1] for run in place]
-            known = all(run in position and runs[run].verdict in ("pass", "warn") for run in inside)
-            if not known or not all(places[start : stop + 1]):
+    own = [place for place, there in enumerate(places) if there]  # other curves may stand between
+    for start in range(len(own)):
+        for stop in range(start + 1, len(own)):
+            inside = [run for place in own[start : stop + 1] for run in places[place]]
+            if not all(run in position and runs[run].verdict in ("pass", "warn") for run in inside):
                 break
             seeds = np.array([str(runs[run].config.get("seed")) for run in inside])
             where = [position[run] for run in inside]
@@ -125,7 +125,7 @@ def stable_stretch(
             if least < alike:
                 break
             passes = sum(runs[run].verdict == "pass" for run in inside)
-            found.append((stop - start, passes, Stretch(start, stop, least)))
+            found.append((stop - start, passes, Stretch(own[start], own[stop], least)))
     return max(found, key=lambda each: (*each[:2], each[2].cka), default=(0, 0, None))[2]
 
 
