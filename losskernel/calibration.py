@@ -15,7 +15,7 @@ from losskernel.curvature import largest_curvature
 from losskernel.data.base import Data
 from losskernel.diagnosis import Diagnosis, diagnose
 from losskernel.errors import DivergenceError, require, require_integer
-from losskernel.landscape import INFLATION, Landscape, choose, measured
+from losskernel.landscape import INFLATION, STIFFEST, Landscape, choose, measured
 from losskernel.samplers import Sampler
 from losskernel.sampling import sample, settle
 from losskernel.schedule import Schedule
@@ -113,8 +113,10 @@ def calibrate(
         diagnosis = diagnose(traces)
         faults = _faults(diagnosis, traces, model)
         pilots.append({**moved, "faults": faults} | diagnosis.metrics)
-        # Four times smaller steps would be safe but wasteful.
-        if (not faults and diagnosis.metrics["step_inflation"] > 1 + (INFLATION - 1) / 4) or number == rounds - 1:
+        # Steps four times smaller than they may be would be safe but wasteful.
+        enough = diagnosis.metrics["step_inflation"] > 1 + (INFLATION - 1) / 4
+        enough |= diagnosis.metrics["stiffness"] > STIFFEST / 4
+        if (not faults and enough) or number == rounds - 1:
             break
         here = measured(traces, chosen, here, firmer=not set(faults).isdisjoint(_PLACE))
         chosen = choose(factory, here)
