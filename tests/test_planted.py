@@ -204,7 +204,7 @@ BAD: dict[str, tuple[Callable[[], lk.LossTraces], str, str, str]] = {
         "the weights drift: R-hat of their distance from w* is",
         "raise sampler.localization to ",
     ),
-    "a chain twice": (lambda: altered(_duplicated), "fail", "is one and the same", "join each chain once"),
+    "a chain twice": (lambda: altered(_duplicated), "fail", "are one and the same", "join each chain once"),
     "a dead chain": (lambda: altered(_dead), "fail", "hardly moves", "sample it again"),
     "shared minibatches": (
         _shared_minibatches,
