@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def _stamped(result: Result, diagnosis: Diagnosis) -> Result:
     for figure in result.figures.values():
         stamp(figure, text)
     pages = {name: stamp_page(page, text) for name, page in result.pages.items()}
-    return Result(result.metrics, result.tables, result.figures, pages)
+    return replace(result, pages=pages)
 
 
 def _save_matrices(path: Path, matrices: dict[str, np.ndarray]) -> None:

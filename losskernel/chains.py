@@ -1,21 +1,21 @@
-"""Stacked chains as a LightningModule: module = target, optimiser = transition kernel, callback = observation."""
+"""Stacked chains as a LightningModule: module = target, optimiser = transition kernel."""
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from losskernel.data.base import Data
+from losskernel.blocks import LARGEST
+from losskernel.data.base import Data, size
 from losskernel.data.loading import BlockLoader, MinibatchLoader
 from losskernel.errors import DivergenceError
-from losskernel.judgement import judge
+from losskernel.judgement import effort_for, judge
 from losskernel.samplers.base import Sampler
 from losskernel.schedule import Schedule
 from losskernel.stacked import StackedModel
+from losskernel.store import PRECISION_CHECKS
 from losskernel.streams import MinibatchIndices, NoiseStream
 
 
@@ -51,6 +51,7 @@ class Chains(pl.LightningModule):
         chains: numbers of the chains in this stack.
         moving: names of the weights that move.
         resume: state of an interrupted stack, as `state()` gave it.
+        stack: the same model stacked as often, where it exists: what it recorded serves these chains too.
     """
 
     def __init__(
@@ -63,17 +64,21 @@ class Chains(pl.LightningModule):
         chains: Sequence[int],
         moving: Sequence[str],
         resume: dict[str, Any] | None = None,
+        stack: StackedModel | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         # In a tuple, so that Lightning neither moves the template nor switches it to training mode.
-        self._stack = (StackedModel(model, data.loss, len(chains), moving),)
+        self._stack = (stack or StackedModel(model, data.loss, len(chains), moving),)
         start = self._stack[0].start
         self.weights = nn.Parameter(start.repeat(len(chains), 1))
         self._start = start
         self._data, self._sampler, self._schedule = data, sampler, schedule
         self._seed, self.chain_numbers, self._resume = seed, list(chains), resume
         self.step = 0 if resume is None else int(resume["step"])
+        self.probes, self.effort = size(data.probes), effort_for(self._stack[0])
+        self.block = (schedule.probe_batch_size or LARGEST) if resume is None else int(resume["block"])
+        self._lowered = None if schedule.probe_precision == "float32" else getattr(torch, schedule.probe_precision)
 
     def configure_optimizers(self) -> Sampler:
         """Build the sampler on the chains' own device; w* are the weights as they are now."""
@@ -92,13 +97,21 @@ class Chains(pl.LightningModule):
         train_size = len(self._data.train)  # pyright: ignore[reportArgumentType]
         indices = MinibatchIndices(self._seed, self.chain_numbers, train_size, schedule.batch_size, self.step)
         self._minibatches = MinibatchLoader(self._data, indices, device)
-        self._probes = BlockLoader(self._data.probes, schedule.probe_batch_size, self._data.workers, device)
+        self._probes = BlockLoader(self._data.probes, self.block, self._data.workers, device)
+
+    def on_fit_end(self) -> None:
+        """End the processes that load samples."""
+        self._minibatches.close()
+
+    def teardown(self, stage: str) -> None:
+        """End the processes that load minibatches; Lightning's own references would keep them for long."""
+        self._minibatches.close()
 
     def training_step(self, stride: Stride, _: int) -> dict[str, Tensor]:
         """Advance every chain by a stride; return what is observed after it, [C] or [C, N] each."""
         stack, views, weights = self._stack[0], self._views, self.weights
         if stride == JUDGE:
-            return judge(stack, weights, self._start, self._optimizer, self._minibatches, self._noise)
+            return self._judged()
         losses: list[Tensor] = []
         gradient = weights.detach()
         for _ in range(stride.steps):
@@ -114,11 +127,42 @@ class Chains(pl.LightningModule):
             "gradient_norm": gradient.norm(dim=1),
         }
         if stride.record:
-            observed["losses"] = torch.cat([stack.losses(views, *block) for block in self._probes], dim=1)
+            observed["losses"] = self.probe_losses(self._lowered)
         # One number says whether all are finite: a sum with any that is not is not.
         if not torch.stack([value.sum() for value in observed.values()]).sum().isfinite():
             self._report_divergence(steps, observed)
         return observed
+
+    def probe_losses(self, lowered: torch.dtype | None) -> Tensor:
+        """Return the losses [C, N] of all probes at the weights as they are, multiplied in a lower type or not."""
+        while True:
+            evaluate = self._stack[0].evaluator(self._views, lowered)
+            try:
+                return torch.cat([evaluate(*block) for block in self._probes], dim=1)
+            except torch.OutOfMemoryError:
+                if self.block == 1:
+                    raise
+            self.block //= 2
+            self._probes = BlockLoader(self._data.probes, self.block, self._data.workers, self.weights.device)
+
+    def one_block(self) -> tuple[Callable[[], Tensor], int]:
+        """Return how to evaluate one block of probes, and how many probes it has."""
+        inputs, targets = next(iter(self._probes))
+        return lambda: self._stack[0].evaluator(self._views, self._lowered)(inputs, targets), len(inputs)
+
+    def _judged(self) -> dict[str, Tensor]:
+        """Judge the steps where the chains stand, and the precision of the probes' losses a little further on."""
+        stack, weights, sampler = self._stack[0], self.weights, self._optimizer
+        found = judge(stack, weights, self._start, sampler, self._minibatches, self._noise)
+        if self._lowered is None:
+            return found
+        apart: list[Tensor] = []
+        for _ in range(PRECISION_CHECKS):
+            for _ in range(self._schedule.thinning):
+                weights.grad = stack.gradient(self._views, *self._minibatches())[0]
+                sampler.step()
+            apart.append(self.probe_losses(self._lowered) - self.probe_losses(None))
+        return found | {"precision_noise": torch.stack(apart, dim=1)}
 
     def _report_divergence(self, steps: Tensor, observed: dict[str, Tensor]) -> None:
         """Raise DivergenceError that names the first chain and step that left the finite numbers."""
@@ -139,6 +183,7 @@ class Chains(pl.LightningModule):
         kept = {key: value for key, value in own.items() if key != "start"}
         return {
             "step": self.step,
+            "block": self.block,
             "weights": self.weights.detach().cpu().clone(),
             "sampler": kept,
             "noise": self._noise.state(),
@@ -151,90 +196,3 @@ class Chains(pl.LightningModule):
         own = self._optimizer.state[self.weights]
         for key, value in state["sampler"].items():
             own[key] = value.to(self.weights.device) if isinstance(value, Tensor) else value
-
-
-class RecordLosses(pl.Callback):
-    """Writes draws to a store, whole chunks at a time, with a state from which the run can be continued.
-
-    Args:
-        store: where arrays and state go.
-        rows: the chains' places in the store.
-        state_every: seconds between states; what a kill can cost.
-        stop: asked after each batch; True ends the run between two draws.
-        state: what an interrupted recorder saved, to go on from there.
-    """
-
-    def __init__(
-        self,
-        store: Any,
-        rows: slice,
-        *,
-        state_every: float,
-        stop: Callable[[], bool],
-        state: dict[str, Any] | None,
-    ) -> None:
-        self._store, self._rows, self._state_every, self._stop = store, rows, state_every, stop
-        state = state or {"written": 0, "batches_done": 0, "pending": [], "burn_in": []}
-        self.written, self.batches_done = state["written"], state["batches_done"]
-        self._pending: list[dict[str, Tensor]] = list(state["pending"])
-        self._burn_in: list[Tensor] = list(state["burn_in"])
-        self._last_state = time.monotonic()
-
-    @property
-    def draws_done(self) -> int:
-        """Draws recorded so far, written or held."""
-        return self.written + len(self._pending)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Stride, batch_idx: int
-    ) -> None:
-        """Keep what was observed; write full chunks, and the state when its time has come."""
-        observed = {name: value.cpu() for name, value in outputs.items()}
-        self.batches_done += 1
-        if batch == JUDGE:
-            self._store.write(self._rows, {name: value.numpy() for name, value in observed.items()}, 0)
-        elif batch.record:
-            self._pending.append(observed)
-        else:
-            self._burn_in.append(observed["train_loss"])
-        full = len(self._pending) == self._store.chunk_draws
-        if full:
-            self.flush()
-        stopping = self._stop()
-        if full or stopping or time.monotonic() - self._last_state > self._state_every:
-            self.save(pl_module)
-        if stopping:
-            trainer.should_stop = True
-
-    def finish(self, chains: Chains) -> None:
-        """Write the last, shorter chunk and the losses seen during burn-in; mark this stack as done."""
-        self.flush()
-        if self._burn_in:
-            self._store.write(self._rows, {"burn_in_loss": torch.stack(self._burn_in, dim=1).numpy()}, 0)
-
-    def flush(self) -> None:
-        """Write the held draws as one chunk."""
-        if self._pending:
-            arrays = {name: _stack([draw[name] for draw in self._pending]) for name in self._pending[0]}
-            self._store.write(self._rows, arrays, self.written)
-            self.written += len(self._pending)
-            self._pending = []
-
-    def save(self, chains: Any) -> None:
-        """Save the state of chains and recorder together."""
-        self._store.save_state(
-            {
-                "chains": chains.state(),
-                "rows": self._rows.start,
-                "written": self.written,
-                "batches_done": self.batches_done,
-                "pending": self._pending,
-                "burn_in": self._burn_in,
-                "summary": f"chains {self._rows.start} to {self._rows.stop - 1}: {self.draws_done} draws done",
-            }
-        )
-        self._last_state = time.monotonic()
-
-
-def _stack(values: list[Tensor]) -> np.ndarray:
-    return torch.stack(values, dim=1).numpy()  # [C, draws, ...]

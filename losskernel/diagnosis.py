@@ -9,6 +9,7 @@ import numpy as np
 from losskernel import diagnostics
 from losskernel.kernel import LossKernel
 from losskernel.matrices import inverse
+from losskernel.precision import precision_error
 from losskernel.remedies import setting_of
 from losskernel.screens import FEW_DRAWS, Screen, Verdict, screens
 from losskernel.traces import LossTraces
@@ -40,7 +41,7 @@ def diagnose(traces: LossTraces) -> Diagnosis:
     """Screen traces for the silent failures of sampled kernels.
 
     Drift, chains that disagree or are not independent, steps too large or too small for the landscape, too few
-    effective draws, covariance carried by a few draws or by nothing but noise.
+    effective draws, covariance carried by a few draws or by nothing but noise, losses rounded too coarsely.
 
     Source: Vehtari et al. 2021 (R-hat, ESS); Vehtari et al. 2024 (tail index); stability and relaxation of
     Langevin steps in a quadratic well.
@@ -56,6 +57,7 @@ def diagnose(traces: LossTraces) -> Diagnosis:
         | _shape(kernel, losses, unit)
         | _steps(traces)
         | _distance(traces, mean_loss)
+        | _precision(traces)
     )
     held = screens(metrics, setting_of(traces.meta, kernel.chains, kernel.draws))
     judged: list[tuple[Screen, Verdict]] = [
@@ -186,7 +188,8 @@ def _steps(traces: LossTraces) -> dict[str, float]:
         }
     if curvature is not None:
         metrics["curvature"] = float(curvature.mean())
-        metrics["stiffness"] = metrics["curvature"] * sampler["step_size"]
+        if "step_size" in sampler:  # unknown where a function of the user's own builds the sampler
+            metrics["stiffness"] = metrics["curvature"] * sampler["step_size"]
         for name in ("step_inflation", "acceptance"):
             metrics[name] = float(np.median(traces.dataset[name].values.astype(np.float64)))
     gradient, moving = traces.record("gradient_norm"), traces.meta.get("parameters", {}).get("moving")
@@ -196,7 +199,7 @@ def _steps(traces: LossTraces) -> dict[str, float]:
         metrics["noise_to_gradient"] = float(np.sqrt(moving) / drift) if drift > 0 else float("inf")
     start = traces.meta.get("start_train_loss", {}).get("value")
     train_loss = traces.record("train_loss")
-    if train_loss is not None and start is not None and moving:
+    if train_loss is not None and start is not None and moving and "nbeta" in sampler:
         metrics["excess_loss"] = float(sampler["nbeta"] * (train_loss.mean() - start) / (moving / 2))
     return metrics
 
@@ -210,3 +213,9 @@ def _distance(traces: LossTraces, mean_loss: np.ndarray) -> dict[str, float]:
         metrics["rhat_distance"] = diagnostics.rhat(distance)
         scores.append(diagnostics.transient(distance))
     return metrics | {"transient": float(np.abs(scores).max())}
+
+
+def _precision(traces: LossTraces) -> dict[str, float]:
+    """What a lower precision of the probes' losses does to R, where they were evaluated in one."""
+    differences = traces.record("precision_noise")
+    return {} if differences is None else {"precision_error": precision_error(differences, traces.losses.values)}

@@ -30,7 +30,7 @@ class Recorded:
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Return what the function returns."""
-        key = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
+        key = tensors_key(*inputs)
         with torch.no_grad():
             graph = self._graphs.get(key)
             if graph is None:
@@ -44,21 +44,31 @@ class Recorded:
         return module.forward
 
 
+def tensors_key(*inputs: Tensor) -> tuple[object, ...]:
+    """Return what a recording depends on."""
+    return tuple((tensor.shape, tensor.dtype) for tensor in inputs)
+
+
 def simplify(module: GraphModule) -> None:
     """Remove operations that change nothing, and compute once what does not depend on the inputs.
 
     Leaves graphs with in-place operations alone: there, a value may change after it was read.
     """
-    nodes = [node for node in module.graph.nodes if node.op == "call_function"]
-    if any(isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable for node in nodes):
+    if mutates(module):
         return
-    for node in nodes:
+    for node in [node for node in module.graph.nodes if node.op == "call_function"]:
         if _changes_nothing(node):
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
     _fold_constants(module)
     module.graph.eliminate_dead_code()
     module.recompile()
+
+
+def mutates(module: GraphModule) -> bool:
+    """Whether a graph has in-place operations."""
+    targets = [node.target for node in module.graph.nodes if node.op == "call_function"]
+    return any(isinstance(each, torch._ops.OpOverload) and each._schema.is_mutable for each in targets)
 
 
 def _changes_nothing(node: Node) -> bool:

@@ -1,6 +1,7 @@
 """Was the step size right? Judged once per chain, where it ends: curvature, minibatch noise, acceptance."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,9 +12,30 @@ from losskernel.stacked import StackedModel
 
 Minibatch = tuple[Tensor, Tensor]
 _BATCHES = 16  # over which the noise of the gradient is measured
-_SAMPLES = 512  # over which the curvature is
-_ITERATIONS = 15
-_STEPS = 20  # whose acceptance is averaged
+
+
+class Effort(NamedTuple):
+    """What judging a chain may cost."""
+
+    samples: int  # over which the curvature is measured
+    iterations: int  # that find its direction
+    steps: int  # whose acceptance is averaged
+
+
+STACKED = Effort(samples=512, iterations=15, steps=20)
+# A Hessian product of a convolutional network costs four gradients: with the effort above, judging a chain would
+# cost as much as sampling it. Started from a gradient, which lies mostly along steep directions, half does.
+LONE = Effort(samples=256, iterations=8, steps=10)
+
+
+def judgement_gradients(effort: Effort, batch_size: int) -> int:
+    """Return about how many gradients of a minibatch judging a chain costs."""
+    return _BATCHES + 4 * effort.iterations * max(1, effort.samples // batch_size) + 2 * effort.steps
+
+
+def effort_for(stack: StackedModel) -> Effort:
+    """Return what judging the chains of a stack may cost."""
+    return LONE if stack.lone else STACKED
 
 
 @torch.no_grad()
@@ -39,9 +61,13 @@ def judge(
     """
     scale = sampler.preconditioner(weights, sampler.state[weights]).sqrt()
     batches = [minibatches() for _ in range(_BATCHES)]
-    few = batches[: max(1, _SAMPLES // batches[0][0].shape[1])]
-    direction, curvature = _steepest(stack, weights, sampler, scale, few, noise(weights))
-    views = stack.views(weights)
+    views, effort = stack.views(weights), effort_for(stack)
+    few = batches[: max(1, effort.samples // batches[0][0].shape[1])]
+    vector = noise(weights)
+    if stack.lone:
+        gradient = scale * stack.gradient(views, *batches[0])[0]
+        vector = gradient + 0.1 * gradient.norm().clamp_min(1e-20) / vector.norm() * vector
+    direction, curvature = _steepest(stack, weights, sampler, scale, few, vector, effort.iterations)
     slopes = [(scale * sampler.nbeta * stack.gradient(views, *batch)[0] * direction).sum(1) for batch in batches]
     variance = torch.stack(slopes).var(0)
     inflation = [
@@ -54,7 +80,7 @@ def judge(
         "curvature": curvature,
         "minibatch_variance": variance,
         "step_inflation": torch.tensor(inflation),
-        "acceptance": _acceptance(stack, weights, start, sampler, minibatches),
+        "acceptance": _acceptance(stack, weights, start, sampler, minibatches, effort.steps),
         "relaxation_rate": torch.tensor(rates),
     }
     largest = torch.finfo(torch.float32).max  # a trace holds finite numbers only
@@ -62,7 +88,13 @@ def judge(
 
 
 def _steepest(
-    stack: StackedModel, weights: Tensor, sampler: Sampler, scale: Tensor, batches: list[Minibatch], vector: Tensor
+    stack: StackedModel,
+    weights: Tensor,
+    sampler: Sampler,
+    scale: Tensor,
+    batches: list[Minibatch],
+    vector: Tensor,
+    iterations: int,
 ) -> tuple[Tensor, Tensor]:
     """Return the direction [C, P] of U's largest curvature and that curvature [C], by power iteration."""
     hessian = _hessian(stack, weights, max(1e-3, sampler.step_size**0.5), batches[0])
@@ -73,7 +105,7 @@ def _steepest(
         return scale * (sampler.nbeta * loss + sampler.localization * moved)
 
     # In a wide type, so that a chain's sums do not depend on how many chains stand beside it.
-    return power_iteration(product, vector.to(wide(weights)), _ITERATIONS)
+    return power_iteration(product, vector.to(wide(weights)), iterations)
 
 
 def _hessian(
@@ -102,6 +134,7 @@ def _acceptance(
     start: Tensor,
     sampler: Sampler,
     minibatches: Callable[[], Minibatch],
+    steps: int,
 ) -> Tensor:
     """Return the mean acceptance [C] of further steps; the chains move on, for nothing is drawn after this."""
     views = stack.views(weights)
@@ -116,7 +149,7 @@ def _acceptance(
         return Phase(weights.clone(), drift, sampler.nbeta * loss.to(pull.dtype) + pull, state), gradient
 
     accepted = []
-    for _ in range(_STEPS):
+    for _ in range(steps):
         batch = minibatches()
         before, weights.grad = phase(batch)
         sampler.step()

@@ -12,6 +12,7 @@ from losskernel.traces import LossTraces, require_finite
 
 Rows = slice | Sequence[int] | np.ndarray | None
 _BLOCK_NUMBERS = 2**25
+MOST_PROBES = 20_000  # of which matrices [N, N] are made whole
 
 
 class LossKernel:
@@ -19,7 +20,7 @@ class LossKernel:
 
     K(z, z') = Cov(l(z; w), l(z'; w)), estimated with each chain's own mean removed and the unbiased divisor
     C·D - C; R is its correlation. All results are float64 numpy arrays. `rows` everywhere restricts the
-    first axis to some probes, so that a kernel of many probes can be read in blocks.
+    first axis to some probes, so that a kernel of many probes can be read in blocks: more than 20,000 need it.
 
     Attributes:
         labels: name -> [N], what is known of each probe.
@@ -100,11 +101,11 @@ class LossKernel:
     def covariance(self, rows: Rows = None) -> np.ndarray:
         """Return K [N, N], or K[rows] [n, N]."""
         flat = self._chains.reshape(-1, self.probes)
-        return flat[:, _chosen(rows)].T @ flat / self._divisor
+        return flat[:, self._chosen(rows)].T @ flat / self._divisor
 
     def correlation(self, rows: Rows = None) -> np.ndarray:
         """Return R [N, N], or R[rows] [n, N]: unit diagonal, and 0 off it where a probe's loss is constant."""
-        chosen = _chosen(rows)
+        chosen = self._chosen(rows)
         scale = inverse(np.sqrt(self._variance))
         result = self.covariance(rows) * scale[chosen, None] * scale
         return self._unit_diagonal(np.clip(result, -1.0, 1.0), chosen)
@@ -116,7 +117,7 @@ class LossKernel:
         later), which keeps the tails and the memory of both and removes what they share. The mean |entry| is
         the floor below which |R| says nothing.
         """
-        chosen = _chosen(rows)
+        chosen = self._chosen(rows)
         by, axis = (shift, 0) if self.chains > 1 else (self.draws // 2, 1)
         shifted = np.roll(self._chains, by, axis=axis)
         scale = inverse(np.sqrt(self._variance))
@@ -133,7 +134,7 @@ class LossKernel:
             InputError: there is only one chain.
         """
         require(self.chains >= 2, "coupling needs >= 2 chains, got 1; raise schedule.chains")
-        chosen = _chosen(rows)
+        chosen = self._chosen(rows)
         units = (chain * inverse(scale) for chain, scale in zip(self._chains, self._chain_scale, strict=True))
         own = (unit[:, chosen].T @ unit for unit in units)
         return self._unit_diagonal(matrices.coupling_of(own), chosen)
@@ -157,7 +158,7 @@ class LossKernel:
             InputError: `of` is unknown, or there are too few draws to cut.
         """
         require(of in ("covariance", "correlation"), f"of must be 'covariance' or 'correlation', got {of!r}")
-        chosen, per_chain = _chosen(rows), matrices.pieces(self.chains, self.draws)
+        chosen, per_chain = self._chosen(rows), matrices.pieces(self.chains, self.draws)
         needed = 2 * max(per_chain, -(-matrices.PIECES // self.chains))
         require(
             self.draws >= needed and self.chains * per_chain >= 2,
@@ -232,6 +233,14 @@ class LossKernel:
             raise InputError(f"there is no probe label {name!r}; the labels are {known}")
         return np.asarray(self.labels[name])
 
+    def _chosen(self, rows: Rows) -> Any:
+        require(
+            rows is not None or self.probes <= MOST_PROBES,
+            f"a matrix of {self.probes:,} x {self.probes:,} does not fit into memory; give rows=..., "
+            "go through kernel.blocks(), or use kernel.neighbors(k) or kernel.evenly(limit)",
+        )
+        return slice(None) if rows is None else rows
+
     def _unit_diagonal(self, matrix: np.ndarray, chosen: Any) -> np.ndarray:
         own = np.arange(self.probes)[chosen]
         matrix[np.arange(len(own)), own] = 1.0
@@ -239,7 +248,3 @@ class LossKernel:
 
     def __repr__(self) -> str:
         return f"LossKernel({self.probes} probes, {self.chains} chains x {self.draws} draws)"
-
-
-def _chosen(rows: Rows) -> Any:
-    return slice(None) if rows is None else rows

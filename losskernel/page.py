@@ -49,17 +49,19 @@ def banner(kind: str, icon: str, words: str, details: str = "") -> str:
 
 
 def picture(path: Path, text: str = "", shown: float = 0.5) -> str:
-    """Return a figure of a PNG file, embedded, with its name or a text below and its PDF linked where there is one.
+    """Return a figure of a PNG or GIF file, embedded, with its name or a text below; its PDF is linked, if there is one.
 
     shown: its size on the page, as a share of its pixels.
     """
     content = path.read_bytes()
-    width, height = struct.unpack(">II", content[16:24]) if len(content) >= 24 else (1, 1)
+    kind = path.suffix[1:]
+    layout, place = ("<HH", 6) if kind == "gif" else (">II", 16)
+    width, height = struct.unpack_from(layout, content, place) if len(content) >= 24 else (1, 1)
     link = f" · <a href='{quote(f'figures/{path.stem}.pdf')}'>PDF</a>" if path.with_suffix(".pdf").is_file() else ""
     return (
         f"<figure{' class=wide' if width > _WIDE * height else ''}>"
         f"<img alt='{caption(path)}' style='max-width:min(100%,{max(int(shown * width), 420)}px)' "
-        f"src='data:image/png;base64,{base64.b64encode(content).decode()}'>"
+        f"src='data:image/{kind};base64,{base64.b64encode(content).decode()}'>"
         f"<figcaption{' class=long' if text else ''}>{text or caption(path)}{link}</figcaption></figure>"
     )
 

@@ -61,8 +61,8 @@ def label_faults(analyses: Mapping[str, Analysis], labels: Mapping[str, Any]) ->
     choices = ", ".join(labels) or "none"
     faults = []
     for name, analysis in analyses.items():
-        group, colours = getattr(analysis, "group", None), getattr(analysis, "colour_by", None)
-        wanted = [("group", group), *(("colour_by", colour) for colour in colours or ())]
+        wanted = [(key, getattr(analysis, key, None)) for key in ("group", "label")]
+        wanted += [("colour_by", colour) for colour in getattr(analysis, "colour_by", None) or ()]
         faults += [
             f"analysis.{name}.{key}={label}: there is no such probe label; choose from {choices}"
             for key, label in wanted

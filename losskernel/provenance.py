@@ -46,10 +46,11 @@ def provenance(
     moving: list[str],
     config: Mapping[str, Any],
     device: torch.device,
+    block: int,
 ) -> dict[str, Any]:
-    """Return the identity with configuration, counts, versions and the training loss at w*."""
+    """Return the identity with configuration, counts, versions and the training loss at w*, in blocks of samples."""
     weights = dict(model.named_parameters())
-    train_loss, samples = train_loss_at_start(model, data, schedule, seed, device)
+    train_loss, samples = train_loss_at_start(model, data, block, seed, device)
     packages = ("torch", "pytorch-lightning", "numpy", "xarray", "zarr")
     return {
         "identity": identity(model, data, settings, schedule, seed),
@@ -61,6 +62,7 @@ def provenance(
         "steps_per_chain": schedule.steps,
         "train_size": size(data.train),
         "start_train_loss": {"value": train_loss, "samples": samples},
+        "probe_batch_size": block,
         "device": str(device),
         "threads": torch.get_num_threads(),
         "versions": {"losskernel": losskernel.__version__, "python": platform.python_version()}
@@ -68,16 +70,14 @@ def provenance(
     }
 
 
-def train_loss_at_start(
-    model: nn.Module, data: Data, schedule: Schedule, seed: int, device: torch.device
-) -> tuple[float, int]:
+def train_loss_at_start(model: nn.Module, data: Data, block: int, seed: int, device: torch.device) -> tuple[float, int]:
     """Return (mean training loss at w*, samples it is over): all, or a fixed random part of a large set."""
     total = size(data.train)
     chosen = data.train
     if total > TRAIN_LOSS_SAMPLES:
         order = np.random.default_rng(seed).permutation(total)[:TRAIN_LOSS_SAMPLES]
         chosen = Subset(data.train, sorted(order.tolist()))
-    losses = start_losses(model, data.loss, BlockLoader(chosen, schedule.probe_batch_size, data.workers, device))
+    losses = start_losses(model, data.loss, BlockLoader(chosen, block, data.workers, device))
     return float(losses.double().mean()), len(losses)
 
 

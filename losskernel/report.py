@@ -25,8 +25,8 @@ def write_report(folder: Path) -> Path:
     """Write `report.html` in a run's folder from the files that lie there, and return its path.
 
     Read: metrics.json (flat: name -> number), diagnosis.json, config.yaml, tables/*.csv, figures/*.png with a
-    .pdf of the same stem linked, figures/*.html embedded. All but metrics.json may be missing. The page needs no
-    network; an older page is replaced in one step.
+    .pdf of the same stem linked, figures/*.gif, figures/*.html embedded. All but metrics.json may be missing. The page
+    needs no network; an older page is replaced in one step.
 
     Raises:
         FileNotFoundError: the folder holds no metrics.json.
@@ -108,7 +108,8 @@ def _metrics(metrics: Mapping[str, object]) -> str:
 
 
 def _figures(folder: Path) -> str:
-    cells = [picture(path) for path in sorted((folder / "figures").glob("*.png"))]
+    pictures = sorted(path for path in (folder / "figures").glob("*") if path.suffix in (".png", ".gif"))
+    cells = [picture(path) for path in pictures]
     return f"<div class='figures'>{''.join(cells)}</div>" if cells else ""
 
 

@@ -99,7 +99,8 @@ def bootstrap(kernel: LossKernel, statistic: Statistic, *, replicates: int = 40,
     if count < 2:
         return values
     parts = np.array_split(kernel.features().reshape(kernel.probes, kernel.chains, -1), per_chain, axis=2)
-    grams = np.stack([np.einsum("ncd,mcd->cnm", part, part, optimize=True) for part in parts], axis=1)
+    # Each is symmetric; in this order einsum leaves them contiguous, and every resample reads them all.
+    grams = np.stack([np.einsum("ncd,mcd->cmn", part, part, optimize=True) for part in parts], axis=1)
     mean, linked = 0.0, 0.0
     if kernel.chains >= 2:
         mean, linked = Resample(grams, np.ones((kernel.chains, per_chain))).mean_correlation(), kernel.coupling()

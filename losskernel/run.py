@@ -1,5 +1,6 @@
 """run(): train or load → sample → analyse → track. No Hydra inside."""
 
+import copy
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -7,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import nn
@@ -16,17 +18,21 @@ from losskernel.answers import CONTROL, Outcome, analyse
 from losskernel.data.base import Data
 from losskernel.errors import DivergenceError, InputError, TraceError
 from losskernel.preflight import faults_of
+from losskernel.representations import BASELINES, Baselines, represent
 from losskernel.samplers import Sampler
 from losskernel.sampling import sample
 from losskernel.schedule import Schedule
 from losskernel.store import TraceStore, differences
 from losskernel.traces import LossTraces
 from losskernel.tracking import LogDraws, RunFolder, Tracker
+from losskernel.trainers import chain_trainer
 from losskernel.training import Training, fit, load_weights, save_weights
 
 TRAINED = "checkpoints/trained.pt"
 # Parts of the configuration that decide the numbers; others (loggers, devices, analyses) may change.
 DECISIVE = ("model", "dataset", "training", "checkpoint", "sampler", "schedule", "seed")
+# Of a dataset: who decodes it, and where that is kept.
+INDIFFERENT = ("workers", "cache")
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Study:
         schedule: lengths of sampling.
         training: how to train where no checkpoint is given.
         analyses: name -> analysis; its metrics are called `name/...`.
+        baselines: name -> what represents the probes otherwise, for analyses that compare.
         checkpoint: trained weights to load in place of training.
         trainer: builds a Lightning Trainer.
         seed: of minibatches and noise.
@@ -55,6 +62,7 @@ class Study:
     schedule: Schedule
     training: Training = field(default_factory=Training)
     analyses: Mapping[str, Analysis] = field(default_factory=dict)
+    baselines: Baselines = field(default_factory=dict)
     checkpoint: str | None = None
     trainer: Callable[..., Any] | None = None
     seed: int = 0
@@ -102,11 +110,12 @@ def run(
     try:
         tracker.start(config or {})
         model = trained(study, files)
+        baselines = _represented(study, model, files.path / BASELINES)
         logs = [LogDraws(tracker.loggers(), study.schedule)] if tracker.loggers() else []
         traces = _sampled(study, model, files.path / "traces.zarr", logs, config)
         tracker.keep("traces", "traces", files.path / "traces.zarr")
         control = _control(study, model, files.path / CONTROL, config) if study.control else None
-        outcome = analyse(traces, study.analyses, files, tracker, control)
+        outcome = analyse(traces.with_baselines(baselines), study.analyses, files, tracker, control)
         if study.on_fail == "stop" and outcome.diagnosis.verdict == "fail":
             reason = outcome.diagnosis.reasons[0]
             raise TraceError(f"the kernel fails its diagnosis: {reason} (on_fail=stop; all is written to {files.path})")
@@ -134,6 +143,14 @@ def _sampled(
     )
 
 
+def _represented(study: Study, model: nn.Module, path: Path) -> dict[str, np.ndarray]:
+    """Return the baselines' rows, computed on the device that the chains will use."""
+    if not study.baselines:
+        return {}
+    device = chain_trainer(study.trainer, False, slice(0, 1), 1).strategy.root_device
+    return represent(study.baselines, copy.deepcopy(model).to(device), study.data, path)
+
+
 def _control(study: Study, model: nn.Module, out: Path, config: Mapping[str, Any] | None) -> LossTraces | str:
     """Return the companion at nbeta = 0, or why there is none: without the loss, chains may leave all bounds."""
     idle = replace(study, sampler=partial(study.sampler, nbeta=0.0))
@@ -148,10 +165,19 @@ def _claim(files: RunFolder, config: Mapping[str, Any]) -> None:
     path = files.path / "config.yaml"
     if path.is_file():
         stored = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        lines = differences({key: stored.get(key) for key in DECISIVE}, {key: config.get(key) for key in DECISIVE})
+        lines = differences(_decisive(stored), _decisive(config))
         if lines:
             raise TraceError(f"{files.path} holds another run: {'; '.join(lines)}; choose another folder")
     files.write_text("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+
+
+def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a configuration that decides the numbers."""
+    found = {key: config.get(key) for key in DECISIVE}
+    dataset = found["dataset"]
+    if isinstance(dataset, Mapping):
+        found["dataset"] = {key: value for key, value in dataset.items() if key not in INDIFFERENT}
+    return found
 
 
 def trained(study: Study, files: RunFolder) -> nn.Module:

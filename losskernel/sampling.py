@@ -1,11 +1,13 @@
 """sample(): from a trained model to loss traces."""
 
+import copy
 import functools
 import inspect
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,22 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.utils.data import Subset
 
-from losskernel.chains import JUDGE, Chains, RecordLosses, strides
-from losskernel.data.base import Data, size
+from losskernel.blocks import LARGEST, choose_block
+from losskernel.chains import JUDGE, Chains, strides
+from losskernel.cost import announced
+from losskernel.data.base import Data, size, stack
 from losskernel.data.loading import BlockLoader
+from losskernel.data.samples import held
 from losskernel.errors import DivergenceError, Interrupted, TraceError, require, require_integer
+from losskernel.memory_store import MemoryStore
 from losskernel.provenance import identity, provenance
+from losskernel.recording import RecordLosses
 from losskernel.samplers import Sampler, resolve_nbeta, select
 from losskernel.schedule import Schedule
-from losskernel.stacked import stackable, start_losses
-from losskernel.store import MemoryStore, TraceStore, differences
+from losskernel.stacked import StackedModel, check_losses, stackable, start_losses
+from losskernel.store import PRECISION_CHECKS, TraceStore, differences
 from losskernel.thumbnails import thumbnails
 from losskernel.traces import LossTraces, coordinates_of, open_traces
 from losskernel.trainers import chain_trainer, fit_once
@@ -89,15 +97,23 @@ def sample(
     if state is not None:
         stacks = [rows for rows in stacks if rows.start >= state["rows"]]
     first_trainer = chain_trainer(trainer, progress, stacks[0], schedule.chains)
+    device = first_trainer.strategy.root_device
+    copies = functools.cache(lambda chains: StackedModel(model, data.loss, chains, moving))  # recordings are shared
+
+    def chains_of(rows: slice, block: int, resumed: dict[str, Any] | None) -> Chains:
+        settled, numbers = replace(schedule, probe_batch_size=block), range(rows.start, rows.stop)
+        return Chains(model, data, factory, settled, seed, numbers, moving, resumed, copies(len(numbers)))
+
     if not store.exists:
-        device = first_trainer.strategy.root_device
-        about = provenance(model, data, settings, schedule, seed, moving, config or {}, device)
+        block = _block(model, data, schedule, device)
+        about = provenance(model, data, settings, schedule, seed, moving, config or {}, device, block)
+        if progress:
+            about |= announced(chains_of(stacks[0], block, None), schedule, device)
         _create(store, data, schedule, about | {"chains_per_fit": stacked}, model, device)
+    block = int(store.provenance()["probe_batch_size"])
     with _stop_on_interrupt() as stop:
         for rows in stacks:
-            chains = Chains(
-                model, data, factory, schedule, seed, range(rows.start, rows.stop), moving, state and state["chains"]
-            )
+            chains = chains_of(rows, block, state and state["chains"])
             recorder = RecordLosses(store, rows, state_every=state_every, stop=stop, state=state)
             state = None
             own = first_trainer if rows is stacks[0] else chain_trainer(trainer, progress, rows, schedule.chains)
@@ -142,6 +158,10 @@ def settle(
     moving = select(names, globs)
     kinds = {weight.dtype for name, weight in model.named_parameters() if name in set(moving)}
     require(len(kinds) == 1, f"the moving weights mix {sorted(map(str, kinds))}; cast the model to one, e.g. .float()")
+    require(
+        schedule.probe_precision == "float32" or kinds == {torch.float32},
+        f"schedule.probe_precision={schedule.probe_precision} needs a float32 model, got {kinds}; leave it float32",
+    )
     # A trial on one number finds every bad setting before any compute.
     base([torch.zeros(1, 1)], noise=torch.zeros_like, **given)
     defaults = {
@@ -154,6 +174,16 @@ def settle(
     return functools.partial(base, **given), settings, moving
 
 
+def _block(model: nn.Module, data: Data, schedule: Schedule, device: torch.device) -> int:
+    """Return how many probes are evaluated at once."""
+    if schedule.probe_batch_size is not None or stackable(model):
+        return schedule.probe_batch_size or LARGEST
+    inputs, targets = stack(Subset(data.probes, [0]), workers=0)
+    with torch.no_grad():
+        check_losses(copy.deepcopy(model).eval(), data.loss, inputs, targets)
+    return choose_block(model, inputs, device)
+
+
 def _create(
     store: TraceStore | MemoryStore,
     data: Data,
@@ -163,17 +193,26 @@ def _create(
     device: torch.device,
 ) -> None:
     """Lay out the store: coordinates, losses at w*, and room for what each draw records."""
-    start = start_losses(model, data.loss, BlockLoader(data.probes, schedule.probe_batch_size, data.workers, device))
-    start = start.cpu().numpy()
+    block = about["probe_batch_size"]
+    start = start_losses(model, data.loss, BlockLoader(data.probes, block, data.workers, device)).cpu().numpy()
     shape = (schedule.chains, schedule.draws, len(start))
     coordinates = coordinates_of(shape[2], range(shape[0]), shape[1], data.labels, data.ids)
     coordinates = coordinates.assign(start_losses=("probe", start))
-    blocks = BlockLoader(data.probes, schedule.probe_batch_size, data.workers, torch.device("cpu"))
-    pictures = [part for inputs, _ in blocks if (part := thumbnails(inputs)) is not None]
+    pictures = [part for inputs in _pictures(data, block) if (part := thumbnails(inputs)) is not None]
     if pictures:
         coordinates = coordinates.assign(thumbnails=(("probe", "height", "width", "colour"), np.concatenate(pictures)))
     burn_in = sum(not stride.record and stride != JUDGE for stride in strides(schedule))
-    store.create(coordinates, about, shape, burn_in, str(start.dtype))
+    checks = 0 if schedule.probe_precision == "float32" else PRECISION_CHECKS
+    store.create(coordinates, about, shape, burn_in, str(start.dtype), checks)
+
+
+def _pictures(data: Data, block: int) -> Iterator[torch.Tensor]:
+    """Yield the probes' inputs in blocks; where pixels are kept in bytes, these."""
+    whole = held(data.probes)
+    if whole is not None and whole[0].dtype == torch.uint8:
+        yield from whole[0].split(block)
+    else:
+        yield from (inputs for inputs, _ in BlockLoader(data.probes, block, data.workers, torch.device("cpu")))
 
 
 def _require_done(recorder: RecordLosses, schedule: Schedule, stop: Callable[[], bool], store: Any) -> None:

@@ -74,6 +74,13 @@ def screens(metrics: Mapping[str, float], setting: Setting) -> list[Screen]:
             "{:.0f} standard errors from 0)",
             "give every chain its own minibatches and noise",
         ),
+        Screen(
+            "precision_error",
+            0.02,
+            0.1,
+            "losses rounded to a lower precision put an error of {:.2g} on the correlations",
+            "set schedule.probe_precision=float32",
+        ),
         Screen("rhat_distance", 1.05, 1.2, "the weights drift: R-hat of their distance from w* is {:.2f}", mixing),
         Screen("step_inflation", 1.5, 3, _inflated(metrics), smaller),
         # With very many weights it is near 0 even where each direction is sampled well.

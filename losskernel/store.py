@@ -22,9 +22,12 @@ from zarr.codecs import ZstdCodec
 
 from losskernel.errors import TraceError
 
+Arrays = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]  # name -> (dimensions, extent)
 _CHUNK_BYTES = 4 * 2**20
 # Measured once per chain, where it ends (judgement.py).
 CHAIN_RECORDS = ("curvature", "minibatch_variance", "step_inflation", "acceptance", "relaxation_rate")
+# Places of each chain at which losses are also computed in full precision, where probes are evaluated in a lower one.
+PRECISION_CHECKS = 5
 
 
 class TraceStore:
@@ -66,9 +69,15 @@ class TraceStore:
         return bool(self._attributes()["complete"])
 
     def create(
-        self, coordinates: xr.Dataset, about: dict[str, Any], shape: tuple[int, int, int], burn_in: int, dtype: str
+        self,
+        coordinates: xr.Dataset,
+        about: dict[str, Any],
+        shape: tuple[int, int, int],
+        burn_in: int,
+        dtype: str,
+        checks: int = 0,
     ) -> None:
-        """Lay out an empty store for losses of `shape` and `burn_in` losses seen on the way."""
+        """Lay out an empty store for the arrays of `layout`."""
         # Laid out under another name first: a store either has all its arrays or is not there.
         partial = self.path.with_name(self.path.name + ".partial")
 
@@ -78,7 +87,7 @@ class TraceStore:
             attributes = {"provenance": json.dumps(about), "complete": False}
             with known_types():
                 coordinates.assign_attrs(attributes).to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
-            _create_arrays(partial, coordinates, shape, burn_in, about["chains_per_fit"], dtype)
+            _create_arrays(partial, coordinates, layout(shape, burn_in, checks), about["chains_per_fit"], dtype)
             os.replace(partial, self.path)
 
         guard(self.path, lay_out)
@@ -94,7 +103,7 @@ class TraceStore:
         def write() -> None:
             group = zarr.open_group(self.path, mode="r+")
             for name, array in values.items():
-                cast(zarr.Array, group[name])[_place(chains, start, array)] = array
+                cast(zarr.Array, group[name])[place(chains, start, array)] = array
 
         guard(self.path, write)
 
@@ -172,65 +181,37 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-class MemoryStore:
-    """The same interface in memory: draws of a run that is not kept on disk."""
+def layout(shape: tuple[int, int, int], burn_in: int, checks: int = 0) -> Arrays:
+    """Return name -> (dimensions, extent) of every array that grows while sampling.
 
-    def __init__(self) -> None:
-        self.dataset = xr.Dataset()
-
-    @property
-    def exists(self) -> bool:
-        """Whether it was laid out."""
-        return bool(self.dataset.attrs)
-
-    def create(
-        self, coordinates: xr.Dataset, about: dict[str, Any], shape: tuple[int, int, int], burn_in: int, dtype: str
-    ) -> None:
-        """Lay out empty arrays."""
-        self.chunk_draws = shape[1]
-        arrays = {
-            name: (dimensions, np.full(extent, np.nan, dtype))
-            for name, (dimensions, extent) in layout(shape, burn_in).items()
-        }
-        self.dataset = coordinates.assign(arrays).assign_attrs(provenance=json.dumps(about), complete=False)
-
-    def write(self, chains: slice, values: dict[str, np.ndarray], start: int) -> None:
-        """Write arrays [chain, draw, ...] of some chains from draw `start` on, or [chain] ones."""
-        for name, array in values.items():
-            self.dataset[name].values[_place(chains, start, array)] = array
-
-    def save_state(self, state: dict[str, Any]) -> None:
-        """Memory is lost with the process; there is nothing to continue from."""
-
-    def finish(self) -> None:
-        """Mark the trace complete."""
-        self.dataset = self.dataset.assign_attrs(complete=True)
-
-
-def layout(shape: tuple[int, int, int], burn_in: int) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
-    """Return name -> (dimensions, extent) of every array that grows while sampling."""
-    chains, draws, _ = shape
-    arrays: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {"losses": (("chain", "draw", "probe"), shape)}
+    Args:
+        shape: chains, draws and probes.
+        burn_in: losses seen on the way.
+        checks: places of each chain at which losses in a lower precision are compared with exact ones.
+    """
+    chains, draws, probes = shape
+    arrays: Arrays = {"losses": (("chain", "draw", "probe"), shape)}
     for name in ("train_loss", "distance", "gradient_norm"):
         arrays[name] = (("chain", "draw"), (chains, draws))
     arrays |= dict.fromkeys(CHAIN_RECORDS, (("chain",), (chains,)))
     if burn_in:
         arrays["burn_in_loss"] = (("chain", "burn_in_batch"), (chains, burn_in))
+    if checks:
+        arrays["precision_noise"] = (("chain", "check", "probe"), (chains, checks, probes))
     return arrays
 
 
-def _place(chains: slice, start: int, array: np.ndarray) -> Any:
+def place(chains: slice, start: int, array: np.ndarray) -> Any:
+    """Return where an array [chain, ...] of some chains stands, from `start` on along its second axis."""
     return chains if array.ndim == 1 else (chains, slice(start, start + array.shape[1]))
 
 
-def _create_arrays(
-    path: Path, coordinates: xr.Dataset, shape: tuple[int, int, int], burn_in: int, stacked: int, dtype: str
-) -> None:
-    group = zarr.open_group(path, mode="r+")
+def _create_arrays(path: Path, coordinates: xr.Dataset, arrays: Arrays, stacked: int, dtype: str) -> None:
+    group, shape = zarr.open_group(path, mode="r+"), arrays["losses"][1]
     stacked = min(stacked, shape[0])
     chunk = max(1, min(shape[1], _CHUNK_BYTES // (shape[2] * np.dtype(dtype).itemsize * stacked)))
     labels = " ".join(str(name) for name in coordinates.coords if name not in coordinates.dims)
-    for name, (dimensions, extent) in layout(shape, burn_in).items():
+    for name, (dimensions, extent) in arrays.items():
         per_draw = {"draw": chunk, "chain": stacked}
         group.create_array(
             name,

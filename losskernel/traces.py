@@ -20,7 +20,8 @@ class LossTraces:
     Attributes:
         dataset: `losses` [chain, draw, probe]; where sampled also `train_loss` (mean minibatch loss over the
             steps of a draw), `distance` |w - w*| and `gradient_norm` [chain, draw], `start_losses` [probe] at
-            w*, and `burn_in_loss` [chain, burn_in_loss_step]. Labels are coordinates of `probe`.
+            w*, and `burn_in_loss` [chain, burn_in_batch]; `precision_noise` [chain, check, probe], by how much
+            losses in a lower precision differ from exact ones. Labels are coordinates of `probe`.
         meta: provenance: settings, seed, versions, counts.
     """
 
@@ -71,6 +72,18 @@ class LossTraces:
     def record(self, name: str) -> np.ndarray | None:
         """Return a further record by name as float64 (train_loss, distance, ...), or None where absent."""
         return self.dataset[name].values.astype(np.float64) if name in self.dataset else None
+
+    @property
+    def baselines(self) -> dict[str, np.ndarray]:
+        """Other representations of the probes, such as features: name -> [N, d]."""
+        prefix = "baseline_"
+        names = [str(name) for name in self.dataset.data_vars if str(name).startswith(prefix)]
+        return {name.removeprefix(prefix): self.dataset[name].values for name in names}
+
+    def with_baselines(self, baselines: Mapping[str, np.ndarray]) -> "LossTraces":
+        """Return the same traces with other representations of the probes beside them."""
+        rows = {f"baseline_{name}": (("probe", f"{name}_unit"), values) for name, values in baselines.items()}
+        return LossTraces(self.dataset.assign(rows))
 
     def save(self, path: str | Path) -> Path:
         """Write to a new Zarr store; whole or not at all.

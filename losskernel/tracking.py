@@ -67,7 +67,7 @@ class RunFolder:
         return path
 
     def write_result(self, result: Result) -> dict[str, Path]:
-        """Write an analysis' tables, figures (PNG and vector PDF) and pages; return the pictures' paths."""
+        """Write an analysis' tables, figures (PNG and vector PDF), animations and pages; return the pictures' paths."""
         for name, table in result.tables.items():
             self.write(f"tables/{name}.csv", lambda path, table=table: table.to_csv(path, index=False))
         for name, page in result.pages.items():
@@ -76,6 +76,9 @@ class RunFolder:
         for name, figure in result.figures.items():
             for kind in ("pdf", "png"):
                 pictures[name] = self.write(f"figures/{name}.{kind}", partial(_save, figure, kind))
+        for name, animation in result.animations.items():
+            path = self.write(f"figures/{name}.gif", lambda path, content=animation: path.write_bytes(content))
+            pictures[f"{name}_animated"] = path
         return pictures
 
 

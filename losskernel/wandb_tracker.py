@@ -100,8 +100,8 @@ class WandbTracker(Tracker):
         self.run.summary.update(dict(metrics))
 
     def show(self, pictures: Mapping[str, Path], tables: Mapping[str, pd.DataFrame], pages: Mapping[str, Path]) -> None:
-        """Log figures as images, tables as W&B tables, interactive pages as HTML panels."""
-        logged: dict[str, Any] = {f"figures/{name}": wandb.Image(str(path)) for name, path in pictures.items()}
+        """Log figures as images, animations as videos, tables as W&B tables, interactive pages as HTML panels."""
+        logged: dict[str, Any] = {f"figures/{name}": _picture(path) for name, path in pictures.items()}
         for name, table in tables.items():
             logged[f"tables/{name}"] = wandb.Table(dataframe=table.head(LARGEST_TABLE))
         for name, path in pages.items():
@@ -123,6 +123,10 @@ class WandbTracker(Tracker):
         """Close the run; an open one would swallow the next run of this process."""
         if self._started:
             self.run.finish(exit_code=1 if failed else 0)
+
+
+def _picture(path: Path) -> Any:
+    return wandb.Video(str(path), format="gif") if path.suffix == ".gif" else wandb.Image(str(path))
 
 
 def logged_in() -> bool:

@@ -1,6 +1,7 @@
 """Every recipe and every choice of every group composes, binds and builds; keys are argument names."""
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from command import config
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
+from pictures import cifar_like, imagenet_like
 
 import losskernel.cli
 from losskernel.cli.build import build
@@ -19,15 +21,54 @@ RECIPES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 CHOICES = sorted(
     f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name != "experiment"
 )
-# A model belongs to data of its shape.
+TAXONOMY = ["dataset.size=32", "dataset.per_class=3", "dataset.probes_per_class=2"]
+OF_CLASSES = ("atlas", "discovery", "hierarchy")
+# A model belongs to data of its shape, and analyses of a taxonomy to probes that have one.
 COMPANIONS = {
     "model=mlp": ["dataset=digits"],
     "model=small_cnn": ["dataset=digits"],
     "dataset=digits": ["model=mlp"],
     "dataset=modular_arithmetic": ["experiment=modular"],
+    "model=inception_v1": ["dataset=image_folder"],
+    "model=resnet18": ["dataset=image_folder"],
+    "model=resnet50": ["dataset=image_folder"],
+    "model=vgg16": ["dataset=image_folder"],
+    "model=timm": ["dataset=image_folder", "model.name=test_resnet"],
+    "dataset=image_folder": ["model=resnet18"],
+    "dataset=imagenet": ["model=resnet18"],
+    "dataset=cifar10": ["model=resnet18", "dataset.probes_per_class=2"],
+    "dataset=cifar100": ["model=resnet18", "dataset.probes_per_class=2"],
+    "dataset=taxonomy_images": [*TAXONOMY, "model=resnet18"],
+    "experiment=taxonomy": TAXONOMY,
+    **{f"analysis={name}": ["dataset=taxonomy_images", *TAXONOMY, "model=resnet18"] for name in OF_CLASSES},
+    "experiment=inception": ["dataset=imagenet", "model.weights=null", "schedule.batch_size=64"],
 }
 # Devices that this machine may lack: their keys are checked, they are not built.
 DEVICES = {"trainer=gpu", "trainer=mps"}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder laid out like ImageNet."""
+    root = tmp_path_factory.mktemp("pictures")
+    imagenet_like(root, classes=20, train=8, val=2)
+    return root
+
+
+@pytest.fixture
+def companions(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
+    """What a choice needs beside it, files among that."""
+
+    def needed(choice: str) -> list[str]:
+        others = COMPANIONS.get(choice, [])
+        if {"dataset=image_folder", "dataset=imagenet"} & {choice, *others}:
+            return [*others, f"dataset.root={pictures}", "dataset.size=64", "dataset.probes_per_class=2"]
+        if "cifar" in choice:
+            cifar_like(tmp_path, monkeypatch, classes=int(choice.removeprefix("dataset=cifar")))
+            return [*others, f"dataset.root={tmp_path}"]
+        return others
+
+    return needed
 
 
 def targets(node: Any, key: str = "") -> list[tuple[str, DictConfig]]:
@@ -57,8 +98,8 @@ def check(overrides: list[str]) -> DictConfig:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_builds(recipe: str) -> None:
-    composed = check([f"experiment={recipe}"])
+def test_every_recipe_builds(recipe: str, companions: Callable[[str], list[str]]) -> None:
+    composed = check([f"experiment={recipe}", *companions(f"experiment={recipe}")])
     assert composed.name == recipe
 
 
@@ -70,14 +111,14 @@ def test_a_recipe_has_the_last_word() -> None:
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_builds(choice: str) -> None:
+def test_every_choice_builds(choice: str, companions: Callable[[str], list[str]]) -> None:
     group, name = choice.split("=")
     own = f"analysis=[{name}]" if group == "analysis" else choice
     if choice in DEVICES:
         node = config(own).trainer
         assert set(node) - {"_target_", "_partial_"} <= set(inspect.signature(get_object(node._target_)).parameters)
     else:
-        check([*COMPANIONS.get(choice, []), own])
+        check([*companions(choice), own])
 
 
 def test_the_recipes_state_their_cost_and_what_to_expect() -> None:

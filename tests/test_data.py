@@ -250,6 +250,11 @@ def test_thumbnails_stretch_each_image_to_its_own_range() -> None:
     assert (pictures.min(), pictures.max()) == (0, 255)
 
 
+def test_thumbnails_show_bytes_as_they_are() -> None:
+    images = torch.arange(100, 148, dtype=torch.uint8).reshape(1, 3, 4, 4)
+    np.testing.assert_array_equal(thumbnails(images)[0], images[0].permute(1, 2, 0))
+
+
 def test_thumbnails_shrink_large_images_and_skip_what_is_none() -> None:
     assert thumbnails(torch.rand(1, 3, 96, 192)).shape == (1, 24, 48, 3)
     assert thumbnails(torch.rand(5, 7)) is None

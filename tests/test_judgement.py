@@ -30,12 +30,17 @@ SAMPLERS = {
 
 
 def _well(
-    chains: int = 3, sampler: Any = lk.SGLD, batch: int | None = None, seed: int = 0, **given: Any
+    chains: int = 3,
+    sampler: Any = lk.SGLD,
+    batch: int | None = None,
+    seed: int = 0,
+    convolved: nn.Module | None = None,
+    **given: Any,
 ) -> tuple[dict[str, Tensor], np.ndarray, Any]:
     """Judge chains in the well of a linear regression; return the judgement, U's Hessian, the sampler."""
     model, data, x = regression()
     inputs, targets = data.train.tensors  # pyright: ignore[reportAttributeAccessIssue]
-    stack = StackedModel(model, data.loss, chains, ["weight"])
+    stack = StackedModel(convolved or model, data.loss, chains, ["0.weight" if convolved else "weight"])
     rng = torch.Generator().manual_seed(seed)
     start = stack.start
     weights = nn.Parameter(start + 0.1 * torch.randn(chains, 3, generator=rng, dtype=torch.float64))
@@ -58,6 +63,17 @@ def _well(
     return found, NBETA * x.T @ x / len(x) + settings["localization"] * np.eye(3), own
 
 
+def _convolved(weight: Tensor) -> nn.Module:
+    """The same regression, with a convolution that changes nothing: such models are not stacked."""
+    model = nn.Sequential(nn.Linear(3, 1, bias=False), nn.Unflatten(1, (1, 1)), nn.Conv1d(1, 1, 1), nn.Flatten())
+    model = model.double()
+    with torch.no_grad():
+        model[0].weight.copy_(weight)
+        nn.init.ones_(model[2].weight)
+        nn.init.zeros_(model[2].bias)
+    return model
+
+
 def test_every_chain_gets_finite_float64_numbers() -> None:
     found, _, _ = _well(batch=10)
     assert tuple(found) == CHAIN_RECORDS
@@ -76,9 +92,26 @@ def test_the_curvature_is_the_largest_eigenvalue_of_the_potential(
     # These eigenvalues lie close, which power iteration takes long to tell apart; those of networks do not.
     np.testing.assert_allclose(rough["curvature"], largest, rtol=0.1)
     assert (rough["curvature"] <= largest * (1 + 1e-9)).all()  # a Rayleigh quotient cannot exceed it
-    monkeypatch.setattr(judgement, "_ITERATIONS", 1000)
+    monkeypatch.setattr(judgement, "STACKED", judgement.STACKED._replace(iterations=1000))
     found, _, _ = _well(localization=localization)
     np.testing.assert_allclose(found["curvature"], largest, rtol=1e-6)
+
+
+def test_a_lone_convolutional_chain_is_judged_with_less_effort_but_alike() -> None:
+    model, _, _ = regression()
+    lone, hessian, _ = _well(chains=1, convolved=_convolved(model.weight.detach()))
+    stacked, _, _ = _well(chains=1)
+    largest = np.linalg.eigvalsh(hessian).max()
+    assert largest * 0.9 < float(lone["curvature"]) <= largest * (1 + 1e-9)
+    for name in ("minibatch_variance", "acceptance", "relaxation_rate"):
+        np.testing.assert_allclose(lone[name], stacked[name], rtol=0.01, atol=1e-9)
+
+
+def test_a_gradient_that_vanishes_still_leaves_a_direction_to_start_from() -> None:
+    constant = _convolved(torch.ones(1, 3))
+    nn.init.zeros_(constant.get_submodule("2").weight)
+    found, _, _ = _well(chains=1, convolved=constant)
+    np.testing.assert_allclose(found["curvature"], GAMMA)
 
 
 def test_whole_batches_have_no_minibatch_noise() -> None:
@@ -88,8 +121,7 @@ def test_whole_batches_have_no_minibatch_noise() -> None:
 
 def test_the_minibatch_variance_is_that_over_minibatches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judgement, "_BATCHES", 4000)
-    monkeypatch.setattr(judgement, "_STEPS", 1)
-    monkeypatch.setattr(judgement, "_SAMPLES", 10_000)
+    monkeypatch.setattr(judgement, "STACKED", judgement.STACKED._replace(steps=1, samples=10_000))
     batch = 10
     _, data, x = regression()
     found, _, own = _well(chains=1, batch=batch, step_size=1e-12)  # so small that the weights stand
@@ -139,7 +171,7 @@ def test_the_acceptance_is_that_of_a_langevin_proposal_in_a_gaussian_target(step
         return -np.square(to - origin + step / 2 * origin @ hessian).sum(1) / (2 * step)
 
     accepted = []
-    for _ in range(judgement._STEPS):
+    for _ in range(judgement.STACKED.steps):
         after = away - step / 2 * away @ hessian + np.sqrt(step) * rng.normal(size=away.shape)
         log = potential(away) - potential(after) + proposal(away, after) - proposal(after, away)
         accepted.append(np.exp(np.minimum(log, 0)).mean())
@@ -161,7 +193,7 @@ def test_without_localization_nothing_is_forgotten() -> None:
 
 
 def test_a_preconditioned_sampler_is_judged_in_its_own_coordinates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judgement, "_ITERATIONS", 300)
+    monkeypatch.setattr(judgement, "STACKED", judgement.STACKED._replace(iterations=300))
     found, hessian, _ = _well(sampler=lk.RMSpropSGLD, chains=1, batch=None, smoothing=0.0)
     # No step was taken before the curvature is measured: v is 1 there, G = 1 / (1 + δ).
     factor = 1 / 1.1
@@ -174,7 +206,7 @@ def test_a_preconditioned_sampler_is_judged_in_its_own_coordinates(monkeypatch: 
 def test_a_preconditioner_that_differs_between_weights_scales_the_hessian_on_both_sides(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(judgement, "_ITERATIONS", 300)
+    monkeypatch.setattr(judgement, "STACKED", judgement.STACKED._replace(iterations=300))
 
     class Scaled(lk.SGLD):
         scale = torch.tensor([1.0, 4.0, 0.25], dtype=torch.float64)

@@ -408,6 +408,16 @@ def test_results_do_not_share_memory_with_the_kernel() -> None:
     np.testing.assert_allclose(own.variance(), np.diag(before), rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", [*MATRICES, "null_correlation", "interval"])
+def test_more_probes_than_memory_holds_are_refused_but_for_some_rows(name: str) -> None:
+    many = kernel_of(np.random.default_rng(0).normal(size=(2, 20, 20_001)))
+    message = r"a matrix of 20,001 x 20,001 does not fit into memory; give rows=..., go through kernel.blocks\(\)"
+    with pytest.raises(InputError, match=message):
+        getattr(many, name)()
+    rows = getattr(many, name)([3])
+    assert (rows.low if name == "interval" else rows).shape == (1, 20_001)
+
+
 @pytest.mark.parametrize("chains", [1, 4])
 def test_the_null_correlation_has_the_size_of_unrelated_probes_and_nothing_they_share(chains: int) -> None:
     draws = 400 // chains

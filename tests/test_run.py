@@ -16,7 +16,7 @@ from PIL import Image
 
 import losskernel as lk
 import losskernel.run
-from losskernel.cli.build import analyse_from, run_from
+from losskernel.cli.build import analyse_from, build, run_from
 from losskernel.errors import InputError, TraceError
 from losskernel.run import run
 from losskernel.schedule import Schedule
@@ -126,6 +126,17 @@ def test_a_second_run_in_the_same_folder_does_not_sample_again(finished: tuple[P
         assert len(message.splitlines()) == 1
     assert stamps(folder / "traces.zarr") == {key: time for key, time in before.items() if "traces.zarr" in key}
     assert yaml.safe_load((folder / "config.yaml").read_text())["schedule"]["draws"] == 20
+
+
+def test_who_reads_a_dataset_and_from_where_may_change(tmp_path: Path) -> None:
+    study = build(tiny(tmp_path))
+    first = {"dataset": {"size": 64, "workers": 4, "cache": "here"}}
+    run(study, tmp_path, config=first)
+    before = stamps(tmp_path / "traces.zarr")
+    run(study, tmp_path, config={"dataset": {"size": 64, "workers": 0, "cache": None}})
+    assert stamps(tmp_path / "traces.zarr") == before
+    with pytest.raises(TraceError, match=r"holds another run: dataset\.size: stored 64, asked 32; choose another"):
+        run(study, tmp_path, config={"dataset": {"size": 32, "workers": 4, "cache": "here"}})
 
 
 def test_asking_more_of_a_run_leaves_its_traces_alone(

@@ -19,9 +19,15 @@ def test_a_schedule_cannot_be_changed() -> None:
         Schedule().draws = 7  # pyright: ignore[reportAttributeAccessIssue]
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Schedule)])
+LENGTHS = [field.name for field in fields(Schedule) if field.name != "probe_precision"]
+
+
+@pytest.mark.parametrize("name", LENGTHS)
 @pytest.mark.parametrize("value", [2.0, "2", True, None])
 def test_a_length_must_be_a_whole_number(name: str, value: object) -> None:
+    if value is None and name == "probe_batch_size":
+        assert Schedule(probe_batch_size=None).probe_batch_size is None  # decided where the probes are known
+        return
     with pytest.raises(InputError, match=f"schedule.{name} must be a whole number, got {value!r}; give a value"):
         Schedule(**{name: value})
 
@@ -41,3 +47,10 @@ def test_one_draw_has_no_covariance() -> None:
     message = "schedule.draws must be >= 2 to estimate a covariance, got 1; raise schedule.draws"
     with pytest.raises(InputError, match=message):
         Schedule(draws=1)
+
+
+def test_the_precision_of_probes_is_one_of_three() -> None:
+    assert Schedule().probe_precision == "float32"
+    message = r"schedule.probe_precision must be one of float32, bfloat16, float16, got 'float8'; leave it float32"
+    with pytest.raises(InputError, match=message):
+        Schedule(probe_precision="float8")

@@ -60,6 +60,7 @@ def test_causes_stand_before_their_effects() -> None:
         ("twin_chains", "chain_correlation_score"),
         ("dead_chain", "rhat"),
         ("rhat_distance", "trend_share"),
+        ("precision_error", "split_agreement"),
         ("step_inflation", "excess_loss"),
         ("relaxations_burn_in", "transient"),
         ("trend_share", "rhat"),

@@ -8,7 +8,8 @@ import xarray as xr
 
 from losskernel import store
 from losskernel.errors import TraceError
-from losskernel.store import CHAIN_RECORDS, MemoryStore, TraceStore, atomic_save, differences, guard, layout
+from losskernel.memory_store import MemoryStore
+from losskernel.store import CHAIN_RECORDS, TraceStore, atomic_save, differences, guard, layout
 from losskernel.traces import coordinates_of
 
 SHAPE = (3, 8, 5)

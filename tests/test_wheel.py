@@ -69,8 +69,15 @@ def test_the_installed_command_line_finds_its_registry(installed: Path, tmp_path
     assert "name: digits" in said
     assert "_target_: losskernel.models.MLP" in said
     help_text = far_away(installed, tmp_path, "-m", "losskernel.cli", "--help")
-    assert "experiment: digits, digits_cnn, modular, multitask" in help_text
+    assert "experiment: digits, digits_cnn, inception, modular, multitask" in help_text
     assert os.listdir(tmp_path) == []
+
+
+def test_the_installed_package_brings_the_wordnet_of_imagenet(installed: Path, tmp_path: Path) -> None:
+    code = "from losskernel.taxonomy import wordnet; print(wordnet(['n02084071']).name('n02084071'))"
+    assert far_away(installed, tmp_path, "-c", code).strip() == "dog"
+    (licence,) = installed.glob("losskernel-*.dist-info/licenses/losskernel/taxonomy/WORDNET-LICENSE")
+    assert "Princeton University" in licence.read_text()
 
 
 def test_ones_own_registry_stands_beside_the_installed_one(installed: Path, tmp_path: Path) -> None:

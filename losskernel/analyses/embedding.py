@@ -1,6 +1,5 @@
 """Maps of the probes: UMAP of the kernel distance in two and three dimensions."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from losskernel import figures
 from losskernel.analyses.result import Result
 from losskernel.errors import require, require_integer
 from losskernel.kernel import LossKernel
+from losskernel.maps import kept_neighbours, nearest_probes, umap_layout
 from losskernel.resampling import over
 from losskernel.thumbnails import encode
 from losskernel.traces import LossTraces
@@ -43,7 +43,8 @@ class Embedding:
         names = list(kernel.labels) if self.colour_by is None else list(self.colour_by)
         labels = {name: kernel.label(name) for name in names} or {"probe": np.arange(kernel.probes)}
         k = min(self.neighbours, kernel.probes - 1)
-        plane, space = (self._umap(kernel, k, dimensions) for dimensions in (2, 3))
+        near = nearest_probes(kernel, k)
+        plane, space = (umap_layout(kernel, near, self.min_distance, d, self.seed) for d in (2, 3))
         table = pd.DataFrame({"id": kernel.ids, **kernel.labels})
         table[["x", "y"]] = plane
         table[["x3", "y3", "z3"]] = space
@@ -52,34 +53,5 @@ class Embedding:
         drawn["map_3d"] = figures.map_3d(space, values, first)
         images = traces.dataset["thumbnails"].values if "thumbnails" in traces.dataset else None
         page = figures.interactive_map(plane, space, labels, None if images is None else encode(images))
-        return Result(
-            self._faithfulness(kernel, plane, k), {"map": table}, drawn, {"map": figures.interactive_page(page)}
-        )
-
-    def _umap(self, kernel: LossKernel, k: int, dimensions: int) -> np.ndarray:
-        from umap import UMAP  # costs seconds to import and compile
-
-        indices, distances = kernel.neighbors(k - 1)
-        # UMAP counts a point as its own first neighbour.
-        own = np.arange(kernel.probes)[:, None]
-        known = (np.hstack([own, indices]), np.hstack([np.zeros_like(own, float), distances]).astype(np.float32))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = UMAP(
-                n_components=dimensions,
-                n_neighbors=k,
-                min_dist=self.min_distance,
-                metric="euclidean",
-                precomputed_knn=known,
-                random_state=self.seed,
-            )
-            return np.asarray(model.fit_transform(kernel.standardised().astype(np.float32)))
-
-    def _faithfulness(self, kernel: LossKernel, plane: np.ndarray, k: int) -> dict[str, float]:
-        """Share of each probe's nearest neighbours under the kernel that the map keeps; its error is over probes."""
-        from sklearn.neighbors import NearestNeighbors
-
-        there = NearestNeighbors(n_neighbors=k).fit(plane).kneighbors(return_distance=False)
-        here = kernel.neighbors(k).indices
-        kept = [len(np.intersect1d(a, b)) / k for a, b in zip(here, there, strict=True)]
-        return over("neighbours_kept", np.array(kept))
+        kept = over("neighbours_kept", kept_neighbours(plane, near))
+        return Result(kept, {"map": table}, drawn, {"map": figures.interactive_page(page)})

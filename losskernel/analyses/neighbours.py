@@ -57,15 +57,16 @@ class Neighbours:
         images = traces.dataset["thumbnails"].values if "thumbnails" in traces.dataset else None
         if images is not None and images.shape[-1] == 1:
             images = images[..., 0]
-        sheet = figures.neighbour_sheet(queries, nearest, similarity, images, _captions(kernel), groups)
+        captions = _captions(kernel, images is not None)
+        sheet = figures.neighbour_sheet(queries, nearest, similarity, images, captions, groups)
         return Result({}, {"neighbours": _table(kernel, queries, nearest, similarity)}, {"neighbours": sheet})
 
 
-def _captions(kernel: LossKernel) -> list[str]:
-    """Return one line per probe: its first label, then its next two with their names."""
+def _captions(kernel: LossKernel, pictured: bool) -> list[str]:
+    """Return one line per probe: its first label, and where no picture shows what it is, two more with their names."""
     if not kernel.labels:
         return [str(identity) for identity in kernel.ids]
-    first, *others = list(kernel.labels.items())[:3]
+    first, *others = list(kernel.labels.items())[: 1 if pictured else 3]
 
     def caption(probe: int) -> str:
         parts = [str(first[1][probe]), *(f"{name}={_short(values[probe])}" for name, values in others)]

@@ -18,12 +18,14 @@ class Result:
         tables: name -> table.
         figures: name -> matplotlib figure.
         pages: name -> standalone HTML.
+        animations: name -> animated GIF.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     pages: dict[str, str] = field(default_factory=dict)
+    animations: dict[str, bytes] = field(default_factory=dict)
 
 
 class Analysis(Protocol):

@@ -16,6 +16,7 @@ from losskernel.cli.calibrations import apply_calibration
 from losskernel.cli.summary import summary
 from losskernel.errors import InputError, require, require_integer
 from losskernel.preflight import faults_of, label_faults
+from losskernel.representations import BASELINES, read_representations
 from losskernel.run import Study, run, set_threads
 from losskernel.traces import open_traces
 from losskernel.tracking import RunFolder, Tracker
@@ -46,7 +47,8 @@ def run_from(config: DictConfig, folder: Path, sweep: str | None, overrides: Seq
     set_threads(config.threads)
     outcome = run(study, folder, config=resolved, tracker=tracker)
     print(summary(outcome, str(config.get("label"))))
-    return outcome.metrics.get("separation/ari")
+    headlines = ("separation/ari", "hierarchy/spearman_classes_coupling")
+    return next((outcome.metrics[name] for name in headlines if name in outcome.metrics), None)
 
 
 def analyse_from(config: DictConfig) -> None:
@@ -56,13 +58,13 @@ def analyse_from(config: DictConfig) -> None:
         folder.is_dir(),
         f"run={folder} is not a folder; give the folder of a finished run, such as outputs/multitask/...",
     )
-    traces = open_traces(folder)
+    traces = open_traces(folder).with_baselines(read_representations(folder / BASELINES))
     if config.label is None and (folder / "config.yaml").is_file():
         config.label = cast(DictConfig, OmegaConf.load(folder / "config.yaml")).get("label")
     if config.label is None:  # a trace that was sampled from Python
         config.label = next(iter(traces.labels), None)
     faults: list[str] = []
-    analyses = {name: _build(f"analysis.{name}", node, faults) for name, node in _analyses(config).items()}
+    analyses = {name: _build(f"analysis.{name}", node, faults) for name, node in _named(config, "analysis").items()}
     _refuse(faults + label_faults(analyses, traces.labels))
     control = open_traces(folder / CONTROL) if (folder / CONTROL).is_dir() else None
     print(summary(analyse(traces, analyses, RunFolder(folder), Tracker(), control), str(config.label)))
@@ -77,9 +79,10 @@ def build(config: DictConfig) -> Study:
     faults: list[str] = []
     torch.manual_seed(config.seed if isinstance(config.seed, int) else 0)
     made = {field: _build(key, config.get(key), faults) for key, field in PARTS.items()}
-    analyses = {name: _build(f"analysis.{name}", node, faults) for name, node in _analyses(config).items()}
     parts = {field: part for field, part in made.items() if part is not _FAULTY}
-    parts["analyses"] = {name: analysis for name, analysis in analyses.items() if analysis is not _FAULTY}
+    for key, field in (("analysis", "analyses"), ("baselines", "baselines")):
+        each = {name: _build(f"{key}.{name}", node, faults) for name, node in _named(config, key).items()}
+        parts[field] = {name: part for name, part in each.items() if part is not _FAULTY}
     parts |= {key: config[key] for key in OPTIONS}
     parts["control"] = False if config.control is None else config.control
     # What could be built is checked beside what could not, so that all faults are seen at once.
@@ -90,8 +93,8 @@ def build(config: DictConfig) -> Study:
 _FAULTY = object()
 
 
-def _analyses(config: DictConfig) -> dict[str, Any]:
-    return {str(name): node for name, node in (config.get("analysis") or {}).items()}
+def _named(config: DictConfig, key: str) -> dict[str, Any]:
+    return {str(name): node for name, node in (config.get(key) or {}).items()}
 
 
 def _build(key: str, node: Any, faults: list[str]) -> Any:

@@ -15,6 +15,13 @@ HEADLINES = (
     ("separation/purity", "10-neighbour purity"),
     ("separation/purity_null", "  by chance"),
     ("control/separation/purity", "  at nbeta = 0"),
+    ("hierarchy/spearman_classes_coupling", "coupling and hierarchy (Spearman)"),
+    ("hierarchy/spearman_classes_coupling_p", "  p of the Mantel test"),
+    ("hierarchy/partial_coupling", "  features held fixed"),
+    ("hierarchy/spearman_classes_penultimate", "  of penultimate features"),
+    ("hierarchy/leading_levels_apart", "levels apart, from the closest"),
+    ("discovery/dendrogram_purity", "dendrogram purity of the tree"),
+    ("discovery/dendrogram_purity_null", "  by chance"),
     ("spectrum/effective_rank", "effective rank of R"),
     ("complexity/llc", "learning coefficient (LLC)"),
     ("convergence/rhat", "worst R-hat"),
@@ -32,7 +39,7 @@ def summary(outcome: Outcome, label: str) -> str:
         if key in outcome.metrics and outcome.metrics[key] is not None:
             error = outcome.metrics.get(f"{key}_se")
             spread = "" if error is None else f" ± {error:.2g}"
-            lines.append(f"  {words.format(label=label):<30} {outcome.metrics[key]:.4g}{spread}")
+            lines.append(f"  {words.format(label=label):<34} {outcome.metrics[key]:.4g}{spread}")
     for name in ("report.html", "metrics.json", "traces.zarr", "figures", "tables"):
         if (outcome.folder / name).exists():
             lines.append(f"  {name:<13} {outcome.folder / name}")

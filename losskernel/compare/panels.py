@@ -49,6 +49,7 @@ _MEANS = (
 SPECS = (
     Spec("mean |R|", _MEANS, floor="separation/noise_floor"),
     Spec("cluster recovery (ARI)", (("separation/ari", "", INK),), bounds=(0.0, 1.0)),
+    Spec("coupling and hierarchy (Spearman)", (("hierarchy/spearman_classes_coupling", "", INK),)),
     Spec("effective rank of R", (("spectrum/effective_rank", "", INK),)),
     Spec("learning coefficient (LLC)", (("complexity/llc", "", INK),)),
     Spec(

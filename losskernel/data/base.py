@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import Dataset
 
-from losskernel.errors import InputError, require
+from losskernel.data.samples import read_once, size, stack, tensors
+from losskernel.errors import require
+
+__all__ = ["Data", "Loss", "size", "stack", "tensors"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -17,6 +19,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 @dataclass(frozen=True)
 class Data:
     """A training set and the probes whose losses are compared.
+
+    Probes that are neither tensors in memory nor Packed are wrapped, so that they are read once and not at every draw.
 
     Attributes:
         train: map-style dataset of (input, target).
@@ -54,37 +58,4 @@ class Data:
         require(len(set(ids.tolist())) == count, "data.ids are not unique; give every probe its own id")
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "ids", ids)
-
-
-def size(dataset: Dataset[Any]) -> int:
-    """Return the number of samples.
-
-    Raises:
-        InputError: the dataset is not map-style, so that minibatches could not be reproduced.
-    """
-    try:
-        return len(cast(Any, dataset))
-    except TypeError:
-        raise InputError(
-            f"{type(dataset).__name__} has no length; sampling needs map-style datasets (with __len__ and __getitem__)"
-        ) from None
-
-
-def tensors(dataset: Dataset[Any]) -> tuple[Tensor, Tensor] | None:
-    """Return (inputs, targets) of a dataset that already lies in memory as two tensors, else None."""
-    if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
-        return dataset.tensors[0], dataset.tensors[1]
-    if isinstance(dataset, Subset) and (whole := tensors(dataset.dataset)) is not None:
-        chosen = torch.as_tensor(dataset.indices)
-        return whole[0][chosen], whole[1][chosen]
-    return None
-
-
-def stack(dataset: Dataset[Any], limit: int | None = None, workers: int = 0) -> tuple[Tensor, Tensor]:
-    """Load the first `limit` samples (all by default) as (inputs [n, ...], targets [n, ...])."""
-    held = tensors(dataset)
-    if held is not None:
-        return held[0][:limit], held[1][:limit]
-    chosen = range(size(dataset) if limit is None else min(limit, size(dataset)))
-    batches = list(DataLoader(Subset(dataset, list(chosen)), batch_size=64, num_workers=workers))
-    return torch.cat([inputs for inputs, _ in batches]), torch.cat([torch.as_tensor(targets) for _, targets in batches])
+        object.__setattr__(self, "probes", read_once(self.probes, self.workers))

@@ -1,59 +1,121 @@
 """Feeding stacked chains: minibatches [C, B, ...] and probe blocks [b, ...], on the chains' device."""
 
 import itertools
-from collections.abc import Iterator
+import signal
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from losskernel.data.base import Data, size, tensors
+from losskernel.data.base import Data
+from losskernel.data.samples import as_packed, held, size, unpacker
+from losskernel.errors import InputError
 from losskernel.streams import MinibatchIndices
+
+# Most samples that a worker hands over at once for a block: what lies in shared memory stays small.
+_PIECE = 64
+# Part of a device's free memory that samples may take for good; what is larger is moved block by block.
+_SHARE = 0.5
 
 
 class MinibatchLoader:
     """Minibatches of all chains, one step after another.
 
     Samples that lie in memory are indexed directly (a DataLoader over tensors costs more than a small
-    model's step); others stream through a DataLoader with workers.
+    model's step); others stream through a DataLoader with workers, which end with close().
     """
 
     def __init__(self, data: Data, indices: MinibatchIndices, device: torch.device) -> None:
-        self._indices = indices
-        held = tensors(data.train)
-        self._held = None if held is None else tuple(tensor.to(device) for tensor in held)
-        self._stream = self._open(data, device)
+        self._indices, self._device = indices, device
+        self._unpack = unpacker(data.train)
+        samples = held(data.train)
+        self._held = None if samples is None else _placed(samples, device)
+        rows = (self._indices().reshape(-1).tolist() for _ in itertools.count())
+        self._stream = loaded(data.train, rows, data.workers, device)
 
     def __call__(self) -> tuple[Tensor, Tensor]:
         """Return the next minibatch: inputs [C, B, ...], targets [C, B, ...]."""
-        if self._held is None:
-            return next(self._stream)
-        flat = self._indices().reshape(-1).to(self._held[0].device)
-        inputs, targets = (tensor.index_select(0, flat) for tensor in self._held)
-        return inputs.unflatten(0, self._indices.shape), targets.unflatten(0, self._indices.shape)
+        packed, targets = next(self._stream) if self._held is None else self._indexed(*self._held)
+        inputs = self._unpack(packed.to(self._device, non_blocking=True))
+        shape = self._indices.shape
+        return inputs.unflatten(0, shape), targets.to(self._device, non_blocking=True).unflatten(0, shape)
 
-    def _open(self, data: Data, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        rows = (self._indices().reshape(-1).tolist() for _ in itertools.count())
-        for batch in DataLoader(data.train, batch_sampler=rows, num_workers=data.workers):  # pyright: ignore[reportArgumentType]
-            inputs, targets = (torch.as_tensor(part).to(device) for part in batch)
-            yield inputs.unflatten(0, self._indices.shape), targets.unflatten(0, self._indices.shape)
+    def close(self) -> None:
+        """End the processes that load samples; nothing can be loaded after this."""
+        self._stream.close()
+
+    def _indexed(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        flat = self._indices().reshape(-1).to(inputs.device)
+        return inputs.index_select(0, flat), targets.index_select(0, flat)
 
 
 class BlockLoader:
-    """All samples of a dataset in fixed order, in blocks; kept on the device where they lie in memory."""
+    """All samples of a dataset in fixed order, in blocks; kept on the device where they lie in memory and fit."""
 
     def __init__(self, dataset: Dataset[Any], block: int, workers: int, device: torch.device) -> None:
         self._dataset, self._block, self._workers, self._device = dataset, block, workers, device
-        held = tensors(dataset)
-        self._held = None if held is None else tuple(tensor.to(device) for tensor in held)
+        self._unpack = unpacker(dataset)
+        samples = held(dataset)
+        self._held = None if samples is None else _placed(samples, device)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self._held is not None:
-            inputs, targets = self._held
-            for start in range(0, size(self._dataset), self._block):
-                yield inputs[start : start + self._block], targets[start : start + self._block]
+        for packed, targets in self._blocks():
+            yield self._unpack(packed.to(self._device)), targets.to(self._device)
+
+    def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self._held is None:
+            yield from self._streamed()
             return
-        for batch in DataLoader(self._dataset, batch_size=self._block, num_workers=self._workers):
-            inputs, targets = (torch.as_tensor(part).to(self._device) for part in batch)
-            yield inputs, targets
+        inputs, targets = self._held
+        for start in range(0, size(self._dataset), self._block):
+            yield inputs[start : start + self._block], targets[start : start + self._block]
+
+    def _streamed(self) -> Iterator[tuple[Tensor, Tensor]]:
+        count = size(self._dataset)
+        blocks = [range(first, min(first + self._block, count)) for first in range(0, count, self._block)]
+        pieces = [list(block[first : first + _PIECE]) for block in blocks for first in range(0, len(block), _PIECE)]
+        batches = loaded(self._dataset, pieces, self._workers, self._device)
+        for block in blocks:
+            inputs, targets = zip(*itertools.islice(batches, -(-len(block) // _PIECE)), strict=True)
+            yield torch.cat(inputs), torch.cat(targets)
+
+
+def _placed(samples: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return samples on the device, or where they are if they would take too much of its memory."""
+    inputs, targets = samples
+    if device.type == "cuda" and inputs.nbytes > _SHARE * torch.cuda.mem_get_info(device)[0]:
+        return inputs, targets
+    return inputs.to(device), targets.to(device)
+
+
+def loaded(
+    dataset: Dataset[Any], rows: Iterable[list[int]], workers: int, device: torch.device
+) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """Load the samples of each row in worker processes, inputs still packed; the processes end with the iterator.
+
+    Raises:
+        InputError: what a worker's dataset says is wrong.
+    """
+    loader = DataLoader(
+        as_packed(dataset),
+        batch_sampler=rows,  # pyright: ignore[reportArgumentType]
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_outlast,
+        # Its own: a loader draws a seed for its workers, and the caller's random numbers are not ours to use.
+        generator=torch.Generator(),
+    )
+    try:
+        for inputs, targets in loader:
+            yield torch.as_tensor(inputs), torch.as_tensor(targets)
+    except InputError as error:
+        # From a worker it comes with that process' traceback in its text; the user needs the last line.
+        line = str(error).strip().splitlines()[-1]
+        raise InputError(line.split("InputError: ", 1)[-1]) from error
+
+
+def _outlast(_: int) -> None:
+    """Let a worker ignore Ctrl-C, which reaches every process: the main one still wants to finish its draw."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,17 +1,16 @@
 """Maps of the probes: points that are near each other react to the same changes of the weights."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from mpl_toolkits.mplot3d.axes3d import Axes3D
 
 from losskernel.figures.colouring import Colouring, colour_by
-from losskernel.figures.style import DOUBLE, FAINT, SINGLE, paper
+from losskernel.figures.style import DOUBLE, SINGLE, paper
+from losskernel.figures.views import draw_views
 
-_VIEWS = (-60, 0, 60)  # azimuths of the orbit, degrees
 _MAX_DIRECT_LABELS = 12
 _MAX_LEGEND = 32
 _RASTERISE = 3000  # a PDF with more vector points than this opens slowly
@@ -59,35 +58,10 @@ def map_3d(xyz: np.ndarray, labels: np.ndarray, label_name: str) -> Figure:
     """
     xyz = _points(xyz, 3, "xyz")
     colouring = colour_by(labels, "labels", len(xyz))
-    middle = (xyz.max(axis=0) + xyz.min(axis=0)) / 2
-    # One scale and one reach for all three axes: an orbit must not distort distances, and a cube fits every view.
-    reach = 0.5 * float(np.ptp(xyz, axis=0).max()) or 1.0
     with paper():
         figure = Figure(figsize=(DOUBLE, 2.9), layout="constrained")
-        views: list[Axes] = []
-        for number, azimuth in enumerate(_VIEWS):
-            axes = figure.add_subplot(1, len(_VIEWS), number + 1, projection="3d")
-            if not isinstance(axes, Axes3D):
-                raise TypeError("matplotlib's 3d projection is not registered")
-            axes.scatter(
-                *xyz.T,
-                s=_point_size(len(xyz)),  # pyright: ignore[reportArgumentType]
-                c=colouring.rgba,
-                linewidths=0,
-                depthshade=True,
-                clip_on=False,
-                rasterized=len(xyz) > _RASTERISE,
-            )
-            limits = [(centre - reach, centre + reach) for centre in middle]
-            axes.set(xlim=limits[0], ylim=limits[1], zlim=limits[2], xticks=[], yticks=[], zticks=[])
-            axes.set_box_aspect((1, 1, 1), zoom=1.25)  # pyright: ignore[reportArgumentType]
-            axes.view_init(elev=18, azim=azimuth)
-            sides: list[Any] = [axes.xaxis, axes.yaxis, axes.zaxis]  # matplotlib types them as flat axes
-            for axis in sides:
-                axis.set_pane_color((1, 1, 1, 0))
-                axis.line.set_color(FAINT)
-            axes.set_title(f"azimuth {azimuth}°".replace("-", "−"), fontsize=7, y=0.98)
-            views.append(axes)
+        views = [figure.add_subplot(1, 3, place, projection="3d") for place in (1, 2, 3)]
+        draw_views(views, xyz, colouring.rgba, _point_size(len(xyz)))
         _key(figure, views, colouring, label_name)
     return figure
 
@@ -133,11 +107,11 @@ def _label_directly(axes: Axes, xy: np.ndarray, colouring: Colouring) -> None:
         axes.text(x, y, name, color=dark, weight="bold", ha="center", va="center", path_effects=outline)
 
 
-def _key(figure: Figure, axes: list[Axes], colouring: Colouring, label_name: str) -> None:
+def _key(figure: Figure, axes: Sequence[Axes], colouring: Colouring, label_name: str) -> None:
     if colouring.scale is not None:
         bar = figure.colorbar(
             colouring.scale,
-            ax=axes,
+            ax=list(axes),
             location="bottom",
             shrink=0.6,
             aspect=25 * len(axes),

@@ -1,7 +1,5 @@
 """The probes most alike to a few queries, as a sheet to read."""
 
-from textwrap import shorten, wrap
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -9,10 +7,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from losskernel.figures.colouring import colour_by
+from losskernel.figures.lettering import LINE, fit
 from losskernel.figures.style import DOUBLE, INK, blend, paper
 
 _MAX_COLUMNS = 12
 _MAX_HANDLES = 10
+_SIZE = 6.5  # points
 
 
 def neighbour_sheet(
@@ -57,10 +57,13 @@ def neighbour_sheet(
     scale = (0.0, 1.0) if images is None else (float(np.min(images)), float(np.max(images)))
     rows, columns = neighbours.shape[0], neighbours.shape[1] + 1
     cell = DOUBLE / max(columns, 7)
+    names = [[fit(captions[probe], cell - 0.1, _SIZE, lines=2) for probe in row] for row in np.c_[queries, neighbours]]
+    # as many lines as the longest name of the row has, so that its similarities are level
+    lines = [1 + max(name.count("\n") for name in row) for row in names]
     with paper():
         width = cell * columns
         # each row: a picture as high as wide, or a lower cell of text, and the lines beneath it
-        row_height = 0.4 * cell + 0.26 if images is None else cell + 0.42
+        row_height = max(0.4 * cell, 0.4) + 0.26 if images is None else cell + 0.26 + 2 * _SIZE * LINE
         height = rows * row_height + (0.1 if groups is None else 0.35)
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05, wspace=0.07, hspace=0.05)  # pyright: ignore
@@ -75,11 +78,12 @@ def neighbour_sheet(
                     "query" if column == 0 else f"{value_label} = {similarity[row, column - 1]:.2f}".replace("-", "−")
                 )
                 if images is None:
-                    _text_cell(axes, captions[probe], colour)
+                    _text_cell(axes, fit(captions[probe], cell - 0.18, _SIZE, lines=3), colour)
                 else:
                     _image_cell(axes, np.asarray(images[probe]), scale, colour)
-                    note = f"{shorten(captions[probe], 18, placeholder='…')}\n{note}"
-                axes.set_xlabel(note, fontsize=6.5, labelpad=5)
+                    name = names[row][column]
+                    note = name + "\n" * (lines[row] - name.count("\n")) + note
+                axes.set_xlabel(note, fontsize=_SIZE, labelpad=5)
                 if column == 0:
                     axes.add_patch(_frame(axes))
         if groups is not None and colouring.scale is None and len(colouring.names) <= _MAX_HANDLES:
@@ -110,8 +114,7 @@ def _image_cell(axes: Axes, image: np.ndarray, scale: tuple[float, float], colou
     axes.spines[:].set(color=colour, linewidth=1.6)
 
 
-def _text_cell(axes: Axes, caption: str, colour: tuple[float, float, float]) -> None:
+def _text_cell(axes: Axes, text: str, colour: tuple[float, float, float]) -> None:
     axes.set_facecolor(blend(colour, 0.22))
     axes.spines[:].set(color=colour, linewidth=0.8)
-    lines = wrap(caption, 14, max_lines=3, placeholder="…")
-    axes.text(0.5, 0.5, "\n".join(lines), transform=axes.transAxes, ha="center", va="center", fontsize=6.5)
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=_SIZE)

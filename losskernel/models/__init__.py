@@ -3,5 +3,7 @@
 from losskernel.models.mlp import MLP
 from losskernel.models.multitask_mlp import MultitaskMLP
 from losskernel.models.small_cnn import SmallCNN
+from losskernel.models.timm_models import timm_model
+from losskernel.models.vision import inception_v1, resnet18, resnet50, vgg16
 
-__all__ = ["MLP", "MultitaskMLP", "SmallCNN"]
+__all__ = ["MLP", "MultitaskMLP", "SmallCNN", "inception_v1", "resnet18", "resnet50", "timm_model", "vgg16"]

@@ -1,0 +1,83 @@
+"""Does the kernel follow a known taxonomy of the classes, and does it say more than features do?"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from losskernel.analyses.result import Result
+from losskernel.errors import require, require_integer
+from losskernel.hierarchy import tables
+from losskernel.hierarchy.classes import Classes
+from losskernel.hierarchy.comparison import Comparison
+from losskernel.hierarchy.drawing import drawn
+from losskernel.hierarchy.summary import summary
+from losskernel.kernel import LossKernel
+from losskernel.taxonomy import MEASURES
+from losskernel.traces import LossTraces
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """Compare coupling, |R| and R, and other kernels over the same probes, with distances in a taxonomy.
+
+    Sibling classes compete for probability, so that R between them is often below 0: relatedness shows in the
+    coupling (R² without noise floor), not in R. Correlations are positive where the kernel agrees with the taxonomy;
+    their p-values permute classes (Mantel), their errors are over chains. Pairs within a class are left out of them.
+    Clusters and trees are compared at the level whose number of groups is nearest to √classes; tables hold all levels.
+
+    Attributes:
+        label: names each probe's class as the taxonomy does.
+        taxonomy: "wordnet", or the path of a file that holds a tree.
+        measure: of the distance in the taxonomy, one of losskernel.taxonomy.MEASURES.
+        features: baseline for which the partial Mantel test controls.
+        permutations: of the classes, for p-values.
+        neighbours: k of the k-NN precision.
+        limit: probes at most behind error bars and trees of probes, evenly from every class; matrices are N × N.
+        seed: fixes permutations, sampled pairs and the random baseline.
+    """
+
+    label: str = "wnid"
+    taxonomy: str = "wordnet"
+    measure: str = "path"
+    features: str = "penultimate"
+    permutations: int = 999
+    neighbours: int = 10
+    limit: int = 2000
+    seed: int = 0
+
+    controlled: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for key in ("label", "taxonomy", "features"):
+            value = getattr(self, key)
+            require(isinstance(value, str), f"analysis.hierarchy.{key} must be a name, got {value!r}")
+        known = ", ".join(MEASURES)
+        require(self.measure in MEASURES, f"analysis.hierarchy.measure must be one of {known}, got {self.measure!r}")
+        for key, least in (("permutations", 1), ("neighbours", 1), ("limit", 10)):
+            require_integer(f"analysis.hierarchy.{key}", getattr(self, key), at_least=least)
+
+    def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
+        """Return correlations, tests and levels, tables of all kernels, and the figures."""
+        classes = Classes.of(kernel.label(self.label), self.taxonomy)
+        comparison = Comparison(
+            kernel,
+            traces,
+            classes,
+            classes.distance(self.measure),
+            self.features,
+            self.permutations,
+            self.neighbours,
+            self.limit,
+            self.seed,
+        )
+        chance = comparison.judge.chance()
+        found = {
+            "hierarchy_kernels": tables.kernels(
+                comparison.scores, comparison.tests, comparison.reach, classes.middle.name
+            ),
+            "hierarchy_levels": tables.relations(comparison.scores, comparison.own, classes, chance),
+            "hierarchy_profiles": tables.profiles(comparison.scores, classes, chance),
+            "hierarchy_measures": tables.measures(comparison.views, classes),
+        }
+        place = "WordNet" if self.taxonomy == "wordnet" else "taxonomy"
+        pictures = drawn(comparison, found["hierarchy_kernels"], f"{place} {self.measure.replace('_', ' ')} distance")
+        return Result(summary(comparison), found, dict(pictures))

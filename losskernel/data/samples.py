@@ -1,0 +1,154 @@
+"""Datasets as loaders see them: their size, whether they lie in memory, and in what form."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+
+from losskernel.errors import InputError
+
+# Probes that no loader can take whole are read once and kept up to this size; larger ones are read at every draw.
+KEPT_BYTES = 8 * 2**30
+
+
+class Packed(Dataset[tuple[Tensor, Any]], ABC):
+    """A map-style dataset that keeps inputs in a smaller form than the model takes, such as pixels in bytes.
+
+    Loaders hold and move the packed form, and unpack whole batches where the model is.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def packed(self, index: int) -> tuple[Tensor, Any]:
+        """Return a sample whose input is packed."""
+
+    @abstractmethod
+    def unpack(self, packed: Tensor) -> Tensor:
+        """Turn packed inputs [B, ...] into the model's, on their own device."""
+
+    def held(self) -> tuple[Tensor, Tensor] | None:
+        """Return all samples, packed, where they lie in memory or in a mapped file, else None."""
+        return None
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        packed, target = self.packed(index)
+        return self.unpack(packed[None])[0], target
+
+
+class ReadOnce(Packed):
+    """Samples of any other dataset, kept in memory once a loader has asked for all of them.
+
+    Args:
+        dataset: map-style, of (input, target).
+        workers: processes that read it.
+    """
+
+    def __init__(self, dataset: Dataset[Any], workers: int) -> None:
+        self._dataset, self._workers = dataset, workers
+        self._kept: tuple[Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return size(self._dataset)
+
+    def packed(self, index: int) -> tuple[Tensor, Any]:
+        """Return a sample of the dataset itself."""
+        return self._dataset[index]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        return self._dataset[index]
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """Return the inputs, for they are not packed."""
+        return packed
+
+    def held(self) -> tuple[Tensor, Tensor] | None:
+        """Read all samples, the first time; None where they are larger than KEPT_BYTES."""
+        if self._kept is None and len(self) * torch.as_tensor(self._dataset[0][0]).nbytes <= KEPT_BYTES:
+            self._kept = stack(self._dataset, workers=self._workers)
+        return self._kept
+
+
+class _AsPacked(Dataset[tuple[Tensor, Any]]):
+    """A Packed dataset as worker processes read it: they hand on the smaller form."""
+
+    def __init__(self, dataset: Packed) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        return self._dataset.packed(index)
+
+
+def size(dataset: Dataset[Any]) -> int:
+    """Return the number of samples.
+
+    Raises:
+        InputError: the dataset is not map-style, so that minibatches could not be reproduced.
+    """
+    try:
+        return len(cast(Any, dataset))
+    except TypeError:
+        raise InputError(
+            f"{type(dataset).__name__} has no length; sampling needs map-style datasets (with __len__ and __getitem__)"
+        ) from None
+
+
+def tensors(dataset: Dataset[Any]) -> tuple[Tensor, Tensor] | None:
+    """Return (inputs, targets) of a dataset that already lies in memory as two tensors, else None."""
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
+        return dataset.tensors[0], dataset.tensors[1]
+    if isinstance(dataset, Subset) and (whole := tensors(dataset.dataset)) is not None:
+        chosen = torch.as_tensor(dataset.indices)
+        return whole[0][chosen], whole[1][chosen]
+    return None
+
+
+def held(dataset: Dataset[Any]) -> tuple[Tensor, Tensor] | None:
+    """Return (inputs, targets) of a dataset that lies in memory, its inputs packed where it packs them, else None."""
+    if isinstance(dataset, Packed):
+        return dataset.held()
+    if isinstance(dataset, Subset) and (whole := held(dataset.dataset)) is not None:
+        chosen = torch.as_tensor(dataset.indices)
+        return whole[0][chosen], whole[1][chosen]
+    return tensors(dataset)
+
+
+def unpacker(dataset: Dataset[Any]) -> Callable[[Tensor], Tensor]:
+    """Return what turns the inputs that loaders get from a dataset into the model's."""
+    if isinstance(dataset, Subset):
+        return unpacker(dataset.dataset)
+    return dataset.unpack if isinstance(dataset, Packed) else lambda inputs: inputs
+
+
+def as_packed(dataset: Dataset[Any]) -> Dataset[Any]:
+    """Return the same samples with inputs that are still packed."""
+    if isinstance(dataset, Subset):
+        return Subset(as_packed(dataset.dataset), dataset.indices)
+    return _AsPacked(dataset) if isinstance(dataset, Packed) else dataset
+
+
+def read_once(dataset: Dataset[Any], workers: int) -> Dataset[Any]:
+    """Return the dataset, so wrapped that its samples are kept once they were all read, unless it sees to that."""
+    inner = dataset
+    while isinstance(inner, Subset):
+        inner = inner.dataset
+    return dataset if tensors(dataset) is not None or isinstance(inner, Packed) else ReadOnce(dataset, workers)
+
+
+def stack(dataset: Dataset[Any], limit: int | None = None, workers: int = 0) -> tuple[Tensor, Tensor]:
+    """Load the first `limit` samples (all by default) as (inputs [n, ...], targets [n, ...])."""
+    whole = tensors(dataset)
+    if whole is not None:
+        return whole[0][:limit], whole[1][:limit]
+    chosen = range(size(dataset) if limit is None else min(limit, size(dataset)))
+    samples = Subset(dataset, list(chosen))
+    # Its own generator: a loader draws a seed for its workers, and the caller's random numbers are not ours to use.
+    batches = list(DataLoader(samples, batch_size=64, num_workers=workers, generator=torch.Generator()))
+    return torch.cat([inputs for inputs, _ in batches]), torch.cat([torch.as_tensor(targets) for _, targets in batches])

@@ -1,0 +1,199 @@
+"""Images drawn along a taxonomy: every node on the way from root to leaf adds its own pattern, colour and texture."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample, interpolate
+from torch.utils.data import TensorDataset
+
+from losskernel.data.base import Data
+from losskernel.errors import require, require_integer, require_number
+from losskernel.losses import cross_entropy
+from losskernel.taxonomy import Taxonomy, Tree, read_taxonomy, wordnet
+
+# Sixty synsets of ImageNet: vertebrates and instruments in the widest sense, three branches of either, two of each,
+# five classes of each.
+LEAVES = (
+    *("n02110341", "n02110958", "n02088364", "n02106662", "n02085620"),  # dog
+    *("n02486410", "n02487347", "n02488291", "n02488702", "n02489166"),  # old world monkey
+    *("n02007558", "n02006656", "n02018795", "n02013706", "n02037110"),  # wading bird
+    *("n01531178", "n01592084", "n01558993", "n01582220", "n01601694"),  # oscine
+    *("n01677366", "n01675722", "n01694178", "n01695060", "n01692333"),  # lizard
+    *("n01734418", "n01742172", "n01748264", "n01756291", "n01751748"),  # snake
+    *("n03838899", "n04487394", "n03840681", "n03884397", "n03494278"),  # wind instrument
+    *("n03249569", "n03447721", "n03721384", "n03720891", "n03017168"),  # percussion instrument
+    *("n02769748", "n04026417", "n03709823", "n03958227", "n04235860"),  # bag
+    *("n03710193", "n03127925", "n02971356", "n03014705", "n03908618"),  # box
+    *("n03100240", "n03594945", "n03670208", "n02930766", "n03777568"),  # car
+    *("n02951358", "n03344393", "n03662601", "n04273569", "n03447447"),  # boat
+)
+# Patches of colour across an image, at the root; one more with each level.
+_PATCHES = 2
+_PROBES, _TRAIN = 1, 0
+
+
+class Variation(NamedTuple):
+    """How samples of a class differ.
+
+    noise: standard deviation of every pixel, in units of one node's pattern. shift: largest, as a share of the image's
+    side. scale: largest change of size, as a share. strength: relative scatter of every pattern's weight.
+    """
+
+    noise: float
+    shift: float
+    scale: float
+    strength: float
+
+
+def taxonomy_images(
+    size: int = 64,
+    per_class: int = 60,
+    probes_per_class: int = 8,
+    probe_split: str = "new",
+    leaves: Sequence[str] | None = None,
+    taxonomy: str = "wordnet",
+    strengths: float | Sequence[float] = 1.0,
+    noise: float = 0.5,
+    shift: float = 0.08,
+    scale: float = 0.1,
+    strength_scatter: float = 0.2,
+    seed: int = 0,
+) -> Data:
+    """Images [3, size, size] whose likeness follows a taxonomy by a known law, with cross-entropy.
+
+    Class c is the sum of s_l P_a over the nodes a on the way from the root (left out, for it is common to all) to the
+    leaf, with s_l the strength of a's level and orthogonal patterns P_a of unit mean square. So the mean product of
+    the pixels of two classes' templates is the sum of s_l² over the levels down to their lowest common ancestor,
+    before samples vary. It is the branching model of semantic development, made into images.
+
+    Args:
+        size: pixels a side.
+        per_class: training images of each class.
+        probes_per_class: probes of each class.
+        probe_split: "new" images of the same law, or the "train" images themselves.
+        leaves: ids of the classes, such as wnids; None takes sixty synsets of ImageNet, five levels deep.
+        taxonomy: "wordnet", or the path of a file that holds a tree.
+        strengths: of each level from the top, or one for all.
+        noise: standard deviation of pixel noise.
+        shift: largest shift of a sample, as a share of the side.
+        scale: largest change of a sample's size, as a share.
+        strength_scatter: relative scatter of each pattern's weight from sample to sample.
+        seed: fixes patterns and samples.
+
+    Raises:
+        InputError: a number out of range, an unknown class, or too few strengths.
+
+    Source: Saxe, McClelland & Ganguli 2019, "A mathematical theory of semantic development in deep neural networks".
+    """
+    for key, value, least in (
+        ("size", size, 16),
+        ("per_class", per_class, 1),
+        ("probes_per_class", probes_per_class, 1),
+    ):
+        require_integer(f"dataset.{key}", value, at_least=least)
+    for key, value in (("noise", noise), ("shift", shift), ("scale", scale), ("strength_scatter", strength_scatter)):
+        require_number(f"dataset.{key}", value, at_least=0)
+    require(scale < 1, f"dataset.scale must be < 1, got {scale}; 0.1 varies sizes by a tenth")
+    require(probe_split in ("new", "train"), f"dataset.probe_split must be 'new' or 'train', got {probe_split!r}")
+    fits = probe_split == "new" or probes_per_class <= per_class
+    require(fits, f"dataset.probes_per_class must be <= per_class={per_class} training images, got {probes_per_class}")
+    classes = list(LEAVES if leaves is None else leaves)
+    require(len(classes) >= 2, f"dataset.leaves must name >= 2 classes, got {classes}; give ids of the taxonomy")
+    known = wordnet(classes) if taxonomy == "wordnet" else read_taxonomy(taxonomy)
+    tree = known.tree(classes)
+    parts = components(tree, size, _levels(strengths, tree), seed)
+    variation = Variation(noise, shift, scale, strength_scatter)
+    train = _draw(parts, per_class, variation, seed, _TRAIN)
+    if probe_split == "new":
+        probes = _draw(parts, probes_per_class, variation, seed, _PROBES)
+    else:
+        chosen = torch.arange(len(train.tensors[0])).view(len(classes), per_class)[:, :probes_per_class].flatten()
+        probes = TensorDataset(*(each[chosen] for each in train.tensors))
+    return Data(train, probes, cross_entropy, _labels(known, tree, probes_per_class), _ids(classes, probes_per_class))
+
+
+def components(tree: Tree, size: int, strengths: Sequence[float], seed: int) -> Tensor:
+    """Return what each node on the way to each leaf adds, [G, levels, 3, size, size]; zero below shallow leaves."""
+    depths, root = tree.depths(), tree.root
+    patterns = _patterns(depths[:-1], size, seed)  # of every node but the root, which is last
+    parts = torch.zeros(tree.leaves, int(depths.max()), *patterns.shape[1:])
+    for leaf in range(tree.leaves):
+        node = leaf
+        while node != root:
+            level = int(depths[node]) - 1
+            parts[leaf, level] = strengths[level] * patterns[node]
+            node = int(tree.parents[node])
+    return parts
+
+
+def _levels(strengths: float | Sequence[float], tree: Tree) -> list[float]:
+    count = int(tree.depths().max())
+    listed = [strengths] * count if isinstance(strengths, (int, float)) else list(strengths)
+    require(
+        len(listed) >= count,
+        f"dataset.strengths has {len(listed)} numbers for the tree's {count} levels; give one for each, from the top",
+    )
+    for value in listed:
+        require_number("dataset.strengths", value, at_least=0)
+    return [float(value) for value in listed]
+
+
+def _patterns(depths: np.ndarray, size: int, seed: int) -> Tensor:
+    """Return orthogonal patterns [M, 3, size, size] of unit mean square, of nodes at some depths.
+
+    Each is fields of colour and a grating in places; the deeper the node, the finer.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def field(channels: int, patches: int) -> Tensor:
+        coarse = torch.randn(1, channels, patches, patches, generator=generator)
+        return interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False)[0]
+
+    axis = torch.linspace(-1, 1, size)
+    raw = []
+    for depth in depths.tolist():
+        patches = _PATCHES + depth
+        angle, phase, pitch = torch.rand(3, generator=generator).tolist()
+        along = np.cos(np.pi * angle) * axis[:, None] + np.sin(np.pi * angle) * axis
+        grating = torch.cos((2 + 2 * pitch) * patches * along + 2 * np.pi * phase)
+        tint = torch.randn(3, 1, 1, generator=generator)
+        raw.append(field(3, patches) + 2 * field(1, patches).relu() * grating * tint)
+    flat = torch.stack(raw).flatten(1).double()
+    flat = flat - flat.mean(1, keepdim=True)
+    # The orthogonal set nearest to the raw patterns (Löwdin 1950); in double, for the law is exact.
+    left, _, right = torch.linalg.svd(flat, full_matrices=False)
+    return ((left @ right) * np.sqrt(flat.shape[1])).float().view(-1, 3, size, size)
+
+
+def _draw(parts: Tensor, each: int, variation: Variation, seed: int, stream: int) -> TensorDataset:
+    """Return `each` samples of every class, class after class."""
+    generator = torch.Generator().manual_seed(2 * seed + stream + 1)
+    images = []
+    for own in parts:  # class by class: all the levels of all samples at once would not fit
+        weights = 1 + variation.strength * torch.randn(each, len(own), 1, 1, 1, generator=generator)
+        clean = (weights * own).sum(1)
+        uniform = 2 * torch.rand(each, 3, generator=generator) - 1
+        zoom = 1 + variation.scale * uniform[:, :1]
+        move = 2 * variation.shift * uniform[:, 1:, None]
+        warp = torch.cat([zoom[:, :, None] * torch.eye(2), move], dim=2)
+        warped = grid_sample(
+            clean, affine_grid(warp, list(clean.shape), False), padding_mode="reflection", align_corners=False
+        )
+        images.append(warped + variation.noise * torch.randn(warped.shape, generator=generator))
+    return TensorDataset(torch.cat(images), torch.arange(len(parts)).repeat_interleave(each))
+
+
+def _labels(known: Taxonomy, tree: Tree, each: int) -> dict[str, np.ndarray]:
+    """Return the class and its id, and the branches above it, the highest first."""
+    labels = {"class": np.array([known.name(leaf) for leaf in tree.ids[: tree.leaves]])}
+    labels["wnid"] = np.array(tree.ids[: tree.leaves])
+    names = np.array(tree.names)
+    labels |= {f"level_{level}": names[tree.groups(level)] for level in range(1, int(tree.depths().max()))}
+    return {name: values.repeat(each) for name, values in labels.items()}
+
+
+def _ids(classes: Sequence[str], each: int) -> list[str]:
+    return [f"{leaf}/{number}" for leaf in classes for number in range(each)]

@@ -1,0 +1,1 @@
+"""A kernel over probes held against a known taxonomy of their classes."""

@@ -1,0 +1,278 @@
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pictures import cifar_like, draw, imagenet_like
+
+from losskernel.data import cifar10, cifar100, image_folder, imagenet, stack
+from losskernel.data.folders import stratified
+from losskernel.data.imagenet import class_names
+from losskernel.data.images import CachedImages, ImageFiles
+from losskernel.errors import InputError
+
+COUNTS = {"ant": 3, "bee": 5, "cat": 4}
+
+
+@pytest.fixture(scope="module")
+def like_imagenet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    root = tmp_path_factory.mktemp("imagenet")
+    return root, imagenet_like(root, classes=4, train=3, val=3)
+
+
+def folder(root: Path, split: str = "", counts: dict[str, int] | None = None) -> Path:
+    for number, (name, count) in enumerate((counts or COUNTS).items()):
+        for each in range(count):
+            draw(root / split / name / f"{each}.jpg", 10 * number + each)
+    return root
+
+
+# --- a choice that is the same in every class
+
+
+def test_as_many_probes_of_every_class_by_chance() -> None:
+    numbers = np.random.default_rng(0).permutation(np.arange(60) % 3)
+    rows = stratified(numbers, [0, 1, 2], ["a", "b", "c"], 7, seed=1)
+    assert numbers[rows].tolist() == [0] * 7 + [1] * 7 + [2] * 7
+    assert len(set(rows.tolist())) == 21
+    assert rows.tolist() == stratified(numbers, [0, 1, 2], ["a", "b", "c"], 7, seed=1).tolist()
+    assert rows.tolist() != stratified(numbers, [0, 1, 2], ["a", "b", "c"], 7, seed=2).tolist()
+
+
+def test_fewer_probes_and_classes_are_among_more() -> None:
+    numbers = np.arange(60) % 3
+    rows = stratified(numbers, [0, 1, 2], ["a", "b", "c"], 7, seed=1).reshape(3, 7)
+    assert stratified(numbers, [2], ["c"], 4, seed=1).tolist() == rows[2, :4].tolist()
+    chosen = np.concatenate([stratified(numbers, [1], ["b"], 1, seed) for seed in range(200)])
+    assert len(set(chosen.tolist())) == 20  # every one has its chance
+
+
+# --- labelled folders
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_a_folder_for_each_class(split: str, tmp_path: Path) -> None:
+    data = image_folder(str(folder(tmp_path, split)), size=32, probes_per_class=2, workers=0, cache=str(tmp_path / "c"))
+    inputs, targets = stack(data.train)
+    assert targets.tolist() == [0] * 3 + [1] * 5 + [2] * 4
+    assert inputs.shape == (12, 3, 32, 32)
+    assert data.labels["class"].tolist() == ["ant", "ant", "bee", "bee", "cat", "cat"]
+    assert set(data.labels) == {"class"}
+    for name, own, probe in zip(data.ids, data.labels["class"], data.probes, strict=True):
+        assert name.startswith(f"{split}/{own}/".lstrip("/"))
+        assert (tmp_path / name).is_file()
+        assert list(COUNTS)[int(probe[1])] == own
+        (row,) = (row for row in range(12) if torch.equal(inputs[row], probe[0]))  # each a training picture
+        assert targets[row] == probe[1]
+
+
+def test_probes_come_from_the_split_that_is_named(tmp_path: Path) -> None:
+    for name in ("train", "val", "extra"):
+        folder(tmp_path, name)
+    first = {
+        name: image_folder(str(tmp_path), probes_per_class=1, probe_split=name).ids[0].split("/")[0]
+        for name in (None, "train", "val", "extra")
+    }
+    assert first == {None: "val", "train": "train", "val": "val", "extra": "extra"}
+
+
+def test_only_pictures_that_can_be_seen_count(tmp_path: Path) -> None:
+    folder(tmp_path)
+    (tmp_path / "bee" / "notes.txt").touch()
+    (tmp_path / "bee" / "._0.jpg").touch()
+    (tmp_path / "bee" / "deeper").mkdir()
+    draw(tmp_path / "bee" / "deeper" / "9.JPG", 9)
+    (tmp_path / ".hidden").mkdir()
+    data = image_folder(str(tmp_path), probes_per_class=3)
+    assert len(data.train) == 13
+    assert set(data.labels["class"]) == {"ant", "bee", "cat"}
+
+
+def test_folders_named_by_wnid_have_that_label(tmp_path: Path) -> None:
+    folder(tmp_path, counts={"n02084071": 2, "n02121808": 2})
+    data = image_folder(str(tmp_path), probes_per_class=1)
+    assert data.labels["wnid"].tolist() == data.labels["class"].tolist() == ["n02084071", "n02121808"]
+
+
+def test_a_few_classes_by_name_or_number(tmp_path: Path) -> None:
+    whole = image_folder(str(folder(tmp_path)), probes_per_class=2)
+    some = image_folder(str(tmp_path), probes_per_class=2, classes=["cat", "ant"])
+    assert some.labels["class"].tolist() == ["ant", "ant", "cat", "cat"]
+    assert some.ids.tolist() == [*whole.ids[:2], *whole.ids[4:]]
+    assert [int(target) for _, target in some.probes] == [0, 0, 2, 2]  # the heads stay
+    assert len(some.train) == 12
+    drawn = {
+        tuple(image_folder(str(tmp_path), 8, classes=2, probes_per_class=1, seed=seed).labels["class"])
+        for seed in range(12)
+    }
+    assert drawn == {("ant", "bee"), ("ant", "cat"), ("bee", "cat")}
+
+
+def test_a_large_training_set_is_read_from_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder(tmp_path)
+    assert isinstance(image_folder(str(tmp_path), probes_per_class=1).train, CachedImages)
+    monkeypatch.setattr("losskernel.data.folders._TRAIN_CACHED_BYTES", 12 * 3 * 32**2 - 1)
+    data = image_folder(str(tmp_path), size=32, probes_per_class=1, workers=3)
+    assert isinstance(data.train, ImageFiles)
+    assert isinstance(data.probes, CachedImages)
+    assert data.workers == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"root": None}, r"dataset.root is not set; expected a folder of pictures for each class, root/CLASS/\*, or"),
+        ({"root": "nowhere"}, "dataset.root=nowhere is not a folder; expected a folder of pictures for each class"),
+        ({"probe_split": "val"}, "dataset.probe_split=val: there is no .*/train; expected"),
+        ({"probes_per_class": 4}, "probes_per_class needs 4 samples of every class, but ant has 3; lower it, or name"),
+        ({"probes_per_class": 0}, "dataset.probes_per_class must be >= 1"),
+        ({"workers": -1}, "dataset.workers must be >= 0"),
+        ({"seed": "x"}, "dataset.seed must be a whole number"),
+        ({"classes": 4}, "dataset.classes must be <= the 3 classes there are, got 4; lower it"),
+        ({"classes": 0}, "dataset.classes must be >= 1"),
+        ({"classes": "cat"}, r"must be a number, or a list of classes, got 'cat'; e.g. \[ant\]"),
+        ({"classes": []}, r"must be a number, or a list of classes, got \[\]"),
+        ({"classes": ["dog"]}, r"dataset.classes: there is no folder \['dog'\]; folders are such as ant"),
+        ({"classes": ["cat", "cat"]}, "dataset.classes names a class twice"),
+    ],
+)
+def test_folders_that_do_not_fit_are_refused(given: dict[str, Any], message: str, tmp_path: Path) -> None:
+    root = folder(tmp_path)
+    with pytest.raises(InputError, match=message) as raised:
+        image_folder(**({"root": str(root), "probes_per_class": 1} | given))
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_splits_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no folders; expected"):
+        image_folder(str(tmp_path))
+    folder(tmp_path, "train")
+    with pytest.raises(InputError, match=r"dataset.probe_split=val: .*/val holds no folders"):
+        image_folder(str(tmp_path), probe_split="val")
+    folder(tmp_path, "val", {"dog": 1, "ant": 1})
+    with pytest.raises(InputError, match="val/dog is no class of train; train on it, or move it away"):
+        image_folder(str(tmp_path))
+    (tmp_path / "empty" / "a").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"dataset.root: there are no pictures in .*empty; fill its folders"):
+        image_folder(str(tmp_path / "empty"))
+
+
+# --- ImageNet
+
+
+def test_the_classes_of_imagenet_are_those_of_pretrained_heads() -> None:
+    from torchvision.models import GoogLeNet_Weights
+
+    names = class_names()
+    assert (len(names), len(set(names.values()))) == (1000, 1000)
+    assert list(names) == sorted(names)
+    categories = [name.lower() for name in GoogLeNet_Weights.DEFAULT.meta["categories"]]
+    # Those that share a name are told apart, here and there in other words.
+    ours = [name.split(" (")[0].lower() for name in names.values()]
+    assert all(theirs.startswith(own) for own, theirs in zip(ours, categories, strict=True))
+    assert sum(own != theirs for own, theirs in zip(ours, categories, strict=True)) <= 2
+    assert (names["n01440764"], names["n02106166"]) == ("tench", "border collie")
+
+
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_imagenet_numbers_classes_among_all_thousand(split: str, like_imagenet: tuple[Path, list[str]]) -> None:
+    root, wnids = like_imagenet
+    data = imagenet(str(root), probes_per_class=2, probe_split=split)
+    assert data.labels["wnid"].tolist() == [wnid for wnid in wnids for _ in range(2)]
+    assert data.labels["class"][0] == "tench"
+    assert [int(data.probes[number][1]) for number in range(8)] == [0, 0, 250, 250, 500, 500, 750, 750]
+    assert all(name.startswith(f"{split}/{wnid}/") for name, wnid in zip(data.ids, data.labels["wnid"], strict=True))
+    assert data.probes[0][0].shape == (3, 224, 224)
+    assert sorted({int(data.train[number][1]) for number in range(12)}) == [0, 250, 500, 750]
+
+
+def test_a_few_classes_of_imagenet_keep_their_probes(like_imagenet: tuple[Path, list[str]]) -> None:
+    root, wnids = like_imagenet
+    whole = imagenet(str(root), probes_per_class=2, seed=3)
+    some = imagenet(str(root), probes_per_class=1, seed=3, classes=wnids[2:])
+    assert some.ids.tolist() == [whole.ids[4], whole.ids[6]]
+    assert len(some.train) == 12
+    assert len(imagenet(str(root), probes_per_class=1, classes=3).ids) == 3
+
+
+def test_a_missing_imagenet_is_one_clear_message(like_imagenet: tuple[Path, list[str]], tmp_path: Path) -> None:
+    layout = r"ROOT/train/n01440764/\*\.JPEG and ROOT/val/n01440764.*register at image-net.org.*experiment=taxonomy"
+    for root, message in (
+        (None, "dataset.root is not set"),
+        (str(tmp_path), f"dataset.root={tmp_path} is not ImageNet: {tmp_path}/train holds no folders"),
+    ):
+        with pytest.raises(InputError, match=f"{message}; expected {layout}") as raised:
+            imagenet(root)
+        assert len(str(raised.value).splitlines()) == 1
+    shutil.copytree(like_imagenet[0] / "train", tmp_path / "train")
+    with pytest.raises(InputError, match=f"{tmp_path}/val holds no folders; expected {layout}"):
+        imagenet(str(tmp_path))
+    assert len(imagenet(str(tmp_path), probes_per_class=1, probe_split="train").ids) == 4
+    draw(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG", 1)
+    with pytest.raises(
+        InputError, match=r"val holds pictures that are not sorted by wnid; .*dataset.probe_split=train"
+    ):
+        imagenet(str(tmp_path))
+    draw(tmp_path / "train" / "n02084071" / "1.JPEG", 1)
+    with pytest.raises(InputError, match=r"train/n02084071 is none of ImageNet's 1,000 classes; dataset=image_folder"):
+        imagenet(str(tmp_path), probe_split="train")
+    with pytest.raises(InputError, match=r"dataset.probe_split must be val or train, got 'test'"):
+        imagenet(str(tmp_path), probe_split="test")
+
+
+# --- CIFAR
+
+
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_cifar10_from_torchvisions_archives(split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = cifar_like(tmp_path, monkeypatch, classes=10)
+    data = cifar10(str(tmp_path), probes_per_class=3, probe_split=split, mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 1.0))
+    inputs, targets = stack(data.probes)
+    assert (inputs.shape, len(data.train)) == ((30, 3, 32, 32), 200)
+    assert targets.tolist() == [number for number in range(10) for _ in range(3)]
+    assert data.labels["class"].tolist() == [f"class {number}" for number in targets.tolist()]
+    rows = [int(name.removeprefix(f"{split}/")) for name in data.ids]
+    if split == "val":
+        expected = (pixels[rows] / 255 - 0.5) / np.array([0.5, 0.25, 1.0])[:, None, None]
+        np.testing.assert_allclose(inputs, expected, atol=1e-5)
+    else:
+        assert torch.equal(inputs, torch.stack([data.train[row][0] for row in rows]))
+
+
+def test_cifar100_knows_superclasses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cifar_like(tmp_path, monkeypatch, classes=100, test=2)
+    for split in ("val", "train"):
+        data = cifar100(str(tmp_path), probes_per_class=1, probe_split=split)
+        assert data.labels["superclass"].tolist() == [f"group {number // 5}" for number in range(100)]
+        assert data.labels["class"].tolist() == [f"class {number}" for number in range(100)]
+
+
+@pytest.mark.parametrize(
+    ("build", "folder"), [(cifar10, "cifar-10-batches-py"), (cifar100, "cifar-100-python")], ids=["10", "100"]
+)
+def test_a_missing_cifar_says_where_it_belongs(build: Any, folder: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=rf"dataset.root=.* expected .*{folder} \(.*set dataset.download=true"
+    ) as raised:
+        build(str(tmp_path))
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"probes_per_class": 0}, "dataset.probes_per_class must be >= 1"),
+        ({"probes_per_class": 5}, "needs 5 samples of every class, but class 0 has 4"),
+        ({"probe_split": "test"}, "dataset.probe_split must be val or train, got 'test'"),
+        ({"seed": -1}, "dataset.seed must be >= 0"),
+        ({"mean": [0.5]}, "mean must be three numbers"),
+    ],
+)
+def test_cifar_refuses_what_does_not_fit(
+    given: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cifar_like(tmp_path, monkeypatch, classes=10)
+    with pytest.raises(InputError, match=message):
+        cifar10(str(tmp_path), **({"probes_per_class": 1} | given))
