@@ -49,7 +49,7 @@ def banner(kind: str, icon: str, words: str, details: str = "") -> str:
 
 
 def picture(path: Path, text: str = "", shown: float = 0.5) -> str:
-    """Return a figure of a PNG or GIF file, embedded, with its name or a text below; its PDF is linked, if there is one.
+    """Return a figure of a PNG or GIF file, embedded, with its name or a text below, and a link to its PDF if any.
 
     shown: its size on the page, as a share of its pixels.
     """

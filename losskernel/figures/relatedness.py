@@ -75,7 +75,7 @@ def relatedness(
         shown = list(names) if turned else [fit(name, 0.9 * inches, 7, lines=2) for name in names]
         lower.set_xticks(range(count), shown, rotation=40 if turned else 0, ha="right" if turned else "center")
         lower.tick_params(axis="x", length=0)
-        lower.set_xlabel("lowest common ancestor of the pair (depth 0: root)")
+        lower.set_xlabel("lowest common ancestor (depth 0: the root)")
     return figure
 
 
@@ -89,8 +89,8 @@ def _distributions(axes: Axes, values: Sequence[np.ndarray], colours: Sequence[s
         look = {"markerfacecolor": "white", "markeredgecolor": colour, "markersize": 4}
         axes.plot(place, middle, "o", zorder=4, **look)  # pyright: ignore[reportArgumentType]
         above = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "fontsize": 6.5}
-        axes.annotate(f"{100 * np.mean(each < 0):.0f}%", (place, 1), (0, 3), ha="center", **above)
-    axes.annotate("R < 0:", (0, 1), (-3, 3), "axes fraction", "offset points", ha="right", fontsize=6.5)
+        axes.annotate(f"{100 * np.mean(each < 0):.0f}%", (place, 1), (0, 8), ha="center", **above)
+    axes.annotate("R < 0:", (0, 1), (-3, 8), "axes fraction", "offset points", ha="right", fontsize=6.5)
     axes.tick_params(axis="x", length=0)
     axes.locator_params(axis="y", nbins=6)
     axes.set_ylabel("R of a pair of probes\n(below 0 they compete)")

@@ -19,5 +19,7 @@ def with_references(
         seed: of the random rows.
     """
     one_hot = np.eye(leaf.max() + 1, dtype=np.float32)[leaf]
-    noise = np.random.default_rng(seed).standard_normal((len(leaf), columns), dtype=np.float32)
+    # A stream of its own: permutations and choices of pairs start from the same seed.
+    own = np.random.SeedSequence(seed).spawn(1)[0]
+    noise = np.random.default_rng(own).standard_normal((len(leaf), columns), dtype=np.float32)
     return dict(baselines) | {LABELS: one_hot, RANDOM: noise}
