@@ -11,6 +11,7 @@ from typing import TypeGuard
 from urllib.parse import quote
 
 _WIDE = 1.7  # width over height from which a figure takes a full row
+_LARGE = 1300  # pixels of width from which it does too: figures as wide as a page in print
 
 _CSS = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
 
@@ -59,7 +60,7 @@ def picture(path: Path, text: str = "", shown: float = 0.5) -> str:
     width, height = struct.unpack_from(layout, content, place) if len(content) >= 24 else (1, 1)
     link = f" · <a href='{quote(f'figures/{path.stem}.pdf')}'>PDF</a>" if path.with_suffix(".pdf").is_file() else ""
     return (
-        f"<figure{' class=wide' if width > _WIDE * height else ''}>"
+        f"<figure{' class=wide' if width > _WIDE * height or width > _LARGE else ''}>"
         f"<img alt='{caption(path)}' style='max-width:min(100%,{max(int(shown * width), 420)}px)' "
         f"src='data:image/{kind};base64,{base64.b64encode(content).decode()}'>"
         f"<figcaption{' class=long' if text else ''}>{text or caption(path)}{link}</figcaption></figure>"
