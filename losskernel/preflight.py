@@ -57,7 +57,7 @@ def faults_of(parts: Mapping[str, Any]) -> list[str]:
 
 
 def label_faults(analyses: Mapping[str, Analysis], labels: Mapping[str, Any]) -> list[str]:
-    """Return one line per probe label that an analysis names and that does not exist."""
+    """Return one line per probe label that an analysis names and that does not exist, or does not suit it."""
     choices = ", ".join(labels) or "none"
     faults = []
     for name, analysis in analyses.items():
@@ -68,6 +68,12 @@ def label_faults(analyses: Mapping[str, Analysis], labels: Mapping[str, Any]) ->
             for key, label in wanted
             if label is not None and label not in labels
         ]
+        check = getattr(analysis, "check", None)
+        if check is not None and all(label in labels for _, label in wanted if label is not None):
+            try:
+                check(labels)
+            except InputError as error:
+                faults.append(f"analysis.{name}: {error}")
     return faults
 
 

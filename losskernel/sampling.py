@@ -3,10 +3,7 @@
 import copy
 import functools
 import inspect
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from losskernel.data.base import Data, size, stack
 from losskernel.data.loading import BlockLoader
 from losskernel.data.samples import held
 from losskernel.errors import DivergenceError, Interrupted, TraceError, require, require_integer
+from losskernel.interrupts import stop_on_interrupt
 from losskernel.memory_store import MemoryStore
 from losskernel.provenance import identity, provenance
 from losskernel.recording import RecordLosses
@@ -111,7 +109,7 @@ def sample(
             about |= announced(chains_of(stacks[0], block, None), schedule, device)
         _create(store, data, schedule, about | {"chains_per_fit": stacked}, model, device)
     block = int(store.provenance()["probe_batch_size"])
-    with _stop_on_interrupt() as stop:
+    with stop_on_interrupt() as stop:
         for rows in stacks:
             chains = chains_of(rows, block, state and state["chains"])
             recorder = RecordLosses(store, rows, state_every=state_every, stop=stop, state=state)
@@ -226,24 +224,3 @@ def _require_done(recorder: RecordLosses, schedule: Schedule, stop: Callable[[],
         f"the trainer ended after {recorder.draws_done} of {schedule.draws} draws; "
         f"remove what stops it early (limit_train_batches, max_time, callbacks), then {where}"
     )
-
-
-@contextmanager
-def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a stop between two draws; a second one interrupts at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def ask(*_: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)

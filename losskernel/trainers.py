@@ -29,7 +29,8 @@ class Progress(TQDMProgressBar):
 
     def __init__(self, name: str) -> None:
         super().__init__(refresh_rate=20)
-        self._name, self._loss = name, float("nan")
+        self._name = name
+        self._loss: float | None = None
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Note the loss where it will be shown."""
@@ -47,8 +48,8 @@ class Progress(TQDMProgressBar):
         self.train_progress_bar.reset(self.total_train_batches)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Return what stands behind the bar."""
-        return {"loss": f"{self._loss:.3g}"}
+        """Return what stands behind the bar: nothing, until a loss is known."""
+        return {} if self._loss is None else {"loss": f"{self._loss:.3g}"}
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from oracles import gaussian
 from planted_tree import LEAVES, planted, tree_file
 
 from losskernel import LossKernel, LossTraces
-from losskernel.analyses import Hierarchy, Result
+from losskernel.analyses import Atlas, Discovery, Hierarchy, Result
 from losskernel.errors import InputError
+from losskernel.preflight import label_faults
 from losskernel.taxonomy import MEASURES
 
 ENDS = ("", "_se", "_low", "_high")
@@ -169,3 +170,13 @@ def test_a_comparison_that_cannot_be_is_refused(given: dict[str, Any], message: 
 def test_a_label_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no probe label 'wnid'; the labels are kind"):
         _ask(_noise(), tmp_path, label="wnid")
+
+
+@pytest.mark.parametrize("analysis", [Atlas, Discovery, Hierarchy])
+def test_classes_that_the_taxonomy_lacks_are_known_before_compute(analysis: Any, tmp_path: Path) -> None:
+    (tmp_path / "tree.json").write_text('{"thing": {"animal": ["dog", "cat"], "tool": ["saw"]}}')
+    asked = {"asked": analysis(label="class", taxonomy=str(tmp_path / "tree.json"))}
+    assert label_faults(asked, {"class": np.array(["dog", "saw", "cat"])}) == []
+    (fault,) = label_faults(asked, {"class": np.array(["dog", "saw", "cow"])})
+    assert fault.startswith("analysis.asked: ")
+    assert "'cow'" in fault

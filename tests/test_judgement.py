@@ -325,7 +325,7 @@ def _stopped(after: int, monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
         def __exit__(self, *_: Any) -> None: ...
 
     with monkeypatch.context() as patch:
-        patch.setattr(sampling, "_stop_on_interrupt", Stop)
+        patch.setattr(sampling, "stop_on_interrupt", Stop)
         _run(3, out=out)
 
 

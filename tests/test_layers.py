@@ -12,7 +12,7 @@ PACKAGE = Path(losskernel.__file__).parent
 
 # A module imports only from rows above its own, or from its own package. A new module takes a place here.
 LAYERS = [
-    {"errors", "remedies"},
+    {"errors", "interrupts", "remedies"},
     {"taxonomy"},
     {
         "agreement",

@@ -136,7 +136,7 @@ def test_an_interrupt_at_the_last_draw_loses_nothing(tmp_path: Path, monkeypatch
         def __exit__(self, *_: Any) -> None: ...
 
     with monkeypatch.context() as patch:
-        patch.setattr(sampling, "_stop_on_interrupt", Stop)
+        patch.setattr(sampling, "stop_on_interrupt", Stop)
         with pytest.raises(Interrupted):
             draw("sgld", tmp_path / "t")
     assert draw("sgld", tmp_path / "t").losses.equals(draw("sgld", None).losses)

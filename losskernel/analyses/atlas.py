@@ -1,5 +1,6 @@
 """Does the map of the probes mirror a hierarchy of their classes? UMAP coloured by place in the hierarchy."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,10 @@ class Atlas:
         require(self.min_distance <= 1, f"analysis.atlas.min_distance must be <= 1, got {self.min_distance}; lower it")
         require(self.of in ALIKE, f"analysis.atlas.of must be one of {', '.join(ALIKE)}, got {self.of!r}")
         require(isinstance(self.animate, bool), f"analysis.atlas.animate must be true or false, got {self.animate!r}")
+
+    def check(self, labels: Mapping[str, np.ndarray]) -> None:
+        """Raise InputError where the taxonomy does not know the probes' classes."""
+        Classes.of(labels[self.label], self.taxonomy)
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return coordinates as a table, the maps as figures, an interactive page and, if asked, an animation."""

@@ -1,5 +1,6 @@
 """A taxonomy read off the kernel alone, with the support of its branches, beside the known one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -56,6 +57,10 @@ class Discovery:
         require(self.of in _KINDS, f"analysis.discovery.of must be one of {kinds}, got {self.of!r}")
         for key, least in (("permutations", 1), ("limit", 10)):
             require_integer(f"analysis.discovery.{key}", getattr(self, key), at_least=least)
+
+    def check(self, labels: Mapping[str, np.ndarray]) -> None:
+        """Raise InputError where the taxonomy does not know the probes' classes."""
+        Classes.of(labels[self.label], self.taxonomy)
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return how alike the trees are, tables of clades and levels, and both trees side by side."""

@@ -1,7 +1,10 @@
 """Does the kernel follow a known taxonomy of the classes, and does it say more than features do?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
+
+import numpy as np
 
 from losskernel.analyses.result import Result
 from losskernel.errors import require, require_integer
@@ -54,6 +57,10 @@ class Hierarchy:
         require(self.measure in MEASURES, f"analysis.hierarchy.measure must be one of {known}, got {self.measure!r}")
         for key, least in (("permutations", 1), ("neighbours", 1), ("limit", 10)):
             require_integer(f"analysis.hierarchy.{key}", getattr(self, key), at_least=least)
+
+    def check(self, labels: Mapping[str, np.ndarray]) -> None:
+        """Raise InputError where the taxonomy does not know the probes' classes."""
+        Classes.of(labels[self.label], self.taxonomy)
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return correlations, tests and levels, tables of all kernels, and the figures."""

@@ -31,7 +31,8 @@ class Result:
 class Analysis(Protocol):
     """A question asked of a kernel and the traces it came from.
 
-    One with a true class attribute `controlled` is asked of the companion at nbeta = 0 as well.
+    One with a true class attribute `controlled` is asked of the companion at nbeta = 0 as well. One with a method
+    `check(labels)` is shown the probes' labels, name -> [N], before compute, and raises InputError if they do not suit.
     """
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:

@@ -163,7 +163,7 @@ def _thickness(count: int) -> float:
 
 def _handles(found: Tree, title_known: str) -> list[Line2D]:
     handles = [
-        Line2D([], [], color=position_colours(np.array([0.3]))[0], label=f"branch of {title_known} too"),
+        Line2D([], [], color=position_colours(np.array([0.3]))[0], label=f"branch of {title_known} too, or one class"),
         Line2D([], [], color=_PALE, label="other branch"),
     ]
     if np.isfinite(found.support).any() and found.leaves <= _MOST_NAMED:

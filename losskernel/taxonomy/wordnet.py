@@ -43,7 +43,8 @@ def wordnet(leaves: Sequence[str]) -> Taxonomy:
     wnids = {name: wnid for wnid, (name, _) in links.items()}
     chosen = {leaf: wnids.get(leaf.lower(), leaf) for leaf in leaves}
     if not all(wnid in links for wnid in chosen.values()):
-        links, chosen = _from_nltk(list(chosen))
+        wanted = next(leaf for leaf, wnid in chosen.items() if wnid not in links)
+        links, chosen = _from_nltk(list(chosen), wanted)
     return _taxonomy(links, chosen)
 
 
@@ -86,8 +87,8 @@ def shipped() -> Links:
     return {wnid: (name, parents) for wnid, (name, parents) in json.loads(text).items()}
 
 
-def _from_nltk(leaves: Sequence[str]) -> tuple[Links, dict[str, str]]:
-    reader = _reader()
+def _from_nltk(leaves: Sequence[str], wanted: str) -> tuple[Links, dict[str, str]]:
+    reader = _reader(wanted)
     chosen: dict[str, str] = {}
     links: Links = {}
     stack: list[Any] = []
@@ -123,8 +124,8 @@ def _synset(reader: Any, leaf: str) -> Any:
     return synset
 
 
-def _reader() -> Any:
-    """NLTK's WordNet, downloaded if it is nowhere."""
+def _reader(wanted: str) -> Any:
+    """NLTK's WordNet, downloaded if it is nowhere; `wanted` is a synset that needs it."""
     import nltk
     from nltk.corpus import wordnet as reader
 
@@ -139,7 +140,8 @@ def _reader() -> Any:
             reader.ensure_loaded()
         except LookupError as error:
             raise InputError(
-                f"WordNet is not on this machine and could not be downloaded ({reason}); where there is internet, "
+                f"{wanted!r} is not above or among the ImageNet classes, and WordNet, which may know it, is not on "
+                f"this machine and could not be downloaded ({reason}); check the identifier, or where there is internet, "
                 "run python -m nltk.downloader wordnet, and set NLTK_DATA to the folder it wrote"
             ) from error
     return reader
