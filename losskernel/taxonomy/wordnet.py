@@ -141,8 +141,8 @@ def _reader(wanted: str) -> Any:
         except LookupError as error:
             raise InputError(
                 f"{wanted!r} is not above or among the ImageNet classes, and WordNet, which may know it, is not on "
-                f"this machine and could not be downloaded ({reason}); check the identifier, or where there is internet, "
-                "run python -m nltk.downloader wordnet, and set NLTK_DATA to the folder it wrote"
+                f"this machine and could not be downloaded ({reason}); check the identifier, or where there is "
+                "internet run python -m nltk.downloader wordnet, and set NLTK_DATA to the folder it wrote"
             ) from error
     return reader
 
