@@ -99,10 +99,6 @@ class Chains(pl.LightningModule):
         self._minibatches = MinibatchLoader(self._data, indices, device)
         self._probes = BlockLoader(self._data.probes, self.block, self._data.workers, device)
 
-    def on_fit_end(self) -> None:
-        """End the processes that load samples."""
-        self._minibatches.close()
-
     def teardown(self, stage: str) -> None:
         """End the processes that load minibatches; Lightning's own references would keep them for long."""
         self._minibatches.close()

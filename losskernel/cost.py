@@ -65,7 +65,7 @@ def measure(chains: Chains) -> Measured:
     step = _seconds(lambda: chains.training_step(Stride(1, False), 0), device)
     evaluate, block = chains.one_block()
     share = _seconds(evaluate, device) / block
-    chains.on_fit_end()
+    chains.teardown("fit")
     count, probes = len(chains.weights), chains.probes
     return Measured(step, share * probes, count, probes, chains.effort, chains.weights.element_size())
 
