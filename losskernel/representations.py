@@ -1,25 +1,46 @@
 """Other representations of the probes, computed once at the trained weights and kept beside the traces."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from torch import nn
 
-from losskernel.data.base import Data
+from losskernel.data.base import Data, size
 from losskernel.errors import InputError, TraceError, require
 from losskernel.store import guard, known_types
 
-# Name -> rows [N, d] of a model on the probes of some data.
-Baselines = Mapping[str, Callable[[nn.Module, Data], np.ndarray]]
+# Name -> what gives rows [N, d] of a model on the probes of some data, called (model, data). One with a true class
+# attribute `needs_history` is called (model, data, history); one that returns a mapping gives several, `name_key` each.
+Baselines = Mapping[str, Callable[..., Any]]
 
 # In the run's folder.
 BASELINES = "baselines.zarr"
 
 
-def represent(baselines: Baselines, model: nn.Module, data: Data, path: Path) -> dict[str, np.ndarray]:
+@dataclass(frozen=True)
+class History:
+    """How a trained network came about, for baselines that look back or train again.
+
+    Attributes:
+        retrain: (data, seed) -> another network trained the same way on other data, from weights of its own; it can
+            be sent to another process.
+        checkpoints: -> (step, network) of the weights kept along training, in order; empty for a loaded network.
+        folder: where a baseline may keep what is dear, below a name of its own.
+    """
+
+    retrain: Callable[[Data, int], nn.Module]
+    checkpoints: Callable[[], Iterator[tuple[int, nn.Module]]]
+    folder: Path
+
+
+def represent(
+    baselines: Baselines, model: nn.Module, data: Data, path: Path, history: History | None = None
+) -> dict[str, np.ndarray]:
     """Return name -> [N, d], computed or, where this run was interrupted later, read again.
 
     Raises:
@@ -27,14 +48,16 @@ def represent(baselines: Baselines, model: nn.Module, data: Data, path: Path) ->
         TraceError: the folder cannot be written, or holds other baselines.
     """
     if path.exists():
-        known = read_representations(path)
-        if known.keys() != baselines.keys():
-            there, asked = (", ".join(names) or "none" for names in (known, baselines))
+        there, asked = asked_of(path), list(baselines)
+        if there != asked:
+            there, asked = (", ".join(names) or "none" for names in (there, asked))
             raise TraceError(f"{path} holds the baselines {there}, but {asked} are asked for; remove it")
-        return known
-    found = {name: _rows(name, baseline, model, data) for name, baseline in baselines.items()}
+        return read_representations(path)
+    found: dict[str, np.ndarray] = {}
+    for name, baseline in baselines.items():
+        found |= _rows(name, baseline, model, data, history)
     if found:
-        guard(path, _write, found, path)
+        guard(path, _write, found, list(baselines), path)
     return found
 
 
@@ -47,12 +70,28 @@ def read_representations(path: Path) -> dict[str, np.ndarray]:
     return {str(name): stored[name].values for name in stored.attrs["order"]}
 
 
-def _rows(name: str, baseline: Callable[[nn.Module, Data], np.ndarray], model: nn.Module, data: Data) -> np.ndarray:
+def asked_of(path: Path) -> list[str]:
+    """Return the names of the baselines that a store was made for, each of which may have given several rows."""
+    with known_types():
+        return list(xr.open_zarr(path, consolidated=False, chunks=None).attrs["asked"])
+
+
+def _rows(
+    name: str, baseline: Callable[..., Any], model: nn.Module, data: Data, history: History | None
+) -> dict[str, np.ndarray]:
+    """Return what one baseline gives, each checked."""
+    needs = bool(getattr(baseline, "needs_history", False))
+    require(history is not None or not needs, f"baselines.{name} needs the run that trained the network; use run()")
     try:
-        rows = np.asarray(baseline(model, data))
+        given = baseline(model, data, history) if needs else baseline(model, data)
     except InputError as error:
         raise InputError(f"baselines.{name}: {error}") from error
-    count = len(data.probes)  # pyright: ignore[reportArgumentType]
+    several = {f"{name}_{key}": rows for key, rows in given.items()} if isinstance(given, Mapping) else {name: given}
+    return {key: _checked(key, np.asarray(rows), data) for key, rows in several.items()}
+
+
+def _checked(name: str, rows: np.ndarray, data: Data) -> np.ndarray:
+    count = size(data.probes)
     require(
         rows.ndim == 2 and len(rows) == count,
         f"baselines.{name} must give rows [{count}, d], one a probe, got shape {rows.shape}; flatten the units",
@@ -61,11 +100,11 @@ def _rows(name: str, baseline: Callable[[nn.Module, Data], np.ndarray], model: n
     return rows
 
 
-def _write(found: Mapping[str, np.ndarray], path: Path) -> None:
+def _write(found: Mapping[str, np.ndarray], asked: list[str], path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     arrays = {name: (("probe", f"{name}_unit"), rows) for name, rows in found.items()}
     with known_types():
-        dataset = xr.Dataset(arrays, attrs={"order": list(found)})  # Zarr itself keeps no order
+        dataset = xr.Dataset(arrays, attrs={"order": list(found), "asked": asked})  # Zarr itself keeps no order
         dataset.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
     partial.rename(path)

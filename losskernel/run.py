@@ -18,7 +18,7 @@ from losskernel.answers import CONTROL, Outcome, analyse
 from losskernel.data.base import Data
 from losskernel.errors import DivergenceError, InputError, TraceError
 from losskernel.preflight import faults_of
-from losskernel.representations import BASELINES, Baselines, represent
+from losskernel.representations import BASELINES, Baselines, History, represent
 from losskernel.samplers import Sampler
 from losskernel.sampling import sample
 from losskernel.schedule import Schedule
@@ -26,11 +26,11 @@ from losskernel.store import TraceStore, differences
 from losskernel.traces import LossTraces
 from losskernel.tracking import LogDraws, RunFolder, Tracker
 from losskernel.trainers import chain_trainer
-from losskernel.training import Training, fit, load_weights, save_weights
+from losskernel.training import Training, checkpoints, fit, load_weights, retrain, save_weights
 
 TRAINED = "checkpoints/trained.pt"
 # Parts of the configuration that decide the numbers; others (loggers, devices, analyses) may change.
-DECISIVE = ("model", "dataset", "training", "checkpoint", "sampler", "schedule", "seed")
+DECISIVE = ("model", "dataset", "wrapper", "training", "checkpoint", "sampler", "schedule", "seed")
 # Of a dataset: who decodes it, and where that is kept.
 INDIFFERENT = ("workers", "cache")
 
@@ -110,7 +110,7 @@ def run(
     try:
         tracker.start(config or {})
         model = trained(study, files)
-        baselines = _represented(study, model, files.path / BASELINES)
+        baselines = _represented(study, model, files)
         logs = [LogDraws(tracker.loggers(), study.schedule)] if tracker.loggers() else []
         traces = _sampled(study, model, files.path / "traces.zarr", logs, config)
         tracker.keep("traces", "traces", files.path / "traces.zarr")
@@ -143,12 +143,17 @@ def _sampled(
     )
 
 
-def _represented(study: Study, model: nn.Module, path: Path) -> dict[str, np.ndarray]:
+def _represented(study: Study, model: nn.Module, files: RunFolder) -> dict[str, np.ndarray]:
     """Return the baselines' rows, computed on the device that the chains will use."""
     if not study.baselines:
         return {}
     device = chain_trainer(study.trainer, False, slice(0, 1), 1).strategy.root_device
-    return represent(study.baselines, copy.deepcopy(model).to(device), study.data, path)
+    history = History(
+        partial(retrain, study.model, study.training),
+        partial(checkpoints, study.model, files.path / "checkpoints"),
+        files.path,
+    )
+    return represent(study.baselines, copy.deepcopy(model).to(device), study.data, files.path / BASELINES, history)
 
 
 def _control(study: Study, model: nn.Module, out: Path, config: Mapping[str, Any] | None) -> LossTraces | str:

@@ -171,6 +171,27 @@ def fit(
     return model.cpu().to(memory_format=torch.contiguous_format).eval()
 
 
+def retrain(model: nn.Module, training: Training, data: Data, seed: int) -> nn.Module:
+    """Return a network trained the same way on other data, with initial weights and minibatches of the seed.
+
+    Layers that have `reset_parameters`, as torch's do, draw their initial weights anew; others keep the model's.
+    """
+    fresh = copy.deepcopy(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in fresh.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+    return fit(fresh, data, training, seed=seed, progress=False)
+
+
+def checkpoints(model: nn.Module, folder: Path) -> Iterator[tuple[int, nn.Module]]:
+    """Yield (step, network) of the weights kept along training, in order."""
+    for path in sorted(folder.glob("step-*.pt")):
+        yield int(path.stem.removeprefix("step-")), load_weights(model, path)
+
+
 def save_weights(model: nn.Module, path: Path, about: dict[str, Any]) -> None:
     """Write the weights, whole or not at all."""
     guard(path, path.parent.mkdir, 0o777, True, True)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from losskernel.answers import CONTROL, analyse
 from losskernel.cli.calibrations import apply_calibration
 from losskernel.cli.summary import summary
+from losskernel.data.base import Data
 from losskernel.errors import InputError, require, require_integer
 from losskernel.preflight import faults_of, label_faults
 from losskernel.representations import BASELINES, read_representations
@@ -80,14 +81,31 @@ def build(config: DictConfig) -> Study:
     torch.manual_seed(config.seed if isinstance(config.seed, int) else 0)
     made = {field: _build(key, config.get(key), faults) for key, field in PARTS.items()}
     parts = {field: part for field, part in made.items() if part is not _FAULTY}
-    for key, field in (("analysis", "analyses"), ("baselines", "baselines")):
+    for key, field in (("analysis", "analyses"), ("baselines", "baselines"), ("wrapper", "wrappers")):
         each = {name: _build(f"{key}.{name}", node, faults) for name, node in _named(config, key).items()}
         parts[field] = {name: part for name, part in each.items() if part is not _FAULTY}
+    for name, wrapper in parts.pop("wrappers").items():
+        if isinstance(parts.get("data"), Data):
+            parts["data"] = _attempt(faults, lambda name=name, wrap=wrapper: _wrapped(name, wrap, parts["data"]))
     parts |= {key: config[key] for key in OPTIONS}
     parts["control"] = False if config.control is None else config.control
     # What could be built is checked beside what could not, so that all faults are seen at once.
     _refuse(faults + faults_of(parts))
     return Study(**parts)
+
+
+def _wrapped(name: str, wrapper: Any, data: Data) -> Data:
+    """Return what a wrapper makes of a dataset.
+
+    Raises:
+        InputError: it does not take the dataset, or does not return one.
+    """
+    require(
+        callable(wrapper), f"wrapper.{name} must be called with a losskernel.Data, got {wrapper!r}; fix its _target_"
+    )
+    made = wrapper(data)
+    require(isinstance(made, Data), f"wrapper.{name} must return a losskernel.Data, got {type(made).__name__}")
+    return made
 
 
 _FAULTY = object()

@@ -28,6 +28,9 @@ class Data:
         loss: (outputs, targets) -> [B], one loss per sample (see losskernel.losses).
         labels: name -> [N] array of what is known of each probe (task, class, ...).
         ids: [N] names of the probes, unique; their numbers by default.
+        train_ids: [n] names of the training samples, unique. A probe that is a training sample has the same name in
+            both; None says that no probe is known to be one.
+        classes: names of the classes that integer targets count; None where they have none.
         workers: processes that load samples where they are not tensors in memory.
 
     Raises:
@@ -40,6 +43,8 @@ class Data:
     labels: Mapping[str, Any] = field(default_factory=dict)
     ids: Sequence[Any] | None = None
     workers: int = 0
+    train_ids: Sequence[Any] | None = None
+    classes: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         require(callable(self.loss), f"data.loss must be a function (outputs, targets) -> [B], got {self.loss!r}")
@@ -56,6 +61,16 @@ class Data:
         ids = np.arange(count) if self.ids is None else np.asarray(self.ids)
         require(len(ids) == count, f"data.ids has {len(ids)} entries, but there are {count} probes; give one each")
         require(len(set(ids.tolist())) == count, "data.ids are not unique; give every probe its own id")
+        if self.train_ids is not None:
+            named, samples = list(self.train_ids), size(self.train)
+            require(len(named) == samples, f"data.train_ids has {len(named)} entries for {samples} training samples")
+            require(len(set(named)) == samples, "data.train_ids are not unique; give every training sample its own id")
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "probes", read_once(self.probes, self.workers))
+
+    def members(self) -> np.ndarray:
+        """Return which training sample each probe is, [N]; -1 for probes that are none."""
+        named = [] if self.train_ids is None else np.asarray(self.train_ids).tolist()
+        known = {name: number for number, name in enumerate(named)}
+        return np.array([known.get(name, -1) for name in np.asarray(self.ids).tolist()])
