@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 import losskernel
+from losskernel.data.assembled import Assembled
 from losskernel.data.base import Data, size, tensors
 from losskernel.data.loading import BlockLoader
+from losskernel.data.samples import ReadOnce
 from losskernel.schedule import Schedule
 from losskernel.stacked import start_losses
 
@@ -82,8 +84,12 @@ def train_loss_at_start(model: nn.Module, data: Data, block: int, seed: int, dev
 
 
 def fingerprint(dataset: Any) -> str:
-    """Return the size of a dataset and, where it lies in memory, a digest of its contents."""
-    held = tensors(dataset)
+    """Return the size of a dataset and a digest: of its contents in memory, or of what a wrapper put together."""
+    held: Iterable[Tensor] | None = tensors(dataset)
+    inner = dataset.dataset if isinstance(dataset, ReadOnce) else dataset
+    if isinstance(inner, Assembled):
+        # What a wrapper did to files is in which samples it took and what it called them.
+        held = [inner.targets, torch.as_tensor(inner.which), torch.as_tensor(inner.rows)]
     return f"{size(dataset)} samples" if held is None else f"{size(dataset)} samples, {digest(held)}"
 
 

@@ -69,11 +69,66 @@ def test_labels_become_arrays_and_ids_default_to_numbers() -> None:
         ({"labels": {"draw": np.zeros(6)}}, "data.labels: the name 'draw' is taken; rename it"),
         ({"ids": [1, 2]}, "data.ids has 2 entries, but there are 6 probes; give one each"),
         ({"ids": [1, 2, 3, 4, 5, 5]}, "data.ids are not unique; give every probe its own id"),
+        ({"train_ids": [1, 2]}, "data.train_ids has 2 entries for 20 training samples"),
+        ({"train_ids": [0, *range(19)]}, "data.train_ids are not unique; give every training sample its own id"),
+        ({"train_ids": np.array(["a"] * 20)}, "data.train_ids are not unique"),
     ],
 )
 def test_data_that_do_not_fit_are_refused(given: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         _data(**given)
+
+
+@pytest.mark.parametrize(
+    ("ids", "train_ids", "members"),
+    [
+        ([5, 0, 19, 20, -1, 7], range(20), [5, 0, 19, -1, -1, 7]),
+        (["5", "x", "0", "19", "20", "7"], [str(row) for row in range(20)], [5, -1, 0, 19, -1, 7]),
+        (["5", "x", "0", "19", "20", "7"], np.arange(20).astype(str), [5, -1, 0, 19, -1, 7]),
+        (np.arange(6), np.arange(20)[::-1], [19, 18, 17, 16, 15, 14]),
+        ([1, "x", 2, 3, 4, 5], [*range(19), "x"], [1, 19, 2, 3, 4, 5]),  # names of two kinds are text
+        (range(6), None, [-1] * 6),
+        (range(6), [f"train/{row}" for row in range(20)], [-1] * 6),
+    ],
+)
+def test_probes_that_are_training_samples_are_known_by_name(ids, train_ids, members: list[int]) -> None:
+    assert _data(ids=ids, train_ids=train_ids).members().tolist() == members
+
+
+def _same_samples(data: Data, every: bool) -> None:
+    """Probes that are said to be training samples have the same input and target, and none is missed."""
+    train, probes, members = stack(data.train), stack(data.probes), data.members()
+    assert (members >= 0).all() == every
+    for place, row in enumerate(members):
+        if row >= 0:
+            assert torch.equal(train[0][row], probes[0][place])
+            assert torch.equal(train[1][row], probes[1][place])
+        else:
+            same = (train[0] == probes[0][place]).flatten(1).all(1)
+            assert not same.any()
+
+
+@pytest.mark.parametrize("build", [arithmetic, modular_arithmetic])
+def test_arithmetic_names_its_training_samples(build) -> None:
+    data = build(["add", "max", "min"], probes_per_task=30)
+    _same_samples(data, True)
+    assert data.ids.tolist() == list(range(90))
+    assert sorted(data.train_ids) == list(range(len(data.train_ids)))
+    assert data.classes == (None if build is arithmetic else [str(number) for number in range(23)])
+
+
+def test_digits_names_its_training_samples() -> None:
+    _same_samples(digits(probes=50, seed=2), True)
+    inside = digits(probes=None, held_out=1000, seed=2)
+    assert inside.members().tolist() == list(range(797))
+    _same_samples(inside, True)
+    outside = digits(probes=None, held_out=1000, seed=2, probe_split="held_out")
+    assert sorted(inside.ids.tolist() + outside.ids.tolist()) == list(range(1797))
+    _same_samples(outside, False)
+    some = digits(probes=50, held_out=1000, seed=2, probe_split="held_out")
+    assert np.bincount(some.labels["class"]).tolist() == [5] * 10
+    assert set(some.ids.tolist()) <= set(outside.ids.tolist())
+    assert some.classes == list("0123456789")
 
 
 def test_tensors_sees_through_subsets() -> None:
@@ -228,6 +283,9 @@ def test_digits_probes_are_training_images_equal_per_class() -> None:
     [
         ({"probes": 9}, "dataset.probes must be >= 10"),
         ({"held_out": -1}, "dataset.held_out must be >= 0"),
+        ({"probe_split": "val"}, "dataset.probe_split must be train or held_out, got 'val'"),
+        ({"probe_split": "held_out"}, "dataset.probes needs 50 held-out images of every class, got 500; lower it"),
+        ({"probe_split": "held_out", "held_out": 0}, "dataset.held_out must be > 0 for probes from held-out images"),
         ({"held_out": 1750}, "dataset.held_out leaves 47 images to train on, got 1750; lower it"),
         ({"probes": 1790, "held_out": 0}, "dataset.probes needs 179 training images of every class, got 1790; lower"),
     ],

@@ -45,6 +45,8 @@ def test_fewer_probes_and_classes_are_among_more() -> None:
     numbers = np.arange(60) % 3
     rows = stratified(numbers, [0, 1, 2], ["a", "b", "c"], 7, seed=1).reshape(3, 7)
     assert stratified(numbers, [2], ["c"], 4, seed=1).tolist() == rows[2, :4].tolist()
+    everything = stratified(numbers, [0, 2], ["a", "c"], None, seed=1)
+    assert everything.tolist() == [*range(0, 60, 3), *range(2, 60, 3)]
     chosen = np.concatenate([stratified(numbers, [1], ["b"], 1, seed) for seed in range(200)])
     assert len(set(chosen.tolist())) == 20  # every one has its chance
 
@@ -66,6 +68,26 @@ def test_a_folder_for_each_class(split: str, tmp_path: Path) -> None:
         assert list(COUNTS)[int(probe[1])] == own
         (row,) = (row for row in range(12) if torch.equal(inputs[row], probe[0]))  # each a training picture
         assert targets[row] == probe[1]
+
+
+@pytest.mark.parametrize("split", ["", "train", "val"])
+def test_probes_know_which_training_picture_they_are(split: str, tmp_path: Path) -> None:
+    folder(tmp_path, "train" if split else "")
+    if split == "val":
+        folder(tmp_path, "val")
+    for each in (2, None):
+        data = image_folder(str(tmp_path), size=16, probes_per_class=each, workers=0, cache=str(tmp_path / "c"))
+        members, train = data.members(), stack(data.train)
+        if split == "val":
+            assert (members == -1).all()
+        else:
+            assert torch.equal(train[0][members], stack(data.probes)[0])
+            assert torch.equal(train[1][members], stack(data.probes)[1])
+        assert data.classes == list(COUNTS)
+        assert data.train_ids[3].endswith("bee/0.jpg")
+    assert data.labels["class"].tolist() == ["ant"] * 3 + ["bee"] * 5 + ["cat"] * 4
+    if split != "val":
+        assert members.tolist() == list(range(12))
 
 
 def test_probes_come_from_the_split_that_is_named(tmp_path: Path) -> None:
@@ -186,6 +208,10 @@ def test_imagenet_numbers_classes_among_all_thousand(split: str, like_imagenet: 
     assert all(name.startswith(f"{split}/{wnid}/") for name, wnid in zip(data.ids, data.labels["wnid"], strict=True))
     assert data.probes[0][0].shape == (3, 224, 224)
     assert sorted({int(data.train[number][1]) for number in range(12)}) == [0, 250, 500, 750]
+    assert len(data.classes) == 1000
+    assert [data.classes[int(data.probes[row][1])] for row in range(8)] == data.labels["class"].tolist()
+    paths = [data.train_ids[row] for row in data.members() if row >= 0]
+    assert paths == (data.ids.tolist() if split == "train" else [])
 
 
 def test_a_few_classes_of_imagenet_keep_their_probes(like_imagenet: tuple[Path, list[str]]) -> None:
@@ -239,6 +265,11 @@ def test_cifar10_from_torchvisions_archives(split: str, tmp_path: Path, monkeypa
         np.testing.assert_allclose(inputs, expected, atol=1e-5)
     else:
         assert torch.equal(inputs, torch.stack([data.train[row][0] for row in rows]))
+    assert data.members().tolist() == ([-1] * 30 if split == "val" else rows)
+    assert data.classes == [f"class {number}" for number in range(10)]
+    whole = cifar10(str(tmp_path), probes_per_class=None, probe_split=split)
+    assert len(whole.ids) == (40 if split == "val" else 200)
+    assert set(data.ids) < set(whole.ids)
 
 
 def test_cifar100_knows_superclasses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

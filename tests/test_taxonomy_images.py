@@ -73,6 +73,24 @@ def test_probes_are_new_images_or_the_training_images() -> None:
     assert not torch.isclose(new.probes[:][0].view(60, 2, 1, -1), train[:, None]).all(-1).any()  # pyright: ignore
 
 
+@pytest.mark.parametrize("split", ["new", "train"])
+def test_training_images_have_names(split: str) -> None:
+    data = taxonomy_images(**SMALL, probe_split=split)
+    members = data.members()
+    if split == "new":
+        assert (members == -1).all()
+    else:
+        assert torch.equal(data.train[:][0][members], data.probes[:][0])  # pyright: ignore[reportIndexIssue]
+    assert np.array(data.classes)[data.probes[:][1]].tolist() == data.labels["class"].tolist()  # pyright: ignore
+    assert np.asarray(data.ids)[0] == f"{LEAVES[0]}/0"
+
+
+def test_all_training_images_as_probes() -> None:
+    data = taxonomy_images(size=16, per_class=3, probes_per_class=None, probe_split="train")
+    assert data.members().tolist() == list(range(180))
+    assert torch.equal(data.train[:][0], data.probes[:][0])  # pyright: ignore[reportIndexIssue]
+
+
 def test_labels_name_the_class_and_its_branches() -> None:
     data = taxonomy_images(**SMALL)
     assert list(data.labels) == ["class", "wnid", "level_1", "level_2", "level_3"]
@@ -94,6 +112,7 @@ def test_any_tree_from_a_file_serves(tmp_path) -> None:
         ({"size": 8}, r"dataset.size must be >= 16"),
         ({"per_class": 0}, "dataset.per_class must be >= 1"),
         ({"noise": -1.0}, "dataset.noise must be >= 0"),
+        ({"probes_per_class": None}, "dataset.probes_per_class must be a whole number, got None"),
         ({"scale": 1.0}, "dataset.scale must be < 1, got 1.0; 0.1 varies"),
         ({"probe_split": "val"}, "dataset.probe_split must be 'new' or 'train', got 'val'"),
         ({"probe_split": "train", "probes_per_class": 9}, "dataset.probes_per_class must be <= per_class=3"),

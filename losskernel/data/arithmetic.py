@@ -1,6 +1,7 @@
 """Several arithmetic tasks for one network (arXiv 2509.26537, first experiment), and a negative control."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ def arithmetic(
 ) -> Data:
     """Real arithmetic on a, b ~ U(-1, 1): inputs (a, b, one-hot task), squared error.
 
-    The probes are the first training samples of each task; labels: task, a, b, target.
+    The probes are the first training samples of each task, and numbered first; labels: task, a, b, target.
 
     Raises:
         InputError: an unknown task, or sizes that do not fit.
@@ -62,7 +63,8 @@ def modular_arithmetic(
     answers = [whole[name](*pair.unbind(-1)) for name, pair in zip(tasks, operands, strict=True)]
     targets = torch.stack(answers) % modulus
     numbers = one_hot(operands, modulus).flatten(-2).float()
-    return _data(tasks, operands, numbers, targets, probes_per_task, cross_entropy)
+    data = _data(tasks, operands, numbers, targets, probes_per_task, cross_entropy)
+    return replace(data, classes=[str(number) for number in range(modulus)])
 
 
 def _data(tasks: Sequence[str], operands: Tensor, numbers: Tensor, targets: Tensor, probes: int, loss: Loss) -> Data:
@@ -71,6 +73,10 @@ def _data(tasks: Sequence[str], operands: Tensor, numbers: Tensor, targets: Tens
     columns = torch.eye(count)[:, None].expand(count, samples, count)
     inputs = torch.cat([numbers, columns], dim=-1)
     kept = slice(0, probes)
+    # Probes are 0, 1, 2 ..., as ids are by default; the other training samples follow.
+    names = np.empty((count, samples), dtype=int)
+    names[:, kept] = np.arange(count * probes).reshape(count, probes)
+    names[:, probes:] = np.arange(count * probes, names.size).reshape(count, -1)
     return Data(
         train=TensorDataset(inputs.flatten(0, 1), targets.flatten()),
         probes=TensorDataset(inputs[:, kept].flatten(0, 1), targets[:, kept].flatten()),
@@ -81,6 +87,7 @@ def _data(tasks: Sequence[str], operands: Tensor, numbers: Tensor, targets: Tens
             "b": operands[:, kept, 1].flatten().numpy(),
             "target": targets[:, kept].flatten().numpy(),
         },
+        train_ids=names.flatten().tolist(),
     )
 
 

@@ -23,18 +23,18 @@ def cifar10(
     download: bool = False,
     mean: Sequence[float] = (0.4914, 0.4822, 0.4465),
     std: Sequence[float] = (0.2470, 0.2435, 0.2616),
-    probes_per_class: int = 100,
+    probes_per_class: int | None = 100,
     probe_split: str = "val",
     seed: int = 0,
 ) -> Data:
-    """CIFAR-10 with cross-entropy, in memory; label: class.
+    """CIFAR-10 with cross-entropy, in memory; label: class; ids: split/row.
 
     Args:
         root: folder that holds cifar-10-batches-py.
         download: let torchvision fetch it where it is not there.
         mean: of red, green and blue in [0, 1]; subtracted.
         std: of red, green and blue in [0, 1]; divided by.
-        probes_per_class: probes of each class.
+        probes_per_class: probes of each class; None: all.
         probe_split: where probes come from: val (the test set) or train.
         seed: of the probes' choice.
 
@@ -53,7 +53,7 @@ def cifar100(
     download: bool = False,
     mean: Sequence[float] = (0.5071, 0.4865, 0.4409),
     std: Sequence[float] = (0.2673, 0.2564, 0.2762),
-    probes_per_class: int = 20,
+    probes_per_class: int | None = 20,
     probe_split: str = "val",
     seed: int = 0,
 ) -> Data:
@@ -68,12 +68,13 @@ def _data(
     root: str,
     download: bool,
     statistics: tuple[Sequence[float], Sequence[float]],
-    probes_per_class: int,
+    probes_per_class: int | None,
     probe_split: str,
     seed: int,
     label: Callable[[Any, np.ndarray], dict[str, np.ndarray]],
 ) -> Data:
-    require_integer("dataset.probes_per_class", probes_per_class, at_least=1)
+    if probes_per_class is not None:
+        require_integer("dataset.probes_per_class", probes_per_class, at_least=1)
     require_integer("dataset.seed", seed, at_least=0)
     require(probe_split in ("val", "train"), f"dataset.probe_split must be val or train, got {probe_split!r}")
     crop = Crop(_SIDE, _SIDE, *statistics, "bilinear")
@@ -87,6 +88,8 @@ def _data(
         loss=cross_entropy,
         labels=label(source, rows),
         ids=[f"{probe_split}/{row}" for row in rows],
+        train_ids=[f"train/{row}" for row in range(len(train.targets))],
+        classes=list(names),
     )
 
 

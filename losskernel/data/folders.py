@@ -38,7 +38,7 @@ class Folders:
     def data(
         self,
         crop: Crop,
-        probes_per_class: int,
+        probes_per_class: int | None,
         classes: int | Sequence[str] | None,
         seed: int,
         workers: int,
@@ -47,15 +47,16 @@ class Folders:
     ) -> Data:
         """Return the training pictures and some of each class as probes, with cross-entropy.
 
-        labels: from the name of each probe's folder.
+        labels: from the names of folders, one each; `class` among them. probes_per_class: None takes all.
 
         Raises:
             InputError: no pictures, an unknown class, or too few pictures of one.
         """
-        require_integer("dataset.probes_per_class", probes_per_class, at_least=1)
+        if probes_per_class is not None:
+            require_integer("dataset.probes_per_class", probes_per_class, at_least=1)
         require_integer("dataset.workers", workers, at_least=0)
         require_integer("dataset.seed", seed, at_least=0)
-        names, numbers = pictures(self.root, self.train, self.targets)
+        names, numbers = train_ids, _ = pictures(self.root, self.train, self.targets)
         require(len(names) > 0, f"dataset.root: there are no pictures in {self.root / self.train}; fill its folders")
         train = ImageFiles(self.root, names, numbers, crop)
         if self.probes != self.train:
@@ -64,14 +65,17 @@ class Folders:
         rows = stratified(numbers, [self.targets[name] for name in wanted], wanted, probes_per_class, seed)
         ids = [names[row] for row in rows]
         probes = CachedImages(ImageFiles(self.root, ids, numbers[rows], crop), cache, workers)
+        folders = {number: name for name, number in self.targets.items()}
         small = int(np.prod(train.shape)) <= _TRAIN_CACHED_BYTES
         return Data(
             train=CachedImages(train, cache, workers) if small else train,
             probes=probes,
             loss=cross_entropy,
-            labels=labels([name for name in wanted for _ in range(probes_per_class)]),
+            labels=labels([folders[number] for number in numbers[rows].tolist()]),
             ids=ids,
             workers=workers,
+            train_ids=train_ids,  # as found: a million paths are 120 MB, and four times that as an array of text
+            classes=list(labels(list(self.targets))["class"]),
         )
 
 
@@ -118,7 +122,9 @@ def chosen_classes(classes: int | Sequence[str] | None, folders: Sequence[str], 
     return sorted(classes)
 
 
-def stratified(numbers: np.ndarray, wanted: Sequence[int], names: Sequence[str], each: int, seed: int) -> np.ndarray:
+def stratified(
+    numbers: np.ndarray, wanted: Sequence[int], names: Sequence[str], each: int | None, seed: int
+) -> np.ndarray:
     """Return rows of `each` samples of every wanted class, class after class, chosen by chance.
 
     A class's choice depends on the seed and its own number alone, and more samples contain fewer, so that runs on
@@ -128,13 +134,15 @@ def stratified(numbers: np.ndarray, wanted: Sequence[int], names: Sequence[str],
         numbers: class of every sample, [n].
         wanted: classes, by number.
         names: and by name, for the message.
-        each: samples per class.
+        each: samples per class; None: all, in order.
         seed: of the choice.
 
     Raises:
         InputError: a class has too few samples.
     """
     order = np.argsort(numbers, kind="stable")
+    if each is None:
+        return order[np.isin(numbers[order], wanted)]
     first, end = (np.searchsorted(numbers[order], wanted, side) for side in ("left", "right"))
     rows = []
     for number, name, start, stop in zip(wanted, names, first, end, strict=True):

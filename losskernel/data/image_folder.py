@@ -15,7 +15,7 @@ def image_folder(
     root: str | None = None,
     size: int | None = None,
     preprocessing: Preprocessing | None = None,
-    probes_per_class: int = 10,
+    probes_per_class: int | None = 10,
     probe_split: str | None = None,
     classes: int | Sequence[str] | None = None,
     seed: int = 0,
@@ -24,13 +24,14 @@ def image_folder(
 ) -> Data:
     """Pictures in labelled folders, root/CLASS/* or root/train/CLASS/* and root/val/CLASS/*, with cross-entropy.
 
-    Classes are numbered in the order of their folders' names. Labels: class, and wnid where all folders are wnids.
+    Classes are numbered in the order of their folders' names. Labels: class, and wnid where all folders are wnids;
+    ids: paths below the root.
 
     Args:
         root: folder.
         size: pixels a side of the network's input; None: as the network's pretrained weights want it.
         preprocessing: what else is done to pictures.
-        probes_per_class: probes of each class.
+        probes_per_class: probes of each class; None: all.
         probe_split: folder below the root that probes come from; None: val, else train.
         classes: whose pictures are probes: a list of folders, or a number of them by chance; None: all.
         seed: of the probes' choice.

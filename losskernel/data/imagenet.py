@@ -24,7 +24,7 @@ def imagenet(
     root: str | None = None,
     size: int | None = None,
     preprocessing: Preprocessing | None = None,
-    probes_per_class: int = 10,
+    probes_per_class: int | None = 10,
     probe_split: str = "val",
     classes: int | Sequence[str] | None = None,
     seed: int = 0,
@@ -40,7 +40,7 @@ def imagenet(
         root: folder.
         size: pixels a side of the network's input; None: as the network's pretrained weights want it.
         preprocessing: what else is done to pictures.
-        probes_per_class: probes of each class; 10 make 10,000.
+        probes_per_class: probes of each class; 10 make 10,000; None: all.
         probe_split: where probes come from: val or train.
         classes: whose pictures are probes: a list of wnids, or a number of them by chance; None: all. The training
             loss is over all classes.

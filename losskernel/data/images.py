@@ -59,6 +59,11 @@ class ImageFiles(Packed):
         """Normalise pixels."""
         return self._crop.normalise(packed)
 
+    @property
+    def packing(self) -> Crop:
+        """What normalises pixels."""
+        return self._crop
+
     def key(self) -> str:
         """Return a hash that changes with the files' names, sizes and times, and with what is done to them."""
         how = [_FORM, self._crop.size, self._crop.resize, self._crop.interpolation]
@@ -92,6 +97,16 @@ class CachedImages(Packed):
     def unpack(self, packed: Tensor) -> Tensor:
         """Normalise pixels."""
         return self._files.unpack(packed)
+
+    @property
+    def packing(self) -> Crop:
+        """What normalises pixels."""
+        return self._files.packing
+
+    @property
+    def targets(self) -> Tensor:
+        """Class of each, [N]."""
+        return self._files.targets
 
     def held(self) -> tuple[Tensor, Tensor]:
         """Return all pictures as a mapped file, which is written if it is not there.
@@ -128,6 +143,11 @@ class PixelArrays(Packed):
     def unpack(self, packed: Tensor) -> Tensor:
         """Normalise pixels."""
         return self._crop.normalise(packed)
+
+    @property
+    def packing(self) -> Crop:
+        """What normalises pixels."""
+        return self._crop
 
     def held(self) -> tuple[Tensor, Tensor]:
         """Return all pictures."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from losskernel.data.base import Data
-from losskernel.data.samples import as_packed, held, size, unpacker
+from losskernel.data.samples import as_packed, held, size, unpacker, without_traceback
 from losskernel.errors import InputError
 from losskernel.streams import MinibatchIndices
 
@@ -111,9 +111,7 @@ def loaded(
         for inputs, targets in loader:
             yield torch.as_tensor(inputs), torch.as_tensor(targets)
     except InputError as error:
-        # From a worker it comes with that process' traceback in its text; the user needs the last line.
-        line = str(error).strip().splitlines()[-1]
-        raise InputError(line.split("InputError: ", 1)[-1]) from error
+        raise without_traceback(error) from error
 
 
 def _outlast(_: int) -> None:

@@ -31,6 +31,11 @@ class Packed(Dataset[tuple[Tensor, Any]], ABC):
     def unpack(self, packed: Tensor) -> Tensor:
         """Turn packed inputs [B, ...] into the model's, on their own device."""
 
+    @property
+    def packing(self) -> Any:
+        """Whatever `unpack` depends on: datasets of equal packing share it."""
+        return self
+
     def held(self) -> tuple[Tensor, Tensor] | None:
         """Return all samples, packed, where they lie in memory or in a mapped file, else None."""
         return None
@@ -41,7 +46,7 @@ class Packed(Dataset[tuple[Tensor, Any]], ABC):
 
 
 class ReadOnce(Packed):
-    """Samples of any other dataset, kept in memory once a loader has asked for all of them.
+    """Samples of any other dataset, kept in memory, as small as it packs them, once a loader has asked for all.
 
     Args:
         dataset: map-style, of (input, target).
@@ -49,27 +54,35 @@ class ReadOnce(Packed):
     """
 
     def __init__(self, dataset: Dataset[Any], workers: int) -> None:
-        self._dataset, self._workers = dataset, workers
+        self.dataset, self._workers = dataset, workers
         self._kept: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
-        return size(self._dataset)
+        return size(self.dataset)
 
     def packed(self, index: int) -> tuple[Tensor, Any]:
         """Return a sample of the dataset itself."""
-        return self._dataset[index]
+        return as_packed(self.dataset)[index]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
-        return self._dataset[index]
+        return self.dataset[index]
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """Return the inputs, for they are not packed."""
-        return packed
+        """Unpack as the dataset does; plain inputs stay what they are."""
+        return unpacker(self.dataset)(packed)
+
+    @property
+    def packing(self) -> Any:
+        """The dataset's own."""
+        return packing(self.dataset)
 
     def held(self) -> tuple[Tensor, Tensor] | None:
         """Read all samples, the first time; None where they are larger than KEPT_BYTES."""
-        if self._kept is None and len(self) * torch.as_tensor(self._dataset[0][0]).nbytes <= KEPT_BYTES:
-            self._kept = stack(self._dataset, workers=self._workers)
+        if self._kept is None and (there := held(self.dataset)) is not None:
+            return there
+        plain = as_packed(self.dataset)
+        if self._kept is None and len(self) * torch.as_tensor(plain[0][0]).nbytes <= KEPT_BYTES:
+            self._kept = stack(plain, workers=self._workers)
         return self._kept
 
 
@@ -127,6 +140,13 @@ def unpacker(dataset: Dataset[Any]) -> Callable[[Tensor], Tensor]:
     return dataset.unpack if isinstance(dataset, Packed) else lambda inputs: inputs
 
 
+def packing(dataset: Dataset[Any]) -> Any:
+    """Return what tells whether two datasets unpack alike; None where inputs are not packed."""
+    if isinstance(dataset, Subset):
+        return packing(dataset.dataset)
+    return dataset.packing if isinstance(dataset, Packed) else None
+
+
 def as_packed(dataset: Dataset[Any]) -> Dataset[Any]:
     """Return the same samples with inputs that are still packed."""
     if isinstance(dataset, Subset):
@@ -150,5 +170,14 @@ def stack(dataset: Dataset[Any], limit: int | None = None, workers: int = 0) -> 
     chosen = range(size(dataset) if limit is None else min(limit, size(dataset)))
     samples = Subset(dataset, list(chosen))
     # Its own generator: a loader draws a seed for its workers, and the caller's random numbers are not ours to use.
-    batches = list(DataLoader(samples, batch_size=64, num_workers=workers, generator=torch.Generator()))
+    loader = DataLoader(samples, batch_size=64, num_workers=workers, generator=torch.Generator())
+    try:
+        batches = list(loader)
+    except InputError as error:
+        raise without_traceback(error) from error
     return torch.cat([inputs for inputs, _ in batches]), torch.cat([torch.as_tensor(targets) for _, targets in batches])
+
+
+def without_traceback(error: InputError) -> InputError:
+    """Return what a worker process found wrong: from there it comes with that process' traceback in its text."""
+    return InputError(str(error).strip().splitlines()[-1].split("InputError: ", 1)[-1])

@@ -1,7 +1,7 @@
 """Images drawn along a taxonomy: every node on the way from root to leaf adds its own pattern, colour and texture."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ class Variation(NamedTuple):
 def taxonomy_images(
     size: int = 64,
     per_class: int = 60,
-    probes_per_class: int = 8,
+    probes_per_class: int | None = 8,
     probe_split: str = "new",
     leaves: Sequence[str] | None = None,
     taxonomy: str = "wordnet",
@@ -72,7 +72,7 @@ def taxonomy_images(
     Args:
         size: pixels a side.
         per_class: training images of each class.
-        probes_per_class: probes of each class.
+        probes_per_class: probes of each class; None: all training images, with probe_split="train".
         probe_split: "new" images of the same law, or the "train" images themselves.
         leaves: ids of the classes, such as wnids; None takes sixty synsets of ImageNet, five levels deep.
         taxonomy: "wordnet", or the path of a file that holds a tree.
@@ -88,18 +88,15 @@ def taxonomy_images(
 
     Source: Saxe, McClelland & Ganguli 2019, "A mathematical theory of semantic development in deep neural networks".
     """
-    for key, value, least in (
-        ("size", size, 16),
-        ("per_class", per_class, 1),
-        ("probes_per_class", probes_per_class, 1),
-    ):
+    require(probe_split in ("new", "train"), f"dataset.probe_split must be 'new' or 'train', got {probe_split!r}")
+    each: Any = per_class if probe_split == "train" and probes_per_class is None else probes_per_class
+    for key, value, least in (("size", size, 16), ("per_class", per_class, 1), ("probes_per_class", each, 1)):
         require_integer(f"dataset.{key}", value, at_least=least)
     for key, value in (("noise", noise), ("shift", shift), ("scale", scale), ("strength_scatter", strength_scatter)):
         require_number(f"dataset.{key}", value, at_least=0)
     require(scale < 1, f"dataset.scale must be < 1, got {scale}; 0.1 varies sizes by a tenth")
-    require(probe_split in ("new", "train"), f"dataset.probe_split must be 'new' or 'train', got {probe_split!r}")
-    fits = probe_split == "new" or probes_per_class <= per_class
-    require(fits, f"dataset.probes_per_class must be <= per_class={per_class} training images, got {probes_per_class}")
+    fits = probe_split == "new" or each <= per_class
+    require(fits, f"dataset.probes_per_class must be <= per_class={per_class} training images, got {each}")
     classes = list(LEAVES if leaves is None else leaves)
     require(len(classes) >= 2, f"dataset.leaves must name >= 2 classes, got {classes}; give ids of the taxonomy")
     known = wordnet(classes) if taxonomy == "wordnet" else read_taxonomy(taxonomy)
@@ -108,11 +105,21 @@ def taxonomy_images(
     variation = Variation(noise, shift, scale, strength_scatter)
     train = _draw(parts, per_class, variation, seed, _TRAIN)
     if probe_split == "new":
-        probes = _draw(parts, probes_per_class, variation, seed, _PROBES)
+        probes = _draw(parts, each, variation, seed, _PROBES)
     else:
-        chosen = torch.arange(len(train.tensors[0])).view(len(classes), per_class)[:, :probes_per_class].flatten()
-        probes = TensorDataset(*(each[chosen] for each in train.tensors))
-    return Data(train, probes, cross_entropy, _labels(known, tree, probes_per_class), _ids(classes, probes_per_class))
+        chosen = torch.arange(len(train.tensors[0])).view(len(classes), per_class)[:, :each].flatten()
+        probes = TensorDataset(*(values[chosen] for values in train.tensors))
+    # New images have the plain names; training images have them where they are the probes.
+    prefix = "train/" if probe_split == "new" else ""
+    return Data(
+        train,
+        probes,
+        cross_entropy,
+        _labels(known, tree, each),
+        _ids(classes, each),
+        train_ids=[prefix + name for name in _ids(classes, per_class)],
+        classes=[known.name(leaf) for leaf in classes],
+    )
 
 
 def components(tree: Tree, size: int, strengths: Sequence[float], seed: int) -> Tensor:
