@@ -32,7 +32,7 @@ class Penultimate:
             InputError: the network evaluates no linear layer.
         """
         names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-        network = _Watched(model, names)
+        network = Watched(model, names)
         return _stacked(network.last_input(inputs) for inputs, _ in network.blocks(data))
 
 
@@ -42,7 +42,7 @@ class Logits:
 
     def __call__(self, model: nn.Module, data: Data) -> np.ndarray:
         """Return the rows; a single output keeps its mean."""
-        network = _Watched(model, [])
+        network = Watched(model, [])
         rows = _stacked(network.outputs(inputs).flatten(1) for inputs, _ in network.blocks(data))
         return rows - rows.mean(axis=1, keepdims=True) if rows.shape[1] > 1 else rows
 
@@ -78,7 +78,7 @@ class Layers:
             children = ", ".join(name for name, _ in model.named_children())
             require(found, f"baselines.layers.names: {pattern!r} matches no module; the outermost are {children}")
         chosen = [name for name in known if any(_matches(name, pattern) for pattern in self.names or ("*",))]
-        network = _Watched(model, chosen)
+        network = Watched(model, chosen)
         parts = [network.activations(inputs) for inputs, _ in network.blocks(data)]
         require(len(parts[0]) > 0, "baselines.layers.names matches no module that returns a tensor; name others")
         return np.concatenate([_unit(_stacked(part[name] for part in parts)) for name in parts[0]], axis=1)
@@ -110,7 +110,7 @@ class Gradients:
         Raises:
             InputError: the network has no weights.
         """
-        network = _Watched(model, [])
+        network = Watched(model, [])
         weights = [weight.requires_grad_() for weight in network.model.parameters() if weight.is_floating_point()]
         require(len(weights) > 0, f"{type(model).__name__} has no weights; drop the baseline gradients")
         generator, device = torch.Generator().manual_seed(self.seed), weights[0].device
@@ -130,7 +130,7 @@ class Gradients:
         return torch.stack(rows).numpy()
 
 
-class _Watched:
+class Watched:
     """A copy of a network in eval mode that keeps what enters and leaves some of its modules."""
 
     def __init__(self, model: nn.Module, names: Iterable[str]) -> None:

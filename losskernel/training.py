@@ -183,7 +183,7 @@ def retrain(model: nn.Module, training: Training, data: Data, seed: int) -> nn.M
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
-    return fit(fresh, data, training, seed=seed, progress=False)
+        return fit(fresh, data, training, seed=seed, progress=False)  # dropout draws from the same stream
 
 
 def checkpoints(model: nn.Module, folder: Path) -> Iterator[tuple[int, nn.Module]]:

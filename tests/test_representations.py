@@ -1,4 +1,6 @@
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ from torch.utils.data import TensorDataset
 
 import losskernel as lk
 from losskernel.errors import InputError, TraceError
-from losskernel.representations import BASELINES, read_representations, represent
+from losskernel.representations import BASELINES, History, asked_of, read_representations, represent
 from losskernel.run import Study, run
 from losskernel.traces import LossTraces
+from losskernel.training import retrain, save_weights
 
 MODEL = nn.Linear(3, 1)
 
@@ -85,6 +88,131 @@ def test_traces_carry_them_under_their_names() -> None:
     np.testing.assert_array_equal(carried.baselines["features"], np.eye(4))
 
 
+class Looking:
+    """A baseline that looks back at training: which steps were kept, and how far retrained weights are."""
+
+    needs_history: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, model: nn.Module, data: lk.Data, history: History) -> dict[str, np.ndarray]:
+        self.calls += 1
+        steps = [step for step, _ in history.checkpoints()]
+        again = history.retrain(data, 3)
+        (history.folder / "dear").write_text("kept")
+        return {"steps": np.tile(steps, (len(data.probes), 1)), "outputs": _outputs(again, data)}  # pyright: ignore
+
+
+def _outputs(model: nn.Module, data: lk.Data) -> np.ndarray:
+    with torch.no_grad():
+        return model(torch.as_tensor(_inputs(model, data))).numpy()
+
+
+def _history(folder: Path) -> History:
+    def kept() -> Iterator[tuple[int, nn.Module]]:
+        yield from [(0, MODEL), (4, MODEL)]
+
+    def retrain(data: lk.Data, seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return nn.Linear(3, 1)
+
+    return History(retrain, kept, folder)
+
+
+def test_a_baseline_that_looks_back_needs_a_history(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"baselines.past needs the run that trained the network; use run\(\)"):
+        represent({"past": Looking()}, MODEL, _data(), tmp_path / BASELINES)
+    assert not (tmp_path / BASELINES).exists()
+
+
+def test_a_mapping_gives_several_under_joint_names(tmp_path: Path) -> None:
+    path, past = tmp_path / BASELINES, Looking()
+    baselines: dict[str, Any] = {"past": past, "inputs": _inputs}
+    found = represent(baselines, MODEL, _data(), path, _history(tmp_path))
+    assert list(found) == ["past_steps", "past_outputs", "inputs"]
+    np.testing.assert_array_equal(found["past_steps"], np.tile([0, 4], (6, 1)))
+    torch.manual_seed(3)
+    np.testing.assert_array_equal(found["past_outputs"], _outputs(nn.Linear(3, 1), _data()))
+    assert (tmp_path / "dear").is_file()
+    # what was asked for is one name each, whatever it gave, and is what a run that goes on compares
+    assert asked_of(path) == ["past", "inputs"]
+    again = represent(baselines, MODEL, _data(), path, _history(tmp_path))
+    assert past.calls == 1
+    assert list(again) == list(read_representations(path)) == list(found)
+    for name, rows in found.items():
+        np.testing.assert_array_equal(again[name], rows)
+    with pytest.raises(TraceError, match="holds the baselines past, inputs, but inputs, past are asked for; remove it"):
+        represent({"inputs": _inputs, "past": past}, MODEL, _data(), path, _history(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.zeros((2, 3)), r"baselines.odd_part must give rows \[6, d\], one a probe, got shape \(2, 3\)"),
+        (np.full((6, 1), np.inf), "baselines.odd_part gives numbers that are not finite"),
+    ],
+)
+def test_bad_rows_of_a_mapping_are_named(tmp_path: Path, rows: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        represent({"odd": lambda model, data: {"part": rows}}, MODEL, _data(), tmp_path / BASELINES)
+
+
+def test_a_mapping_without_rows_leaves_no_folder(tmp_path: Path) -> None:
+    assert represent({"none": lambda model, data: {}}, MODEL, _data(), tmp_path / BASELINES) == {}
+    assert not (tmp_path / BASELINES).exists()
+
+
+def test_a_run_gives_its_past(tmp_path: Path) -> None:
+    past, seen = Looking(), []
+
+    def analysis(kernel: lk.LossKernel, traces: LossTraces) -> lk.analyses.Result:
+        seen.append(traces.baselines)
+        return lk.analyses.Result()
+
+    training = lk.Training(steps=6, batch_size=3, checkpoints=2)
+    run(_study({"asked": analysis}, {"past": past}, training), tmp_path)
+    np.testing.assert_array_equal(seen[0]["past_steps"][0], [0, 1, 6])
+    expected = retrain(MODEL, training, _data(), 3)
+    np.testing.assert_array_equal(seen[0]["past_outputs"], _outputs(expected, _data()))
+    # a finished run that is asked again reads what it has
+    run(_study({"asked": analysis}, {"past": past}, training), tmp_path)
+    assert past.calls == 1
+    np.testing.assert_array_equal(seen[1]["past_steps"], seen[0]["past_steps"])
+
+
+def test_a_loaded_network_has_no_past(tmp_path: Path) -> None:
+    save_weights(MODEL, tmp_path / "weights.pt", {})
+    steps = []
+
+    class Steps(Looking):
+        def __call__(self, model: nn.Module, data: lk.Data, history: History) -> dict[str, np.ndarray]:
+            steps.extend(history.checkpoints())
+            return {}
+
+    run(_study({}, {"past": Steps()}, lk.Training(), str(tmp_path / "weights.pt")), tmp_path / "run")
+    assert steps == []
+
+
+def _study(
+    analyses: dict[str, Any], baselines: dict[str, Any], training: lk.Training, checkpoint: str | None = None
+) -> Study:
+    def sampler(weights: list[torch.Tensor], **options: object) -> lk.SGLD:
+        return lk.SGLD(weights, step_size=1e-3, nbeta=1.0, localization=10.0, **options)
+
+    return Study(
+        model=MODEL,
+        data=_data(),
+        sampler=sampler,
+        schedule=lk.Schedule(chains=2, burn_in=0, draws=4, thinning=1, batch_size=2),
+        training=training,
+        analyses=analyses,
+        baselines=baselines,
+        checkpoint=checkpoint,
+        progress=False,
+    )
+
+
 def test_a_run_gives_them_to_its_analyses(tmp_path: Path) -> None:
     seen = []
 
@@ -92,19 +220,7 @@ def test_a_run_gives_them_to_its_analyses(tmp_path: Path) -> None:
         seen.append(traces.baselines)
         return lk.analyses.Result(metrics={"units": float(traces.baselines["inputs"].shape[1])})
 
-    def sampler(weights: list[torch.Tensor], **options: object) -> lk.SGLD:
-        return lk.SGLD(weights, step_size=1e-3, nbeta=1.0, localization=10.0, **options)
-
-    study = Study(
-        model=MODEL,
-        data=_data(),
-        sampler=sampler,
-        schedule=lk.Schedule(chains=2, burn_in=0, draws=4, thinning=1, batch_size=2),
-        training=lk.Training(steps=0),
-        analyses={"asked": analysis},
-        baselines={"inputs": _inputs},
-        progress=False,
-    )
+    study = _study({"asked": analysis}, {"inputs": _inputs}, lk.Training(steps=0))
     assert run(study, tmp_path).metrics["asked/units"] == 3
     np.testing.assert_array_equal(seen[0]["inputs"], _inputs(MODEL, _data()))
     assert (tmp_path / BASELINES).is_dir()

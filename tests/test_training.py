@@ -1,4 +1,5 @@
 import copy
+import pickle
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 from losskernel import Data, fit
 from losskernel.data import arithmetic, stack
 from losskernel.errors import DivergenceError, InputError, TraceError
 from losskernel.losses import squared_error
 from losskernel.models import MLP, MultitaskMLP, SmallCNN
-from losskernel.training import Training, load_weights, save_weights
+from losskernel.training import Training, checkpoints, load_weights, retrain, save_weights
 
 DATA = arithmetic(samples_per_task=60, probes_per_task=10)
 SHORT = Training(steps=40, batch_size=20, optimizer=partial(torch.optim.Adam, lr=0.02), checkpoints=3)
@@ -129,6 +130,18 @@ def test_checkpoints_lie_along_the_way(tmp_path: Path) -> None:
     assert _loss(kept[0]) > _loss(kept[2]) > _loss(kept[3])
 
 
+def test_kept_weights_come_back_in_order(tmp_path: Path) -> None:
+    model = _model()
+    trained = quick(model, DATA, SHORT, checkpoints=tmp_path)
+    save_weights(trained, tmp_path / "trained.pt", {})  # which is none of them
+    found = dict(checkpoints(model, tmp_path))
+    assert list(found) == SHORT.checkpoint_steps()
+    assert _same(found[0], model)
+    assert _same(found[40], trained)
+    assert not any(network.training for network in found.values())
+    assert list(checkpoints(model, tmp_path / "none")) == []
+
+
 @pytest.mark.parametrize(
     ("steps", "checkpoints", "expected"),
     [(3000, 4, [0, 1, 14, 208, 3000]), (3, 8, [0, 1, 2, 3]), (100, 1, [0, 1]), (100, 0, []), (0, 5, [])],
@@ -168,6 +181,62 @@ def test_a_batch_larger_than_the_training_set_is_refused() -> None:
 def test_a_training_that_cannot_be_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Training(**given)
+
+
+# --- training again
+
+
+def test_a_network_that_is_trained_again_has_weights_of_its_own() -> None:
+    model = _model()
+    before = copy.deepcopy(model)
+    first, same, other = (retrain(model, SHORT, DATA, seed) for seed in (1, 1, 2))
+    assert _same(model, before)
+    assert _same(first, same)
+    assert not _same(first, other)
+    assert not first.training
+    # nothing of the model's own weights is left: another start gives the same
+    assert _same(retrain(_model(5), SHORT, DATA, 1), first)
+    assert not _same(quick(model, DATA, SHORT, seed=1), first)
+
+
+def test_its_initial_weights_are_the_seeds() -> None:
+    model, state = _model(), torch.get_rng_state()
+    start = retrain(model, Training(steps=0), DATA, 4)
+    assert torch.equal(torch.get_rng_state(), state)
+    drawn = copy.deepcopy(_model(9))
+    torch.manual_seed(4)
+    for module in drawn.modules():
+        if isinstance(module, nn.Linear):
+            module.reset_parameters()
+    assert _same(start, drawn)
+    # running statistics begin anew too
+    network = SmallCNN(outputs=1, widths=(4,))
+    network.features[1].running_mean.fill_(3.0)
+    assert retrain(network, Training(steps=0), DATA, 0).features[1].running_mean.abs().max() == 0
+    assert network.features[1].running_mean.min() == 3
+
+
+def test_a_network_is_trained_again_on_other_data_and_in_another_process() -> None:
+    half = Data(train=Subset(DATA.train, range(60)), probes=DATA.probes, loss=DATA.loss)
+    work = partial(retrain, _model(), SHORT)
+    found = work(half, 1)
+    assert not _same(found, work(DATA, 1))
+    assert _same(pickle.loads(pickle.dumps(work))(half, 1), found)
+
+
+class Free(nn.Module):
+    """A layer that cannot draw its weights anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([2.0]))
+
+
+def test_layers_that_cannot_draw_anew_keep_their_weights() -> None:
+    model = nn.Sequential(nn.Linear(3, 1), Free())
+    again = retrain(model, Training(steps=0), DATA, 0)
+    assert torch.equal(again[1].scale, model[1].scale)  # pyright: ignore[reportArgumentType]
+    assert not torch.equal(again[0].weight, model[0].weight)  # pyright: ignore[reportArgumentType]
 
 
 # --- weights on disk

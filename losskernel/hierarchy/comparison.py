@@ -112,7 +112,9 @@ class Comparison:
     @cached_property
     def _rivals(self) -> dict[str, np.ndarray]:
         draws = self.kernel.chains * self.kernel.draws
-        return with_references(self.traces.baselines, self.classes.leaf, draws, self.seed)
+        # A baseline of one column is a score, such as the margin: probes with the same score are not alike.
+        kernels = {name: rows for name, rows in self.traces.baselines.items() if rows.shape[1] > 1}
+        return with_references(kernels, self.classes.leaf, draws, self.seed)
 
     @cached_property
     def _given(self) -> np.ndarray | None:
