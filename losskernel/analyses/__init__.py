@@ -1,25 +1,33 @@
 """Analyses: one question per file, each a frozen dataclass called on (kernel, traces) -> Result."""
 
 from losskernel.analyses.atlas import Atlas
+from losskernel.analyses.attribution import Attribution
 from losskernel.analyses.complexity import Complexity
 from losskernel.analyses.convergence import Convergence
 from losskernel.analyses.discovery import Discovery
 from losskernel.analyses.embedding import Embedding
 from losskernel.analyses.hierarchy import Hierarchy
+from losskernel.analyses.levels import Levels
+from losskernel.analyses.memorisation import Memorisation
 from losskernel.analyses.neighbours import Neighbours
 from losskernel.analyses.result import Result
+from losskernel.analyses.robustness import Robustness
 from losskernel.analyses.separation import Separation
 from losskernel.analyses.spectrum import Spectrum
 
 __all__ = [
     "Atlas",
+    "Attribution",
     "Complexity",
     "Convergence",
     "Discovery",
     "Embedding",
     "Hierarchy",
+    "Levels",
+    "Memorisation",
     "Neighbours",
     "Result",
+    "Robustness",
     "Separation",
     "Spectrum",
 ]

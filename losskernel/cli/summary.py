@@ -22,10 +22,30 @@ HEADLINES = (
     ("hierarchy/leading_levels_apart", "levels apart, from the closest"),
     ("discovery/dendrogram_purity", "dendrogram purity of the tree"),
     ("discovery/dendrogram_purity_null", "  by chance"),
+    ("memorisation/auroc_self_coupling", "mislabelled: AUROC, self-coupling"),
+    ("memorisation/auroc_opposition", "  of opposition"),
+    ("memorisation/auroc_loss", "  of plain loss"),
+    ("memorisation/clustering", "  mislabelled among their nearest"),
+    ("memorisation/clustering_chance", "  by chance"),
+    ("memorisation/likely_accuracy_mislabelled", "likely label right if mislabelled"),
+    ("memorisation/likely_accuracy_clean", "  if not"),
+    ("memorisation/twin_nearest", "twins nearest to their twin"),
+    ("memorisation/disputed", "labels disputed"),
     ("spectrum/effective_rank", "effective rank of R"),
     ("complexity/llc", "learning coefficient (LLC)"),
     ("convergence/rhat", "worst R-hat"),
     ("convergence/ess_kernel", "least effective draws"),
+)
+
+# What is named at the end; a sheet of suspects is what an audit is run for.
+FILES = (
+    "report.html",
+    "metrics.json",
+    "traces.zarr",
+    "figures",
+    "tables",
+    "figures/suspects.html",
+    "tables/memorisation_suspects.csv",
 )
 
 
@@ -40,7 +60,7 @@ def summary(outcome: Outcome, label: str) -> str:
             error = outcome.metrics.get(f"{key}_se")
             spread = "" if error is None else f" ± {error:.2g}"
             lines.append(f"  {words.format(label=label):<34} {outcome.metrics[key]:.4g}{spread}")
-    for name in ("report.html", "metrics.json", "traces.zarr", "figures", "tables"):
+    for name in FILES:
         if (outcome.folder / name).exists():
-            lines.append(f"  {name:<13} {outcome.folder / name}")
+            lines.append(f"  {name.split('/')[-1].removeprefix('memorisation_'):<13} {outcome.folder / name}")
     return "\n".join(lines)

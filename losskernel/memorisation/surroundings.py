@@ -1,0 +1,109 @@
+"""Who stands with each probe and who against it: neighbours with R near 1, opponents with R below 0."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Surroundings(NamedTuple):
+    """What the rows of R say of each probe, each [N].
+
+    Attributes:
+        isolation: distance sqrt(2 (1 - R)) to the k-th nearest probe.
+        rival_class: mean R with the best other class less that with its own; None where no classes are given.
+        opposition: mean -R of the k strongest opponents less mean R of the k nearest trusted probes.
+        rival: number of the class for which most of the opponents' -R speaks, never its own unless none does; None
+            where no classes are given.
+        support: share of the opponents' -R that speaks for the rival, 0 where nothing does.
+    """
+
+    isolation: np.ndarray
+    rival_class: np.ndarray | None
+    opposition: np.ndarray
+    rival: np.ndarray | None
+    support: np.ndarray | None
+
+
+def surroundings(
+    blocks: Iterable[tuple[slice, np.ndarray]], variance: np.ndarray, groups: np.ndarray | None, k: int
+) -> Surroundings:
+    """Read R once, block by block.
+
+    A sample whose label is wrong is right where its true class is wrong: what makes the network surer of that class
+    raises this sample's loss and lowers the others'. So its strongest opponents, R < 0, are the class it belongs to.
+    Neighbours are no help, for they are mislabelled like it: those that count as friends must be trusted.
+
+    Args:
+        blocks: rows R [n, N] and which they are, in order; they are overwritten.
+        variance: self-coupling [N].
+        groups: number of each probe's class [N], 0 to G - 1, or None.
+        k: neighbours, opponents and friends, at most N - 1.
+    """
+    one = np.zeros(len(variance), dtype=int)
+    trust = trusted(variance, one if groups is None else groups)
+    parts = [_of_rows(rows, np.arange(len(variance))[block], groups, trust, k) for block, rows in blocks]
+    columns = zip(*parts, strict=True)
+    return Surroundings(*(None if column[0] is None else np.concatenate(column) for column in columns))  # pyright: ignore[reportArgumentType]
+
+
+def trusted(variance: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return which probes [N] have at most their class' median self-coupling.
+
+    Half of a class, so that wrong labels find no friends among their like as long as they are its smaller half; and of
+    each class, so that no class is without.
+    """
+    order = np.lexsort((variance, groups))
+    starts = np.searchsorted(groups[order], np.arange(groups.max() + 1))
+    sizes = np.bincount(groups)
+    middle = variance[order][np.minimum(starts + (sizes - 1) // 2, len(variance) - 1)]
+    return variance <= middle[groups]
+
+
+def _of_rows(rows: np.ndarray, own: np.ndarray, groups: np.ndarray | None, trust: np.ndarray, k: int) -> Surroundings:
+    """Return what some rows of R [n, N] say of their probes."""
+    here, count = np.arange(len(own)), rows.shape[1]
+    rows[here, own] = 0.0
+    apart = None if groups is None else _rival_means(rows, own, groups)
+    rows[here, own] = np.inf
+    against = np.argpartition(rows, k - 1, axis=1)[:, :k]
+    strength = -np.take_along_axis(rows, against, axis=1)  # [n, k]
+    rows[here, own] = -np.inf
+    nearest = np.partition(rows, count - k, axis=1)[:, count - k]
+    friends = rows[:, trust]
+    few = min(k, friends.shape[1] - 1)  # a probe is no friend of its own
+    friendship = np.partition(friends, -few, axis=1)[:, -few:].mean(axis=1) if few else np.zeros(len(own))
+    rival, support = (None, None) if groups is None else _vote(strength, groups[against], groups[own])
+    return Surroundings(
+        np.sqrt(np.maximum(2 * (1 - nearest), 0.0)), apart, strength.mean(axis=1) - friendship, rival, support
+    )
+
+
+def _rival_means(rows: np.ndarray, own: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
+    """Return the best other class' mean of rows [n, N], whose own columns are 0, less the own class' mean, [n]."""
+    sizes = np.bincount(groups)
+    if len(sizes) < 2:
+        return None
+    order = np.argsort(groups, kind="stable")
+    sums = np.add.reduceat(rows[:, order], np.searchsorted(groups[order], np.arange(len(sizes))), axis=1)
+    here, mine = np.arange(len(own)), groups[own]
+    # Alone in its class a probe has no like: 0 then says that nothing is known.
+    with_own = sums[here, mine] / np.maximum(sizes[mine] - 1, 1)
+    means = sums / sizes
+    means[here, mine] = -np.inf
+    return means.max(axis=1) - with_own
+
+
+def _vote(strength: np.ndarray, classes: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the class that most of the opponents' strength [n, k] speaks for, and its share of it, each [n]."""
+    weights = np.maximum(strength, 0.0)
+    total = weights.sum(axis=1)
+    weights = np.where(classes == given[:, None], 0.0, weights)
+    # [n, k]: what each opponent's class has in all; k is small, and there may be a thousand classes.
+    shared = np.einsum("nk,nkj->nj", weights, classes[:, :, None] == classes[:, None, :])
+    # Among classes of equal strength the first in order, whatever the order of the opponents.
+    best = np.lexsort((classes, -shared), axis=1)[:, :1]
+    most = np.take_along_axis(shared, best, axis=1)[:, 0]
+    winner = np.take_along_axis(classes, best, axis=1)[:, 0]
+    share = np.divide(most, total, out=np.zeros_like(most), where=total > 0)
+    return np.where(most > 0, winner, given), share
