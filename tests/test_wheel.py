@@ -69,7 +69,7 @@ def test_the_installed_command_line_finds_its_registry(installed: Path, tmp_path
     assert "name: digits" in said
     assert "_target_: losskernel.models.MLP" in said
     help_text = far_away(installed, tmp_path, "-m", "losskernel.cli", "--help")
-    assert "experiment: digits, digits_cnn, inception, modular, multitask" in help_text
+    assert "experiment: attribution, attribution_toy, audit, digits, digits_cnn" in help_text
     assert os.listdir(tmp_path) == []
 
 

@@ -15,7 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import losskernel.cli.calibrations  # noqa: F401 (it registers where choices are looked for)
-from losskernel.cli.sweeps import compared, note_failure
+from losskernel.cli.around import around
+from losskernel.cli.kinds import DYNAMICS, LAYERS
+from losskernel.cli.sweeps import compared, group_of, note_failure
 
 # In a checkout the registry stands beside the package; a wheel carries it inside.
 _PACKAGE = Path(__file__).parents[1]
@@ -60,9 +62,9 @@ def _calibrate(config: DictConfig) -> None:
 
 
 def _place() -> dict[str, Any]:
-    """Return the run's folder and the sweep that it belongs to."""
+    """Return the run's folder, and the name of the sweep that it belongs to."""
     now = HydraConfig.get()
-    sweep = now.sweep.dir if now.mode == RunMode.MULTIRUN else None
+    sweep = group_of(Path(now.sweep.dir)) if now.mode == RunMode.MULTIRUN else None
     return {"folder": Path(now.runtime.output_dir), "sweep": sweep}
 
 
@@ -85,6 +87,16 @@ def calibrate() -> None:
 def compare() -> None:
     """losskernel-compare: put finished runs side by side."""
     _guarded(_compare)
+
+
+def dynamics() -> None:
+    """losskernel-dynamics: kernels along a finished run's training."""
+    _guarded(lambda: around(DYNAMICS, CONF, _run))
+
+
+def layers() -> None:
+    """losskernel-layers: kernels of single blocks of a finished run's weights."""
+    _guarded(lambda: around(LAYERS, CONF, _run))
 
 
 def _job(work: Callable[[], Any], config: DictConfig) -> Any:

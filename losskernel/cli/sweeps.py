@@ -42,7 +42,7 @@ class CompareRuns(Callback):
             runs = find_runs(folder)
         except InputError:  # refused before the first job
             return
-        tracker = tracker_of(config, folder, folder.name)
+        tracker = tracker_of(config, folder, group_of(folder))
         print(compare(runs, folder, metrics=self._metrics, alike=self._alike, tracker=tracker).overview())
 
 
@@ -95,6 +95,11 @@ def compare_from(config: DictConfig) -> None:
     tracker = tracker_of(config, folder, sweep.name if sweep else None)
     found = compare(runs, folder, metrics=config.metrics, alike=config.alike, tracker=tracker, title=config.title)
     print(found.overview())
+
+
+def group_of(sweep: Path) -> str:
+    """Return the name that the records of a sweep's jobs share: its folder's, with the run's where it lies in one."""
+    return f"{sweep.parent.name}_{sweep.name}" if (sweep.parent / "config.yaml").is_file() else sweep.name
 
 
 def tracker_of(config: Any, folder: Path, group: str | None) -> Any:

@@ -1,6 +1,6 @@
 """compare(): many runs side by side: metrics against what was swept, similarity of the kernels, the stable region."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +12,7 @@ from losskernel import figures
 from losskernel.analyses.result import Result
 from losskernel.compare import tables, words
 from losskernel.compare.design import Design, lay_out
+from losskernel.compare.findings import Finding, joined, pictured
 from losskernel.compare.panels import Spec, panels, rows, specs_for
 from losskernel.compare.report import write_comparison
 from losskernel.compare.runs import Run, read_run, short_names
@@ -58,7 +59,7 @@ class Comparison:
                 at = f"stable/{name}/" if name else "stable/"
                 ends = self.design.axis.names[own.first], self.design.axis.names[own.last]
                 result |= {f"{at}from": float(ends[0]), f"{at}to": float(ends[1]), f"{at}cka": own.cka}
-        if self.similarity is not None:
+        if self.similarity is not None and self.design.axis.values is not None:
             for name, path in paths(self.runs, self.design, self.similarity).items():
                 steps = [self.similarity.distances[pair] for pair in pairwise(path)]
                 result[f"path/{name}/length" if name else "path/length"] = float(sum(steps))
@@ -107,14 +108,42 @@ def compare(
         InputError: fewer than two runs have a result, or a metric is not there.
         TraceError: a run's files are damaged, or `out` cannot be written.
     """
+    runs = [read_run(Path(folder)) for folder in folders]
+    return side_by_side(
+        runs, out, lambda: specs_for(runs, metrics), alike=alike, tracker=tracker, title=title or _title(runs)
+    )
+
+
+def side_by_side(
+    runs: list[Run],
+    out: str | Path,
+    specs: Callable[[], list[Spec]],
+    *,
+    title: str,
+    name: str = "comparison",
+    questions: Sequence[Callable[[Comparison], Finding]] = (),
+    alike: float = ALIKE,
+    tracker: Tracker | None = None,
+) -> Comparison:
+    """Compare runs that are read, as compare() does, and ask further questions of them.
+
+    Args:
+        runs: what differs between them stands in their configuration.
+        out, title, alike, tracker: as there.
+        specs: -> the metrics to draw, once it is known that there are enough runs.
+        name: `<name>.json` holds the numbers.
+        questions: what else to ask; what they find comes first on the page.
+
+    Raises:
+        InputError, TraceError: as there.
+    """
     require_number("alike", alike, at_least=0)
     require(alike <= 1, f"alike must be <= 1, got {alike}; it is a CKA, such as 0.8")
-    runs = [read_run(Path(folder)) for folder in folders]
     finished = [run for run in runs if not run.missing]
     if len(finished) < 2:
         why = "; ".join(f"run {run.folder.name}: {run.missing}" for run in runs if run.missing)
         raise InputError(f"{len(finished)} finished run: a comparison needs 2" + (f" ({why})" if why else ""))
-    design, specs = lay_out(runs), specs_for(runs, metrics)
+    design, drawn = lay_out(runs), specs()
     similarity, unlike = None, ""
     try:
         similarity = measure(runs)
@@ -124,19 +153,24 @@ def compare(
         None if similarity is None else stable_stretch(runs, design, similarity, curve, alike)
         for curve in range(len(design.curves))
     ]
-    found = Comparison(runs, design, specs, similarity, unlike, stable, alike, Path(out))
-    _record(found, RunFolder(out), tracker or Tracker(), title or _title(runs))
+    found = Comparison(runs, design, drawn, similarity, unlike, stable, alike, Path(out))
+    pictures, captions = _figures(found)
+    usual = Finding(Result({}, _tables(found), pictures), captions, found.notes())
+    findings = [*(ask(found) for ask in questions), usual]
+    _record(found, findings, RunFolder(out), tracker or Tracker(), title, name)
     return found
 
 
-def _record(found: Comparison, files: RunFolder, tracker: Tracker, title: str) -> None:
+def _record(
+    found: Comparison, findings: Sequence[Finding], files: RunFolder, tracker: Tracker, title: str, name: str
+) -> None:
     """Write everything, then log it: the page must not depend on a network; an open record is always closed."""
     files.prepare()
-    drawn, captions = _figures(found)
-    result = Result({}, _tables(found), drawn)
+    result = joined(findings)
     pictures = files.write_result(result)
-    files.write_json("comparison.json", found.summary())
-    notes = found.notes()
+    numbers = found.summary() | result.metrics
+    files.write_json(f"{name}.json", numbers)
+    captions, notes = pictured(findings), [note for each in findings for note in each.notes]
     guard(
         files.path / "report.html",
         lambda: write_comparison(files.path, title, found.runs, found.design, found.specs, captions, notes),
@@ -145,7 +179,7 @@ def _record(found: Comparison, files: RunFolder, tracker: Tracker, title: str) -
     try:
         tracker.start(_config(found))
         tracker.show(pictures, result.tables, {})
-        tracker.summarise(found.summary())
+        tracker.summarise(numbers)
         failed = False
     finally:
         tracker.finish(failed)
@@ -190,8 +224,9 @@ def _tables(found: Comparison) -> dict[str, Any]:
     result = {"runs": tables.runs_table(found.runs, found.design, found.stable)}
     if found.similarity is not None:
         result["distances"] = tables.distances_table(found.design, found.similarity)
-        along = paths(found.runs, found.design, found.similarity)
-        result["steps"] = tables.steps_table(found.design, found.similarity, along)
+        if found.design.axis.values is not None:
+            along = paths(found.runs, found.design, found.similarity)
+            result["steps"] = tables.steps_table(found.design, found.similarity, along)
     return result
 
 

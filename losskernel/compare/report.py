@@ -28,11 +28,11 @@ def write_comparison(
 ) -> Path:
     """Write `report.html` of a comparison into its folder, beside the figures and tables that lie there.
 
-    captions: figure -> what it shows, in the order wanted. notes: what the reader must know before all.
+    captions: file of a figure -> what it shows, in the order wanted. notes: what the reader must know before all.
     """
     worst = worst_verdict(runs, range(len(runs)))
     words = "".join(f"<li>{escape(note)}</li>" for note in notes if note)
-    figures = [picture(folder / "figures" / f"{name}.png", escape(text), shown=0.7) for name, text in captions.items()]
+    figures = [picture(folder / "figures" / name, escape(text), shown=0.7) for name, text in captions.items()]
     sections = [
         heading(title, folder),
         banner(worst, ICONS[worst], escape(headline(runs)), f"<ul>{words}</ul>" if words else ""),

@@ -17,6 +17,7 @@ from losskernel.figures.swept import VERDICTS, Axis, plain
 
 _MOST_NUMBERS = 9  # rows of the matrix whose entries can be read
 _MOST_NAMES = 16
+_LETTERS = 44  # that fit below the matrix
 _MOST_LABELS = 9
 _LONGEST_NAME = 18
 
@@ -130,7 +131,8 @@ def _matrix(figure: Figure, axes: Axes, kernels: Kernels, label: str) -> None:
     else:
         ticks = range(0, count, -(-count // _MOST_NAMES))
         texts = [_shortened(kernels.names[order[tick]]) for tick in ticks]
-        short = max(0 if "$" in text else len(text) for text in texts) <= 5
+        lengths = [0 if "$" in text else len(text) for text in texts]
+        short = max(lengths) <= 5 and sum(lengths) + len(lengths) <= _LETTERS
         axes.set_xticks(ticks, texts if short else [""] * len(texts), fontsize=6)
         axes.set_yticks(ticks, texts, fontsize=6)
         axes.set_xlabel(plain(label))

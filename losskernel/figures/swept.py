@@ -16,7 +16,7 @@ VERDICTS = {
     "none": ("_", "#7A7A7A", "no result"),
 }
 _MOST_NAMES = 9
-_LETTERS = 34  # that fit below a panel of a third of a page
+_LETTERS = 28  # that fit below a panel of a third of a page
 
 
 @dataclass(frozen=True)
