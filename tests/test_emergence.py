@@ -1,7 +1,16 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
+from losskernel import figures
+from losskernel.compare.runs import Run
 from losskernel.dynamics.emergence import emergence
+from losskernel.dynamics.levels import levels_of
+from losskernel.dynamics.path import STEP
+from losskernel.figures.swept import Axis
 
 STEPS = np.array([0, 1, 3, 7, 15, 31])  # log(1 + step) is evenly spaced
 LEVELS = ["level_1", "level_2"]
@@ -55,3 +64,52 @@ def test_indistinct_curves_are_in_order_by_chance() -> None:
     _, metrics = emergence(LEVELS, STEPS, values, np.full_like(values, 0.1))
     assert metrics["in_order"] == 0  # equal is not later
     assert 0.35 < metrics["in_order_share"] < 0.65
+
+
+def kernels(*contrasts: dict[str, float]) -> Any:
+    """What a comparison of kernels along training holds of its runs."""
+    runs = [
+        Run(
+            Path(f"step-{step}"),
+            {STEP: step},
+            {f"levels/contrast_{name}": value for name, value in each.items()},
+            "pass",
+        )
+        for step, each in zip(STEPS.tolist(), contrasts, strict=False)
+    ]
+    return SimpleNamespace(runs=runs)
+
+
+def test_the_page_follows_the_levels_of_its_kernels() -> None:
+    rises = [{"level_1": first, "level_1_se": 0.01, "level_2": second} for first, second in ((0, 0), (1, 0), (1, 1))]
+    found = levels_of(kernels(*rises))
+    assert found.result.metrics["levels/in_order"] == 1
+    assert found.result.tables["emergence"]["level"].tolist() == ["level_1", "level_2"]
+    assert list(found.captions) == ["emergence"]
+    axes = found.result.figures["emergence"].axes[0]
+    assert axes.get_ylabel() == "contrast of coupling R²"
+    legend = found.result.figures["emergence"].legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["level 1: 0", "level 2: 2"]
+
+
+def test_without_levels_there_is_nothing_to_follow() -> None:
+    assert levels_of(kernels({}, {})).result.figures == {}
+    other = levels_of(kernels({"level_1": 0.0}, {"level_2": 0.0}))
+    assert other.notes == ["the jobs were asked for different levels, so that none is followed"]
+
+
+def test_a_level_that_never_appears_is_named_so() -> None:
+    table, _ = emergence(LEVELS, STEPS, np.zeros((6, 2)), np.full((6, 2), 0.01))
+    drawn = figures.emergence(
+        Axis("step", [str(step) for step in STEPS], STEPS.astype(float).tolist()),
+        LEVELS,
+        np.zeros((6, 2)),
+        np.full((6, 2), 0.01),
+        table,
+        0.5,
+    )
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["level 1: never", "level 2: never"]
+    with pytest.raises(ValueError, match=r"contrasts and errors must be \(6, 2\), got \(2, 2\)"):
+        figures.emergence(
+            Axis("step", [str(step) for step in STEPS]), LEVELS, np.zeros((2, 2)), np.zeros((6, 2)), table, 0.5
+        )
