@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +48,19 @@ def represent(
         TraceError: the folder cannot be written, or holds other baselines.
     """
     if path.exists():
-        there, asked = asked_of(path), list(baselines)
-        if there != asked:
-            there, asked = (", ".join(names) or "none" for names in (there, asked))
-            raise TraceError(f"{path} holds the baselines {there}, but {asked} are asked for; remove it")
+        there, asked = asked_of(path), _asked(baselines)
+        if list(there) != list(asked):
+            names, wanted = (", ".join(found) or "none" for found in (there, asked))
+            raise TraceError(f"{path} holds the baselines {names}, but {wanted} are asked for; remove it")
+        for name, settings in asked.items():
+            if there[name] != settings:
+                raise TraceError(f"{path}: {name} was {there[name]}, but {settings} is asked for; remove it")
         return read_representations(path)
     found: dict[str, np.ndarray] = {}
     for name, baseline in baselines.items():
         found |= _rows(name, baseline, model, data, history)
     if found:
-        guard(path, _write, found, list(baselines), path)
+        guard(path, _write, found, _asked(baselines), path)
     return found
 
 
@@ -70,10 +73,18 @@ def read_representations(path: Path) -> dict[str, np.ndarray]:
     return {str(name): stored[name].values for name in stored.attrs["order"]}
 
 
-def asked_of(path: Path) -> list[str]:
-    """Return the names of the baselines that a store was made for, each of which may have given several rows."""
+def asked_of(path: Path) -> dict[str, str]:
+    """Return name -> settings of the baselines that a store was made for, each of which may have given several rows."""
     with known_types():
-        return list(xr.open_zarr(path, consolidated=False, chunks=None).attrs["asked"])
+        return dict(xr.open_zarr(path, consolidated=False, chunks=None).attrs["asked"])
+
+
+def _asked(baselines: Baselines) -> dict[str, str]:
+    """Return name -> what decides the rows, as far as it can be told: of other callables than dataclasses the name."""
+    return {
+        name: repr(each) if is_dataclass(each) else getattr(each, "__name__", type(each).__name__)
+        for name, each in baselines.items()
+    }
 
 
 def _rows(
@@ -100,11 +111,11 @@ def _checked(name: str, rows: np.ndarray, data: Data) -> np.ndarray:
     return rows
 
 
-def _write(found: Mapping[str, np.ndarray], asked: list[str], path: Path) -> None:
+def _write(found: Mapping[str, np.ndarray], asked: Mapping[str, str], path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     arrays = {name: (("probe", f"{name}_unit"), rows) for name, rows in found.items()}
     with known_types():
-        dataset = xr.Dataset(arrays, attrs={"order": list(found), "asked": asked})  # Zarr itself keeps no order
+        dataset = xr.Dataset(arrays, attrs={"order": list(found), "asked": dict(asked)})  # Zarr itself keeps no order
         dataset.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
     partial.rename(path)

@@ -23,6 +23,8 @@ CHOICES = sorted(
 )
 TAXONOMY = ["dataset.size=32", "dataset.per_class=3", "dataset.probes_per_class=2"]
 OF_CLASSES = ("atlas", "discovery", "hierarchy")
+# Wrappers that need classes, or images.
+OF_DIGITS = ("symmetric_noise", "class_dependent_noise", "instance_dependent_noise", "backdoor")
 # A model belongs to data of its shape, and analyses of a taxonomy to probes that have one.
 COMPANIONS = {
     "model=mlp": ["dataset=digits"],
@@ -39,6 +41,9 @@ COMPANIONS = {
     "dataset=cifar10": ["model=resnet18", "dataset.probes_per_class=2"],
     "dataset=cifar100": ["model=resnet18", "dataset.probes_per_class=2"],
     "dataset=taxonomy_images": [*TAXONOMY, "model=resnet18"],
+    **{f"wrapper={name}": ["dataset=digits", "model=mlp"] for name in OF_DIGITS},
+    "analysis=attribution": ["wrapper=[joint_probes]"],
+    "analysis=memorisation": ["dataset=digits", "model=mlp"],
     "experiment=taxonomy": TAXONOMY,
     **{f"analysis={name}": ["dataset=taxonomy_images", *TAXONOMY, "model=resnet18"] for name in OF_CLASSES},
     "experiment=inception": ["dataset=imagenet", "model.weights=null", "schedule.batch_size=64"],

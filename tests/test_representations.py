@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import losskernel as lk
+from losskernel.baselines import Gradients
 from losskernel.errors import InputError, TraceError
 from losskernel.representations import BASELINES, History, asked_of, read_representations, represent
 from losskernel.run import Study, run
@@ -126,6 +127,16 @@ def test_a_baseline_that_looks_back_needs_a_history(tmp_path: Path) -> None:
     assert not (tmp_path / BASELINES).exists()
 
 
+def test_a_baseline_with_other_settings_is_refused(tmp_path: Path) -> None:
+    path, model = tmp_path / BASELINES, nn.Linear(3, 1)
+    rows = represent({"gradients": Gradients(size=4)}, model, _data(), path)["gradients"]
+    again = represent({"gradients": Gradients(size=4)}, model, _data(), path)["gradients"]
+    np.testing.assert_array_equal(again, rows)
+    said = r"gradients was Gradients\(size=4, seed=0\), but Gradients\(size=4, seed=1\) is asked for; remove it"
+    with pytest.raises(TraceError, match=said):
+        represent({"gradients": Gradients(size=4, seed=1)}, model, _data(), path)
+
+
 def test_a_mapping_gives_several_under_joint_names(tmp_path: Path) -> None:
     path, past = tmp_path / BASELINES, Looking()
     baselines: dict[str, Any] = {"past": past, "inputs": _inputs}
@@ -136,7 +147,7 @@ def test_a_mapping_gives_several_under_joint_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["past_outputs"], _outputs(nn.Linear(3, 1), _data()))
     assert (tmp_path / "dear").is_file()
     # what was asked for is one name each, whatever it gave, and is what a run that goes on compares
-    assert asked_of(path) == ["past", "inputs"]
+    assert list(asked_of(path)) == ["past", "inputs"]
     again = represent(baselines, MODEL, _data(), path, _history(tmp_path))
     assert past.calls == 1
     assert list(again) == list(read_representations(path)) == list(found)

@@ -1,6 +1,6 @@
 """Which training samples made a query's loss what it is, and does retraining without them agree?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from losskernel.attribution import (
     Influences,
     Joint,
     Judged,
+    Method,
     Retrainings,
     agreement,
     judge,
@@ -72,25 +73,26 @@ class Attribution:
         own = tuple(f"{self.truth}_{key}" for key in ("losses", "margins", "members"))
         rows = {name: each for name, each in traces.baselines.items() if name not in own}
         names = list(self.methods or method_names(rows, self.label))
-        methods = [method_of(name, kernel, rows, joint, self.label, self.seed) for name in names]
+
+        def methods() -> Iterator[Method]:  # one at a time: a kernel's holds as many numbers as its trace
+            return (method_of(name, kernel, rows, joint, self.label, self.seed) for name in names)
+
         influences = Influences.of(kernel, joint, self.top)
         hardest = self._hardest(traces, joint)
         captions, images = _captions(kernel), _images(traces)
         found = {
             "influential": influential(influences, kernel, joint, self.label),
-            "attribution_agreement": agreement(methods),
+            "attribution_agreement": agreement(methods()),
         }
         pictures: dict[str, Any] = {"influential": _sheet(influences, joint, hardest, images, captions)}
         metrics = {"queries": float(len(joint.queries)), "training_samples": float(len(joint.train))}
         truth = Retrainings.of(traces.baselines, self.truth, joint)
         if truth is None:
             return Result(metrics, found, pictures)
-        judged = judge(methods, truth, replicates=self.replicates, seed=self.seed)
+        judged = judge(methods(), truth, replicates=self.replicates, seed=self.seed)
         found["lds"] = scores(judged, names)
-        bounds = (
-            [judged.numbers[f"ceiling{end}"] for end in ("", "_low", "_high")] if "ceiling" in judged.numbers else None
-        )
-        pictures["datamodelling"] = figures.datamodelling_scores(found["lds"], bounds)
+        bounds = [judged.numbers[f"ceiling{end}"] for end in ("", "_low", "_high") if "ceiling" in judged.numbers]
+        pictures["datamodelling"] = figures.datamodelling_scores(found["lds"], bounds or None)
         pictures["predicted_retrained"] = _against(judged, names[0], [captions[query] for query in joint.queries])
         numbers = {name: value for name, value in judged.numbers.items() if not name.startswith("margin_lead")}
         numbers |= {f"p_{name}": judged.chance[f"lds_{name}"][2] for name in names}
@@ -149,5 +151,5 @@ def _captions(kernel: LossKernel) -> list[str]:
 def _short(name: str, value: Any) -> str:
     """Return a label of text as it is, a number with its name, and nothing where it is unknown."""
     if isinstance(value, (float, np.floating)):
-        return "" if np.isnan(value) else f"{name}={value:.2f}"
+        return "" if np.isnan(value) else f"{name}={value:.2f}".replace("-", "−")
     return f"{name}={value}" if isinstance(value, (int, np.integer)) else str(value)

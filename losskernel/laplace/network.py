@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, hessian, jacrev, jvp, vjp, vmap
+from torch.func import functional_call, grad, jacrev, jvp, vjp, vmap
 
 from losskernel.data.base import Data, Loss
 from losskernel.data.loading import BlockLoader
@@ -62,7 +62,7 @@ class Network:
         return Derivatives(
             vmap(jacrev(own_outputs), (None, 0))(self.weights, inputs),
             vmap(grad(own_loss))(flat, targets),
-            vmap(hessian(own_loss))(flat, targets),
+            vmap(jacrev(grad(own_loss)))(flat, targets),
         )
 
     def gradient(self) -> Tensor:
