@@ -14,7 +14,9 @@ if __name__ == "__main__":
     rows = pd.concat(parts)
     columns = ["seed", "verdict", "perturbation", "score", "spearman", "spearman_se", "partial", "partial_se"]
     rows[columns].round(5).to_csv(Path(__file__).with_name("correlations.csv"), index=False)
-    print("| perturbation | score | Spearman, mean (least to most) | partial, mean (least to most) |\n|---|---|---|---|")
+    print(
+        "| perturbation | score | Spearman, mean (least to most) | partial, mean (least to most) |\n|---|---|---|---|"
+    )
     for (perturbation, score), own in rows.groupby(["perturbation", "score"], sort=False):
         cells = [
             f"{each.mean():.3f} ({each.min():.3f} to {each.max():.3f})" if each.notna().all() else ""
