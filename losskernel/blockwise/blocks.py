@@ -42,7 +42,7 @@ def blocks_of(
     for globs in blocks:
         texts = isinstance(globs, (list, tuple)) and all(isinstance(glob, str) for glob in globs)
         require(texts, f"blocks: {globs!r} is not a list of globs over names of weights; e.g. [layers.0.*]")
-        select(names, list(globs))
+        select(names, list(globs), key="blocks")
         name = block_name(globs)
         require(name not in found, f"blocks: two are called {name}; name their weights apart")
         found[name] = list(globs)

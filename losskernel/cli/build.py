@@ -84,9 +84,11 @@ def build(config: DictConfig) -> Study:
     for key, field in (("analysis", "analyses"), ("baselines", "baselines"), ("wrapper", "wrappers")):
         each = {name: _build(f"{key}.{name}", node, faults) for name, node in _named(config, key).items()}
         parts[field] = {name: part for name, part in each.items() if part is not _FAULTY}
+    data = parts.pop("data", _FAULTY)
     for name, wrapper in parts.pop("wrappers").items():
-        if isinstance(parts.get("data"), Data):
-            parts["data"] = _attempt(faults, lambda name=name, wrap=wrapper: _wrapped(name, wrap, parts["data"]))
+        if isinstance(data, Data):
+            data = _attempt(faults, lambda name=name, wrap=wrapper, data=data: _wrapped(name, wrap, data), _FAULTY)
+    parts |= {} if data is _FAULTY else {"data": data}
     parts |= {key: config[key] for key in OPTIONS}
     parts["control"] = False if config.control is None else config.control
     # What could be built is checked beside what could not, so that all faults are seen at once.
@@ -100,9 +102,8 @@ def _wrapped(name: str, wrapper: Any, data: Data) -> Data:
     Raises:
         InputError: it does not take the dataset, or does not return one.
     """
-    require(
-        callable(wrapper), f"wrapper.{name} must be called with a losskernel.Data, got {wrapper!r}; fix its _target_"
-    )
+    choice = f"choose it with wrapper=[{name}], or fix its _target_"
+    require(callable(wrapper), f"wrapper.{name} must be called with a losskernel.Data, got {wrapper!r}; {choice}")
     made = wrapper(data)
     require(isinstance(made, Data), f"wrapper.{name} must return a losskernel.Data, got {type(made).__name__}")
     return made

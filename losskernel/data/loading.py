@@ -1,6 +1,7 @@
 """Feeding stacked chains: minibatches [C, B, ...] and probe blocks [b, ...], on the chains' device."""
 
 import itertools
+import os
 import signal
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
@@ -101,7 +102,7 @@ def loaded(
     loader = DataLoader(
         as_packed(dataset),
         batch_sampler=rows,  # pyright: ignore[reportArgumentType]
-        num_workers=workers,
+        num_workers=min(workers, _cores()),  # more would wait for each other, and torch warns of them
         pin_memory=device.type == "cuda",
         worker_init_fn=_outlast,
         # Its own: a loader draws a seed for its workers, and the caller's random numbers are not ours to use.
@@ -112,6 +113,12 @@ def loaded(
             yield torch.as_tensor(inputs), torch.as_tensor(targets)
     except InputError as error:
         raise without_traceback(error) from error
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    return (os.cpu_count() or 1) if affinity is None else len(affinity(0))
 
 
 def _outlast(_: int) -> None:

@@ -106,4 +106,4 @@ def _vote(strength: np.ndarray, classes: np.ndarray, given: np.ndarray) -> tuple
     most = np.take_along_axis(shared, best, axis=1)[:, 0]
     winner = np.take_along_axis(classes, best, axis=1)[:, 0]
     share = np.divide(most, total, out=np.zeros_like(most), where=total > 0)
-    return np.where(most > 0, winner, given), share
+    return np.where(most > 0, winner, given), np.minimum(share, 1.0)

@@ -157,8 +157,10 @@ def check_pull(step_size: float, localization: float) -> None:
     )
 
 
-def select(names: Sequence[str], globs: Sequence[str] | str | None) -> list[str]:
+def select(names: Sequence[str], globs: Sequence[str] | str | None, key: str = "sampler.parameters") -> list[str]:
     """Return the names that match any of the globs, in their own order; all of them for None.
+
+    key: what messages call the globs.
 
     Raises:
         InputError: a glob matches no name.
@@ -168,8 +170,8 @@ def select(names: Sequence[str], globs: Sequence[str] | str | None) -> list[str]
     globs = [globs] if isinstance(globs, str) else list(globs)
     for glob in globs:
         found = any(fnmatchcase(name, glob) for name in names)
-        require(found, f"sampler.parameters: {glob!r} matches no weight; the names are {', '.join(names)}")
-    require(len(globs) > 0, "sampler.parameters is an empty list; leave it null to move every weight")
+        require(found, f"{key}: {glob!r} matches no weight; the names are {', '.join(names)}")
+    require(len(globs) > 0, f"{key} is an empty list; leave it null to move every weight")
     return [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
 
 
