@@ -179,6 +179,7 @@ def _claim(files: RunFolder, config: Mapping[str, Any]) -> None:
 def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a configuration that decides the numbers."""
     found = {key: config.get(key) for key in DECISIVE}
+    found["wrapper"] = found["wrapper"] or {}  # runs of before there were wrappers have none
     dataset = found["dataset"]
     if isinstance(dataset, Mapping):
         found["dataset"] = {key: value for key, value in dataset.items() if key not in INDIFFERENT}

@@ -44,6 +44,8 @@ COMPANIONS = {
     **{f"wrapper={name}": ["dataset=digits", "model=mlp"] for name in OF_DIGITS},
     "analysis=attribution": ["wrapper=[joint_probes]"],
     "analysis=memorisation": ["dataset=digits", "model=mlp"],
+    "dataset=taxonomy_vectors": ["model=mlp", "model.outputs=16"],
+    "analysis=levels": ["dataset=taxonomy_vectors", "model=mlp", "model.outputs=16"],
     "experiment=taxonomy": TAXONOMY,
     **{f"analysis={name}": ["dataset=taxonomy_images", *TAXONOMY, "model=resnet18"] for name in OF_CLASSES},
     "experiment=inception": ["dataset=imagenet", "model.weights=null", "schedule.batch_size=64"],

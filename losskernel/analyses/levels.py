@@ -60,7 +60,7 @@ class Levels:
         pairs = [np.nonzero((lowest == depth) & upper) for depth in range(len(names) + 1)]
         counts = np.array([len(each[0]) for each in pairs])
         for depth, name in enumerate(["the root", *names]):
-            require(counts[depth] > 0, f"analysis.levels: no two probes have {name} in common and nothing below it")
+            require(counts[depth] > 0, f"no two probes have {name} in common and nothing below it")
 
         def numbers(part: Matrices) -> dict[str, float]:
             linked = part.coupling()
@@ -80,13 +80,13 @@ class Levels:
         found = sorted(name for name in labels if name.startswith(PREFIX) and name.removeprefix(PREFIX).isdigit())
         names = list(self.levels or sorted(found, key=lambda name: int(name.removeprefix(PREFIX))))
         known = ", ".join(labels) or "none"
-        require(len(names) > 0, f"analysis.levels: no label is called level_1; name the levels, of {known}")
+        require(len(names) > 0, f"no label is called level_1; name the levels, of {known}")
         unknown = [name for name in [*names, self.label] if name not in labels]
-        require(not unknown, f"analysis.levels: there is no probe label {unknown[:1]}; choose from {known}")
+        require(not unknown, f"there is no probe label {unknown[:1]}; choose from {known}")
         same = [np.asarray(labels[name])[:, None] == np.asarray(labels[name]) for name in [*names, self.label]]
         for (above, below), name in zip(pairwise(same), [*names[1:], self.label], strict=True):
             fits = not (below & ~above).any()
-            require(fits, f"analysis.levels: a group of {name} lies in two groups of the level above; order them")
+            require(fits, f"a group of {name} lies in two groups of the level above; order them")
         return names, np.where(same[-1], -1, np.sum(same[:-1], axis=0))
 
 

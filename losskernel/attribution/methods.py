@@ -30,7 +30,7 @@ class Joint(NamedTuple):
         places = [np.flatnonzero(np.asarray(roles).astype(str) == role) for role in ("query", "train")]
         require(
             len(places[0]) >= 1 and len(places[1]) >= 2,
-            f"attribution needs probes of both roles, got {len(places[0])} queries and {len(places[1])} training "
+            f"it needs probes of both roles, got {len(places[0])} queries and {len(places[1])} training "
             "samples; add wrapper=[joint_probes]",
         )
         return cls(*places)
