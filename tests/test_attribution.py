@@ -333,9 +333,7 @@ def test_what_the_analysis_cannot_do_is_named() -> None:
     traces = _traces(True, retrained_losses=np.zeros((36, 31)))
     with pytest.raises(InputError, match="retrained_losses has 31 columns for 15 subsets; retrain again"):
         Attribution()(LossKernel.from_traces(traces), traces)
-    with pytest.raises(
-        InputError, match="attribution needs probes of both roles, got 0 queries and 0 training samples"
-    ):
+    with pytest.raises(InputError, match="it needs probes of both roles, got 0 queries and 0 training samples"):
         Attribution().check({"class": np.zeros(3)})
     Attribution().check({"role": ROLES})
     with pytest.raises(InputError, match=r"analysis.attribution.methods must be a list of names or null, got 'trak'"):

@@ -1,20 +1,28 @@
 """When in training a kernel comes to know each level of a hierarchy."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from losskernel.figures.style import INK, MUTED, OKABE_ITO, SINGLE, paper
 from losskernel.figures.swept import Axis
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _COLOURS = (OKABE_ITO[0], OKABE_ITO[3], OKABE_ITO[2], OKABE_ITO[4], OKABE_ITO[1], OKABE_ITO[5])
 _MARKS = ("o", "s", "^", "D", "v", "P")
 
 
 def emergence(
-    axis: Axis, levels: Sequence[str], contrasts: np.ndarray, errors: np.ndarray, table: pd.DataFrame, threshold: float
+    axis: Axis,
+    levels: Sequence[str],
+    contrasts: np.ndarray,
+    errors: np.ndarray,
+    table: "pd.DataFrame",
+    threshold: float,
 ) -> Figure:
     """A curve of contrast per level against the step, and a line where it passes the threshold for good.
 

@@ -1,14 +1,18 @@
 """Coupling of two probes by the finest level of a hierarchy that they share."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from losskernel.figures.style import MUTED, OKABE_ITO, SINGLE, paper
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def shared_levels(table: pd.DataFrame) -> Figure:
+
+def shared_levels(table: "pd.DataFrame") -> Figure:
     """A point with its 90 % interval for every level, from pairs that share none up.
 
     table: columns shared, pairs, coupling, and low and high where an error is known.
