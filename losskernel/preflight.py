@@ -3,7 +3,8 @@
 import copy
 import inspect
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import NoneType
@@ -104,11 +105,24 @@ def _check_forward(model: nn.Module, data: Data, checkpoint: str | None) -> None
     inputs, targets = _try("the probes cannot be loaded", lambda: stack(two, workers=0))
     network = copy.deepcopy(model) if checkpoint is None else load_weights(model, checkpoint)
     network.eval()
+    _check_outputs(network, inputs, data.classes)
     with torch.no_grad():
         check = partial(check_losses, network, data.loss, inputs, targets)
         losses = _try("the model or the loss fails on two probes", check)
     finite = bool(losses.isfinite().all())
     require(finite, f"data.loss is {losses.tolist()} on two probes; check inputs, targets and the loss")
+
+
+def _check_outputs(network: nn.Module, inputs: torch.Tensor, classes: Sequence[str] | None) -> None:
+    """Name the key where a network has too few outputs for the classes; torch would speak of an index."""
+    outputs = None
+    with torch.no_grad(), suppress(Exception):  # a network that fails is named with its own words
+        outputs = network(inputs)
+    if classes is not None and isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
+        count, needed = outputs.shape[1], len(classes)
+        require(
+            count >= needed, f"model.outputs must be >= the {needed} classes, got {count}; set model.outputs={needed}"
+        )
 
 
 def _check_training(training: Training, data: Data, checkpoint: str | None) -> None:

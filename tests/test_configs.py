@@ -15,6 +15,7 @@ from pictures import cifar_like, imagenet_like
 import losskernel.cli
 from losskernel.cli.build import build
 from losskernel.data.base import stack
+from losskernel.errors import InputError
 
 CONF = Path(losskernel.cli.CONF)
 RECIPES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -153,3 +154,8 @@ def test_the_analysis_command_composes_every_analysis() -> None:
 
 def test_without_analyses_a_study_still_builds() -> None:
     assert build(config("analysis=[]")).analyses == {}
+
+
+def test_a_network_with_too_few_outputs_is_told_how_many() -> None:
+    with pytest.raises(InputError, match=r"must be >= the 10 classes, got 7; set model.outputs=10"):
+        build(config("experiment=digits", "model.outputs=7"))
