@@ -8,7 +8,7 @@ import pytest
 
 from losskernel.errors import InputError
 from losskernel.geometry import AngularCKA, Point, classical_scaling
-from losskernel.geometry.angular_cka import CENTRINGS
+from losskernel.geometry.centring import CENTRINGS, centred
 
 RNG = np.random.default_rng(0)
 EVERY = pytest.mark.parametrize("centring", CENTRINGS)
@@ -78,13 +78,13 @@ def test_small_distances_are_not_lost_to_rounding(centring: str) -> None:
 
 def _centred(space: AngularCKA, each: Point) -> np.ndarray:
     """The centred kernel itself, which centring leaves as it is for u and double."""
-    matrix = space._centred(each.gram())
-    return space._centred(matrix) if space.centring != "masked" else _masked_fixed(space, matrix)
+    matrix = centred(each.gram(), space.centring)
+    return centred(matrix, space.centring) if space.centring != "masked" else _masked_fixed(space, matrix)
 
 
 def _masked_fixed(space: AngularCKA, matrix: np.ndarray) -> np.ndarray:
     for _ in range(2000):  # masking and centring alternate towards a matrix that both leave alone
-        matrix = space._centred(matrix)
+        matrix = centred(matrix, space.centring)
     return matrix
 
 
@@ -100,16 +100,16 @@ def test_closed_form_of_labels() -> None:
 def test_u_centring_sums_to_nothing_and_is_the_unbiased_hsic() -> None:
     x, y = features(9, 4), features(9, 3)
     space = AngularCKA("u")
-    k, centred = x @ x.T, space._centred(x @ x.T)
-    np.testing.assert_allclose(centred.sum(0), 0, atol=1e-12)
-    np.testing.assert_array_equal(np.diag(centred), 0)
+    k, own = x @ x.T, centred(x @ x.T, space.centring)
+    np.testing.assert_allclose(own.sum(0), 0, atol=1e-12)
+    np.testing.assert_array_equal(np.diag(own), 0)
     h = np.eye(9) - 1 / 9
-    np.testing.assert_allclose(space._centred(h @ k @ h), centred, atol=1e-12)
+    np.testing.assert_allclose(centred(h @ k @ h, space.centring), own, atol=1e-12)
     # Song et al. 2012, Eq. 5.
     a, b = k * (1 - np.eye(9)), (y @ y.T) * (1 - np.eye(9))
     one, m = np.ones(9), 9
     song = np.trace(a @ b) + (one @ a @ one) * (one @ b @ one) / ((m - 1) * (m - 2)) - 2 / (m - 2) * (one @ a @ b @ one)
-    assert (centred * space._centred(y @ y.T)).sum() == pytest.approx(song, rel=1e-12)
+    assert (own * centred(y @ y.T, space.centring)).sum() == pytest.approx(song, rel=1e-12)
 
 
 def test_unrelated_wide_features_are_orthogonal_under_u_and_near_under_double() -> None:

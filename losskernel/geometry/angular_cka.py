@@ -2,15 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from losskernel.errors import require
-from losskernel.geometry.point import Point, upper_triangle
+from losskernel.geometry.arrangement import Arrangement
+from losskernel.geometry.centring import (
+    centred,
+    chords,
+    flattened,
+    least_inputs,
+    products,
+    require_centring,
+)
+from losskernel.geometry.point import Point, require_same_inputs
 
-CENTRINGS = ("u", "double", "masked")
 # Rounding leaves about this much of a kernel that centring should remove whole.
 _NOTHING = 1e-10
+# Cosines nearer to ±1 than this lose digits of the angle, which the chord keeps.
+_CLOSE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ class AngularCKA:
     centring: str = "u"
 
     def __post_init__(self) -> None:
-        require(self.centring in CENTRINGS, f"centring must be one of {CENTRINGS}, got {self.centring!r}")
+        require_centring(self.centring)
 
     def length(self, p: Point, q: Point) -> float:
         """Return the distance between two points, in radians.
@@ -44,16 +55,16 @@ class AngularCKA:
         """
         return float(self.distances([p, q])[0, 1])
 
-    def gram(self, points: Sequence[Point]) -> np.ndarray:
+    def gram(self, points: Sequence[Point], device: Any = None) -> np.ndarray:
         """Return the cosines [P, P] between centred kernels: the CKA of every pair.
 
         Raises:
             InputError: as for `length`.
         """
-        rows = self.coordinates(points)
-        return np.clip(rows @ rows.T, -1.0, 1.0)
+        cosines = self.arrangement(points, device=device).cosines
+        return np.empty((0, 0)) if cosines is None else cosines
 
-    def distances(self, points: Sequence[Point]) -> np.ndarray:
+    def distances(self, points: Sequence[Point], device: Any = None) -> np.ndarray:
         """Return the distances [P, P] in radians.
 
         By 2 atan2(|p - q|, |p + q|): arccos would lose all distances below 1e-8 to rounding.
@@ -61,13 +72,43 @@ class AngularCKA:
         Raises:
             InputError: as for `length`.
         """
-        rows = self.coordinates(points)
-        result = np.zeros((len(rows), len(rows)))
-        for i, own in enumerate(rows):
-            for j in range(i):
-                chord, across = np.linalg.norm(own - rows[j]), np.linalg.norm(own + rows[j])
-                result[i, j] = result[j, i] = 2 * np.arctan2(chord, across)
-        return result
+        return self.arrangement(points, device=device).distances
+
+    def arrangement(self, points: Sequence[Point], known: Arrangement | None = None, device: Any = None) -> Arrangement:
+        """Return how points stand to each other; of the first ones it may be known, then only new pairs are computed.
+
+        Features are multiplied as they are, kernels read some rows at a time: memory stays bounded for any N.
+
+        Args:
+            points: P kernels over the same inputs.
+            known: of the first points, in this order.
+            device: torch device for the products; None for the CPU.
+
+        Raises:
+            InputError: as for `length`.
+        """
+        require_same_inputs(points)
+        least, inputs = least_inputs(self.centring), points[0].inputs
+        require(inputs >= least, f"{self.centring}-centring needs >= {least} inputs, got {inputs}; add more")
+        first = 0 if known is None else len(known)
+        found = products(points, self.centring, 0 if known is None else first, device)
+        lengths = self._lengths(points, found.centred, first, found.raw)
+        fresh = np.clip(found.centred / lengths[first:, None] / lengths, -1.0, 1.0)  # [P - first, P]
+        cosines, distances = np.eye(len(points)), np.zeros((len(points), len(points)))
+        if known is not None and known.cosines is not None:
+            cosines[:first, :first], distances[:first, :first] = known.cosines, known.distances
+        pairs = [(p, q) for p in range(first, len(points)) for q in range(p)]
+        if pairs:
+            left, right = np.array(pairs).T
+            cosine = fresh[left - first, right]
+            angle = 2 * np.arctan2(np.sqrt(1 - cosine), np.sqrt(1 + cosine))
+            close = np.flatnonzero(np.abs(cosine) > 1 - _CLOSE)
+            if len(close):
+                chord = np.sqrt(chords(points, self.centring, [pairs[each] for each in close], lengths))
+                angle[close] = 2 * np.arctan2(chord[:, 0], chord[:, 1])
+            cosines[left, right] = cosines[right, left] = cosine
+            distances[left, right] = distances[right, left] = angle
+        return Arrangement(distances, cosines)
 
     def coordinates(self, points: Sequence[Point]) -> np.ndarray:
         """Return unit vectors [P, N (N + 1) / 2] whose inner products are those of the centred kernels.
@@ -75,35 +116,24 @@ class AngularCKA:
         Raises:
             InputError: as for `length`.
         """
-        require(len(points) > 0, "coordinates() got no points; give at least one")
-        first = points[0]
-        for place, point in enumerate(points):
-            same = np.array_equal(point.ids, first.ids)
-            require(same, f"points 0 and {place} stand over different inputs; compare kernels of the same inputs")
-        least = 4 if self.centring == "u" else 2
-        require(
-            first.inputs >= least, f"{self.centring}-centring needs >= {least} inputs, got {first.inputs}; add more"
-        )
-        # Off the diagonal each entry stands for two.
-        weight = upper_triangle(np.where(np.eye(first.inputs, dtype=bool), 1.0, np.sqrt(2.0)))
-        rows = np.empty((len(points), first.triangle.size))
-        for place, point in enumerate(points):
-            centred = upper_triangle(self._centred(point.gram())) * weight
-            norm, before = np.linalg.norm(centred), np.linalg.norm(point.triangle * weight)
+        self.arrangement(points)
+        rows = np.stack([flattened(self.centred(point)) for point in points])
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def centred(self, point: Point) -> np.ndarray:
+        """Return the centred kernel [N, N] of a point."""
+        return point.gram() if point.centring == self.centring else centred(point.gram(), self.centring)
+
+    def _lengths(self, points: Sequence[Point], fresh: np.ndarray, first: int, raw: np.ndarray) -> np.ndarray:
+        """Return |C(K)| of every point, [P]."""
+        squares = np.diagonal(fresh, offset=first).copy()  # of the new points
+        if first:
+            old = [products([each], self.centring).centred[0, 0] for each in points[:first]]
+            squares = np.concatenate([old, squares])
+        lengths = np.sqrt(np.maximum(squares, 0.0))
+        for place, (length, before) in enumerate(zip(lengths, np.sqrt(raw), strict=True)):
             require(
-                bool(norm > _NOTHING * before),
+                bool(length > _NOTHING * before),
                 f"point {place} is white: {self.centring}-centring leaves nothing of its kernel; it has no direction",
             )
-            rows[place] = centred / norm
-        return rows
-
-    def _centred(self, kernel: np.ndarray) -> np.ndarray:
-        count = len(kernel)
-        own = np.eye(count, dtype=bool)
-        if self.centring == "u":
-            kernel = np.where(own, 0.0, kernel)
-            means, mean = kernel.sum(0) / (count - 2), kernel.sum() / ((count - 1) * (count - 2))
-        else:
-            means, mean = kernel.mean(0), kernel.mean()
-        centred = kernel - means[:, None] - means + mean
-        return centred if self.centring == "double" else np.where(own, 0.0, centred)
+        return lengths

@@ -1,26 +1,63 @@
 """A point of every space here: one kernel over an ordered set of inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from losskernel.errors import require
 
+FORMS = ("covariance", "correlation")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Point:
-    """A symmetric kernel [N, N] over N inputs, held as its upper triangle: half the memory.
+    """A symmetric kernel [N, N] over N inputs, held whole as its upper triangle or as a factor X with K = X Xᵀ.
+
+    Build one with `from_features`, `from_gram` or `from_draws`; what is wrong with it is found there, once.
 
     Attributes:
-        triangle: [N (N + 1) / 2] float64, row by row, the diagonal included.
         ids: [N] names of the inputs, in order; kernels over other inputs cannot be compared with this one.
+        triangle: [N (N + 1) / 2] entries on and above the diagonal, row by row; None where there is a factor.
+        factor: [N, d]; None where there is a triangle.
+        chains: how many columns of the factor are draws of each chain, in order; empty for what was not sampled.
+        centring: the centring that the kernel has been through already, so that it is not centred again.
     """
 
-    triangle: np.ndarray
     ids: np.ndarray
+    triangle: np.ndarray | None = None
+    factor: np.ndarray | None = None
+    chains: tuple[int, ...] = ()
+    centring: str | None = None
+
+    @classmethod
+    def from_features(
+        cls, features: Any, ids: Sequence[Any] | np.ndarray | None = None, kernel: Callable[..., Any] | None = None
+    ) -> "Point":
+        """Build the point of a representation [N, ...], all axes but the first flattened.
+
+        Args:
+            features: one row an input.
+            ids: [N] names of the inputs; their numbers by default.
+            kernel: [N, d] -> [N, N]; None for the linear one, x · y.
+
+        Raises:
+            InputError: no rows and columns, a number that is not finite, or ids do not match.
+        """
+        values = _floating(features)
+        shaped = values.ndim >= 2 and values.size > 0
+        require(shaped, f"features must be [N, d], got shape {values.shape}; give one row an input")
+        values = values.reshape(len(values), -1)
+        finite = bool(np.isfinite(values).all())
+        require(finite, "features hold non-finite numbers; find the layer or the input that made them")
+        names = _names(ids, len(values))
+        if kernel is not None:
+            return cls.from_gram(kernel(values), names)
+        # A factor is smaller than a triangle up to here.
+        if 2 * values.shape[1] <= len(values):
+            return cls(names, factor=values)
+        return cls(names, triangle=upper_triangle(values @ values.T))
 
     @classmethod
     def from_gram(cls, gram: Any, ids: Sequence[Any] | np.ndarray | None = None) -> "Point":
@@ -29,16 +66,49 @@ class Point:
         Raises:
             InputError: it is not square and symmetric, holds a number that is not finite, or ids do not match.
         """
-        matrix = np.asarray(gram, dtype=np.float64)
+        matrix = _floating(gram)
         square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
         require(square, f"gram must be [N, N], got shape {matrix.shape}; pass a kernel over all pairs of inputs")
         require(bool(np.isfinite(matrix).all()), "gram holds non-finite numbers; drop the inputs that made them")
         skew = float(np.abs(matrix - matrix.T).max(initial=0.0))
         largest = float(np.abs(matrix).max(initial=0.0))
-        require(skew <= 1e-8 * largest, f"gram must be symmetric, but differs from its transpose by {skew:.3g}")
-        names = np.arange(len(matrix)) if ids is None else np.asarray(ids)
-        require(len(names) == len(matrix), f"ids has {len(names)} entries for {len(matrix)} inputs; give one each")
-        return cls(upper_triangle(matrix), names)
+        tolerance = 1e-8 if matrix.dtype == np.float64 else 1e-5
+        require(skew <= tolerance * largest, f"gram must be symmetric, but differs from its transpose by {skew:.3g}")
+        return cls(_names(ids, len(matrix)), triangle=upper_triangle(matrix))
+
+    @classmethod
+    def from_draws(
+        cls, draws: Sequence[Any], ids: Sequence[Any] | np.ndarray | None = None, form: str = "covariance"
+    ) -> "Point":
+        """Build the point of a loss kernel from each chain's draws [N, T] of the inputs' losses.
+
+        Draws are features, centred over each chain's own: K = L Lᵀ / (C T - C). Who made which column is kept, so
+        that halves of the chains tell the noise.
+
+        Args:
+            draws: one array [N, T] a chain.
+            ids: [N] names of the inputs; their numbers by default.
+            form: "covariance", or "correlation" K_ij / sqrt(K_ii K_jj), where an input without variance has zeros.
+
+        Raises:
+            InputError: chains do not match, hold fewer than two draws, or a number that is not finite.
+
+        Source: arXiv 2509.26537, Eq. 2.
+        """
+        require(form in FORMS, f"form must be one of {FORMS}, got {form!r}")
+        chains = [np.asarray(each, dtype=np.float64) for each in draws]
+        shapes = [each.shape for each in chains]
+        alike = len(chains) > 0 and all(each.ndim == 2 and len(each) == len(chains[0]) for each in chains)
+        require(alike, f"draws must be [N, T] of the same N inputs for every chain, got shapes {shapes}")
+        require(min(each.shape[1] for each in chains) >= 2, f"draws must be >= 2 a chain, got shapes {shapes}")
+        require(all(np.isfinite(each).all() for each in chains), "draws hold non-finite losses; sample again")
+        factor = np.concatenate([each - each.mean(axis=1, keepdims=True) for each in chains], axis=1)
+        if form == "correlation":
+            length = np.linalg.norm(factor, axis=1, keepdims=True)
+            factor = np.divide(factor, length, out=np.zeros_like(factor), where=length > 0)
+        else:
+            factor /= np.sqrt(factor.shape[1] - len(chains))
+        return cls(_names(ids, len(factor)), factor=factor, chains=tuple(each.shape[1] for each in chains))
 
     @property
     def inputs(self) -> int:
@@ -46,17 +116,72 @@ class Point:
         return len(self.ids)
 
     def gram(self) -> np.ndarray:
-        """Return the kernel [N, N]."""
-        matrix = np.zeros((self.inputs, self.inputs))
-        matrix[_upper(self.inputs)] = self.triangle
-        return matrix + np.triu(matrix, 1).T
+        """Return the kernel [N, N], float64."""
+        return self.rows(0, self.inputs).astype(np.float64, copy=False)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Return rows start to stop of the kernel from the column `start` on, [stop - start, N - start].
+
+        Row after row these hold every pair of inputs, those within the rows twice.
+        """
+        if self.factor is not None:
+            return self.factor[start:stop] @ self.factor[start:].T
+        triangle, count = self.triangle, self.inputs
+        if triangle is None:
+            raise TypeError("a Point holds a triangle or a factor; build it with Point.from_gram or from_features")
+        found = np.zeros((stop - start, count - start), dtype=triangle.dtype)
+        for row in range(start, stop):
+            first = row * count - row * (row - 1) // 2
+            found[row - start, row - start :] = triangle[first : first + count - row]
+        own = found[:, : stop - start]
+        own += np.triu(own, 1).T
+        return found
+
+    def diagonal(self) -> np.ndarray:
+        """Return the kernel's diagonal [N], float64."""
+        if self.factor is not None:
+            return np.einsum("nd,nd->n", self.factor, self.factor, dtype=np.float64)
+        # Row i begins where those before it, of N, N - 1, ... entries, end.
+        place = np.arange(self.inputs)
+        return np.asarray(self.triangle, dtype=np.float64)[place * self.inputs - place * (place - 1) // 2]
+
+    def sums(self) -> np.ndarray:
+        """Return the sum of each of the kernel's rows [N], float64."""
+        if self.factor is not None:
+            factor = self.factor.astype(np.float64, copy=False)
+            return factor @ factor.sum(axis=0)
+        total = np.zeros(self.inputs)
+        for start in range(0, self.inputs, _ROWS):
+            stop = min(start + _ROWS, self.inputs)
+            rows = self.rows(start, stop)
+            total[start:stop] += rows.sum(axis=1, dtype=np.float64)
+            total[stop:] += rows[:, stop - start :].sum(axis=0, dtype=np.float64)
+        return total
+
+
+# Rows of a triangle that are unpacked at once.
+_ROWS = 256
 
 
 def upper_triangle(matrix: np.ndarray) -> np.ndarray:
     """Return the entries [N (N + 1) / 2] of a matrix [N, N] on and above its diagonal, row by row."""
-    return matrix[_upper(len(matrix))]
+    return np.concatenate([row[place:] for place, row in enumerate(matrix)]) if len(matrix) else matrix.ravel()
 
 
-@lru_cache(maxsize=2)  # the same for every kernel over as many inputs, and as large as one
-def _upper(count: int) -> tuple[np.ndarray, ...]:
-    return np.triu_indices(count)
+def require_same_inputs(points: Sequence[Point]) -> None:
+    """Raise InputError unless there is a point, and all stand over the same inputs in the same order."""
+    require(len(points) > 0, "no points were given; give at least one")
+    for place, point in enumerate(points):
+        same = point.ids is points[0].ids or np.array_equal(point.ids, points[0].ids)
+        require(same, f"points 0 and {place} stand over different inputs; compare kernels of the same inputs")
+
+
+def _floating(values: Any) -> np.ndarray:
+    array = np.asarray(values)
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+
+
+def _names(ids: Sequence[Any] | np.ndarray | None, count: int) -> np.ndarray:
+    names = np.arange(count) if ids is None else np.asarray(ids)
+    require(len(names) == count, f"ids has {len(names)} entries for {count} inputs; give one each")
+    return names

@@ -1,0 +1,212 @@
+"""Centring of kernels, whole, and inner products of centred kernels without ever holding more than a few rows."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from losskernel.errors import require
+from losskernel.geometry.point import Point
+
+CENTRINGS = ("u", "double", "masked")
+# Numbers of all points' rows together that are held at once.
+_NUMBERS = 2**24
+# From so many inputs on single precision does: sums over them are exact to about 3e-6.
+_MANY = 4096
+# Share of |K|² that sums of products, each exact to 1e-16, give to four digits.
+_DROWNED = 1e-12
+
+
+class Products(NamedTuple):
+    """Inner products of centred kernels, from one on against all."""
+
+    centred: np.ndarray  # [P - first, P], <C(K), C(L)>
+    raw: np.ndarray  # [P], |K|² before centring
+
+
+def least_inputs(centring: str) -> int:
+    """Return how many inputs a centring needs to leave anything."""
+    return 4 if centring == "u" else 2
+
+
+def centred(kernel: np.ndarray, centring: str) -> np.ndarray:
+    """Return C(K) of a kernel [N, N].
+
+    "double": H K H with H = I - 11ᵀ/N. "masked": its diagonal set to zero afterwards. "u": the diagonal set to zero
+    first, then K_ij - r_i - r_j + s off it with r_i = Σ_l K_il / (N - 2) and s = Σ K / ((N - 1)(N - 2)), so that rows
+    sum to zero.
+
+    Source: Székely & Rizzo 2014 (u).
+    """
+    shift, level = _means(kernel.diagonal(), kernel.sum(axis=0), centring)
+    result = kernel - shift[:, None] - shift + level
+    if centring != "double":
+        np.fill_diagonal(result, 0.0)
+    return result
+
+
+def products(points: Sequence[Point], centring: str, first: int = 0, device: Any = None) -> Products:
+    """Return the inner products of centred kernels, of the points from `first` on with all.
+
+    Kernels of few features never become matrices [N, N]: with X and Y centred over inputs <HKH, HLH> = |Xᵀ Y|², and
+    the other centrings correct for the diagonal. Others are read some rows at a time, all points side by side.
+
+    Args:
+        points: kernels over the same inputs.
+        centring: "u", "double" or "masked".
+        first: number of the first point whose products are not known yet.
+        device: torch device for the products; None for numpy on the CPU.
+    """
+    if device is None and _features_pay(points):
+        found = _from_features(points, centring, first)
+        # A kernel that centring leaves next to nothing of drowns in the rounding of what was subtracted.
+        if bool((np.diagonal(found.centred, offset=first) > _DROWNED * found.raw[first:]).all()):
+            return found
+    return _from_rows(points, centring, first, device)
+
+
+def chords(points: Sequence[Point], centring: str, pairs: Sequence[tuple[int, int]], lengths: np.ndarray) -> np.ndarray:
+    """Return |P - Q|² and |P + Q|² of pairs of normalised centred kernels, [pairs, 2]: exact where they nearly agree.
+
+    Args:
+        points: kernels over the same inputs.
+        centring: "u", "double" or "masked".
+        pairs: numbers of points.
+        lengths: |C(K)| of every point, [P].
+    """
+    found = np.zeros((len(pairs), 2))
+    used = sorted({place for pair in pairs for place in pair})
+    where = {place: row for row, place in enumerate(used)}
+    for block in _blocks([points[place] for place in used], centring, None):
+        unit = block / lengths[used][:, None]
+        for row, (p, q) in enumerate(pairs):
+            for side, sign in enumerate((-1, 1)):
+                found[row, side] += np.square(unit[where[p]] + sign * unit[where[q]]).sum()
+    return found
+
+
+def flattened(kernel: np.ndarray) -> np.ndarray:
+    """Return [N (N + 1) / 2] numbers whose inner products are those of symmetric matrices [N, N]."""
+    # Off the diagonal each entry stands for two.
+    weight = np.sqrt(2.0)
+    return np.concatenate(
+        [np.concatenate([row[place : place + 1], weight * row[place + 1 :]]) for place, row in enumerate(kernel)]
+    )
+
+
+def unflattened(values: np.ndarray, inputs: int) -> np.ndarray:
+    """Return the matrix [N, N] that `flattened` made into numbers [N (N + 1) / 2]."""
+    matrix = np.zeros((inputs, inputs))
+    matrix[np.triu_indices(inputs)] = values
+    matrix[np.triu_indices(inputs, 1)] /= np.sqrt(2.0)
+    return matrix + np.triu(matrix, 1).T
+
+
+def _means(diagonal: np.ndarray, sums: np.ndarray, centring: str) -> tuple[np.ndarray, float]:
+    """Return what is taken from every row and column, [N], and what is added back."""
+    count = len(sums)
+    if centring == "u":
+        sums = sums - diagonal
+        return sums / (count - 2), float(sums.sum() / ((count - 1) * (count - 2)))
+    return sums / count, float(sums.sum() / count**2)
+
+
+def _features_pay(points: Sequence[Point]) -> bool:
+    """Whether products of features cost less than those of kernels, which are made of features too."""
+    widths = [each.factor.shape[1] if each.factor is not None else 0 for each in points]
+    if 0 in widths or any(each.centring for each in points):
+        return False
+    total = sum(widths)
+    return total**2 < points[0].inputs * (total + len(points) ** 2) / 2
+
+
+def _from_features(points: Sequence[Point], centring: str, first: int) -> Products:
+    factors = [np.asarray(each.factor, dtype=np.float64) for each in points]
+    count = points[0].inputs
+    raw = np.array([np.square(each.T @ each).sum() for each in factors])
+    factors = [each - each.mean(axis=0) for each in factors]
+    squares = np.array([np.einsum("nd,nd->n", each, each) for each in factors])  # [P, N], the kernels' diagonals
+    found = np.array(
+        [[np.square(own.T @ other).sum() for other in factors] for own in factors[first:]]
+    )  # of doubly centred kernels
+    if centring == "masked":
+        found -= squares[first:] @ squares.T
+    if centring == "u":
+        # Rows of HKH sum to zero: without the diagonal k they sum to -k.
+        sums = squares.sum(axis=1)
+        shared = np.outer(sums[first:], sums) / ((count - 1) * (count - 2))
+        found += shared - squares[first:] @ squares.T * (1 + 2 / (count - 2))
+    return Products(found, raw)
+
+
+def _from_rows(points: Sequence[Point], centring: str, first: int, device: Any) -> Products:
+    found = np.zeros((len(points) - first, len(points)))
+    for block in _blocks(points, centring, device):
+        product = block[first:] @ block.T
+        found += product if device is None else product.cpu().numpy()
+    raw = np.zeros(len(points))
+    for place, point in enumerate(points):
+        raw[place] = _squared_length(point)
+    return Products(found, raw)
+
+
+def _squared_length(point: Point) -> float:
+    """Return |K|²."""
+    if point.factor is not None and 2 * point.factor.shape[1] <= point.inputs:
+        return float(np.square(point.factor.T @ point.factor).sum())
+    if point.triangle is not None:
+        squares = float(np.square(point.triangle, dtype=np.float64).sum())
+        return 2 * squares - float(np.square(point.diagonal()).sum())
+    total = 0.0
+    for start in range(0, point.inputs, 256):
+        rows = np.square(point.rows(start, start + 256), dtype=np.float64)
+        total += 2 * float(rows.sum()) - float(rows[:, : len(rows)].sum())
+    return total
+
+
+def _blocks(points: Sequence[Point], centring: str, device: Any) -> Iterator[Any]:
+    """Yield the centred kernels some rows at a time, [P, numbers]: summed products are the inner products."""
+    count = points[0].inputs
+    kind = np.float64 if count < _MANY else np.float32
+    means = [
+        (np.zeros(count), 0.0) if each.centring == centring else _means(each.diagonal(), each.sums(), centring)
+        for each in points
+    ]
+    put = _putter(device, kind)
+    read = [_reader(each, put) for each in points]
+    shifts, levels = [put(shift) for shift, _ in means], [level for _, level in means]
+    step = max(1, min(count, _NUMBERS // (len(points) * count)))
+    for start in range(0, count, step):
+        stop = min(start + step, count)
+        own = np.arange(stop - start)
+        block = put(np.empty((len(points), stop - start, count - start), dtype=kind))
+        for row, rows, shift, level in zip(block, read, shifts, levels, strict=True):
+            row[...] = rows(start, stop)
+            row -= shift[start:stop, None] - level
+            row -= shift[start:]
+            if centring != "double":
+                row[own, own] = 0.0
+        # Pairs within the rows are there twice; those with later inputs once, and count for two.
+        block[:, :, stop - start :] *= float(np.sqrt(2.0))
+        yield block.reshape(len(points), -1)
+
+
+def _putter(device: Any, kind: Any) -> Callable[[np.ndarray], Any]:
+    if device is None:
+        return lambda array: array.astype(kind, copy=False)
+    import torch
+
+    return lambda array: torch.as_tensor(array.astype(kind, copy=False), device=device)
+
+
+def _reader(point: Point, put: Callable[[np.ndarray], Any]) -> Callable[[int, int], Any]:
+    """Return what gives rows of the kernel on the device; a factor is moved there once, and multiplied there."""
+    if point.factor is None:
+        return lambda start, stop: put(point.rows(start, stop))
+    factor = put(point.factor)
+    return lambda start, stop: factor[start:stop] @ factor[start:].T
+
+
+def require_centring(centring: str) -> None:
+    """Raise InputError for a centring that does not exist."""
+    require(centring in CENTRINGS, f"centring must be one of {CENTRINGS}, got {centring!r}")
