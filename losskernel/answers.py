@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from losskernel.analyses.result import Analysis, Result
+from losskernel.analyses.result import Analysis, PointAnalysis, Result, is_of_points
 from losskernel.diagnosis import Diagnosis, diagnose
-from losskernel.errors import InputError
+from losskernel.errors import InputError, require
 from losskernel.figures import stamp, stamp_page
 from losskernel.kernel import LossKernel
+from losskernel.points import TRAINED, Placed, PointSet, sampled_point
 from losskernel.report import write_report
 from losskernel.store import guard
 from losskernel.traces import LossTraces
@@ -20,6 +21,8 @@ from losskernel.tracking import RunFolder, Tracker
 
 # The companion at nbeta = 0, in the run's folder; its numbers are called `control/...`.
 CONTROL = "control.zarr"
+# What the run itself sampled, in its folder.
+TRACES = "traces.zarr"
 
 
 @dataclass(frozen=True)
@@ -27,51 +30,57 @@ class Outcome:
     """What a run ends with: its numbers, whether they may be trusted, and where everything lies."""
 
     metrics: dict[str, float]
-    diagnosis: Diagnosis
+    diagnosis: Diagnosis | None  # None where nothing was sampled
     folder: Path
 
 
 def analyse(
-    traces: LossTraces,
-    analyses: Mapping[str, Analysis],
+    traces: LossTraces | None,
+    analyses: Mapping[str, Analysis | PointAnalysis],
     files: RunFolder,
     tracker: Tracker,
     control: LossTraces | str | None = None,
+    points: PointSet | None = None,
 ) -> Outcome:
-    """Ask every question of the kernel of some traces; write and record the answers.
+    """Ask every question of the kernel of some traces, and of points; write and record the answers.
 
     An analysis that breaks does not take the others' answers with it: its error is raised after all.
 
     Args:
-        traces: what was sampled.
+        traces: what was sampled; None where nothing was.
         analyses: name -> analysis.
         files: the run's folder.
         tracker: where else to record.
         control: traces of the companion at nbeta = 0, or why there are none. Analyses of which its numbers mean
             something are asked again.
+        points: layers, labels and kernels of the run; what was sampled joins them.
 
     Raises:
         InputError: one or more analyses failed.
     """
-    kernel, diagnosis = LossKernel.from_traces(traces), diagnose(traces)
-    files.write_json("diagnosis.json", asdict(diagnosis) | _control_diagnosis(control))
+    kernel = None if traces is None else LossKernel.from_traces(traces)
+    diagnosis = None if traces is None else diagnose(traces)
+    if diagnosis is not None:
+        files.write_json("diagnosis.json", asdict(diagnosis) | _control_diagnosis(control))
+    if points is not None and traces is not None:
+        points = points.extended([_placed(traces)])
     metrics = _known_metrics(files, analyses)
     broken: list[tuple[str, Exception]] = []
     for name, analysis in analyses.items():
         try:
-            result = analysis(kernel, traces)
+            result = _answer(analysis, kernel, traces, points)
             metrics |= {f"{name}/{key}": value for key, value in result.metrics.items()}
             if isinstance(control, LossTraces) and getattr(analysis, "controlled", False):
-                idle = analysis(LossKernel.from_traces(control), control).metrics
+                idle = _answer(analysis, LossKernel.from_traces(control), control, points).metrics
                 metrics |= {f"control/{name}/{key}": value for key, value in idle.items()}
         except Exception as error:  # whatever one analysis does, the others' answers are kept
             broken.append((name, error))
             continue
         _record(name, _stamped(result, diagnosis), files, tracker)
     files.write_json("metrics.json", metrics)
-    said = {"verdict": diagnosis.verdict, "reasons": "; ".join(diagnosis.reasons), "remedy": diagnosis.remedy}
+    said = {} if diagnosis is None else _said(diagnosis)
     tracker.summarise(metrics | said)
-    if kernel.probes <= 2000:
+    if kernel is not None and kernel.probes <= 2000:
         matrices = {"covariance": kernel.covariance(), "correlation": kernel.correlation(), "ids": kernel.ids}
         tracker.keep("kernel", "kernel", files.write("kernel.npz", lambda path: _save_matrices(path, matrices)))
     guard(files.path / "report.html", write_report, files.path)
@@ -79,6 +88,35 @@ def analyse(
         names = ", ".join(f"{name} ({type(error).__name__}: {error})" for name, error in broken)
         raise InputError(f"these analyses failed, all others are written: {names}") from broken[0][1]
     return Outcome(metrics, diagnosis, files.path)
+
+
+def _answer(analysis: Any, kernel: LossKernel | None, traces: LossTraces | None, points: PointSet | None) -> Result:
+    """Ask one question of what it is about.
+
+    Raises:
+        InputError: that is not there.
+    """
+    if is_of_points(analysis):
+        require(points is not None, "it is asked of points, and the run has none; choose some: points=[layers,targets]")
+        return analysis(points)
+    require(kernel is not None, "it is asked of a loss kernel, and nothing was sampled (schedule=none)")
+    return analysis(kernel, traces)
+
+
+def _placed(traces: LossTraces) -> Placed:
+    """Return what was sampled as a point among others."""
+    asked = traces.meta.get("identity", {}).get("sampler", {})
+    settings = {name: float(asked[name]) for name in ("localization", "nbeta") if _is_number(asked.get(name))}
+    name = "loss kernel"
+    return Placed(name, sampled_point(traces), "loss_kernel", TRAINED, settings=settings, traces=TRACES)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _said(diagnosis: Diagnosis) -> dict[str, str]:
+    return {"verdict": diagnosis.verdict, "reasons": "; ".join(diagnosis.reasons), "remedy": diagnosis.remedy}
 
 
 def _control_diagnosis(control: LossTraces | str | None) -> dict[str, Any]:
@@ -91,9 +129,9 @@ def _control_diagnosis(control: LossTraces | str | None) -> dict[str, Any]:
     return {"control": {"verdict": found.verdict, "reasons": found.reasons}}
 
 
-def _stamped(result: Result, diagnosis: Diagnosis) -> Result:
+def _stamped(result: Result, diagnosis: Diagnosis | None) -> Result:
     """Return the result with a warning on every figure and page, if the kernel failed."""
-    if diagnosis.verdict != "fail":
+    if diagnosis is None or diagnosis.verdict != "fail":
         return result
     text = f"FAILED diagnosis: {diagnosis.reasons[0].split(';')[0]}"
     for figure in result.figures.values():
@@ -107,7 +145,7 @@ def _save_matrices(path: Path, matrices: dict[str, np.ndarray]) -> None:
         np.savez_compressed(file, **matrices)  # pyright: ignore[reportArgumentType]
 
 
-def _known_metrics(files: RunFolder, analyses: Mapping[str, Analysis]) -> dict[str, float]:
+def _known_metrics(files: RunFolder, analyses: Mapping[str, Any]) -> dict[str, float]:
     """Return the folder's metrics of other analyses, so that asking one more question keeps the rest."""
     path = files.path / "metrics.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from losskernel.analyses.result import Analysis
+from losskernel.analyses.result import Analysis, PointAnalysis, is_of_points
 from losskernel.data.base import Data, size, stack
 from losskernel.errors import InputError, require, require_integer
 from losskernel.samplers import Sampler
@@ -44,6 +44,7 @@ def faults_of(parts: Mapping[str, Any]) -> list[str]:
         _check_seed,
         _check_stacking,
         _check_on_fail,
+        _check_subjects,
     )
     for check in checks:
         needs = inspect.signature(check).parameters
@@ -54,10 +55,12 @@ def faults_of(parts: Mapping[str, Any]) -> list[str]:
                 faults += str(error).splitlines()
     if {"analyses", "data"} <= sound.keys():
         faults += label_faults(sound["analyses"], sound["data"].labels)
+    if {"points", "data"} <= sound.keys():
+        faults += source_faults(sound["points"], sound["data"])
     return list(dict.fromkeys(faults))
 
 
-def label_faults(analyses: Mapping[str, Analysis], labels: Mapping[str, Any]) -> list[str]:
+def label_faults(analyses: Mapping[str, Analysis | PointAnalysis], labels: Mapping[str, Any]) -> list[str]:
     """Return one line per probe label that an analysis names and that does not exist, or does not suit it."""
     choices = ", ".join(labels) or "none"
     faults = []
@@ -78,12 +81,23 @@ def label_faults(analyses: Mapping[str, Analysis], labels: Mapping[str, Any]) ->
     return faults
 
 
+def source_faults(sources: Mapping[str, Any], data: Data) -> list[str]:
+    """Return one line per source of points that does not suit the data; one with `check(data)` is shown them."""
+    faults = []
+    for name, source in sources.items():
+        try:
+            getattr(source, "check", lambda _: None)(data)
+        except InputError as error:
+            faults.append(f"points.{name}: {error}")
+    return faults
+
+
 def _kind_faults(name: str, part: Any) -> list[str]:
     """Return a line if a part is not what its field holds: a `_target_` may return anything."""
     kinds: dict[str, tuple[Any, str]] = {
         "model": (nn.Module, "model must be a torch.nn.Module"),
         "data": (Data, "dataset must be a losskernel.Data"),
-        "schedule": (Schedule, "schedule must be a losskernel.Schedule"),
+        "schedule": ((Schedule, NoneType), "schedule must be a losskernel.Schedule or null"),
         "training": (Training, "training must be a losskernel.training.Training"),
         "sampler": (Callable, "sampler must build a sampler; set sampler._partial_=true"),
         "checkpoint": ((str, Path, NoneType), "checkpoint must be a path or null"),
@@ -147,8 +161,24 @@ def _check_sampler(sampler: Callable[..., Sampler]) -> None:
         _try("sampler cannot be built", lambda: sampler.func([torch.zeros(1, 1)], **settings))
 
 
-def _check_chains(model: nn.Module, data: Data, sampler: Callable[..., Sampler], schedule: Schedule) -> None:
-    _try("sampler cannot be built", lambda: settle(model, data, sampler, schedule))
+def _check_chains(model: nn.Module, data: Data, sampler: Callable[..., Sampler], schedule: Schedule | None) -> None:
+    if schedule is not None:
+        _try("sampler cannot be built", lambda: settle(model, data, sampler, schedule))
+
+
+def _check_subjects(
+    analyses: Mapping[str, Analysis | PointAnalysis], schedule: Schedule | None, points: Mapping[str, Any]
+) -> None:
+    """Every analysis must have what it is asked of."""
+    for name, analysis in analyses.items():
+        if is_of_points(analysis):
+            require(bool(points), f"analysis.{name} is asked of points; choose some, such as points=[layers,targets]")
+        else:
+            remedy = f"choose a schedule, or drop {name} from analysis"
+            require(schedule is not None, f"analysis.{name} is asked of a loss kernel, but schedule=none; {remedy}")
+    for name, source in points.items():
+        samples = schedule is not None or not getattr(source, "samples", False)
+        require(samples, f"points.{name} samples loss kernels, but schedule=none; choose a schedule, or drop it")
 
 
 def _check_trainer(trainer: Callable[..., Any] | None) -> None:

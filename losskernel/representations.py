@@ -13,6 +13,7 @@ from torch import nn
 from losskernel.data.base import Data, size
 from losskernel.errors import InputError, TraceError, require
 from losskernel.store import guard, known_types
+from losskernel.traces import LossTraces
 
 # Name -> what gives rows [N, d] of a model on the probes of some data, called (model, data). One with a true class
 # attribute `needs_history` is called (model, data, history); one that returns a mapping gives several, `name_key` each.
@@ -31,11 +32,16 @@ class History:
             be sent to another process.
         checkpoints: -> (step, network) of the weights kept along training, in order; empty for a loaded network.
         folder: where a baseline may keep what is dear, below a name of its own.
+        sample: (network, name below the folder, settings of the sampler that differ) -> the traces of another loss
+            kernel, sampled as the run's own; a finished one is opened, an interrupted one continued.
+        step: of training at the trained network's weights; None for a loaded network.
     """
 
     retrain: Callable[[Data, int], nn.Module]
     checkpoints: Callable[[], Iterator[tuple[int, nn.Module]]]
     folder: Path
+    sample: Callable[[nn.Module, str, Mapping[str, float]], LossTraces] | None = None
+    step: int | None = None
 
 
 def represent(
@@ -48,7 +54,7 @@ def represent(
         TraceError: the folder cannot be written, or holds other baselines.
     """
     if path.exists():
-        there, asked = asked_of(path), _asked(baselines)
+        there, asked = asked_of(path), {name: settings_of(each) for name, each in baselines.items()}
         if list(there) != list(asked):
             names, wanted = (", ".join(found) or "none" for found in (there, asked))
             raise TraceError(f"{path} holds the baselines {names}, but {wanted} are asked for; remove it")
@@ -60,7 +66,7 @@ def represent(
     for name, baseline in baselines.items():
         found |= _rows(name, baseline, model, data, history)
     if found:
-        guard(path, _write, found, _asked(baselines), path)
+        guard(path, _write, found, {name: settings_of(each) for name, each in baselines.items()}, path)
     return found
 
 
@@ -79,12 +85,9 @@ def asked_of(path: Path) -> dict[str, str]:
         return dict(xr.open_zarr(path, consolidated=False, chunks=None).attrs["asked"])
 
 
-def _asked(baselines: Baselines) -> dict[str, str]:
-    """Return name -> what decides the rows, as far as it can be told: of other callables than dataclasses the name."""
-    return {
-        name: repr(each) if is_dataclass(each) else getattr(each, "__name__", type(each).__name__)
-        for name, each in baselines.items()
-    }
+def settings_of(maker: object) -> str:
+    """Return what decides the numbers, as far as it can be told: of other callables than dataclasses the name."""
+    return repr(maker) if is_dataclass(maker) else getattr(maker, "__name__", type(maker).__name__)
 
 
 def _rows(

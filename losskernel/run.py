@@ -13,10 +13,11 @@ import torch
 import yaml
 from torch import nn
 
-from losskernel.analyses.result import Analysis
-from losskernel.answers import CONTROL, Outcome, analyse
+from losskernel.analyses.result import Analysis, PointAnalysis
+from losskernel.answers import CONTROL, TRACES, Outcome, analyse
 from losskernel.data.base import Data
 from losskernel.errors import DivergenceError, InputError, TraceError
+from losskernel.points import Source, collect
 from losskernel.preflight import faults_of
 from losskernel.representations import BASELINES, Baselines, History, represent
 from losskernel.samplers import Sampler
@@ -43,10 +44,11 @@ class Study:
         model: network with its initial weights.
         data: training set, probes, loss.
         sampler: builds the Sampler.
-        schedule: lengths of sampling.
+        schedule: lengths of sampling; None samples nothing, for analyses of points alone.
         training: how to train where no checkpoint is given.
         analyses: name -> analysis; its metrics are called `name/...`.
         baselines: name -> what represents the probes otherwise, for analyses that compare.
+        points: name -> what gives layers, labels or further kernels as points of one space.
         checkpoint: trained weights to load in place of training.
         trainer: builds a Lightning Trainer.
         seed: of minibatches and noise.
@@ -59,10 +61,11 @@ class Study:
     model: nn.Module
     data: Data
     sampler: Callable[..., Sampler]
-    schedule: Schedule
+    schedule: Schedule | None
     training: Training = field(default_factory=Training)
-    analyses: Mapping[str, Analysis] = field(default_factory=dict)
+    analyses: Mapping[str, Analysis | PointAnalysis] = field(default_factory=dict)
     baselines: Baselines = field(default_factory=dict)
+    points: Mapping[str, Source] = field(default_factory=dict)
     checkpoint: str | None = None
     trainer: Callable[..., Any] | None = None
     seed: int = 0
@@ -110,14 +113,19 @@ def run(
     try:
         tracker.start(config or {})
         model = trained(study, files)
-        baselines = _represented(study, model, files)
-        logs = [LogDraws(tracker.loggers(), study.schedule)] if tracker.loggers() else []
-        traces = _sampled(study, model, files.path / "traces.zarr", logs, config)
-        tracker.keep("traces", "traces", files.path / "traces.zarr")
-        control = _control(study, model, files.path / CONTROL, config) if study.control else None
-        outcome = analyse(traces.with_baselines(baselines), study.analyses, files, tracker, control)
-        if study.on_fail == "stop" and outcome.diagnosis.verdict == "fail":
-            reason = outcome.diagnosis.reasons[0]
+        history = _history(study, files, config)
+        baselines = _represented(study, model, files, history)
+        points = collect(study.points, _on_device(study, model), study.data, files.path, history)
+        traces = control = None
+        if study.schedule is not None:
+            logs = [LogDraws(tracker.loggers(), study.schedule)] if tracker.loggers() else []
+            traces = _sampled(study, model, files.path / TRACES, logs, config).with_baselines(baselines)
+            tracker.keep("traces", "traces", files.path / TRACES)
+            control = _control(study, model, files.path / CONTROL, config) if study.control else None
+        outcome = analyse(traces, study.analyses, files, tracker, control, points)
+        failing = outcome.diagnosis if outcome.diagnosis is not None and outcome.diagnosis.verdict == "fail" else None
+        if study.on_fail == "stop" and failing is not None:
+            reason = failing.reasons[0]
             raise TraceError(f"the kernel fails its diagnosis: {reason} (on_fail=stop; all is written to {files.path})")
         failed = False
     finally:
@@ -128,11 +136,14 @@ def run(
 def _sampled(
     study: Study, model: nn.Module, out: Path, callbacks: list[Any], config: Mapping[str, Any] | None
 ) -> LossTraces:
+    schedule = study.schedule
+    if schedule is None:
+        raise InputError("schedule=none samples nothing; choose schedule=default for a loss kernel")
     return sample(
         model,
         study.data,
         study.sampler,
-        study.schedule,
+        schedule,
         seed=study.seed,
         out=out,
         chains_per_fit=study.chains_per_fit,
@@ -143,17 +154,30 @@ def _sampled(
     )
 
 
-def _represented(study: Study, model: nn.Module, files: RunFolder) -> dict[str, np.ndarray]:
-    """Return the baselines' rows, computed on the device that the chains will use."""
-    if not study.baselines:
-        return {}
-    device = chain_trainer(study.trainer, False, slice(0, 1), 1).strategy.root_device
-    history = History(
+def _history(study: Study, files: RunFolder, config: Mapping[str, Any] | None) -> History:
+    def another(model: nn.Module, name: str, settings: Mapping[str, float]) -> LossTraces:
+        own = replace(study, sampler=partial(study.sampler, **settings))
+        return _sampled(own, model, files.path / name, [], config)
+
+    return History(
         partial(retrain, study.model, study.training),
         partial(checkpoints, study.model, files.path / "checkpoints"),
         files.path,
+        None if study.schedule is None else another,
+        study.training.steps if study.checkpoint is None else None,
     )
-    return represent(study.baselines, copy.deepcopy(model).to(device), study.data, files.path / BASELINES, history)
+
+
+def _on_device(study: Study, model: nn.Module) -> nn.Module:
+    """Return a copy of the model on the device that the chains would use."""
+    return copy.deepcopy(model).to(chain_trainer(study.trainer, False, slice(0, 1), 1).strategy.root_device)
+
+
+def _represented(study: Study, model: nn.Module, files: RunFolder, history: History) -> dict[str, np.ndarray]:
+    """Return the baselines' rows, computed on the device that the chains will use."""
+    if not study.baselines:
+        return {}
+    return represent(study.baselines, _on_device(study, model), study.data, files.path / BASELINES, history)
 
 
 def _control(study: Study, model: nn.Module, out: Path, config: Mapping[str, Any] | None) -> LossTraces | str:
@@ -191,7 +215,7 @@ def trained(study: Study, files: RunFolder) -> nn.Module:
     path = files.path / TRAINED
     if study.checkpoint is not None:
         return load_weights(study.model, study.checkpoint)
-    if path.is_file() or TraceStore(files.path / "traces.zarr").exists:
+    if path.is_file() or TraceStore(files.path / TRACES).exists:
         return load_weights(study.model, path)
     model = fit(
         study.model,

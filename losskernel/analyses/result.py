@@ -1,11 +1,12 @@
 """What an analysis returns."""
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import pandas as pd
 
 from losskernel.kernel import LossKernel
+from losskernel.points import PointSet
 from losskernel.traces import LossTraces
 
 
@@ -38,3 +39,22 @@ class Analysis(Protocol):
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Answer it."""
         ...
+
+
+class PointAnalysis(Protocol):
+    """A question asked of points: layers, labels and kernels in one space.
+
+    It has a true class attribute `of_points`, by which it is told from the others. One with a method `check(labels)` is
+    shown the probes' labels, as an Analysis is.
+    """
+
+    of_points: ClassVar[bool] = True
+
+    def __call__(self, points: PointSet) -> Result:
+        """Answer it."""
+        ...
+
+
+def is_of_points(analysis: object) -> bool:
+    """Whether an analysis is asked of points and not of a kernel."""
+    return bool(getattr(analysis, "of_points", False))

@@ -12,7 +12,7 @@ import hydra
 import yaml
 from omegaconf import DictConfig
 
-from losskernel.cli.recomposed import keys, looking_back, one_value, quoted, recompose, resolved
+from losskernel.cli.recomposed import keys, of_the_run_alone, one_value, quoted, recompose, resolved
 from losskernel.cli.sweeps import group_of, tracker_of
 from losskernel.errors import InputError, require, require_number
 
@@ -62,16 +62,18 @@ def around(kind: Kind, conf: str, launch: Callable[[], Any]) -> None:
     folder = folder.resolve()
     defaults = [*own["defaults"], *kind.weights(folder)]
     words, config = recompose(conf, folder, defaults, given)
-    past = looking_back(config) if not any(key.startswith("baselines") for key in keys(given)) else []
+    past = of_the_run_alone(config, given)
     if past:
-        words, config = recompose(conf, folder, [*defaults, *(f"~baselines.{name}" for name in past)], given)
+        words, config = recompose(conf, folder, [*defaults, *(f"~{key}" for key in past)], given)
     jobs = kind.jobs(folder, config, own[kind.choice])
     sweep = Path(str(config.paths.sweep)).resolve() if "paths.sweep" in keys(given) else folder / kind.name
     todo = _todo(kind, config, sweep, jobs)
     print(f"losskernel-{kind.name} of {folder}: {', '.join(jobs)}")
     print(f"  {len(jobs) - len(todo)} finished, {len(todo)} to do, in {sweep}")
-    if past:
-        print(f"  without the baselines that look back at training: {', '.join(past)}; baselines=... keeps those named")
+    backward = [key.removeprefix("baselines.") for key in past if key.startswith("baselines.")]
+    if backward:
+        names = ", ".join(backward)
+        print(f"  without the baselines that look back at training: {names}; baselines=... keeps those named")
     _note(sweep, jobs)
     failure = _launch(kind, words, sweep, [jobs[name] for name in todo], launch) if todo else None
     logging.root.setLevel(logging.WARNING)  # Hydra's own setting between jobs lets fonts and statistics talk

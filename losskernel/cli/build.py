@@ -11,11 +11,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from losskernel.answers import CONTROL, analyse
+from losskernel.answers import CONTROL, TRACES, analyse
 from losskernel.cli.calibrations import apply_calibration
 from losskernel.cli.summary import summary
 from losskernel.data.base import Data
 from losskernel.errors import InputError, require, require_integer
+from losskernel.points import open_points
 from losskernel.preflight import faults_of, label_faults
 from losskernel.representations import BASELINES, read_representations
 from losskernel.run import Study, run, set_threads
@@ -31,6 +32,8 @@ PARTS = {
     "schedule": "schedule",
     "trainer": "trainer",
 }
+# The same for groups of which several may be chosen.
+NAMED = (("analysis", "analyses"), ("baselines", "baselines"), ("points", "points"), ("wrapper", "wrappers"))
 OPTIONS = ("checkpoint", "seed", "chains_per_fit", "on_fail", "progress")
 
 
@@ -59,16 +62,20 @@ def analyse_from(config: DictConfig) -> None:
         folder.is_dir(),
         f"run={folder} is not a folder; give the folder of a finished run, such as outputs/multitask/...",
     )
-    traces = open_traces(folder).with_baselines(read_representations(folder / BASELINES))
+    points = open_points(folder)
+    traces = None
+    if points is None or (folder / TRACES).exists():  # a run of points alone need not have sampled anything
+        traces = open_traces(folder).with_baselines(read_representations(folder / BASELINES))
     if config.label is None and (folder / "config.yaml").is_file():
         config.label = cast(DictConfig, OmegaConf.load(folder / "config.yaml")).get("label")
+    labels = dict(points.labels if traces is None and points is not None else traces.labels if traces else {})
     if config.label is None:  # a trace that was sampled from Python
-        config.label = next(iter(traces.labels), None)
+        config.label = next(iter(labels), None)
     faults: list[str] = []
     analyses = {name: _build(f"analysis.{name}", node, faults) for name, node in _named(config, "analysis").items()}
-    _refuse(faults + label_faults(analyses, traces.labels))
+    _refuse(faults + label_faults(analyses, labels))
     control = open_traces(folder / CONTROL) if (folder / CONTROL).is_dir() else None
-    print(summary(analyse(traces, analyses, RunFolder(folder), Tracker(), control), str(config.label)))
+    print(summary(analyse(traces, analyses, RunFolder(folder), Tracker(), control, points), str(config.label)))
 
 
 def build(config: DictConfig) -> Study:
@@ -81,7 +88,7 @@ def build(config: DictConfig) -> Study:
     torch.manual_seed(config.seed if isinstance(config.seed, int) else 0)
     made = {field: _build(key, config.get(key), faults) for key, field in PARTS.items()}
     parts = {field: part for field, part in made.items() if part is not _FAULTY}
-    for key, field in (("analysis", "analyses"), ("baselines", "baselines"), ("wrapper", "wrappers")):
+    for key, field in NAMED:
         each = {name: _build(f"{key}.{name}", node, faults) for name, node in _named(config, key).items()}
         parts[field] = {name: part for name, part in each.items() if part is not _FAULTY}
     data = parts.pop("data", _FAULTY)

@@ -41,13 +41,16 @@ def calibrate_from(config: DictConfig, folder: Path) -> None:
     into = Path(config.into)
     require(into.suffix == ".yaml" and into.parent.name == "sampler", f"into={into} must be .../sampler/<name>.yaml")
     study, resolved = build(config), _resolved(config)
+    schedule = study.schedule
+    if schedule is None:
+        raise InputError("schedule=none leaves nothing to calibrate; choose schedule=default")
     set_threads(config.threads)
     files = RunFolder(folder)
     files.prepare()
     files.write_text("config.yaml", yaml.safe_dump(resolved, sort_keys=False))
     model = trained(study, files)
     options = {"seed": study.seed, "rounds": config.rounds, "trainer": study.trainer, "progress": study.progress}
-    found = calibrate(model, study.data, study.sampler, study.schedule, **options)
+    found = calibrate(model, study.data, study.sampler, schedule, **options)
     files.write_json("calibration.json", asdict(found))
     values = {f"sampler.{name}": value for name, value in found.sampler.items()}
     values |= {f"schedule.{name}": value for name, value in found.schedule.items()}

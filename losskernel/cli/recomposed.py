@@ -51,10 +51,22 @@ def recompose(conf: str, folder: Path, defaults: Sequence[str], given: Sequence[
     return words, _composed(conf, words)
 
 
-def looking_back(config: DictConfig) -> list[str]:
-    """Return the baselines of a configuration that need the training, which a job that loads its weights has not."""
-    named = {str(name): str(node["_target_"]) for name, node in (config.get("baselines") or {}).items()}
-    return [name for name, target in named.items() if getattr(get_object(target), "needs_history", False)]
+def of_the_run_alone(config: DictConfig, given: Sequence[str]) -> list[str]:
+    """Return what a job around a run leaves out: baselines that need the training, points, and what is asked of them.
+
+    Groups that are given anew are left as they are given.
+    """
+
+    def named(group: str, needs: str | None) -> list[str]:
+        if any(key.startswith(group) for key in keys(given)):
+            return []
+        targets = {str(name): str(node["_target_"]) for name, node in (config.get(group) or {}).items()}
+        chosen = [
+            name for name, target in targets.items() if needs is None or getattr(get_object(target), needs, False)
+        ]
+        return [f"{group}.{name}" for name in chosen]
+
+    return [*named("baselines", "needs_history"), *named("points", None), *named("analysis", "of_points")]
 
 
 def keys(words: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """The short table that a run ends with."""
 
+from losskernel.diagnosis import Diagnosis
 from losskernel.run import Outcome
 
 HEADLINES = (
@@ -56,10 +57,7 @@ FILES = (
 
 def summary(outcome: Outcome, label: str) -> str:
     """Return verdict, headline numbers with standard errors, and the paths of what was made."""
-    lines = [f"diagnosis: {outcome.diagnosis.verdict}"]
-    lines += [f"  - {reason}" for reason in outcome.diagnosis.reasons]
-    if outcome.diagnosis.remedy:
-        lines.append(f"  first: {outcome.diagnosis.remedy}")
+    lines = ["nothing was sampled: points only"] if outcome.diagnosis is None else _verdict(outcome.diagnosis)
     for key, words in HEADLINES:
         if key in outcome.metrics and outcome.metrics[key] is not None:
             error = outcome.metrics.get(f"{key}_se")
@@ -69,3 +67,8 @@ def summary(outcome: Outcome, label: str) -> str:
         if (outcome.folder / name).exists():
             lines.append(f"  {name.split('/')[-1].removeprefix('memorisation_'):<13} {outcome.folder / name}")
     return "\n".join(lines)
+
+
+def _verdict(diagnosis: Diagnosis) -> list[str]:
+    lines = [f"diagnosis: {diagnosis.verdict}", *(f"  - {reason}" for reason in diagnosis.reasons)]
+    return [*lines, f"  first: {diagnosis.remedy}"] if diagnosis.remedy else lines

@@ -1,7 +1,7 @@
 """A point of every space here: one kernel over an ordered set of inputs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -103,17 +103,22 @@ class Point:
         require(min(each.shape[1] for each in chains) >= 2, f"draws must be >= 2 a chain, got shapes {shapes}")
         require(all(np.isfinite(each).all() for each in chains), "draws hold non-finite losses; sample again")
         factor = np.concatenate([each - each.mean(axis=1, keepdims=True) for each in chains], axis=1)
-        if form == "correlation":
-            length = np.linalg.norm(factor, axis=1, keepdims=True)
-            factor = np.divide(factor, length, out=np.zeros_like(factor), where=length > 0)
-        else:
-            factor /= np.sqrt(factor.shape[1] - len(chains))
-        return cls(_names(ids, len(factor)), factor=factor, chains=tuple(each.shape[1] for each in chains))
+        factor /= np.sqrt(factor.shape[1] - len(chains))
+        point = cls(_names(ids, len(factor)), factor=factor, chains=tuple(each.shape[1] for each in chains))
+        return point.correlation() if form == "correlation" else point
 
     @property
     def inputs(self) -> int:
         """N."""
         return len(self.ids)
+
+    def correlation(self) -> "Point":
+        """Return the point of K_ij / sqrt(K_ii K_jj), which counts every input alike; 0 where a K_ii is 0."""
+        scale = np.sqrt(np.maximum(self.diagonal(), 0.0))
+        scale = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+        if self.factor is not None:
+            return replace(self, factor=self.factor * scale[:, None])
+        return Point(self.ids, triangle=upper_triangle(self.gram() * scale[:, None] * scale))
 
     def gram(self) -> np.ndarray:
         """Return the kernel [N, N], float64."""

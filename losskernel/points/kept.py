@@ -1,0 +1,79 @@
+"""Arrangements kept on disk: cosines and distances of points that have been compared before."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from losskernel.geometry import Arrangement, Point
+from losskernel.store import guard
+
+
+def known_of(
+    folder: Path, space: Any, names: Sequence[str], points: Sequence[Point]
+) -> tuple[list[int], Arrangement | None]:
+    """Return the points' numbers, those first that have been compared in this space, and how these stand.
+
+    A point counts as the same if its kernel and its probes are, to the last bit.
+    """
+    path = _path(folder, space)
+    everyone = list(range(len(points)))
+    if not path.is_file():
+        return everyone, None
+    try:
+        with np.load(path) as kept:
+            stored = {str(digest): row for row, digest in enumerate(kept["digests"])}
+            distances, cosines = kept["distances"], kept.get("cosines")
+    except (OSError, ValueError, KeyError, EOFError):  # a kept answer can always be found again
+        return everyone, None
+    rows = {number: stored[digest] for number, digest in enumerate(map(_digest, points)) if digest in stored}
+    if not rows:
+        return everyone, None
+    order = [*rows, *(number for number in everyone if number not in rows)]
+    return order, Arrangement(distances, cosines).of(list(rows.values()))
+
+
+def write_kept(
+    folder: Path,
+    space: Any,
+    names: Sequence[str],
+    points: Sequence[Point],
+    order: Sequence[int],
+    found: Arrangement,
+) -> None:
+    """Keep how points stand to each other, whole or not at all."""
+    arrays: dict[str, Any] = {
+        "names": np.array(names),
+        "digests": np.array([_digest(points[number]) for number in order]),
+        "distances": found.distances,
+    }
+    if found.cosines is not None:
+        arrays["cosines"] = found.cosines
+    path = _path(folder, space)
+
+    def write() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".partial-{path.name}")
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(partial, path)
+
+    guard(path, write)
+
+
+def _path(folder: Path, space: Any) -> Path:
+    words = "".join(letter if letter.isalnum() or letter == "." else "-" for letter in repr(space))
+    return folder / f"arrangement-{words.strip('-')}.npz"
+
+
+def _digest(point: Point) -> str:
+    found = hashlib.sha256()
+    for part in (point.ids, point.triangle, point.factor):
+        if part is not None:
+            array = np.ascontiguousarray(part)
+            found.update(f"{array.shape}{array.dtype}{point.centring}".encode())
+            found.update(array.tobytes())
+    return found.hexdigest()

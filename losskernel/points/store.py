@@ -1,0 +1,159 @@
+"""Points on disk: a group per source in the run's folder, written whole or not at all."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import zarr
+from torch import nn
+from zarr.codecs import ZstdCodec
+
+from losskernel.data.base import Data
+from losskernel.errors import InputError, TraceError, require
+from losskernel.geometry import Point
+from losskernel.points.placed import Placed, PointSet
+from losskernel.representations import History, settings_of
+from losskernel.store import guard, known_types
+from losskernel.traces import LossTraces, open_traces
+
+# In the run's folder.
+POINTS = "points.zarr"
+
+# Called (model, data, history) -> points, one after another.
+Source = Callable[[nn.Module, Data, History], Iterable[Placed]]
+
+
+def collect(
+    sources: Mapping[str, Source], model: nn.Module, data: Data, folder: Path, history: History
+) -> PointSet | None:
+    """Return the points of all sources, computed or, where this run was interrupted later, read again.
+
+    A source whose points are all there is not asked again; one that was interrupted is asked from its beginning, and
+    may itself keep what is dear in the run's folder.
+
+    Raises:
+        InputError: a source fails, or gives a point over other probes.
+        TraceError: the folder cannot be written, or holds the points of other settings.
+    """
+    if not sources:
+        return None
+    for name, source in sources.items():
+        path = folder / POINTS / name
+        settings = settings_of(source)
+        if path.exists():
+            made = json.loads(cast(str, zarr.open_group(path, mode="r").attrs["asked"]))
+            if made != settings:
+                raise TraceError(f"{path}: it was made by {made}, but {settings} is asked for; remove it")
+            continue
+        try:
+            guard(path, _write, path, settings, _checked(source(model, data, history), data))
+        except InputError as error:
+            raise InputError(f"points.{name}: {error}") from error
+    order = list(sources)
+    guard(folder / POINTS, _write_order, folder / POINTS, order, data)
+    return open_points(folder)
+
+
+def open_points(folder: Path) -> PointSet | None:
+    """Return the points of a run; None where it made none.
+
+    Raises:
+        TraceError: they are damaged.
+    """
+    root = folder / POINTS
+    if not (root / "points.json").is_file():
+        return None
+    about = json.loads((root / "points.json").read_text(encoding="utf-8"))
+    ids = np.array(about["ids"])
+    labels = {name: np.array(values) for name, values in about["labels"].items()}
+    placed = [each for name in about["order"] for each in _read(root / name, ids, folder)]
+    return PointSet(tuple(placed), labels, root)
+
+
+def sampled_point(traces: LossTraces) -> Point:
+    """Return the point of a loss kernel, each chain's draws kept apart."""
+    losses = traces.losses.transpose("chain", "probe", "draw").values
+    return Point.from_draws(list(losses), traces.losses["probe"].values)
+
+
+def _checked(placed: Iterable[Placed], data: Data) -> Iterator[Placed]:
+    ids = np.asarray(data.ids)
+    for each in placed:
+        same = np.array_equal(each.point.ids, ids)
+        require(same, f"the point {each.name!r} does not stand over the probes; build it with ids=data.ids")
+        yield replace(each, point=replace(each.point, ids=ids))
+
+
+def _write(path: Path, settings: str, placed: Iterable[Placed]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    with known_types():
+        group = zarr.open_group(partial, mode="w", zarr_format=3)
+        about = [_write_point(group, number, each) for number, each in enumerate(placed)]
+        group.attrs.update({"asked": json.dumps(settings), "points": about})
+    os.replace(partial, path)
+
+
+def _write_point(group: zarr.Group, number: int, each: Placed) -> dict[str, Any]:
+    """Write one kernel in single precision: rounding moves a point by less than 1e-7 rad."""
+    point, name = each.point, f"{number:04d}"
+    about: dict[str, Any] = {
+        "name": each.name,
+        "kind": each.kind,
+        "network": each.network,
+        "step": each.step,
+        "place": each.place,
+        "after": list(each.after),
+        "settings": dict(each.settings),
+        "traces": each.traces,
+        "chains": list(point.chains),
+        "centring": point.centring,
+        "form": "triangle" if point.factor is None else "factor",
+    }
+    if each.traces is not None:
+        return about
+    values = point.triangle if point.factor is None else point.factor
+    array = np.asarray(values, dtype=np.float32)
+    group.create_array(
+        name,
+        data=array,
+        chunks=(min(array.shape[0], 2**20), *array.shape[1:]),
+        compressors=[ZstdCodec(level=1, checksum=True)],
+    )
+    return about
+
+
+def _write_order(root: Path, order: list[str], data: Data) -> None:
+    labels = {name: np.asarray(values).tolist() for name, values in data.labels.items()}
+    about = {"order": order, "ids": np.asarray(data.ids).tolist(), "labels": labels}
+    partial = root / ".partial-points.json"
+    partial.write_text(json.dumps(about), encoding="utf-8")
+    os.replace(partial, root / "points.json")
+
+
+def _read(path: Path, ids: np.ndarray, folder: Path) -> Iterator[Placed]:
+    try:
+        group = zarr.open_group(path, mode="r")
+        listed = cast(list[dict[str, Any]], group.attrs["points"])
+        for number, about in enumerate(listed):
+            traces = about["traces"]
+            point = sampled_point(open_traces(folder / traces)) if traces else _point(group, number, about, ids)
+            yield _placed(about, point)
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise TraceError(f"{path} holds no points ({error}); remove {path.parent} and run again") from error
+
+
+def _point(group: zarr.Group, number: int, about: dict[str, Any], ids: np.ndarray) -> Point:
+    values = np.asarray(cast(zarr.Array, group[f"{number:04d}"])[...])
+    return Point(ids, **{about["form"]: values}, chains=tuple(about["chains"]), centring=about["centring"])
+
+
+def _placed(about: dict[str, Any], point: Point) -> Placed:
+    kept = {key: about[key] for key in ("name", "kind", "network", "step", "place", "settings", "traces")}
+    return Placed(point=point, after=tuple(about["after"]), **kept)
