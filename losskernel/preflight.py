@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from losskernel.analyses.result import Analysis, PointAnalysis, is_of_points
+from losskernel.data.augmentation import Augmented
 from losskernel.data.base import Data, size, stack
 from losskernel.errors import InputError, require, require_integer
 from losskernel.samplers import Sampler
@@ -37,6 +38,7 @@ def faults_of(parts: Mapping[str, Any]) -> list[str]:
         _check_checkpoint,
         _check_forward,
         _check_training,
+        _check_augment,
         _check_optimizer,
         _check_sampler,
         _check_chains,
@@ -146,6 +148,12 @@ def _check_training(training: Training, data: Data, checkpoint: str | None) -> N
             training.batch_size <= samples,
             f"training.batch_size must be <= the {samples} training samples, got {training.batch_size}; lower it",
         )
+
+
+def _check_augment(training: Training, data: Data, checkpoint: str | None) -> None:
+    if checkpoint is None and training.steps > 0 and training.augment is not None:
+        augmented = Augmented(data.train, training.augment, torch.Generator())
+        _try("training.augment fails on a training sample", lambda: augmented[0])
 
 
 def _check_optimizer(training: Training) -> None:

@@ -1,63 +1,31 @@
 """fit(): conventional training with Lightning, keeping checkpoints along the way."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.utils.data import DataLoader, IterableDataset
 
+from losskernel.data.augmentation import Augmented
 from losskernel.data.base import Data, size
 from losskernel.data.loading import MinibatchLoader
-from losskernel.errors import DivergenceError, InputError, require, require_integer
+from losskernel.errors import DivergenceError, InputError, require
+from losskernel.recipe import Training
 from losskernel.store import atomic_save, guard
-from losskernel.streams import MinibatchIndices
+from losskernel.streams import NOISE, MinibatchIndices, generator
 from losskernel.trainers import Progress, TrainerFactory, quiet, quiet_settings
 
-# The chain number whose minibatches training sees: another stream than any sampling chain's.
+# The chain number whose minibatches and noise training sees: other streams than any sampling chain's.
 TRAINING_STREAM = 2**30
 
 
-@dataclass(frozen=True)
-class Training:
-    """How to train: Adam-like steps with a cosine decay of the learning rate to zero.
-
-    Attributes:
-        steps: optimiser steps; 0 keeps the initial weights.
-        batch_size: training samples per step; at most the training set.
-        optimizer: builds the optimiser from the parameters.
-        checkpoints: how many checkpoints to keep along the way, spaced logarithmically; the last is the end.
-
-    Raises:
-        InputError: a length is not a whole number in range.
-    """
-
-    steps: int = 3000
-    batch_size: int = 128
-    optimizer: Callable[..., Optimizer] = field(default=torch.optim.Adam)
-    checkpoints: int = 8
-
-    def __post_init__(self) -> None:
-        for key, least in (("steps", 0), ("batch_size", 1), ("checkpoints", 0)):
-            require_integer(f"training.{key}", getattr(self, key), at_least=least)
-        require(callable(self.optimizer), f"training.optimizer must build an optimiser, got {self.optimizer!r}")
-
-    def checkpoint_steps(self) -> list[int]:
-        """Return the steps after which weights are kept, 0 (untrained) first."""
-        if self.checkpoints == 0 or self.steps == 0:
-            return []
-        spaced = np.geomspace(1, self.steps, self.checkpoints).round().astype(int)
-        return sorted({0, *spaced.tolist()})
-
-
 class Supervised(pl.LightningModule):
-    """A model, its mean loss, and an optimiser with cosine decay."""
+    """A model, its mean loss, and an optimiser whose learning rate falls."""
 
     def __init__(self, model: nn.Module, data: Data, training: Training) -> None:
         super().__init__()
@@ -66,7 +34,7 @@ class Supervised(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimiser and its schedule, stepped once a batch."""
         optimizer = self._training.optimizer(self.model.parameters())
-        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self._training.steps)
+        decay = self._training.decay(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
 
     def training_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
@@ -80,10 +48,13 @@ class Supervised(pl.LightningModule):
 
 
 class Minibatches(IterableDataset[Any]):
-    """Reshuffled minibatches without end."""
+    """Reshuffled minibatches without end, changed by the augmentation if there is one."""
 
-    def __init__(self, data: Data, batch_size: int, seed: int) -> None:
-        indices = MinibatchIndices(seed, [TRAINING_STREAM], size(data.train), batch_size)
+    def __init__(self, data: Data, training: Training, seed: int) -> None:
+        indices = MinibatchIndices(seed, [TRAINING_STREAM], size(data.train), training.batch_size)
+        if training.augment is not None:
+            noise = generator(seed, NOISE, TRAINING_STREAM)
+            data = replace(data, train=Augmented(data.train, training.augment, noise), train_ids=None)
         self._load = MinibatchLoader(data, indices, torch.device("cpu"))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -131,8 +102,8 @@ def fit(
     Args:
         model: initial weights; not changed.
         data: training set and loss.
-        training: steps, batch size, optimiser.
-        seed: fixes the order of the minibatches.
+        training: steps, batch size, optimiser and the like.
+        seed: fixes the order of the minibatches, and the augmentation.
         trainer: a function that builds a Lightning Trainer.
         checkpoints: folder for weights along the way; None keeps none.
         progress: show a progress bar.
@@ -163,7 +134,7 @@ def fit(
             enable_progress_bar=progress,
             callbacks=[*keep, *bar, *callbacks],
         )
-        batches = Minibatches(data, training.batch_size, seed)
+        batches = Minibatches(data, training, seed)
         own.fit(module, DataLoader(batches, batch_size=None))
         batches.close()
     if not all(weight.isfinite().all() for weight in model.parameters()):
@@ -174,12 +145,16 @@ def fit(
 def retrain(model: nn.Module, training: Training, data: Data, seed: int) -> nn.Module:
     """Return a network trained the same way on other data, with initial weights and minibatches of the seed.
 
-    Layers that have `reset_parameters`, as torch's do, draw their initial weights anew; others keep the model's.
+    Modules that have `reset_parameters`, as torch's layers do, draw their initial weights anew; others keep the
+    model's. Modules that hold others come after these, and so have the last word.
     """
     fresh = copy.deepcopy(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for module in fresh.modules():
+        modules = list(fresh.modules())
+        layers = [module for module in modules if not list(module.children())]
+        wholes = [module for module in reversed(modules) if list(module.children())]  # the innermost first
+        for module in (*layers, *wholes):
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()

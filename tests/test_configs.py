@@ -30,6 +30,9 @@ OF_DIGITS = ("symmetric_noise", "class_dependent_noise", "instance_dependent_noi
 COMPANIONS = {
     "model=mlp": ["dataset=digits"],
     "model=small_cnn": ["dataset=digits"],
+    "model=cifar_resnet": ["dataset=digits", "model.depth=8", "model.channels=1"],
+    "model=cifar_vgg": ["dataset=digits", "model.width=0.125", "model.channels=1"],
+    "training=stepped_sgd": ["dataset=digits", "model=mlp"],
     "dataset=digits": ["model=mlp"],
     "dataset=modular_arithmetic": ["experiment=modular"],
     "model=inception_v1": ["dataset=image_folder"],
@@ -43,6 +46,7 @@ COMPANIONS = {
     "dataset=cifar100": ["model=resnet18", "dataset.probes_per_class=2"],
     "dataset=taxonomy_images": [*TAXONOMY, "model=resnet18"],
     **{f"wrapper={name}": ["dataset=digits", "model=mlp"] for name in OF_DIGITS},
+    "schedule=none": ["analysis=[]"],
     "analysis=attribution": ["wrapper=[joint_probes]"],
     "analysis=memorisation": ["dataset=digits", "model=mlp"],
     "dataset=taxonomy_vectors": ["model=mlp", "model.outputs=16"],
@@ -71,7 +75,7 @@ def companions(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         others = COMPANIONS.get(choice, [])
         if {"dataset=image_folder", "dataset=imagenet"} & {choice, *others}:
             return [*others, f"dataset.root={pictures}", "dataset.size=64", "dataset.probes_per_class=2"]
-        if "cifar" in choice:
+        if choice.startswith("dataset=cifar"):
             cifar_like(tmp_path, monkeypatch, classes=int(choice.removeprefix("dataset=cifar")))
             return [*others, f"dataset.root={tmp_path}"]
         return others

@@ -1,5 +1,6 @@
 import copy
 import pickle
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,17 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from command import config
+from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from losskernel import Data, fit
-from losskernel.data import arithmetic, stack
+from losskernel.data import FlipAndCrop, arithmetic, stack
 from losskernel.errors import DivergenceError, InputError, TraceError
 from losskernel.losses import squared_error
 from losskernel.models import MLP, MultitaskMLP, SmallCNN
+from losskernel.store import differences
 from losskernel.training import Training, checkpoints, load_weights, retrain, save_weights
 
 DATA = arithmetic(samples_per_task=60, probes_per_task=10)
@@ -104,6 +108,20 @@ def test_the_learning_rate_decays_to_zero() -> None:
     assert rates == sorted(rates, reverse=True)
 
 
+@pytest.mark.parametrize(
+    ("milestones", "falls"), [([0.5, 0.75], [20, 30]), ((0.1, 0.33, 0.99), [4, 13]), ([0.3], [12])]
+)
+def test_the_learning_rate_falls_tenfold_after_each_milestone(milestones: Any, falls: list[int]) -> None:
+    rates = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    quick(_model(), DATA, replace(SHORT, milestones=milestones), callbacks=[Watch()])
+    assert rates == pytest.approx([0.02 * 0.1 ** sum(step >= fall for fall in falls) for step in range(40)])
+
+
 def test_no_steps_return_the_initial_weights(tmp_path: Path) -> None:
     model = _model()
     found = quick(model, DATA, Training(steps=0), checkpoints=tmp_path)
@@ -176,11 +194,102 @@ def test_a_batch_larger_than_the_training_set_is_refused() -> None:
         ({"batch_size": 0}, "training.batch_size must be >= 1"),
         ({"checkpoints": -1}, "training.checkpoints must be >= 0"),
         ({"optimizer": "adam"}, "training.optimizer must build an optimiser, got 'adam'"),
+        ({"augment": "flip"}, r"training.augment must be null or a function of \(inputs, generator\), got 'flip'"),
+        ({"milestones": 0.5}, r"training.milestones must be null or a list of parts of training, got 0.5; e.g. \["),
+        ({"milestones": []}, r"must be null or a list of parts of training, got \[\]"),
+        ({"milestones": ["half"]}, "training.milestones must be a number, got 'half'"),
+        ({"milestones": [0, 0.5]}, "training.milestones must be > 0, got 0"),
+        (
+            {"milestones": [0.75, 0.5]},
+            r"training.milestones must rise and be < 1, got \[0.75, 0.5\]; e.g. \[0.5,0.75\]",
+        ),
+        ({"milestones": [80, 120]}, r"training.milestones must rise and be < 1, got \[80, 120\]"),
     ],
 )
 def test_a_training_that_cannot_be_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Training(**given)
+
+
+# --- augmentation
+
+
+def jitter(inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return inputs + 0.1 * torch.randn(inputs.shape, generator=generator)
+
+
+def test_every_draw_of_a_training_sample_is_augmented() -> None:
+    seen = []
+
+    def blank(inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        seen.append(inputs)
+        return torch.zeros_like(inputs)
+
+    model = nn.Linear(4, 1)
+    trained = quick(model, DATA, replace(SHORT, augment=blank))
+    # No weight that an input passes has a gradient, at any step; the bias has.
+    assert torch.equal(trained.weight, model.weight)
+    assert not torch.equal(trained.bias, model.bias)
+    drawn, samples = torch.cat(seen[:6]), stack(DATA.train)[0]  # an epoch
+    assert sorted(drawn.tolist()) == sorted(samples.tolist())
+
+
+def test_augmentation_leaves_the_data_and_the_probes_alone() -> None:
+    before = [stack(dataset) for dataset in (DATA.train, DATA.probes)]
+    before = [tuple(tensor.clone() for tensor in pair) for pair in before]
+
+    def spoil(inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return inputs.zero_()  # in place
+
+    quick(_model(), DATA, replace(SHORT, augment=spoil))
+    for pair, dataset in zip(before, (DATA.train, DATA.probes), strict=True):
+        assert all(torch.equal(old, new) for old, new in zip(pair, stack(dataset), strict=True))
+
+
+def test_the_seed_fixes_the_augmentation() -> None:
+    changed = replace(SHORT, augment=jitter)
+    first, same, plain = (quick(_model(), DATA, each, seed=3) for each in (changed, changed, SHORT))
+    assert _same(first, same)
+    assert not _same(first, plain)
+    torch.manual_seed(7)
+    torch.rand(5)  # the caller's random numbers have no part in it
+    assert _same(quick(_model(), DATA, changed, seed=3), first)
+    numbers = []
+
+    def note(inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        numbers.append(torch.rand(1, generator=generator).item())
+        return inputs
+
+    for seed in (0, 1):
+        quick(_model(), DATA, replace(SHORT, augment=note), seed=seed)
+    assert len(set(numbers)) >= 80  # fresh at every step, and others for another seed
+
+
+def test_no_augmentation_is_that_which_changes_nothing() -> None:
+    kept = replace(SHORT, augment=lambda inputs, generator: inputs)
+    assert _same(quick(_model(), DATA, kept), quick(_model(), DATA, SHORT))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_samples_on_disk_are_augmented_alike(workers: int) -> None:
+    data = Data(train=OnDisk(), probes=DATA.probes, loss=DATA.loss, workers=workers)
+    changed = replace(SHORT, augment=jitter)
+    assert _same(quick(_model(), data, changed), quick(_model(), DATA, changed))
+
+
+def test_a_training_without_the_newer_settings_is_described_as_ever() -> None:
+    # Kept retrainings are found by this.
+    old = "Training(steps=5, batch_size=128, optimizer=<class 'torch.optim.adam.Adam'>, checkpoints=8)"
+    assert repr(Training(steps=5)) == old
+    newer = Training(steps=5, milestones=[0.5], augment=FlipAndCrop(2))
+    assert repr(newer) == f"{old[:-1]}, milestones=[0.5], augment=FlipAndCrop(padding=2, flip=True))"
+
+
+def test_a_run_of_before_the_newer_settings_is_the_same_run() -> None:
+    asked = OmegaConf.to_container(config("training=adam").training)
+    stored = {key: value for key, value in asked.items() if key not in ("milestones", "augment")}
+    assert differences(stored, asked) == []
+    assert len(differences(stored, OmegaConf.to_container(config("training=stepped_sgd").training))) > 2
 
 
 # --- training again
@@ -222,6 +331,32 @@ def test_a_network_is_trained_again_on_other_data_and_in_another_process() -> No
     found = work(half, 1)
     assert not _same(found, work(DATA, 1))
     assert _same(pickle.loads(pickle.dumps(work))(half, 1), found)
+
+
+def test_an_augmented_training_is_repeated_in_another_process() -> None:
+    work = partial(retrain, _model(), replace(SHORT, augment=jitter, milestones=[0.5]))
+    assert _same(pickle.loads(pickle.dumps(work))(DATA, 1), work(DATA, 1))
+
+
+class Own(nn.Module):
+    """Draws its weights in its own way, over what its layers drew."""
+
+    def __init__(self, inner: nn.Module, value: float) -> None:
+        super().__init__()
+        self.inner, self.value = inner, value
+
+    def reset_parameters(self) -> None:
+        for weight in self.parameters():
+            nn.init.constant_(weight, self.value)
+
+
+def test_a_network_that_draws_its_own_weights_has_the_last_word() -> None:
+    first, second = nn.Linear(2, 2), nn.Linear(2, 1)
+    again = retrain(nn.Sequential(Own(nn.Sequential(first, Own(second, 3.0)), 5.0)), Training(steps=0), DATA, 0)
+    assert all((weight == 5).all() for weight in again.parameters())
+    inside = retrain(nn.Sequential(first, Own(second, 3.0)), Training(steps=0), DATA, 0)
+    assert (inside[1].inner.weight == 3).all()  # pyright: ignore[reportAttributeAccessIssue]
+    assert not (inside[0].weight == 3).any()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Free(nn.Module):

@@ -86,7 +86,7 @@ def build(config: DictConfig) -> Study:
     """
     faults: list[str] = []
     torch.manual_seed(config.seed if isinstance(config.seed, int) else 0)
-    made = {field: _build(key, config.get(key), faults) for key, field in PARTS.items()}
+    made = {field: _build(key, _part(config, key), faults) for key, field in PARTS.items()}
     parts = {field: part for field, part in made.items() if part is not _FAULTY}
     for key, field in NAMED:
         each = {name: _build(f"{key}.{name}", node, faults) for name, node in _named(config, key).items()}
@@ -117,6 +117,12 @@ def _wrapped(name: str, wrapper: Any, data: Data) -> Data:
 
 
 _FAULTY = object()
+
+
+def _part(config: DictConfig, key: str) -> Any:
+    """Return the node of a part; schedule=none says nothing of what to build, whatever a recipe sets below it."""
+    node = config.get(key)
+    return None if key == "schedule" and isinstance(node, DictConfig) and "_target_" not in node else node
 
 
 def _named(config: DictConfig, key: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Datasets: one file each, every one a function that returns Data; and wrappers, Data -> Data."""
 
 from losskernel.data.arithmetic import arithmetic, modular_arithmetic
+from losskernel.data.augmentation import FlipAndCrop
 from losskernel.data.backdoor import Backdoor
 from losskernel.data.base import Data, stack
 from losskernel.data.cifar import cifar10, cifar100
@@ -20,6 +21,7 @@ __all__ = [
     "ClassDependentNoise",
     "Data",
     "Duplicates",
+    "FlipAndCrop",
     "InstanceDependentNoise",
     "JointProbes",
     "NearDuplicates",

@@ -1,9 +1,22 @@
 """Plain nn.Module factories; any other importable nn.Module works as well."""
 
+from losskernel.models.cifar_resnet import cifar_resnet
+from losskernel.models.cifar_vgg import cifar_vgg
 from losskernel.models.mlp import MLP
 from losskernel.models.multitask_mlp import MultitaskMLP
 from losskernel.models.small_cnn import SmallCNN
 from losskernel.models.timm_models import timm_model
 from losskernel.models.vision import inception_v1, resnet18, resnet50, vgg16
 
-__all__ = ["MLP", "MultitaskMLP", "SmallCNN", "inception_v1", "resnet18", "resnet50", "timm_model", "vgg16"]
+__all__ = [
+    "MLP",
+    "MultitaskMLP",
+    "SmallCNN",
+    "cifar_resnet",
+    "cifar_vgg",
+    "inception_v1",
+    "resnet18",
+    "resnet50",
+    "timm_model",
+    "vgg16",
+]

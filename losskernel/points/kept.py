@@ -71,7 +71,10 @@ def _path(folder: Path, space: Any) -> Path:
 
 def _digest(point: Point) -> str:
     found = hashlib.sha256()
-    for part in (point.ids, point.triangle, point.factor):
+    held = point.triangle is not None or point.factor is not None
+    # A kernel that stays on disk is told by what it keeps of every row.
+    parts = (point.triangle, point.factor) if held else (point.diagonal(), point.sums())
+    for part in (point.ids, *parts):
         if part is not None:
             array = np.ascontiguousarray(part)
             found.update(f"{array.shape}{array.dtype}{point.centring}".encode())

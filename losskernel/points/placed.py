@@ -136,6 +136,14 @@ class PointSet:
             InputError: the points stand over different probes, or one has no place in the space.
         """
         points = [each.point for each in self.placed]
+        try:
+            return self._arranged(space, points)
+        except InputError:
+            for name, point in zip(self.names, points, strict=True):
+                _require_place(space, name, point)
+            raise
+
+    def _arranged(self, space: Any, points: list[Point]) -> Arrangement:
         if self.folder is None:
             return space.arrangement(points)
         order, known = known_of(self.folder, space, self.names, points)
@@ -161,3 +169,11 @@ class PointSet:
             for each in self.placed
         ]
         return pd.DataFrame(rows)
+
+
+def _require_place(space: Any, name: str, point: Point) -> None:
+    """Say which point has no place in a space."""
+    try:
+        space.arrangement([point])
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error

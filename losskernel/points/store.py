@@ -11,8 +11,8 @@ from typing import Any, cast
 import numpy as np
 import zarr
 from torch import nn
-from zarr.codecs import ZstdCodec
 
+from losskernel.activations import MANY, StoredPoint, open_point, write_point
 from losskernel.data.base import Data
 from losskernel.errors import InputError, TraceError, require
 from losskernel.geometry import Point
@@ -95,38 +95,16 @@ def _write(path: Path, settings: str, placed: Iterable[Placed]) -> None:
     partial.parent.mkdir(parents=True, exist_ok=True)
     with known_types():
         group = zarr.open_group(partial, mode="w", zarr_format=3)
-        about = [_write_point(group, number, each) for number, each in enumerate(placed)]
+        about = [_write_point(partial / f"{number:04d}", each) for number, each in enumerate(placed)]
         group.attrs.update({"asked": json.dumps(settings), "points": about})
     os.replace(partial, path)
 
 
-def _write_point(group: zarr.Group, number: int, each: Placed) -> dict[str, Any]:
-    """Write one kernel in single precision: rounding moves a point by less than 1e-7 rad."""
-    point, name = each.point, f"{number:04d}"
-    about: dict[str, Any] = {
-        "name": each.name,
-        "kind": each.kind,
-        "network": each.network,
-        "step": each.step,
-        "place": each.place,
-        "after": list(each.after),
-        "settings": dict(each.settings),
-        "traces": each.traces,
-        "chains": list(point.chains),
-        "centring": point.centring,
-        "form": "triangle" if point.factor is None else "factor",
-    }
-    if each.traces is not None:
-        return about
-    values = point.triangle if point.factor is None else point.factor
-    array = np.asarray(values, dtype=np.float32)
-    group.create_array(
-        name,
-        data=array,
-        chunks=(min(array.shape[0], 2**20), *array.shape[1:]),
-        compressors=[ZstdCodec(level=1, checksum=True)],
-    )
-    return about
+def _write_point(folder: Path, each: Placed) -> dict[str, Any]:
+    if each.traces is None:
+        write_point(each.point, folder)
+    facts = ("name", "kind", "network", "step", "place", "traces")
+    return {fact: getattr(each, fact) for fact in facts} | {"after": list(each.after), "settings": dict(each.settings)}
 
 
 def _write_order(root: Path, order: list[str], data: Data) -> None:
@@ -139,21 +117,18 @@ def _write_order(root: Path, order: list[str], data: Data) -> None:
 
 def _read(path: Path, ids: np.ndarray, folder: Path) -> Iterator[Placed]:
     try:
-        group = zarr.open_group(path, mode="r")
-        listed = cast(list[dict[str, Any]], group.attrs["points"])
-        for number, about in enumerate(listed):
-            traces = about["traces"]
-            point = sampled_point(open_traces(folder / traces)) if traces else _point(group, number, about, ids)
-            yield _placed(about, point)
+        listed = cast(list[dict[str, Any]], zarr.open_group(path, mode="r").attrs["points"])
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise TraceError(f"{path} holds no points ({error}); remove {path.parent} and run again") from error
+    for number, about in enumerate(listed):
+        traces, own = about["traces"], path / f"{number:04d}"
+        point = sampled_point(open_traces(folder / traces)) if traces else _held(open_point(own, ids))
+        facts: dict[str, Any] = about | {"after": tuple(about["after"])}
+        yield Placed(point=point, **facts)
 
 
-def _point(group: zarr.Group, number: int, about: dict[str, Any], ids: np.ndarray) -> Point:
-    values = np.asarray(cast(zarr.Array, group[f"{number:04d}"])[...])
-    return Point(ids, **{about["form"]: values}, chains=tuple(about["chains"]), centring=about["centring"])
-
-
-def _placed(about: dict[str, Any], point: Point) -> Placed:
-    kept = {key: about[key] for key in ("name", "kind", "network", "step", "place", "settings", "traces")}
-    return Placed(point=point, after=tuple(about["after"]), **kept)
+def _held(point: Point) -> Point:
+    """Return a point in memory, where all of a study's points fit there; others are read some rows at a time."""
+    if not isinstance(point, StoredPoint) or point.inputs >= MANY:
+        return point
+    return Point(point.ids, triangle=point.triangle_entries(), chains=point.chains, centring=point.centring)

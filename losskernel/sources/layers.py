@@ -1,0 +1,113 @@
+"""What a network does with its inputs, layer by layer, now and at the weights kept along its training."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from losskernel.activations import INPUTS, OPERATIONS, Graph, choose, record, trace_graph
+from losskernel.baselines import Watched
+from losskernel.data.base import Data, stack
+from losskernel.errors import InputError, require, require_integer, require_number
+from losskernel.geometry import Point
+from losskernel.losses import cross_entropy
+from losskernel.points import TRAINED, Placed
+from losskernel.representations import History
+
+LOGITS, OUTPUT, SOFTMAX = "logits", "output", "softmax"
+GIBIBYTE = 2**30
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The inputs, the chosen layers and the output of a network, and of a classifier its softmax.
+
+    The operation that the network ends with is called "logits" for a classifier, else "output"; it always has a part.
+    Layers of a kept checkpoint carry its step: "relu @ 120".
+
+    Attributes:
+        patterns: globs of operations and modules in which * does not match a dot, or "re:" and a regular expression;
+            "operations" takes everything that is evaluated, None the network's direct children.
+        checkpoints: "all" that were kept along training, "none", or a list of their steps.
+        budget: GiB of activations that are held at once.
+
+    Source: Lange et al. 2022, arXiv 2206.10999.
+    """
+
+    patterns: Sequence[str] | str | None = None
+    checkpoints: Sequence[int] | str = "all"
+    budget: float = 2.0
+
+    def __post_init__(self) -> None:
+        listed = not isinstance(self.patterns, str) or self.patterns == OPERATIONS
+        words = "points.layers.patterns must be null, operations or a list of patterns"
+        require(listed, f"{words}, got {self.patterns!r}; write [{self.patterns!r}]")
+        if isinstance(self.checkpoints, str):
+            known = ("all", "none")
+            require(
+                self.checkpoints in known,
+                f"points.layers.checkpoints must be all, none or a list of steps, got {self.checkpoints!r}",
+            )
+        else:
+            for step in self.checkpoints:
+                require_integer("points.layers.checkpoints", step, at_least=0)
+        require_number("points.layers.budget", self.budget, above=0)
+
+    def __call__(self, model: nn.Module, data: Data, history: History) -> Iterator[Placed]:
+        """Yield the points of the trained network, then of each checkpoint, in the order of evaluation.
+
+        Raises:
+            InputError: a pattern matches nothing, a checkpoint was not kept, or a layer has no kernel.
+        """
+        graph = self._graph(model, data)
+        yield Placed(INPUTS, Point.from_features(_inputs(data), data.ids), "input")
+        yield from self._network(model, data, graph, TRAINED, history.step)
+        kept = {step for step, _ in history.checkpoints()} if self.checkpoints != "none" else set()
+        asked = kept if isinstance(self.checkpoints, str) else set(self.checkpoints)
+        missing = sorted(asked - kept)
+        known = ", ".join(map(str, sorted(kept))) or "none"
+        require(not missing, f"checkpoints={missing}: the run kept {known}; raise training.checkpoints or name others")
+        for step, weights in history.checkpoints() if asked else ():
+            if step in asked and step != history.step:  # the last that was kept is the trained network
+                own = weights.to(next(model.parameters()).device)
+                for each in self._network(own, data, graph, f"step {step}", step):
+                    after = tuple(name if name == INPUTS else f"{name} @ {step}" for name in each.after)
+                    yield replace(each, name=f"{each.name} @ {step}", after=after)
+
+    def _graph(self, model: nn.Module, data: Data) -> Graph:
+        """Return the graph of the chosen operations, the last of all among them."""
+        whole = trace_graph(model, data)
+        chosen = choose(whole, self.patterns)
+        last = whole.operations[whole.names[-1]]
+        if last in chosen.operations.values():
+            return chosen
+        return choose(whole, [*(whole.children if self.patterns is None else self.patterns), whole.names[-1]])
+
+    def _network(self, model: nn.Module, data: Data, graph: Graph, network: str, step: int | None) -> Iterator[Placed]:
+        classifier = data.loss is cross_entropy
+        last = LOGITS if classifier else OUTPUT
+        for place, (name, point) in enumerate(record(model, data, graph, int(self.budget * GIBIBYTE)), start=1):
+            if point is None:
+                raise InputError(
+                    f"{name} of {network} is the same for all probes and has no kernel; leave it out of patterns, or "
+                    "its checkpoint out of checkpoints"
+                )
+            ends = place == len(graph.names)
+            kind, own = ("output", last) if ends else ("layer", name)
+            yield Placed(own, point, kind, network, step, place, graph.edges[name])
+        if classifier:
+            point = Point.from_features(_softmax(model, data), data.ids)
+            yield Placed(SOFTMAX, point, "output", network, step, len(graph.names) + 1, (last,))
+
+
+def _inputs(data: Data) -> Any:
+    inputs, _ = stack(data.probes, workers=data.workers)
+    return inputs.flatten(1).double().numpy() if inputs.is_floating_point() else inputs.flatten(1).numpy()
+
+
+def _softmax(model: nn.Module, data: Data) -> Any:
+    network = Watched(model, [])
+    found = [network.outputs(inputs).double().softmax(1).cpu() for inputs, _ in network.blocks(data)]
+    return torch.cat(found).numpy()
