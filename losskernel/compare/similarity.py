@@ -11,6 +11,7 @@ from losskernel.compare.design import Design
 from losskernel.compare.runs import Run
 from losskernel.errors import InputError, TraceError
 from losskernel.geometry import AngularCKA, Point
+from losskernel.geometry.reliability import noise_floor, reliability
 from losskernel.kernel import LossKernel
 from losskernel.traces import LossTraces, open_traces
 
@@ -44,7 +45,7 @@ class Similarity:
 
     def floor(self) -> np.ndarray:
         """Return the distance [P, P] that Monte-Carlo noise alone would give; on the diagonal of a repeated run."""
-        return np.arccos(np.clip(np.sqrt(self.reliability[:, None] * self.reliability), 0.0, 1.0))
+        return noise_floor(self.reliability)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def measure(runs: Sequence[Run], limit: int = 1000) -> Similarity:
     left_out: dict[int, str] = {}
     members: list[int] = []
     points: list[Point] = []
-    reliability: list[float] = []
+    reliabilities: list[float] = []
     to_control: list[float] = []
     first: LossTraces | None = None
     for number, run in enumerate(runs):
@@ -88,12 +89,12 @@ def measure(runs: Sequence[Run], limit: int = 1000) -> Similarity:
             continue
         members.append(number)
         points.append(point)
-        reliability.append(_reliability(kernel))
+        reliabilities.append(reliability(_draws(kernel), _SPACE))
         to_control.append(_to_control(run.folder / CONTROL, point, limit))
     if len(points) < 2:
         raise InputError(f"{len(points)} run has a kernel to compare; " + "; ".join(left_out.values()))
     distances = _SPACE.distances(points)
-    arrays = np.array(reliability), np.array(to_control)
+    arrays = np.array(reliabilities), np.array(to_control)
     return Similarity(members, distances, *arrays, points[0].inputs, left_out)
 
 
@@ -150,16 +151,9 @@ def _point(kernel: LossKernel) -> Point:
     return Point.from_gram((correlation + correlation.T) / 2, kernel.ids)
 
 
-def _reliability(kernel: LossKernel) -> float:
-    """Return ρ from the even and the odd chains, which are independent; draws of one chain are not."""
-    if kernel.chains < 2:
-        return float("nan")
-    halves = [_point(kernel.only(range(start, kernel.chains, 2))) for start in (0, 1)]
-    try:
-        half = float(_SPACE.gram(halves)[0, 1])
-    except InputError:  # a half without structure tells that there is nothing but noise
-        return 0.0
-    return 2 * half / (1 + half) if half > 0 else 0.0
+def _draws(kernel: LossKernel) -> Point:
+    """Return the same point with all its draws: too many numbers to hold for every run."""
+    return Point(kernel.ids, factor=kernel.standardised(), chains=(kernel.draws,) * kernel.chains)
 
 
 def _to_control(path: Path, point: Point, limit: int) -> float:

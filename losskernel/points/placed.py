@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from losskernel.activations import MANY
 from losskernel.errors import InputError, require
 from losskernel.geometry import Arrangement, Point
 from losskernel.points.kept import known_of, write_kept
@@ -145,9 +146,9 @@ class PointSet:
 
     def _arranged(self, space: Any, points: list[Point]) -> Arrangement:
         if self.folder is None:
-            return space.arrangement(points)
+            return space.arrangement(points, device=_device(points))
         order, known = known_of(self.folder, space, self.names, points)
-        found = space.arrangement([points[number] for number in order], known)
+        found = space.arrangement([points[number] for number in order], known, _device(points))
         if known is None or len(known) < len(points):
             write_kept(self.folder, space, [self.names[number] for number in order], points, order, found)
         return found.of(np.argsort(order))
@@ -177,3 +178,12 @@ def _require_place(space: Any, name: str, point: Point) -> None:
         space.arrangement([point])
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
+
+
+def _device(points: Sequence[Point]) -> Any:
+    """Return the accelerator for kernels so large that their products are work; None for the CPU."""
+    if points[0].inputs < MANY:
+        return None
+    import torch
+
+    return torch.device("cuda") if torch.cuda.is_available() else None
