@@ -42,6 +42,15 @@ def test_what_does_not_change_a_representation_does_not_move_its_point(centring:
 
 
 @EVERY
+@pytest.mark.parametrize("width", [5, 300])  # kept as features, and as a kernel
+def test_a_large_mean_of_the_features_costs_no_digits(centring: str, width: int) -> None:
+    space, x = AngularCKA(centring), features(width=width)
+    single = x.astype(np.float32)
+    assert space.length(Point.from_features(x), Point.from_features(x + 1e7)) < 1e-7
+    assert space.length(Point.from_features(single), Point.from_features(single + np.float32(100))) < 1e-4
+
+
+@EVERY
 def test_the_order_of_the_inputs_is_no_part_of_the_distance(centring: str) -> None:
     space, x, y, order = AngularCKA(centring), features(), features(), RNG.permutation(12)
     assert space.length(point(x), point(y)) == pytest.approx(space.length(point(x[order]), point(y[order])), abs=1e-12)

@@ -92,8 +92,9 @@ def test_points_come_back_as_they_were(tmp_path: Path) -> None:
     assert (again.path(), again.path("step 0")) == ([0, 1, 3], [0, 2])
     assert (again.networks(), again.step("step 0"), again.placed[2].label) == (["step 0", TRAINED], 0, "wide")
     assert list(again.table()["kind"]) == ["input", "layer", "layer", "output", "target"]
-    # One-hot labels: 1 within a group.
-    np.testing.assert_allclose(again.placed[4].point.gram(), GROUP[:, None] == GROUP)
+    # One-hot labels of three equal groups, less their mean: 1 within a group.
+    alike = (GROUP[:, None] == GROUP).astype(float)
+    np.testing.assert_allclose(again.placed[4].point.gram(), alike - 1 / 3, atol=1e-12)
 
 
 def test_a_source_is_asked_once_and_one_that_broke_again(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from losskernel.errors import require
 from losskernel.geometry.point import Point
 
 CENTRINGS = ("u", "double", "masked")
-# Numbers of all points' rows together that are held at once.
-_NUMBERS = 2**24
+# Numbers of all points' rows together that are held at once, as caches hold them, and rows at least.
+_NUMBERS, _ROWS = 2**20, 32
 # From so many inputs on single precision does: sums over them are exact to about 3e-6.
 _MANY = 4096
 # Share of |K|² that sums of products, each exact to 1e-16, give to four digits.
@@ -175,7 +175,7 @@ def _blocks(points: Sequence[Point], centring: str, device: Any) -> Iterator[Any
     put = _putter(device, kind)
     read = [_reader(each, put) for each in points]
     shifts, levels = [put(shift) for shift, _ in means], [level for _, level in means]
-    step = max(1, min(count, _NUMBERS // (len(points) * count)))
+    step = min(count, max(_ROWS, _NUMBERS // (len(points) * count)))
     for start in range(0, count, step):
         stop = min(start + step, count)
         own = np.arange(stop - start)

@@ -61,13 +61,7 @@ class Manifold(ABC):
         Raises:
             InputError: one of the two is the vertex.
         """
-        first, second = self.stacked([self.log(vertex, a), self.log(vertex, b)])
-        sides = self.norm(vertex, first), self.norm(vertex, second)
-        moved = min(sides) > _ROUNDING * self.norm(vertex, vertex)
-        require(moved, "an angle needs points apart from its vertex; leave out the repeated one")
-        first, second = first / sides[0], second / sides[1]
-        # arccos would lose angles within 1e-8 of 0 and π.
-        return 2 * float(np.arctan2(self.norm(vertex, first - second), self.norm(vertex, first + second)))
+        return between(self, vertex, *self.stacked([self.log(vertex, a), self.log(vertex, b)]))
 
     def project(self, point: np.ndarray, a: np.ndarray, b: np.ndarray) -> Projection:
         """Return where the geodesic segment from a to b comes nearest to a point.
@@ -110,6 +104,20 @@ class Manifold(ABC):
             rate, before = rate if size < before else rate / 2, size
             middle = self.exp(middle, rate * step)
         raise InputError(f"the mean did not settle in {steps} steps; leave out far points")
+
+
+def between(manifold: Manifold, vertex: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
+    """Return the angle in radians between two tangents at a vertex.
+
+    Raises:
+        InputError: one of them has no direction.
+    """
+    sides = manifold.norm(vertex, first), manifold.norm(vertex, second)
+    moved = min(sides) > _ROUNDING * manifold.norm(vertex, vertex)
+    require(moved, "an angle needs points apart from its vertex; leave out the repeated one")
+    first, second = first / sides[0], second / sides[1]
+    # arccos would lose angles within 1e-8 of 0 and π.
+    return 2 * float(np.arctan2(manifold.norm(vertex, first - second), manifold.norm(vertex, first + second)))
 
 
 class Flat(Manifold):

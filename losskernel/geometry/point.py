@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class Point:
     def from_features(
         cls, features: Any, ids: Sequence[Any] | np.ndarray | None = None, kernel: Callable[..., Any] | None = None
     ) -> "Point":
-        """Build the point of a representation [N, ...], all axes but the first flattened.
+        """Build the point of a representation [N, ...], all axes but the first flattened, their means taken away.
 
         Args:
             features: one row an input.
@@ -54,6 +55,8 @@ class Point:
         names = _names(ids, len(values))
         if kernel is not None:
             return cls.from_gram(kernel(values), names)
+        # The same point in every space; products of uncentred features would lose its digits.
+        values = values - values.mean(axis=0, dtype=np.float64).astype(values.dtype)
         # A factor is smaller than a triangle up to here.
         if 2 * values.shape[1] <= len(values):
             return cls(names, factor=values)
@@ -152,6 +155,10 @@ class Point:
 
     def sums(self) -> np.ndarray:
         """Return the sum of each of the kernel's rows [N], float64."""
+        return self._sums
+
+    @cached_property
+    def _sums(self) -> np.ndarray:
         if self.factor is not None:
             factor = self.factor.astype(np.float64, copy=False)
             return factor @ factor.sum(axis=0)

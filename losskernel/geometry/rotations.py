@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from losskernel.errors import require
-from losskernel.geometry.manifold import Manifold
+from losskernel.geometry.manifold import Manifold, between
 from losskernel.geometry.sphere import Sphere
 
 # Squared distances below this share of the squared norms are taken from aligned factors, which lose no digits.
@@ -53,6 +53,21 @@ class UpToRotation(Manifold):
     def inner(self, x: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
         """Return Σ v_ij w_ij."""
         return self.factors.inner(x, *_widened([first, second]))
+
+    def angle(self, a: np.ndarray, vertex: np.ndarray, b: np.ndarray) -> float:
+        """Return the angle in radians between the shortest of the geodesics from a vertex to a and to b.
+
+        What turns columns of zeros at the vertex moves no point: of all such turns of b the one nearest to a counts.
+
+        Raises:
+            InputError: one of the two is the vertex.
+        """
+        wide, first, second = _widened([vertex, self.log(vertex, a), self.log(vertex, b)])
+        values, axes = np.linalg.eigh(wide.T @ wide)
+        free = axes[:, values <= _FREE * values[-1]]
+        left, _, right = np.linalg.svd((first @ free).T @ (second @ free))
+        turned = right.T @ left.T - np.eye(free.shape[1])
+        return between(self, wide, first, second + second @ free @ turned @ free.T)
 
     def transport(self, x: np.ndarray, y: np.ndarray, tangent: np.ndarray) -> np.ndarray:
         """Return the tangent moved to the nearest turn of y, and turned back with it."""
