@@ -96,7 +96,10 @@ def test_a_regression_has_an_output_and_no_softmax() -> None:
 def test_what_cannot_be_recorded_is_named() -> None:
     dead = network(40)
     dead.layers[0].bias.data.fill_(-100.0)  # pyright: ignore[reportIndexIssue]
-    with pytest.raises(InputError, match=r"layers\.1 of trained is the same for all probes and has no kernel"):
+    with pytest.raises(
+        InputError,
+        match=r"layers\.1, .*logits of trained: the same for all probes, so there is no kernel; leave it out",
+    ):
         points(Layers(["layers.*"], "none"), model=dead)
     with pytest.raises(InputError, match=r"checkpoints=\[20\]: the run kept 0, 10, 40"):
         points(Layers(None, [10, 20]))
@@ -116,6 +119,19 @@ def test_what_cannot_be_recorded_is_named() -> None:
 def test_settings_are_checked(settings: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Layers(**settings)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_dead_layer_of_a_checkpoint_is_left_out_aloud(caplog: pytest.LogCaptureFixture) -> None:
+    def kept() -> Iterator[tuple[int, nn.Module]]:
+        weak = network(0)
+        weak.layers[2].weight.data.zero_()  # pyright: ignore[reportIndexIssue]
+        yield 0, weak
+
+    history = History(lambda data, seed: network(seed), kept, Path(), step=40)
+    found = named(list(Layers(["layers.*"])(network(40), data(), history)))
+    assert "logits" in found
+    assert [name for name in found if name.endswith("@ 0")] == ["layers.0 @ 0", "layers.1 @ 0"]
+    assert "layers.2, layers.3, logits of step 0: the same for all probes" in caplog.text
 
 
 def test_operations_of_the_whole_network() -> None:

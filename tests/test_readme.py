@@ -3,13 +3,14 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 README = Path(__file__).parent.parent / "README.md"
 
 
 def test_the_notebook_snippet_runs_and_shows_digits_that_share_a_class(capsys: pytest.CaptureFixture[str]) -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    (_, snippet) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
     names: dict[str, object] = {}
     exec(compile(snippet, str(README), "exec"), names)
     assert re.match(r"(pass|warn|fail) \[", capsys.readouterr().out)
@@ -17,6 +18,14 @@ def test_the_notebook_snippet_runs_and_shows_digits_that_share_a_class(capsys: p
     classes = kernel.label("class")  # pyright: ignore[reportAttributeAccessIssue]
     nearest = kernel.neighbors(5).indices  # pyright: ignore[reportAttributeAccessIssue]
     assert (classes[nearest] == classes[:, None]).mean() > 0.8
+
+
+def test_the_geometry_snippet_runs() -> None:
+    (snippet, _) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    activations = [np.random.default_rng(width).normal(size=(20, width)) for width in (3, 5, 8)]
+    names: dict[str, object] = {"activations": activations}
+    exec(compile(snippet, str(README), "exec"), names)
+    assert names["path"].length > 0  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_every_recipe_that_is_named_exists() -> None:

@@ -29,9 +29,8 @@ def choose(graph: Graph, patterns: Sequence[str] | str | None = None, key: str =
             that torch.fx cannot follow.
     """
     chosen = _asked(graph, patterns, key)
-    require(
-        len(chosen) > 0, f"{key} leaves no operation that returns a tensor [B, ...]; the network has {_some(graph)}"
-    )
+    of = "no child of the network" if patterns is None else "none of them"
+    require(len(chosen) > 0, f"{key} is {patterns!r}, but {of} returns a tensor; list others, such as {_some(graph)}")
     ordered = [name for name in graph.names if name in chosen]
     return Graph(
         tuple(chosen[name] for name in ordered),

@@ -55,7 +55,8 @@ def trace_graph(model: nn.Module, data: Data) -> Graph:
     """
     # Loaded here, for torchvision takes its time.
     from losskernel.activations.hooking import hooked_graph
-    from losskernel.activations.tracing import Untraceable, traced_graph
+    from losskernel.activations.survey import traced_graph
+    from losskernel.activations.tracing import Untraceable
 
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     inputs = stack(data.probes, _EXAMPLES)[0].to(device)
@@ -64,7 +65,7 @@ def trace_graph(model: nn.Module, data: Data) -> Graph:
     except Untraceable as error:
         reason = str(error)
     try:
-        return hooked_graph(model, inputs, reason)
+        return hooked_graph(model, inputs.clone(), reason)
     except InputError:
         raise
     except Exception as error:  # a network's own code may raise anything

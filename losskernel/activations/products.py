@@ -8,8 +8,8 @@ from torch import Tensor
 
 # From so many inputs on kernels are in single precision, as where they are compared.
 MANY = 4096
-# Numbers of a block of products, and of activations in double precision.
-_NUMBERS = 2**24
+# Blocks of products: so many that little is computed below the diagonal, but of some rows and not too many numbers.
+_BLOCKS, _ROWS, _NUMBERS = 16, 64, 2**24
 
 
 class Triangle:
@@ -22,7 +22,7 @@ class Triangle:
 
     def add(self, columns: Tensor) -> None:
         """Add the products of centred activations [N, w]; they are multiplied where they are."""
-        step = max(1, min(self._inputs, _NUMBERS // self._inputs))
+        step = max(1, min(max(_ROWS, self._inputs // _BLOCKS), _NUMBERS // self._inputs))
         for start in range(0, self._inputs, step):
             block = self._products(columns, start, min(start + step, self._inputs)).cpu().numpy()
             for place, row in enumerate(block):

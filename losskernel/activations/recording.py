@@ -64,7 +64,8 @@ def _points(network: Network, data: Data, graph: Graph, budget: int) -> Iterator
     for pieces in passes(graph.widths, count, itemsize, budget):
         gathered = {graph.operations[piece.name]: Columns(piece, ids) for piece in pieces}
         for inputs, _ in blocks:
-            network.evaluate(inputs, gathered, lambda name, values, into=gathered: into[name].add(values))
+            # A network may overwrite what it is given.
+            network.evaluate(inputs.clone(), gathered, lambda name, values, into=gathered: into[name].add(values))
         for operation in list(gathered):
             columns = gathered.pop(operation)
             layer.add(columns)

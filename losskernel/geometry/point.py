@@ -151,7 +151,7 @@ class Point:
             return np.einsum("nd,nd->n", self.factor, self.factor, dtype=np.float64)
         # Row i begins where those before it, of N, N - 1, ... entries, end.
         place = np.arange(self.inputs)
-        return np.asarray(self.triangle, dtype=np.float64)[place * self.inputs - place * (place - 1) // 2]
+        return np.asarray(self.triangle)[place * self.inputs - place * (place - 1) // 2].astype(np.float64)
 
     def sums(self) -> np.ndarray:
         """Return the sum of each of the kernel's rows [N], float64."""

@@ -1,5 +1,7 @@
 """What a network does with its inputs, layer by layer, now and at the weights kept along its training."""
 
+import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +20,7 @@ from losskernel.representations import History
 
 LOGITS, OUTPUT, SOFTMAX = "logits", "output", "softmax"
 GIBIBYTE = 2**30
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Layers:
     """The inputs, the chosen layers and the output of a network, and of a classifier its softmax.
 
     The operation that the network ends with is called "logits" for a classifier, else "output"; it always has a part.
-    Layers of a kept checkpoint carry its step: "relu @ 120".
+    Layers of a kept checkpoint carry its step: "relu @ 120"; those that are the same for all probes, as untrained
+    networks may have some, are left out and named in the log.
 
     Attributes:
         patterns: globs of operations and modules in which * does not match a dot, or "re:" and a regular expression;
@@ -59,7 +63,7 @@ class Layers:
         """Yield the points of the trained network, then of each checkpoint, in the order of evaluation.
 
         Raises:
-            InputError: a pattern matches nothing, a checkpoint was not kept, or a layer has no kernel.
+            InputError: a pattern matches nothing, a checkpoint was not kept, or a trained layer has no kernel.
         """
         graph = self._graph(model, data)
         yield Placed(INPUTS, Point.from_features(_inputs(data), data.ids), "input")
@@ -83,23 +87,32 @@ class Layers:
         last = whole.operations[whole.names[-1]]
         if last in chosen.operations.values():
             return chosen
-        return choose(whole, [*(whole.children if self.patterns is None else self.patterns), whole.names[-1]])
+        return choose(whole, [f"re:{re.escape(name)}" for name in (*chosen.names, whole.names[-1])])
 
     def _network(self, model: nn.Module, data: Data, graph: Graph, network: str, step: int | None) -> Iterator[Placed]:
         classifier = data.loss is cross_entropy
         last = LOGITS if classifier else OUTPUT
+        dead: list[str] = []
         for place, (name, point) in enumerate(record(model, data, graph, int(self.budget * GIBIBYTE)), start=1):
-            if point is None:
-                raise InputError(
-                    f"{name} of {network} is the same for all probes and has no kernel; leave it out of patterns, or "
-                    "its checkpoint out of checkpoints"
-                )
             ends = place == len(graph.names)
             kind, own = ("output", last) if ends else ("layer", name)
-            yield Placed(own, point, kind, network, step, place, graph.edges[name])
-        if classifier:
+            if point is None:
+                dead.append(own)
+                continue
+            after = tuple(each for each in graph.edges[name] if each not in dead)
+            yield Placed(own, point, kind, network, step, place, after)
+        if dead:
+            self._report(dead, network)
+        if classifier and last not in dead:
             point = Point.from_features(_softmax(model, data), data.ids)
             yield Placed(SOFTMAX, point, "output", network, step, len(graph.names) + 1, (last,))
+
+    def _report(self, dead: list[str], network: str) -> None:
+        """Refuse layers of the trained network without a kernel; an untrained one may well have some."""
+        words = f"{', '.join(dead)} of {network}: the same for all probes, so there is no kernel"
+        if network == TRAINED:
+            raise InputError(f"{words}; leave it out of patterns")
+        _LOG.warning("points.layers: %s; left out", words)
 
 
 def _inputs(data: Data) -> Any:
