@@ -46,11 +46,15 @@ COMPANIONS = {
     "dataset=cifar100": ["model=resnet18", "dataset.probes_per_class=2"],
     "dataset=taxonomy_images": [*TAXONOMY, "model=resnet18"],
     **{f"wrapper={name}": ["dataset=digits", "model=mlp"] for name in OF_DIGITS},
-    "schedule=none": ["analysis=[]"],
+    "schedule=none": ["dataset=digits", "model=mlp", "points=[targets]", "analysis=[path]"],
     "analysis=attribution": ["wrapper=[joint_probes]"],
     "analysis=memorisation": ["dataset=digits", "model=mlp"],
     "dataset=taxonomy_vectors": ["model=mlp", "model.outputs=16"],
+    "analysis=path": ["points=[layers,targets]"],
+    "analysis=joint": ["points=[layers,targets,gradients]"],
+    "points=taxonomy": ["dataset=taxonomy_images", *TAXONOMY, "model=resnet18"],
     "analysis=levels": ["dataset=taxonomy_vectors", "model=mlp", "model.outputs=16"],
+    "experiment=paths_resnet": ["dataset=cifar10", "dataset.probes_per_class=2", "training.batch_size=8"],
     "experiment=taxonomy": TAXONOMY,
     **{f"analysis={name}": ["dataset=taxonomy_images", *TAXONOMY, "model=resnet18"] for name in OF_CLASSES},
     "experiment=inception": ["dataset=imagenet", "model.weights=null", "schedule.batch_size=64"],
@@ -75,8 +79,9 @@ def companions(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         others = COMPANIONS.get(choice, [])
         if {"dataset=image_folder", "dataset=imagenet"} & {choice, *others}:
             return [*others, f"dataset.root={pictures}", "dataset.size=64", "dataset.probes_per_class=2"]
-        if choice.startswith("dataset=cifar"):
-            cifar_like(tmp_path, monkeypatch, classes=int(choice.removeprefix("dataset=cifar")))
+        cifar = next((each for each in (choice, *others) if each.startswith("dataset=cifar")), None)
+        if cifar is not None:
+            cifar_like(tmp_path, monkeypatch, classes=int(cifar.removeprefix("dataset=cifar")))
             return [*others, f"dataset.root={tmp_path}"]
         return others
 

@@ -7,9 +7,11 @@ from losskernel.analyses.convergence import Convergence
 from losskernel.analyses.discovery import Discovery
 from losskernel.analyses.embedding import Embedding
 from losskernel.analyses.hierarchy import Hierarchy
+from losskernel.analyses.joint import JointSpace
 from losskernel.analyses.levels import Levels
 from losskernel.analyses.memorisation import Memorisation
 from losskernel.analyses.neighbours import Neighbours
+from losskernel.analyses.path import Paths
 from losskernel.analyses.result import Result
 from losskernel.analyses.robustness import Robustness
 from losskernel.analyses.separation import Separation
@@ -23,9 +25,11 @@ __all__ = [
     "Discovery",
     "Embedding",
     "Hierarchy",
+    "JointSpace",
     "Levels",
     "Memorisation",
     "Neighbours",
+    "Paths",
     "Result",
     "Robustness",
     "Separation",

@@ -14,8 +14,9 @@ from losskernel.compare import tables, words
 from losskernel.compare.design import Design, lay_out
 from losskernel.compare.findings import Finding, joined, pictured
 from losskernel.compare.panels import Spec, panels, rows, specs_for
+from losskernel.compare.paths import whole_paths
 from losskernel.compare.report import write_comparison
-from losskernel.compare.runs import Run, read_run, short_names
+from losskernel.compare.runs import UNSAMPLED, Run, read_run, short_names
 from losskernel.compare.similarity import Similarity, Stretch, measure, paths, stable_stretch
 from losskernel.errors import InputError, require, require_number
 from losskernel.figures.swept import plain
@@ -70,7 +71,7 @@ class Comparison:
         names = short_names(self.runs)
         kept_out = self.similarity.left_out if self.similarity else {}
         return [
-            words.stable_words(self.design, self.similarity, self.stable),
+            words.stable_words(self.runs, self.design, self.similarity, self.stable),
             words.like_control(self.runs, self.design, self.similarity) if self.similarity else "",
             self.unlike,
             *(f"run {names[run]} is not among the kernels: {why}" for run, why in kept_out.items()),
@@ -110,7 +111,13 @@ def compare(
     """
     runs = [read_run(Path(folder)) for folder in folders]
     return side_by_side(
-        runs, out, lambda: specs_for(runs, metrics), alike=alike, tracker=tracker, title=title or _title(runs)
+        runs,
+        out,
+        lambda: specs_for(runs, metrics),
+        title=title or _title(runs),
+        questions=[lambda found: whole_paths(found.runs, found.design)],
+        alike=alike,
+        tracker=tracker,
     )
 
 
@@ -146,7 +153,7 @@ def side_by_side(
     design, drawn = lay_out(runs), specs()
     similarity, unlike = None, ""
     try:
-        similarity = measure(runs)
+        similarity = measure(runs) if any(run.verdict != UNSAMPLED for run in finished) else None
     except InputError as error:
         unlike = str(error)
     stable = [

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from losskernel.compare.design import Design
-from losskernel.compare.runs import Run
+from losskernel.compare.runs import UNSAMPLED, Run
 from losskernel.compare.similarity import Stretch
 from losskernel.errors import InputError, require
 from losskernel.figures.comparison import Curve, Panel, Row
@@ -50,6 +50,9 @@ SPECS = (
     Spec("mean |R|", _MEANS, floor="separation/noise_floor"),
     Spec("cluster recovery (ARI)", (("separation/ari", "", INK),), bounds=(0.0, 1.0)),
     Spec("coupling and hierarchy (Spearman)", (("hierarchy/spearman_classes_coupling", "", INK),)),
+    Spec("path length, rad", (("path/length", "", INK),)),
+    Spec("path straightness", (("path/straightness", "", INK),)),
+    Spec("hidden to target, rad", (("path/distance_to_target_hidden", "", INK),)),
     Spec("effective rank of R", (("spectrum/effective_rank", "", INK),)),
     Spec("learning coefficient (LLC)", (("complexity/llc", "", INK),)),
     Spec(
@@ -138,9 +141,9 @@ def rows(runs: Sequence[Run], design: Design, stable: Sequence[Stretch | None]) 
 
 
 def worst_verdict(runs: Sequence[Run], chosen: Sequence[int]) -> str:
-    """Return the worst verdict of some runs; "none" where one has no result."""
+    """Return the worst verdict of some runs; "none" where one has no result, "unsampled" where none was sampled."""
     given = {runs[run].verdict or "none" for run in chosen} or {"none"}
-    return next((verdict for verdict in ("fail", "none", "warn", "pass") if verdict in given), "none")
+    return next((verdict for verdict in ("fail", "none", "warn", "pass", UNSAMPLED) if verdict in given), "none")
 
 
 def interval(run: Run, metric: str) -> tuple[float, float]:

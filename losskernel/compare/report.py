@@ -14,7 +14,7 @@ from losskernel.compare.runs import Run, short_names
 from losskernel.compare.words import ICONS, headline
 from losskernel.page import banner, heading, number, picture, section, with_error, write_page
 
-_LABELS = {"pass": "pass", "warn": "warn", "fail": "fail", "none": "no result"}
+_LABELS = {"pass": "pass", "warn": "warn", "fail": "fail", "none": "no result", "unsampled": "not sampled"}
 
 
 def write_comparison(

@@ -15,6 +15,8 @@ from losskernel.store import TraceStore
 
 # What a job of a sweep leaves where it failed: {"error": text, "config": resolved}. Results outrank it.
 FAILURE = "failure.json"
+# The verdict of a run that was not to sample.
+UNSAMPLED = "unsampled"
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Run:
         folder: where it lies.
         config: its resolved configuration, flat: dotted key -> value.
         metrics: name -> finite number; those of the diagnosis are called `diagnosis/...`.
-        verdict: "pass", "warn" or "fail"; None where there is no result.
+        verdict: "pass", "warn" or "fail"; "unsampled" for a run of points alone; None where there is no result.
         reasons: the diagnosis' sentences.
         missing: why there is no result; "" where there is one.
         control: verdict of its companion at nβ = 0; "" where none was judged.
@@ -72,14 +74,15 @@ def read_run(folder: Path) -> Run:
     config = flat(_yaml(folder / "config.yaml") or failure.get("config") or {})
     if not (folder / "metrics.json").is_file():
         return Run(folder, config or _composed(folder), missing=str(failure.get("error", "")) or _state(folder))
-    diagnosis = _json(folder / "diagnosis.json") if (folder / "diagnosis.json").is_file() else {}
+    judged, sampled = (folder / "diagnosis.json").is_file(), (folder / "traces.zarr").exists()
+    diagnosis = _json(folder / "diagnosis.json") if judged else {}
     measured = _json(folder / "metrics.json")
     measured |= {f"diagnosis/{name}": value for name, value in (diagnosis.get("metrics") or {}).items()}
     return Run(
         folder,
         config,
         {name: float(value) for name, value in measured.items() if _is_finite(value)},
-        str(diagnosis.get("verdict", "none")),
+        str(diagnosis.get("verdict", "none")) if judged or sampled else UNSAMPLED,
         [str(reason) for reason in diagnosis.get("reasons") or []],
         control=str((diagnosis.get("control") or {}).get("verdict", "")),
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from losskernel.answers import CONTROL
 from losskernel.compare.design import Design
-from losskernel.compare.runs import Run
+from losskernel.compare.runs import UNSAMPLED, Run
 from losskernel.errors import InputError, TraceError
 from losskernel.geometry import AngularCKA, Point
 from losskernel.geometry.reliability import noise_floor, reliability
@@ -70,7 +70,7 @@ def measure(runs: Sequence[Run], limit: int = 1000) -> Similarity:
     to_control: list[float] = []
     first: LossTraces | None = None
     for number, run in enumerate(runs):
-        if run.missing:
+        if run.missing or run.verdict == UNSAMPLED:
             continue
         try:
             whole = open_traces(run.folder)

@@ -7,28 +7,31 @@ import numpy as np
 
 from losskernel.compare.design import Design, label_of, value_of
 from losskernel.compare.panels import Spec, interval
-from losskernel.compare.runs import Run, short_names
+from losskernel.compare.runs import UNSAMPLED, Run, short_names
 from losskernel.compare.similarity import Similarity, Stretch
 
-ICONS = {"pass": "✓", "warn": "!", "fail": "✕", "none": "–"}
+ICONS = {"pass": "✓", "warn": "!", "fail": "✕", "none": "–", "unsampled": "·"}
 _MOST_METRICS = 5
 _SAME = 0.95  # CKA from which a kernel says little beyond its control
 
 
 def counts(runs: Sequence[Run]) -> dict[str, int]:
-    """Return how many runs passed, warned, failed, and have no verdict."""
+    """Return how many runs passed, warned, failed, have no result, and, where there are such, sampled nothing."""
     found = Counter(run.verdict or "none" for run in runs)
-    return {verdict: found[verdict] for verdict in ICONS}
+    return {verdict: found[verdict] for verdict in ICONS if verdict != UNSAMPLED or found[verdict]}
 
 
 def headline(runs: Sequence[Run]) -> str:
     """Return the verdicts in one sentence."""
     found = counts(runs)
+    idle = found.get(UNSAMPLED, 0)
+    sampled = len(runs) - idle
     parts = [
-        f"{found['pass']} of {len(runs)} kernels pass the diagnosis",
+        f"{found['pass']} of {sampled} kernels pass the diagnosis" if sampled > found["none"] or not idle else "",
         f"{found['warn']} warn" if found["warn"] else "",
         f"{found['fail']} FAIL" if found["fail"] else "",
         f"{found['none']} without result" if found["none"] else "",
+        f"{idle} of {len(runs)} runs sampled nothing" if idle else "",
     ]
     return ", ".join(part for part in parts if part)
 
@@ -44,9 +47,13 @@ def stable_rule(design: Design, alike: float) -> str:
     )
 
 
-def stable_words(design: Design, similarity: Similarity | None, stable: Sequence[Stretch | None]) -> str:
+def stable_words(
+    runs: Sequence[Run], design: Design, similarity: Similarity | None, stable: Sequence[Stretch | None]
+) -> str:
     """Return where the stable region is."""
     if design.axis.values is None:
+        return ""
+    if not any(run.verdict in ("pass", "warn", "fail") for run in runs):
         return ""
     if similarity is None:
         return "stable region: cannot be told, for the kernels are not compared"

@@ -14,6 +14,7 @@ VERDICTS = {
     "warn": ("^", "#E69F00", "warn"),
     "fail": ("X", "#B00020", "fail"),
     "none": ("_", "#7A7A7A", "no result"),
+    "unsampled": ("o", "#262626", "nothing sampled"),
 }
 _MOST_NAMES = 9
 _LETTERS = 28  # that fit below a panel of a third of a page
