@@ -9,7 +9,7 @@ from planted_runs import configuration, losses, plant, runs_of, swept
 
 import losskernel as lk
 from losskernel.compare import find_runs
-from losskernel.compare.design import lay_out
+from losskernel.compare.design import lay_out, value_of
 from losskernel.compare.panels import rows
 from losskernel.compare.runs import Run, read_run, short_names
 from losskernel.errors import InputError, TraceError
@@ -107,6 +107,12 @@ def test_seeds_are_replicates_and_settings_of_the_page_are_ignored() -> None:
     assert design.names[3] == "10, seed 1"
     alone = lay_out(runs_of({"seed": 3}, {"seed": 4}))
     assert (alone.axis.label, alone.axis.names, alone.axis.values) == ("seed", ["3", "4"], None)
+
+
+def test_widths_of_layers_are_named_shortly() -> None:
+    values = [[64], [64, 64, 64], [64, 16], "[64, 64]", [0.5, 0.5]]
+    runs = [Run(Path(str(place)), {"model.hidden": value}) for place, value in enumerate(values)]
+    assert [value_of(run, "model.hidden") for run in runs] == ["[64]", "3 × 64", "[64, 16]", "[64, 64]", "2 × 0.5"]
 
 
 def test_keys_that_change_together_count_as_one() -> None:

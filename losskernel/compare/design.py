@@ -122,10 +122,12 @@ def label_of(key: str) -> str:
 
 
 def value_of(run: Run, key: str) -> str:
-    """Return a run's value of a key as text; a class by its last name."""
+    """Return a run's value of a key as text: a class by its last name, a list of one number over and over as 4 × 64."""
     value = run.config.get(key, _ABSENT)
     if _is_number(value):
         return number(value)
+    if isinstance(value, list) and len(value) > 1 and _is_number(value[0]) and value.count(value[0]) == len(value):
+        return f"{len(value)} × {number(value[0])}"
     text = value if isinstance(value, str) else json.dumps(value)
     return text.rsplit(".", 1)[-1] if key.endswith("_target_") else text
 

@@ -1,10 +1,9 @@
 """Agreement of layers with kernels of losses, with the labels in it and taken out."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -12,10 +11,13 @@ from losskernel.figures.lettering import fit, width
 from losskernel.figures.style import DOUBLE, FAINT, INK, MUTED, OKABE_ITO, paper
 from losskernel.figures.swept import plain
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _MOST = 4  # panels
 
 
-def beyond_labels(table: pd.DataFrame, kernels: Sequence[str], target: str, note: str = "") -> Figure:
+def beyond_labels(table: "pd.DataFrame", kernels: Sequence[str], target: str, note: str = "") -> Figure:
     """A panel a kernel: the raw cosine with every layer, and the cosine that is left beside the labels.
 
     table: columns target, kernel, layer, cosine, beyond, low, high, corrected, null_low, null_high. kernels: those
@@ -50,7 +52,7 @@ def beyond_labels(table: pd.DataFrame, kernels: Sequence[str], target: str, note
     return figure
 
 
-def _panel(axes: Axes, part: pd.DataFrame, layers: Sequence[str]) -> None:
+def _panel(axes: Axes, part: "pd.DataFrame", layers: Sequence[str]) -> None:
     rows = np.array([layers.index(name) for name in part["layer"]], dtype=float)
     values: dict[str, Any] = {name: part[name].to_numpy(float) for name in part.columns if name in _NUMBERS}
     axes.barh(

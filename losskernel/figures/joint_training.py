@@ -1,10 +1,9 @@
 """The loss kernel's path over training beside those of the layers."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -12,11 +11,14 @@ from losskernel.figures.beside import key_below
 from losskernel.figures.style import DOUBLE, FAINT, MUTED, OKABE_ITO, paper
 from losskernel.figures.swept import plain
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _COLOURS = (OKABE_ITO[3], OKABE_ITO[0], OKABE_ITO[2], OKABE_ITO[4], OKABE_ITO[5], OKABE_ITO[1])
 _MARKERS = ("D", "o", "X", "h", "s", "^")
 
 
-def joint_training(table: pd.DataFrame, drawn: Sequence[str], target: str, note: str = "") -> Figure:
+def joint_training(table: "pd.DataFrame", drawn: Sequence[str], target: str, note: str = "") -> Figure:
     """Over training: the distance to the labels, to the own trained point, and the angle between velocities.
 
     table: columns what, step, to_labels, to_end, velocity. drawn: what is drawn, the loss kernel first. target: name of
