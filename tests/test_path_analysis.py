@@ -67,6 +67,17 @@ def study(seed: int = 0, steps: tuple[int, ...] = (0, 10)) -> PointSet:
     return PointSet(tuple(placed))
 
 
+def test_a_network_without_a_last_layer_yet_is_shown_as_far_as_it_goes() -> None:
+    whole = study()
+    shorter = whole.only([number for number, name in enumerate(whole.names) if name != "logits @ 0"])
+    found = Paths()(shorter)
+    networks = found.tables["path_networks"].set_index("network")
+    assert np.isnan(networks.loc["step 0", "distance_to_target_logits"])
+    assert networks.loc[["step 10", TRAINED], "distance_to_target_logits"].notna().all()
+    assert networks.loc["step 0", "points"] == 3
+    assert {"path_map", "path_profiles", "path_training"} <= set(found.figures)
+
+
 # Points that all routes pass.
 
 

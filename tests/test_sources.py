@@ -224,6 +224,14 @@ def test_steps_are_as_large_as_the_runs_own_beside_the_steepest_direction(tmp_pa
     np.testing.assert_allclose(steps, expected, rtol=1e-6)
 
 
+def test_steps_stay_stable_where_the_runs_own_are_not(tmp_path: Path) -> None:
+    sample = Sampled()
+    list(LossKernels(OWN | {"step_size": 1.0}, [1.0, 1e6])(network(), data(), history(tmp_path, sample=sample)))
+    curvature = largest_curvature(network(), data(), [name for name, _ in network().named_parameters()])
+    steps = [settings["step_size"] for _, settings in sample.asked]
+    np.testing.assert_allclose(steps, [1 / (1 + 10 * curvature), 1 / (1e6 + 10 * curvature)], rtol=1e-6)
+
+
 def test_a_kernel_that_diverges_is_tried_with_smaller_steps_and_then_left_out_by_name(tmp_path: Path) -> None:
     sample = Sampled({"localization=1.zarr": 1, "localization=7": 9})
     source = LossKernels(OWN, [1.0, 7.0, 50.0])

@@ -162,7 +162,7 @@ def side_by_side(
     ]
     found = Comparison(runs, design, drawn, similarity, unlike, stable, alike, Path(out))
     pictures, captions = _figures(found)
-    usual = Finding(Result({}, _tables(found), pictures), captions, found.notes())
+    usual = Finding(Result({}, tables.all_of(runs, design, stable, similarity), pictures), captions, found.notes())
     findings = [*(ask(found) for ask in questions), usual]
     _record(found, findings, RunFolder(out), tracker or Tracker(), title, name)
     return found
@@ -225,16 +225,6 @@ def _figures(found: Comparison) -> tuple[dict[str, Figure], dict[str, str]]:
         drawn["kernel_similarity"] = figures.kernel_similarity(kernels, design.axis)
         captions["kernel_similarity"] = words.caption_of_similarity(design, near)
     return drawn, captions
-
-
-def _tables(found: Comparison) -> dict[str, Any]:
-    result = {"runs": tables.runs_table(found.runs, found.design, found.stable)}
-    if found.similarity is not None:
-        result["distances"] = tables.distances_table(found.design, found.similarity)
-        if found.design.axis.values is not None:
-            along = paths(found.runs, found.design, found.similarity)
-            result["steps"] = tables.steps_table(found.design, found.similarity, along)
-    return result
 
 
 def _title(runs: Sequence[Run]) -> str:

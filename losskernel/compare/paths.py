@@ -134,11 +134,12 @@ def _table(found: _Together, between: np.ndarray, names: Sequence[str]) -> pd.Da
 
 
 def _colours(design: Design, members: Sequence[int]) -> list[str]:
-    """Return colours along the axis where it has an order and one curve, else one for each run."""
+    """Return a colour for each place on the axis, rising where it has an order; of several curves one for each run."""
     places = [design.place[run] for run in members]
-    if design.axis.values is None or len(design.curves) > 1 or None in places:
+    if len(design.curves) > 1 or None in places:
         return palette(len(members))
-    colours = along_colours(len(design.axis.names))
+    count = len(design.axis.names)
+    colours = palette(count) if design.axis.values is None else along_colours(count)
     return [colours[place or 0] for place in places]
 
 

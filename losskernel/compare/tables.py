@@ -9,7 +9,19 @@ import pandas as pd
 
 from losskernel.compare.design import Design
 from losskernel.compare.runs import Run, short_names
-from losskernel.compare.similarity import Similarity, Stretch
+from losskernel.compare.similarity import Similarity, Stretch, paths
+
+
+def all_of(
+    runs: Sequence[Run], design: Design, stable: Sequence[Stretch | None], similarity: Similarity | None
+) -> dict[str, pd.DataFrame]:
+    """Return name -> table: the runs and, where their kernels are compared, distances and steps."""
+    found = {"runs": runs_table(runs, design, stable)}
+    if similarity is not None:
+        found["distances"] = distances_table(design, similarity)
+        if design.axis.values is not None:
+            found["steps"] = steps_table(design, similarity, paths(runs, design, similarity))
+    return found
 
 
 def runs_table(runs: Sequence[Run], design: Design, stable: Sequence[Stretch | None]) -> pd.DataFrame:

@@ -20,6 +20,7 @@ _CLEAR = 2.0  # points of print around a name
 _LED = 12.0  # points of print from which a thin line leads to the name
 # A name that costs more is left out, unless it must be there: it would hide what it names.
 _DEAR = 18.0
+_SAMPLE = 0.42  # inches of a legend's entry besides its words
 
 
 def name_points(
@@ -68,6 +69,8 @@ def with_unit(text: str, unit: str) -> str:
 
 def key_below(figure: Figure, handles: Sequence[Artist], note: str, columns: int = 7) -> None:
     """Put a legend below a figure, read row by row, and over it what all of its panels depend on."""
+    widest = max((width(str(handle.get_label()), 7.0) for handle in handles), default=0.0)
+    columns = max(min(columns, int(0.97 * figure.get_figwidth() / (widest + _SAMPLE))), 1)
     rows = max(-(-len(handles) // columns), 1)
     columns = max(-(-len(handles) // rows), 1)
     order = [handle for column in range(columns) for handle in handles[column::columns]]  # as matplotlib fills it

@@ -59,10 +59,8 @@ def path_distances(
         right.margins(0.18)
         right.set(xlabel=with_unit("first axis", unit), ylabel=with_unit("second axis", unit))
         right.locator_params(nbins=4)
-        look: dict[str, Any] = {"transform": right.transAxes, "color": MUTED, "fontsize": 6.5}
-        right.text(0.99, 0.01, f"stress {stress:.2f}", ha="right", **look)
         left.set_title("$\\bf{a}$  distances between paths", loc="left", pad=5)
-        right.set_title("$\\bf{b}$  each path a point", loc="left", pad=5)
+        right.set_title("$\\bf{b}$  map of paths (stress " + f"{stress:.2f})", loc="left", pad=5)
         figure.supxlabel(note, fontsize=6.5, color=MUTED)
         figure.draw_without_rendering()
         step = -(-count // _MOST_NAMES)

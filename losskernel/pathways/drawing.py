@@ -150,7 +150,9 @@ def _training(survey: Survey, steps: Sequence[Traced]) -> Figure:
 
 
 def _to_target(traced: Traced, name: str) -> tuple[float, float]:
-    place = landmarks(traced)[name]
+    place = landmarks(traced).get(name)
+    if place is None:  # an untrained network may end in a layer that has no kernel yet
+        return float("nan"), float("nan")
     return float(traced.profile.to_target[place]), float(traced.errors.to_target[place])
 
 

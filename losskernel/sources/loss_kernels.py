@@ -24,6 +24,8 @@ from losskernel.traces import LossTraces
 KERNELS = "kernels"
 # In that: kernels whose chains left the finite numbers, name -> why.
 _LEFT_OUT = "left_out.json"
+# Step size times steepness, at most; chains are unstable from 4 on.
+_STEEPEST = 1.0
 _OWN = ("step_size", "nbeta", "localization")
 Sample = Callable[[nn.Module, str, Mapping[str, float]], LossTraces]
 
@@ -48,7 +50,8 @@ class LossKernels:
     """Loss kernels sampled as the run's own, but for one setting: a localisation γ, an nβ, or the weights.
 
     The step size is ε min(1, (γ + nβ λ) / (γ' + nβ' λ')), with λ the largest curvature of the training loss at w* and
-    λ' at the weights sampled: steps are no larger than the run's own, and no larger beside the steepest direction.
+    λ' at the weights sampled: steps are no larger than the run's own, and no larger beside the steepest direction; and
+    at most 1 / (γ' + nβ' λ'), a quarter of what is stable.
     Burn-in, draws and thinning stay, so that a kernel of much weaker localisation, which forgets in 2 / (ε γ') steps,
     may not mix; each has its own diagnosis, and `failed` stands with its settings. Where chains leave the finite
     numbers, steps of a quarter and of a sixteenth are tried; then the kernel is left out and named in `left_out`, and
@@ -103,6 +106,8 @@ class LossKernels:
         for asked in self._asked(trained, history, own):
             before, after = steepness(trained, own), steepness(asked.model, asked.settings)
             step_size = float(self.own["step_size"]) * (before / after if 0 < before < after else 1.0)
+            if after > 0:
+                step_size = min(step_size, _STEEPEST / after)
             try:
                 yield _placed(asked, step_size, sample)
             except DivergenceError as error:
