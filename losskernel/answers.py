@@ -15,6 +15,7 @@ from losskernel.figures import stamp, stamp_page
 from losskernel.kernel import LossKernel
 from losskernel.points import TRAINED, Placed, PointSet, sampled_point
 from losskernel.report import write_report
+from losskernel.representations import settings_of
 from losskernel.store import guard
 from losskernel.traces import LossTraces
 from losskernel.tracking import RunFolder, Tracker
@@ -23,6 +24,8 @@ from losskernel.tracking import RunFolder, Tracker
 CONTROL = "control.zarr"
 # What the run itself sampled, in its folder.
 TRACES = "traces.zarr"
+# What each analysis was asked, in its folder: name -> settings.
+ASKED = "analyses.json"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Outcome:
     metrics: dict[str, float]
     diagnosis: Diagnosis | None  # None where nothing was sampled
     folder: Path
+    replaced: tuple[str, ...] = ()  # analyses that had been asked with other settings
 
 
 def analyse(
@@ -64,7 +68,7 @@ def analyse(
         files.write_json("diagnosis.json", asdict(diagnosis) | _control_diagnosis(control))
     if points is not None and traces is not None:
         points = points.extended([_placed(traces)])
-    metrics = _known_metrics(files, analyses)
+    metrics, asked = _known_metrics(files, analyses), _asked(files)
     broken: list[tuple[str, Exception]] = []
     for name, analysis in analyses.items():
         try:
@@ -77,6 +81,9 @@ def analyse(
             broken.append((name, error))
             continue
         _record(name, _stamped(result, diagnosis), files, tracker)
+    now = {name: settings_of(analysis) for name, analysis in analyses.items()}
+    replaced = tuple(f"{name}, asked before: {asked[name]}" for name in now if asked.get(name, now[name]) != now[name])
+    files.write_json(ASKED, asked | now)
     files.write_json("metrics.json", metrics)
     said = {} if diagnosis is None else _said(diagnosis)
     tracker.summarise(metrics | said)
@@ -87,7 +94,7 @@ def analyse(
     if broken:
         names = ", ".join(f"{name} ({type(error).__name__}: {error})" for name, error in broken)
         raise InputError(f"these analyses failed, all others are written: {names}") from broken[0][1]
-    return Outcome(metrics, diagnosis, files.path)
+    return Outcome(metrics, diagnosis, files.path, replaced)
 
 
 def _answer(analysis: Any, kernel: LossKernel | None, traces: LossTraces | None, points: PointSet | None) -> Result:
@@ -143,6 +150,11 @@ def _stamped(result: Result, diagnosis: Diagnosis | None) -> Result:
 def _save_matrices(path: Path, matrices: dict[str, np.ndarray]) -> None:
     with open(path, "wb") as file:  # given a name, numpy would add its own ending
         np.savez_compressed(file, **matrices)  # pyright: ignore[reportArgumentType]
+
+
+def _asked(files: RunFolder) -> dict[str, str]:
+    path = files.path / ASKED
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _known_metrics(files: RunFolder, analyses: Mapping[str, Any]) -> dict[str, float]:

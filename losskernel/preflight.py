@@ -156,6 +156,17 @@ def _check_augment(training: Training, data: Data, checkpoint: str | None) -> No
         _try("training.augment fails on a training sample", lambda: augmented[0])
 
 
+def _require_kinds(name: str, analysis: object, schedule: Schedule | None, points: Mapping[str, Any]) -> None:
+    """Raise InputError if no source can give what an analysis needs; one that does not say may give anything."""
+    if not all(hasattr(source, "gives") for source in points.values()):
+        return
+    there = {kind for source in points.values() for kind in source.gives}
+    there |= {"loss_kernel"} if schedule is not None else set()
+    missing = sorted(getattr(analysis, "needs", frozenset()) - there)
+    kinds, remedy = " and no ".join(missing), f"add what gives them, such as points=[{','.join(points)},layers,targets]"
+    require(not missing, f"analysis.{name} needs points of other kinds: there is no {kinds}; {remedy}")
+
+
 def _check_optimizer(training: Training) -> None:
     _try("training.optimizer cannot be built", lambda: training.optimizer([nn.Parameter(torch.zeros(1))]))
 
@@ -181,6 +192,7 @@ def _check_subjects(
     for name, analysis in analyses.items():
         if is_of_points(analysis):
             require(bool(points), f"analysis.{name} is asked of points; choose some, such as points=[layers,targets]")
+            _require_kinds(name, analysis, schedule, points)
         else:
             remedy = f"choose a schedule, or drop {name} from analysis"
             require(schedule is not None, f"analysis.{name} is asked of a loss kernel, but schedule=none; {remedy}")

@@ -24,9 +24,9 @@ _VERDICTS = {
 def write_report(folder: Path) -> Path:
     """Write `report.html` in a run's folder from the files that lie there, and return its path.
 
-    Read: metrics.json (flat: name -> number), diagnosis.json, config.yaml, tables/*.csv, figures/*.png with a
-    .pdf of the same stem linked, figures/*.gif, figures/*.html embedded. All but metrics.json may be missing. The page
-    needs no network; an older page is replaced in one step.
+    Read: metrics.json (flat: name -> number), diagnosis.json, analyses.json, config.yaml, tables/*.csv, figures/*.png
+    with a .pdf of the same stem linked, figures/*.gif, figures/*.html embedded. All but metrics.json may be missing.
+    The page needs no network; an older page is replaced in one step.
 
     Raises:
         FileNotFoundError: the folder holds no metrics.json.
@@ -46,6 +46,7 @@ def write_report(folder: Path) -> Path:
         section("Figures", _figures(folder)),
         section("Interactive maps", maps),
         section("Tables", _tables(folder)),
+        section("Analyses as asked", _asked(folder / "analyses.json")),
         section("Configuration", f"<details><summary>config.yaml</summary><pre>{escape(config)}</pre></details>")
         if config
         else "",
@@ -67,6 +68,12 @@ def _read_json(path: Path) -> dict[str, object]:
     raise ValueError(f"{path} must hold an object of names, got {type(content).__name__}; run the analyses again")
 
 
+def _asked(path: Path) -> str:
+    rows = _read_json(path).items() if path.is_file() else ()
+    cells = [f"<tr><th scope='row'>{escape(name)}</th><td>{escape(str(settings))}</td></tr>" for name, settings in rows]
+    return f"<details><summary>settings</summary><table>{''.join(cells)}</table></details>" if cells else ""
+
+
 def _run_name(folder: Path, config: str) -> str:
     # A line of top level is all that is needed, and spares a YAML parser.
     found = re.search(r"^name:[ \t]*(\S.*?)[ \t]*$", config, re.MULTILINE)
@@ -75,7 +82,7 @@ def _run_name(folder: Path, config: str) -> str:
 
 def _verdict(path: Path) -> str:
     if not path.is_file():
-        return "<div class='verdict none'><div><strong>Not diagnosed</strong></div></div>"
+        return "<div class='verdict none'><div><strong>Not diagnosed: nothing was sampled</strong></div></div>"
     diagnosis = _read_json(path)
     verdict = diagnosis.get("verdict")
     if not isinstance(verdict, str) or verdict not in _VERDICTS:

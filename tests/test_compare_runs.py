@@ -10,8 +10,9 @@ from planted_runs import configuration, losses, plant, runs_of, swept
 import losskernel as lk
 from losskernel.compare import find_runs
 from losskernel.compare.design import lay_out, value_of
-from losskernel.compare.panels import rows
+from losskernel.compare.panels import Spec, rows
 from losskernel.compare.runs import Run, read_run, short_names
+from losskernel.compare.words import asked_differently
 from losskernel.errors import InputError, TraceError
 
 
@@ -151,3 +152,17 @@ def test_a_failed_run_keeps_its_place() -> None:
     assert design.axis.values == [1, 10, 100]
     (row,) = rows(found, design, [None])
     assert row.verdicts == ["pass", "pass", "none"]
+
+
+def test_analyses_that_were_asked_differently_are_named() -> None:
+    spec = Spec("length", (("path/length", "", "black"),))
+    runs = [
+        Run(Path(str(place)), metrics={"path/length": 1.0}, asked={"path": settings, "other": str(place)})
+        for place, settings in enumerate(["Paths(space=AngularCKA())", "Paths(space=Bures())"])
+    ]
+    said = asked_differently(runs, [spec])
+    assert said.startswith(
+        "the analysis path was asked with different settings, compare with care (run 0: Paths(space=A"
+    )
+    assert "run 1: Paths(space=Bures())" in said
+    assert asked_differently(runs[:1] * 2, [spec]) == ""

@@ -136,9 +136,31 @@ def test_relabelling_the_inputs_of_one_kernel_gives_zero_on_average_under_u() ->
     assert np.mean(cosines) == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize("width", [3, 40])  # kept as features, and as a kernel
+@pytest.mark.parametrize("chosen", [[0, 3, 4, 11], [7, 2, 9, 0]])
+def test_a_kernel_over_some_inputs_is_the_block_of_the_whole(width: int, chosen: list[int]) -> None:
+    whole = Point.from_features(features(width=width), ids=list("abcdefghijkl"))
+    part = whole.over(chosen)
+    np.testing.assert_allclose(part.gram(), whole.gram()[np.ix_(chosen, chosen)])
+    assert part.ids.tolist() == [whole.ids[number] for number in chosen]
+    assert whole.over(range(12)) is whole
+
+
 def test_a_point_gives_back_its_kernel() -> None:
     gram = point(features()).gram()
     np.testing.assert_array_equal(Point.from_gram(gram, ids=list("abcdefghijkl")).gram(), gram)
+
+
+def test_features_may_be_tensors_that_are_being_trained() -> None:
+    import torch
+
+    x = features()
+    tensor = torch.tensor(x, requires_grad=True)
+    assert AngularCKA().length(Point.from_features(tensor), Point.from_features(x)) == 0
+    assert repr(Point.from_features(x)) == "Point(12 inputs, features of 5)"
+    assert repr(point(x)) == "Point(12 inputs, a kernel)"
+    with pytest.raises(InputError, match="features must be real numbers, got complex128; take their real"):
+        Point.from_features(x + 1j)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +179,11 @@ def test_what_is_no_kernel_is_refused(gram: np.ndarray, ids: list[int] | None, m
 
 def test_points_that_cannot_be_compared_are_refused() -> None:
     x = features()
-    with pytest.raises(InputError, match="points 0 and 1 stand over different inputs"):
+    with pytest.raises(InputError, match=r"points must be losskernel\.geometry\.Point, got ndarray; build them"):
+        AngularCKA().length(point(x), x)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="points 0 and 1 stand over different inputs, 12 and 9 of them"):
+        AngularCKA().length(point(x), point(features(9)))
+    with pytest.raises(InputError, match="points 0 and 1 stand over different inputs, whose ids differ from number 0"):
         AngularCKA().length(point(x), Point.from_gram(x @ x.T, ids=np.arange(1, 13)))
     with pytest.raises(InputError, match="point 1 is white: u-centring leaves nothing"):
         AngularCKA().gram([point(x), Point.from_gram(np.eye(12))])

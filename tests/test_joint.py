@@ -23,7 +23,6 @@ from losskernel.joint import (
     Joint,
     beyond_labels,
     closed_numbers,
-    evenly,
     families,
     nearest,
     other_space,
@@ -291,7 +290,7 @@ def test_beyond_labels_is_the_cosine_of_what_is_left(joint: Joint) -> None:
     left = [each - (each @ labels) * labels for each in vectors[:2]]
     exact = left[0] @ left[1] / np.linalg.norm(left[0]) / np.linalg.norm(left[1])
     assert row["beyond"] == pytest.approx(exact, abs=1e-12)
-    assert row["corrected"] > row["beyond"] > row["null_high"] > 0 > row["null_low"]
+    assert row["beyond_corrected"] > row["beyond"] > row["null_high"] > 0 > row["null_low"]
     assert row["p"] == row["p_within"] == 0.01
     assert set(table["target"]) == {"class"}
     assert set(table["layer"]) == {"inputs", "layer 0", "layer 1"}
@@ -322,7 +321,7 @@ def test_a_point_that_is_the_labels_leaves_nothing_beyond_them(joint: Joint) -> 
     assert partial_cosine(0.5, 0.0, 0.0) == 0.5
     same = joint.points.placed[joint.points.number("class")]
     points = planted().extended([Placed("softmax", same.point, "output", TRAINED, 50, 3)])
-    table = beyond_labels(Joint.of(points), evenly(Joint.of(points).points, 30), 9, network=TRAINED)
+    table = beyond_labels(Joint.of(points), Joint.of(points).points.evenly(30), 9, network=TRAINED)
     assert "softmax" not in set(table["layer"])
 
 
@@ -424,14 +423,14 @@ def test_a_few_heavy_probes_hide_the_labels_from_the_covariance_and_not_from_the
 
 
 def test_fewer_probes_are_evenly_spaced(joint: Joint) -> None:
-    few = evenly(joint.points, 20)
+    few = joint.points.evenly(20)
     assert len(few.ids) == len(few.labels["class"]) == 20
     rows = np.linspace(0, PROBES - 1, 20).astype(int)
     for number in (0, joint.own):
         np.testing.assert_allclose(
             few.placed[number].point.gram(), joint.points.placed[number].point.gram()[np.ix_(rows, rows)]
         )
-    assert evenly(joint.points, PROBES) is joint.points
+    assert joint.points.evenly(PROBES) is joint.points
 
 
 def test_the_analysis_answers_in_numbers_tables_and_figures(tmp_path: Path) -> None:
@@ -447,7 +446,7 @@ def test_the_analysis_answers_in_numbers_tables_and_figures(tmp_path: Path) -> N
     assert found.metrics["left_out"] == 1
     assert found.metrics["placebo_angle"] > 1.4
     assert found.metrics["beyond_labels_layer 1"] > 0
-    assert {"labels_angle", "gradient_angle", "laplace_corrected", "bures_spearman", "participation"} <= set(
+    assert {"labels_angle", "gradient_angle", "laplace_cosine_corrected", "bures_spearman", "participation"} <= set(
         found.metrics
     )
     pairs = found.tables["joint_distances"]

@@ -21,7 +21,8 @@ from losskernel.compare.paths import whole_paths
 from losskernel.compare.runs import read_run
 from losskernel.errors import InputError
 from losskernel.geometry import AngularCKA, Bures, Point, jackknife
-from losskernel.pathways import edges_of, errors_of, evenly, median_error, restricted, spine, survey, walks_of
+from losskernel.geometry.point import evenly
+from losskernel.pathways import edges_of, errors_of, median_error, spine, survey, walks_of
 from losskernel.pathways import errors as errors_module
 from losskernel.points import TRAINED, Placed, PointSet
 
@@ -147,7 +148,7 @@ def test_errors_are_those_of_leaving_every_probe_out(centring: str) -> None:
     lengths, straight, gained = [], [], []
     for left_out in range(N):
         kept = np.delete(IDS, left_out)
-        distances = space.distances([restricted(each, kept) for each in (*path, target)])
+        distances = space.distances([each.over(kept) for each in (*path, target)])
         lengths.append(np.diagonal(distances, 1)[:-1].sum())
         straight.append(distances[0, 3] / lengths[-1])
         gained.append((distances[0, 4] - distances[3, 4]) / lengths[-1])
@@ -158,7 +159,7 @@ def test_errors_are_those_of_leaving_every_probe_out(centring: str) -> None:
 def test_of_many_probes_some_are_left_out_and_the_error_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     path, target = [point(seed) for seed in range(3)], point(9)
     some = evenly(N, 12)
-    few = errors_of([restricted(each, some) for each in path], restricted(target, some), SPACE)
+    few = errors_of([each.over(some) for each in path], target.over(some), SPACE)
     monkeypatch.setattr(errors_module, "_MOST", 12)
     np.testing.assert_allclose(errors_of(path, target, SPACE).step, few.step * np.sqrt(12 / N))
 
@@ -166,18 +167,9 @@ def test_of_many_probes_some_are_left_out_and_the_error_scaled(monkeypatch: pyte
 def test_where_errors_have_no_closed_form_they_are_unknown() -> None:
     path = [point(seed) for seed in range(3)]
     assert np.isnan(errors_of(path, point(9), Bures()).to_target).all()
-    few = [restricted(each, np.arange(5)) for each in path]
+    few = [each.over(np.arange(5)) for each in path]
     assert np.isnan(errors_of(few, few[0], SPACE).length)
     assert np.isnan(median_error([errors_of(few, few[0], SPACE)]))
-
-
-@pytest.mark.parametrize("width", [3, 40])
-def test_a_kernel_over_some_probes_is_the_block_of_the_whole(width: int) -> None:
-    whole, some = point(3, width), np.array([0, 3, 4, 11, N - 1])
-    part = restricted(whole, some)
-    np.testing.assert_allclose(part.gram(), whole.gram()[np.ix_(some, some)])
-    assert part.ids.tolist() == some.tolist()
-    assert restricted(whole, IDS) is whole
 
 
 # The analysis.
@@ -311,7 +303,7 @@ def test_runs_of_points_alone_are_compared_by_their_paths(tmp_path: Path) -> Non
     assert found.similarity is None
     assert found.unlike == ""
     assert [run.verdict for run in found.runs] == ["unsampled"] * 3
-    assert "3 of 3 runs sampled nothing" in found.overview()
+    assert "3 of 3 runs are of points only" in found.overview()
     assert "kernels" not in found.overview()
     assert [spec.title for spec in found.specs] == ["path length, rad", "path straightness", "hidden to target, rad"]
     assert found.summary()["runs_unsampled"] == 3
@@ -353,8 +345,8 @@ def test_the_recipe_from_the_command_line(tmp_path: Path, capsys: Any) -> None:
     assert call("-m", *short, "model.hidden=[16],[16,16]") == 0
     said = capsys.readouterr().out
     (folder,) = (tmp_path / "paths").iterdir()
-    assert "length of the path, rad" in said
-    assert "comparison: 2 of 2 runs sampled nothing" in said
+    assert "length of the path" in said
+    assert "comparison: 2 of 2 runs are of points only" in said
     table = pd.read_csv(folder / "1" / "tables" / "path_profile.csv")
     assert table["layer"][table["network"] == TRAINED].tolist() == [
         "inputs",

@@ -140,7 +140,9 @@ def test_a_key_is_read_row_by_row() -> None:
     figure = map_of(3, 9)
     entries = legend(figure)
     assert sorted(entries) == sorted(["untrained", *(f"step {10**k}" for k in range(1, 9)), "inputs", "class (target)"])
-    assert entries[:3] == ["untrained", "step 1000000", "step 10"]  # column after column: six beside five
+    # Column after column: as many as the longest name leaves room for stand in a row.
+    assert entries[:4] == ["untrained", "step 10000", "step 100000000", "step 10"]
+    assert not outside(figure)
     alone = Figure()
     key_below(alone, [], "nothing to explain")
     assert "nothing to explain" in words(alone)

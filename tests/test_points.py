@@ -17,7 +17,7 @@ from torch.utils.data import TensorDataset
 
 import losskernel as lk
 from losskernel.analyses.result import Result
-from losskernel.cli.build import analyse_from, run_from
+from losskernel.cli.build import analyse_from, build, run_from
 from losskernel.errors import InputError, TraceError
 from losskernel.geometry import AngularCKA, Point
 from losskernel.points import TRAINED, Placed, PointSet, collect, open_points
@@ -65,9 +65,10 @@ class Distances:
     """How far the points are from the first."""
 
     of_points: ClassVar[bool] = True
+    centring: str = "u"
 
     def __call__(self, points: PointSet) -> Result:
-        found = points.arrangement(AngularCKA()).distances[0]
+        found = points.arrangement(AngularCKA(self.centring)).distances[0]
         return Result({"last": float(found[-1])}, {"distances": pd.DataFrame({"name": points.names, "d": found})})
 
 
@@ -229,6 +230,10 @@ def test_what_was_sampled_is_a_point_among_the_others(tmp_path: Path) -> None:
             {"analyses": {"spectrum": lk.analyses.Spectrum()}},
             r"analysis\.spectrum is asked of a loss kernel, but schedule=none",
         ),
+        (
+            {"points": {"targets": Targets(["group"])}, "analyses": {"path": lk.analyses.Paths()}},
+            r"analysis\.path needs points of other kinds: there is no layer; add what gives them",
+        ),
         ({"schedule": "short"}, r"schedule must be a losskernel\.Schedule or null, got 'short'"),
     ],
 )
@@ -258,3 +263,16 @@ def test_the_command_line_runs_points_alone_and_asks_more_of_them(
     assert "nothing was sampled: points only" in capsys.readouterr().out
     analyse_from(config(f"run={folder}", "analysis=[]", f"+analysis.again._target_={far}", name="analyse"))
     assert json.loads((folder / "metrics.json").read_text()).keys() == {"far/last", "again/last"}
+    # Asked anew with other settings: said, and the settings stand beside the numbers.
+    words = ("analysis=[]", f"+analysis.far._target_={far}", "+analysis.far.centring=double")
+    analyse_from(config(f"run={folder}", *words, name="analyse"))
+    assert "replaced: far, asked before: Distances(centring='u')" in capsys.readouterr().out
+    asked = json.loads((folder / "analyses.json").read_text())
+    assert asked == {"far": "Distances(centring='double')", "again": "Distances(centring='u')"}
+    assert "Distances(centring=&#x27;double&#x27;)" in (folder / "report.html").read_text()
+
+
+def test_settings_of_what_is_not_chosen_build_nothing(tmp_path: Path) -> None:
+    words = ("experiment=paths", "points=[targets]", "analysis=[]", "+analysis.far._target_=test_points.Distances")
+    built = build(config(*words, "logger=none"))  # the recipe sets points.layers.patterns
+    assert list(built.points) == ["targets"]

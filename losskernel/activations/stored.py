@@ -24,7 +24,7 @@ _CHUNK, _WINDOW = 2**18, 2**20
 _NUMBERS = 2**24
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StoredPoint(Point):
     """A point whose triangle lies in a folder; its rows are read when they are asked for.
 

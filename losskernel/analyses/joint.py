@@ -15,7 +15,6 @@ from losskernel.joint import (
     closed_numbers,
     distances,
     draw,
-    evenly,
     families,
     nearest,
     numbers,
@@ -53,6 +52,7 @@ class JointSpace:
     seed: int = 0
 
     of_points: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"layer", "loss_kernel"})
 
     def __post_init__(self) -> None:
         require(self.form in FORMS, f"analysis.joint.form must be one of {FORMS}, got {self.form!r}")
@@ -66,7 +66,7 @@ class JointSpace:
             InputError: there is no loss kernel or no layer.
         """
         joint = Joint.of(points, self.form, self.seed)
-        few = evenly(joint.points, self.limit)
+        few = joint.points.evenly(self.limit)
         near = nearest(joint, few, self.permutations, self.seed)
         beyond = beyond_labels(joint, few, self.permutations, self.seed, TRAINED)
         sweep, courses = sweep_of(joint, few), families(joint)

@@ -40,6 +40,7 @@ class Paths:
     names: int = 10
 
     of_points: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"layer", "target"})
 
     def __post_init__(self) -> None:
         words = "analysis.path.space must be a space of losskernel.geometry"

@@ -44,8 +44,9 @@ class Analysis(Protocol):
 class PointAnalysis(Protocol):
     """A question asked of points: layers, labels and kernels in one space.
 
-    It has a true class attribute `of_points`, by which it is told from the others. One with a method `check(labels)` is
-    shown the probes' labels, as an Analysis is.
+    It has a true class attribute `of_points`, by which it is told from the others. One with a class attribute `needs`
+    cannot do without points of these kinds; sources say in `gives` of which kinds theirs are. One with a method
+    `check(labels)` is shown the probes' labels, as an Analysis is.
     """
 
     of_points: ClassVar[bool] = True

@@ -126,7 +126,9 @@ def _part(config: DictConfig, key: str) -> Any:
 
 
 def _named(config: DictConfig, key: str) -> dict[str, Any]:
-    return {str(name): node for name, node in (config.get(key) or {}).items()}
+    """Return what is chosen of a group; a recipe's settings of what is not chosen say nothing of what to build."""
+    nodes = {str(name): node for name, node in (config.get(key) or {}).items()}
+    return {name: node for name, node in nodes.items() if not isinstance(node, DictConfig) or "_target_" in node}
 
 
 def _build(key: str, node: Any, faults: list[str]) -> Any:
@@ -178,8 +180,9 @@ def _faults(key: str, node: Any) -> list[str]:
     variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     named = [name for name, each in parameters.items() if each.kind not in variable]
     takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+    choices = ", ".join(named) or "none, and leave it out"
     faults += [
-        f"{key}.{name}={node[name]}: {target} has no such argument; choose from {', '.join(named)}"
+        f"{key}.{name}={node[name]}: {target} has no such argument; choose from {choices}"
         for name in given
         if name not in named and not takes_any
     ]

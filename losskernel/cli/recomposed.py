@@ -60,7 +60,8 @@ def of_the_run_alone(config: DictConfig, given: Sequence[str]) -> list[str]:
     def named(group: str, needs: str | None) -> list[str]:
         if any(key.startswith(group) for key in keys(given)):
             return []
-        targets = {str(name): str(node["_target_"]) for name, node in (config.get(group) or {}).items()}
+        nodes = {str(name): node for name, node in (config.get(group) or {}).items()}
+        targets = {name: str(node["_target_"]) for name, node in nodes.items() if "_target_" in node}
         chosen = [
             name for name, target in targets.items() if needs is None or getattr(get_object(target), needs, False)
         ]

@@ -37,19 +37,19 @@ HEADLINES = (
     ("attribution/lds_covariance", "retraining foretold (LDS), kernel"),
     ("attribution/lds_influence", "  by the influence function"),
     ("attribution/ceiling", "  at most"),
-    ("joint/nearest_layer_angle", "loss kernel to nearest layer, rad"),
+    ("joint/nearest_layer_angle", "loss kernel to the nearest layer"),
     ("joint/placebo_angle", "  with its probes permuted"),
     ("joint/labels_angle", "  to the labels"),
     ("joint/gradient_angle", "  to the loss gradients"),
     ("joint/gradient_angle_largest_localization", "  at the strongest localization"),
-    ("joint/gradient_corrected_largest_localization", "  its cosine without noise"),
+    ("joint/gradient_cosine_corrected_largest_localization", "  its cosine without noise"),
     ("joint/bures_spearman", "distances in Bures space (Spearman)"),
     ("joint/left_out", "kernels left out: chains diverged"),
-    ("path/length", "length of the path, rad"),
+    ("path/length", "length of the path"),
     ("path/untrained_length", "  untrained"),
     ("path/straightness", "straightness"),
     ("path/untrained_straightness", "  untrained"),
-    ("path/distance_to_target_inputs", "inputs to the target, rad"),
+    ("path/distance_to_target_inputs", "inputs to the target"),
     ("path/distance_to_target_hidden", "  from the last hidden layer"),
     ("path/distance_to_target_logits", "  from the logits"),
     ("path/distance_to_target_softmax", "  from the softmax"),
@@ -74,6 +74,7 @@ FILES = (
 def summary(outcome: Outcome, label: str) -> str:
     """Return verdict, headline numbers with standard errors, and the paths of what was made."""
     lines = ["nothing was sampled: points only"] if outcome.diagnosis is None else _verdict(outcome.diagnosis)
+    lines += [f"  replaced: {each}" for each in outcome.replaced]
     for key, words in HEADLINES:
         if key in outcome.metrics and outcome.metrics[key] is not None:
             error = outcome.metrics.get(f"{key}_se")

@@ -74,6 +74,7 @@ class Comparison:
             words.stable_words(self.runs, self.design, self.similarity, self.stable),
             words.like_control(self.runs, self.design, self.similarity) if self.similarity else "",
             self.unlike,
+            words.asked_differently(self.runs, self.specs),
             *(f"run {names[run]} is not among the kernels: {why}" for run, why in kept_out.items()),
         ]
 

@@ -18,7 +18,8 @@ from losskernel.figures.path_map import Route, along_colours
 from losskernel.figures.style import palette
 from losskernel.figures.swept import plain
 from losskernel.geometry import AngularCKA, Arrangement, Point, classical_scaling, frechet_distance, path_distances
-from losskernel.pathways import errors_of, evenly, median_error, restricted, walks_of
+from losskernel.geometry.point import evenly
+from losskernel.pathways import errors_of, median_error, walks_of
 from losskernel.pathways.survey import conditions
 from losskernel.pathways.views import curves_of, sheets_of
 from losskernel.points import TRAINED, PointSet, open_points
@@ -93,10 +94,10 @@ def _read(runs: Sequence[Run], design: Design) -> tuple[_Together | None, list[s
             continue
         members.append(number)
         paths.append(list(range(len(kernels), len(kernels) + len(chosen))))
-        kernels += [restricted(points.placed[each].point, probes) for each in chosen]
+        kernels += [points.placed[each].point.over(probes) for each in chosen]
         if end is not None and target is None:
             target, name = len(kernels), points.placed[end].label
-            kernels.append(restricted(points.placed[end].point, probes))
+            kernels.append(points.placed[end].point.over(probes))
     if len(members) < 2:
         return None, notes
     goal = kernels[paths[0][-1] if target is None else target]
@@ -160,5 +161,7 @@ def _caption(probes: int) -> str:
     return (
         f"How far apart the trained networks' paths are, over {probes:,} probes (angular CKA, U-centred): the mean "
         "distance between the places where two paths have gone the same fraction of their lengths, on the geodesics "
-        "between layers too, so that the networks' depths need not agree. b: classical scaling of these distances."
+        "between layers too, so that the networks' depths need not agree; seeds of one network tell how far apart "
+        "paths are by chance. b: classical scaling of these distances. Lengths grow with the points recorded: compare "
+        "networks with equally many, or each with its untrained self."
     )

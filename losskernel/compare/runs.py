@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from losskernel.answers import ASKED
 from losskernel.errors import InputError, TraceError, require
 from losskernel.store import TraceStore
 
@@ -31,6 +32,7 @@ class Run:
         reasons: the diagnosis' sentences.
         missing: why there is no result; "" where there is one.
         control: verdict of its companion at nβ = 0; "" where none was judged.
+        asked: analysis -> its settings.
     """
 
     folder: Path
@@ -40,6 +42,7 @@ class Run:
     reasons: list[str] = field(default_factory=list)
     missing: str = ""
     control: str = ""
+    asked: dict[str, str] = field(default_factory=dict)
 
 
 def find_runs(given: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -85,6 +88,7 @@ def read_run(folder: Path) -> Run:
         str(diagnosis.get("verdict", "none")) if judged or sampled else UNSAMPLED,
         [str(reason) for reason in diagnosis.get("reasons") or []],
         control=str((diagnosis.get("control") or {}).get("verdict", "")),
+        asked=_json(folder / ASKED) if (folder / ASKED).is_file() else {},
     )
 
 

@@ -21,6 +21,18 @@ def counts(runs: Sequence[Run]) -> dict[str, int]:
     return {verdict: found[verdict] for verdict in ICONS if verdict != UNSAMPLED or found[verdict]}
 
 
+def asked_differently(runs: Sequence[Run], specs: Sequence[Spec]) -> str:
+    """Return which analyses that are drawn were asked of the runs with settings that differ."""
+    drawn = {metric.split("/")[0] for spec in specs for metric, _, _ in spec.metrics}
+    found = []
+    for name in sorted(drawn):
+        own = {run.asked[name]: short for run, short in zip(runs, short_names(runs), strict=True) if name in run.asked}
+        if len(own) > 1:
+            told = "; ".join(f"run {short}: {settings}" for settings, short in own.items())
+            found.append(f"the analysis {name} was asked with different settings, compare with care ({told})")
+    return "; ".join(found)
+
+
 def headline(runs: Sequence[Run]) -> str:
     """Return the verdicts in one sentence."""
     found = counts(runs)
@@ -31,7 +43,7 @@ def headline(runs: Sequence[Run]) -> str:
         f"{found['warn']} warn" if found["warn"] else "",
         f"{found['fail']} FAIL" if found["fail"] else "",
         f"{found['none']} without result" if found["none"] else "",
-        f"{idle} of {len(runs)} runs sampled nothing" if idle else "",
+        f"{idle} of {len(runs)} runs are of points only" if idle else "",
     ]
     return ", ".join(part for part in parts if part)
 

@@ -20,8 +20,8 @@ _MOST = 4  # panels
 def beyond_labels(table: "pd.DataFrame", kernels: Sequence[str], target: str, note: str = "") -> Figure:
     """A panel a kernel: the raw cosine with every layer, and the cosine that is left beside the labels.
 
-    table: columns target, kernel, layer, cosine, beyond, low, high, corrected, null_low, null_high. kernels: those
-    drawn, at most four. target: whose labels.
+    table: columns target, kernel, layer, cosine, beyond, low, high, beyond_corrected, null_low, null_high. kernels:
+    those drawn, at most four. target: whose labels.
 
     Raises:
         ValueError: the table has no row of a kernel.
@@ -69,8 +69,8 @@ def _panel(axes: Axes, part: "pd.DataFrame", layers: Sequence[str]) -> None:
     axes.hlines(rows, values["low"], values["high"], color=OKABE_ITO[3], linewidth=1.2, zorder=3)
     axes.plot(values["beyond"], rows, "D", color=OKABE_ITO[3], markersize=4, label="beyond the labels", zorder=3)
     look = {"color": INK, "markersize": 5, "markeredgewidth": 0.9}
-    axes.plot(values["corrected"], rows, "|", label="the same without sampling noise", zorder=4, **look)
+    axes.plot(values["beyond_corrected"], rows, "|", label="the same without sampling noise", zorder=4, **look)
     axes.tick_params(axis="y", length=0)
 
 
-_NUMBERS = ("cosine", "beyond", "low", "high", "corrected", "null_low", "null_high")
+_NUMBERS = ("cosine", "beyond", "low", "high", "beyond_corrected", "null_low", "null_high")

@@ -73,7 +73,10 @@ def _corrected(axes: Axes, gamma: np.ndarray, values: np.ndarray, lowest: float)
     seen, gone = values > lowest, values <= lowest
     look = {"color": OKABE_ITO[3], "markersize": 4, "zorder": 3.5}
     axes.plot(gamma[seen], values[seen], "s-", linewidth=1.0, label="without sampling noise", **look)
-    axes.plot(gamma[gone], np.full(gone.sum(), 1.15 * lowest), "v", clip_on=False, **look)
+    if gone.any():
+        axes.plot(
+            gamma[gone], np.full(gone.sum(), 1.15 * lowest), "v", clip_on=False, label="the same: 0 or less", **look
+        )
 
 
 def _guide(axes: Axes, gamma: np.ndarray, told: np.ndarray, lowest: float) -> None:
@@ -82,4 +85,4 @@ def _guide(axes: Axes, gamma: np.ndarray, told: np.ndarray, lowest: float) -> No
     if len(known):
         level = 1.5 * gamma[known[0]] * told[known[0]]
         ends = np.array([max(gamma.min(), 0.5 * gamma[known[0]]), min(gamma.max(), level / lowest)])
-        axes.plot(ends, level / ends, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.5)), label="slope −1")
+        axes.plot(ends, level / ends, color=MUTED, linewidth=0.8, linestyle="-.", label="slope −1")

@@ -61,7 +61,7 @@ def path_distances(
         right.locator_params(nbins=4)
         left.set_title("$\\bf{a}$  distances between paths", loc="left", pad=5)
         right.set_title("$\\bf{b}$  map of paths (stress " + f"{stress:.2f})", loc="left", pad=5)
-        figure.supxlabel(note, fontsize=6.5, color=MUTED)
+        figure.supxlabel(fit(note, 0.97 * figure.get_figwidth(), 6.5, lines=2), fontsize=6.5, color=MUTED)
         figure.draw_without_rendering()
         step = -(-count // _MOST_NAMES)
         shown = {place: marks[place] for place in range(0, count, step)}

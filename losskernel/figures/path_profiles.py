@@ -129,8 +129,11 @@ def _furnish(panels: Sequence[Axes], unit: str) -> None:
     way.set(ylim=(-0.06, 1.06), yticks=[0, 0.5, 1])
     dashed = {"markerfacecolor": "white", "linestyle": (0, (3, 1.5)), "linewidth": 0.9}
     _key(distances, {"to the target": {"marker": "o"}, "off the geodesic inputs–target": {"marker": "D", **dashed}})
-    _key(steps, {"length": {"linewidth": 1.8}, "of it nearer to the target": dashed | {"linewidth": 0.7}})
-    headings = {"heading: 0 at the target, 90 sideways": {"marker": "o"}, "turning": {"marker": "^", **dashed}}
+    _key(steps, {"length": {"linewidth": 1.8}, "part that approaches the target": dashed | {"linewidth": 0.7}})
+    headings = {
+        "heading: 0 at the target, 90 sideways": {"marker": "o"},
+        "turning: 0 straight on": {"marker": "^", **dashed},
+    }
     _key(angles, headings)
 
 

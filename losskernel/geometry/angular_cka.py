@@ -162,4 +162,8 @@ class AngularCKA(Space):
 
 
 def _require_direction(some: bool, name: str, centring: str) -> None:
-    require(some, f"{name} is white: {centring}-centring leaves nothing of its kernel; it has no direction")
+    require(
+        some,
+        f"{name} is white: {centring}-centring leaves nothing of its kernel, for its "
+        "features are constant or all alike; leave it out",
+    )

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from losskernel.errors import require
+from losskernel.errors import InputError, require
 
 FORMS = ("covariance", "correlation")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Point:
     """A symmetric kernel [N, N] over N inputs, held whole as its upper triangle or as a factor X with K = X Xᵀ.
 
@@ -46,7 +46,7 @@ class Point:
         Raises:
             InputError: no rows and columns, a number that is not finite, or ids do not match.
         """
-        values = _floating(features)
+        values = _real("features", features)
         shaped = values.ndim >= 2 and values.size > 0
         require(shaped, f"features must be [N, d], got shape {values.shape}; give one row an input")
         values = values.reshape(len(values), -1)
@@ -69,7 +69,7 @@ class Point:
         Raises:
             InputError: it is not square and symmetric, holds a number that is not finite, or ids do not match.
         """
-        matrix = _floating(gram)
+        matrix = _real("gram", gram)
         square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
         require(square, f"gram must be [N, N], got shape {matrix.shape}; pass a kernel over all pairs of inputs")
         require(bool(np.isfinite(matrix).all()), "gram holds non-finite numbers; drop the inputs that made them")
@@ -115,6 +115,23 @@ class Point:
         """N."""
         return len(self.ids)
 
+    def over(self, numbers: Sequence[int] | np.ndarray) -> "Point":
+        """Return the kernel over some of the inputs, by their numbers, in the order given; read row by row."""
+        chosen = np.asarray(numbers)
+        if np.array_equal(chosen, np.arange(self.inputs)):
+            return self
+        if self.factor is not None:
+            return replace(self, ids=self.ids[chosen], factor=self.factor[chosen])
+        order = np.argsort(chosen)
+        rising = chosen[order]
+        # Row i is there from its diagonal on.
+        rows = [self.rows(row, row + 1)[0, rising[place:] - row] for place, row in enumerate(rising.tolist())]
+        found = Point(self.ids[rising], triangle=np.concatenate(rows))
+        if np.array_equal(rising, chosen):
+            return found
+        back = np.argsort(order)
+        return Point.from_gram(found.gram()[np.ix_(back, back)], self.ids[chosen])
+
     def correlation(self) -> "Point":
         """Return the point of K_ij / sqrt(K_ii K_jj), which counts every input alike; 0 where a K_ii is 0."""
         scale = np.sqrt(np.maximum(self.diagonal(), 0.0))
@@ -122,6 +139,10 @@ class Point:
         if self.factor is not None:
             return replace(self, factor=self.factor * scale[:, None])
         return Point(self.ids, triangle=upper_triangle(self.gram() * scale[:, None] * scale))
+
+    def __repr__(self) -> str:
+        held = "a kernel" if self.factor is None else f"features of {self.factor.shape[1]}"
+        return f"{type(self).__name__}({self.inputs} inputs, {held})"
 
     def gram(self) -> np.ndarray:
         """Return the kernel [N, N], float64."""
@@ -180,16 +201,33 @@ def upper_triangle(matrix: np.ndarray) -> np.ndarray:
     return np.concatenate([row[place:] for place, row in enumerate(matrix)]) if len(matrix) else matrix.ravel()
 
 
+def evenly(count: int, most: int) -> np.ndarray:
+    """Return the numbers of at most `most` of so many inputs, evenly spaced."""
+    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).astype(int)
+
+
 def require_same_inputs(points: Sequence[Point]) -> None:
     """Raise InputError unless there is a point, and all stand over the same inputs in the same order."""
     require(len(points) > 0, "no points were given; give at least one")
     for place, point in enumerate(points):
-        same = point.ids is points[0].ids or np.array_equal(point.ids, points[0].ids)
-        require(same, f"points 0 and {place} stand over different inputs; compare kernels of the same inputs")
+        kind = type(point).__name__
+        known = isinstance(point, Point)
+        require(known, f"points must be losskernel.geometry.Point, got {kind}; build them with Point.from_features(x)")
+        first = points[0].ids
+        if point.ids is first or np.array_equal(point.ids, first):
+            continue
+        alike = len(point.ids) == len(first)
+        how = f"whose ids differ from number {int(np.argmax(point.ids != first))} on" if alike else ""
+        how = how or f"{len(first)} and {len(point.ids)} of them"
+        raise InputError(f"points 0 and {place} stand over different inputs, {how}; compare kernels of the same inputs")
 
 
-def _floating(values: Any) -> np.ndarray:
-    array = np.asarray(values)
+def _real(what: str, values: Any) -> np.ndarray:
+    """Return numbers as an array, in the precision in which they come; also of a tensor anywhere."""
+    detached = values.detach().cpu() if hasattr(values, "detach") else values
+    array = np.asarray(detached)
+    complex_ = np.iscomplexobj(array)
+    require(not complex_, f"{what} must be real numbers, got {array.dtype}; take their real and imaginary parts")
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
 
 

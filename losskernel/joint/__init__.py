@@ -2,7 +2,7 @@
 
 from losskernel.joint.beyond import beyond_labels
 from losskernel.joint.drawing import draw
-from losskernel.joint.members import Joint, evenly
+from losskernel.joint.members import Joint
 from losskernel.joint.nearest import nearest
 from losskernel.joint.robustness import closed_numbers, other_space
 from losskernel.joint.summary import along_training, distances, numbers
@@ -18,7 +18,6 @@ __all__ = [
     "closed_numbers",
     "distances",
     "draw",
-    "evenly",
     "families",
     "nearest",
     "numbers",

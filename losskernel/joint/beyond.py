@@ -23,8 +23,8 @@ def beyond_labels(
     With the target's kernel taken out of both, the cosine of what is left is that of the angle at the target's point.
 
     Columns: target, kernel, layer, cosine (raw, of the whole kernels), beyond (of what is left) with se, low, high
-    (90 %, jackknife over probes), corrected (without the kernel's sampling noise), null_low and null_high (90 % of
-    relabelled probes; 0 on average), p and p_adjusted (Benjamini and Hochberg, over the path), p_within (probes
+    (90 %, jackknife over probes), beyond_corrected (without the kernel's sampling noise), null_low and null_high (90 %
+    of relabelled probes; 0 on average), p and p_adjusted (Benjamini and Hochberg, over the path), p_within (probes
     relabelled within groups of the target alone: agreement about single probes). p-values are two-sided.
 
     Args:
@@ -78,7 +78,7 @@ def _row(joint: Joint, left_out: LeftOut, kernel: int, layer: int, target: int) 
         "se": se,
         "low": beyond - NORMAL * se,
         "high": beyond + NORMAL * se,
-        "corrected": float(corrected),
+        "beyond_corrected": float(corrected),
     }
 
 

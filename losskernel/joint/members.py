@@ -112,23 +112,6 @@ class Joint:
         return known[0] if known and network else None
 
 
-def evenly(points: PointSet, limit: int) -> PointSet:
-    """Return the points over at most `limit` probes, evenly spaced."""
-    count = len(points.ids)
-    chosen = np.arange(count) if count <= limit else np.linspace(0, count - 1, limit).astype(int)
-    if len(chosen) == count:
-        return points
-    few = replace(points, folder=None, labels={name: np.asarray(own)[chosen] for name, own in points.labels.items()})
-    return few.mapped(lambda each: _rows(each.point, chosen))
-
-
-def _rows(point: Point, chosen: np.ndarray) -> Point:
-    if point.factor is not None:
-        return replace(point, ids=point.ids[chosen], factor=point.factor[chosen])
-    gram = point.gram()
-    return Point.from_gram(gram[np.ix_(chosen, chosen)], point.ids[chosen])
-
-
 def _formed(each: Placed, form: str) -> Point:
     return each.point.correlation() if form == "correlation" and each.kind in KERNELS else each.point
 
@@ -147,7 +130,7 @@ def _own(points: PointSet) -> int:
 
 def _placebo(own: Placed, seed: int) -> Placed:
     order = np.random.default_rng(seed).permutation(own.point.inputs)
-    point = replace(_rows(own.point, order), ids=own.point.ids)
+    point = replace(own.point.over(order), ids=own.point.ids)
     return replace(own, name=PLACEBO, point=point, traces=None)
 
 

@@ -16,10 +16,10 @@ def nearest(joint: Joint, few: PointSet, permutations: int = 299, seed: int = 0)
     """Return a row a kernel, the placebo last: the point of its own network's path that it is nearest to.
 
     Columns: kernel, network, nearest, angle (raw, radians) with se, low, high (90 %, jackknife over probes), cosine
-    (raw) and corrected (without sampling noise), floor (the angle that noise alone gives), second and lead (by how much
-    farther the next is) with lead_se, p (relabelled probes) and p_adjusted (Benjamini and Hochberg, over the path),
-    fraction and off (where the kernel's foot on the geodesic from the inputs to the first target lies, and how far
-    away it is; NaN without a target).
+    (raw) and cosine_corrected (without sampling noise), floor (the angle that noise alone gives), second and lead
+    (by how much farther the next is) with lead_se, p (relabelled probes) and p_adjusted (Benjamini and Hochberg,
+    over the path), fraction and off (where the kernel's foot on the geodesic from the inputs to the first target
+    lies, and how far away it is; NaN without a target).
 
     Args:
         joint: the points.
@@ -58,7 +58,7 @@ def _row(
         "low": max(angle - NORMAL * se, 0.0),
         "high": angle + NORMAL * se,
         "cosine": float(np.cos(angle)),
-        "corrected": float(joint.corrected[kernel, first]),
+        "cosine_corrected": float(joint.corrected[kernel, first]),
         "floor": float(joint.floor[kernel, first]),
         "second": joint.name(second),
         "lead": float(angles[order[1]] - angle),

@@ -6,7 +6,7 @@ import numpy as np
 
 from losskernel.errors import InputError
 from losskernel.geometry import Bures, Point
-from losskernel.joint.members import SPACE, Joint, evenly
+from losskernel.joint.members import SPACE, Joint
 from losskernel.points import TRAINED
 
 _BURES = Bures()
@@ -21,7 +21,7 @@ def other_space(joint: Joint, limit: int = 200) -> tuple[list[int], np.ndarray, 
     from scipy.stats import spearmanr
 
     chosen = [*joint.points.of("input", "target"), *joint.points.path()[1:], *joint.kernels(TRAINED)]
-    few = evenly(joint.points.only(list(dict.fromkeys(chosen))), limit)
+    few = joint.points.only(list(dict.fromkeys(chosen))).evenly(limit)
     numbers = [joint.points.number(name) for name in few.names]
     points = [each.point for each in few.placed]
     kept = [place for place, point in enumerate(points) if _is_shape(point)]

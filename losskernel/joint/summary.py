@@ -24,10 +24,10 @@ def numbers(joint: Joint, near: pd.DataFrame, beyond: pd.DataFrame, sweep: Sweep
         other = joint.closed(kind)
         if other is not None:
             found[f"{kind}_angle"] = joint.angle(own, other)
-            found[f"{kind}_corrected"] = float(joint.corrected[own, other])
+            found[f"{kind}_cosine_corrected"] = float(joint.corrected[own, other])
     if sweep is not None:
         last = sweep.table.iloc[-1]
-        for name in ("angle", "corrected", "floor"):
+        for name in ("angle", "cosine_corrected", "floor"):
             found[f"gradient_{name}_largest_localization"] = float(last[name])
         found |= {"sweep_length": sweep.length, "sweep_straightness": sweep.straightness}
     return found
@@ -47,8 +47,8 @@ def along_training(joint: Joint, table: pd.DataFrame, found: list[Family]) -> di
 def distances(joint: Joint, chosen: list[int], angles: np.ndarray) -> pd.DataFrame:
     """Return a row for every pair of points.
 
-    Columns: first, second, distance (raw, radians), corrected (cosine without sampling noise), floor, bures (the Bures
-    angle, where it was asked for).
+    Columns: first, second, distance (raw, radians), cosine_corrected (without sampling noise), floor, bures (the
+    Bures angle, where it was asked for).
 
     Args:
         joint: the points.
@@ -66,7 +66,7 @@ def distances(joint: Joint, chosen: list[int], angles: np.ndarray) -> pd.DataFra
         "first": names[first],
         "second": names[second],
         "distance": joint.arrangement.distances[first, second],
-        "corrected": joint.corrected[first, second],
+        "cosine_corrected": joint.corrected[first, second],
         "floor": joint.floor[first, second],
         "bures": bures,
     }
@@ -81,7 +81,7 @@ def _nearest(joint: Joint, near: pd.DataFrame) -> dict[str, float]:
     path = joint.points.path(joint.points.placed[joint.own].network)
     place = [joint.name(number) for number in path].index(row["nearest"])
     found = {f"nearest_layer_angle{end}": float(row[name]) for end, name in _ENDINGS.items()}
-    found |= {f"nearest_layer_{name}": float(row[name]) for name in ("corrected", "floor", "lead", "lead_se")}
+    found |= {f"nearest_layer_{name}": float(row[name]) for name in ("cosine_corrected", "floor", "lead", "lead_se")}
     found |= {"nearest_layer_p": float(row["p_adjusted"]), "nearest_layer_place": float(place)}
     return found | {"placebo_angle": float(rows[PLACEBO]["angle"])}
 

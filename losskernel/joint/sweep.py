@@ -34,10 +34,10 @@ class Sweep:
 def sweep_of(joint: Joint, few: PointSet) -> Sweep | None:
     """Return the sweep of localisations at the run's nβ; None with fewer than two, or without the gradients' point.
 
-    Columns: localization, kernel, angle to the gradients (raw, radians) with its se (jackknife over probes), cosine,
-    corrected and corrected_angle (without sampling noise), floor (the angle that noise alone gives), to_next (along the
-    path, the last to the gradients), laplace (the angle of a Laplace kernel of the same localisation), failed (its
-    diagnosis), step_size.
+    Columns: localization, kernel, angle to the gradients (raw, radians) with its se (jackknife over probes),
+    cosine, cosine_corrected and corrected_angle (without sampling noise), floor (the angle that noise alone gives),
+    to_next (along the path, the last to the gradients), laplace (the angle of a Laplace kernel of the same
+    localisation), failed (its diagnosis), step_size.
 
     Args:
         joint: the points.
@@ -83,7 +83,7 @@ def _row(joint: Joint, left_out: LeftOut, number: int, end: int) -> dict[str, An
         "angle": joint.angle(number, end),
         "se": error(left_out.angles(number, end)),
         "cosine": float(np.cos(joint.angle(number, end))),
-        "corrected": corrected,
+        "cosine_corrected": corrected,
         "corrected_angle": float(np.arccos(np.clip(corrected, -1.0, 1.0))),
         "floor": float(joint.floor[number, end]),
         "laplace": _laplace(joint, settings, end),

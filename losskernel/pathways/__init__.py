@@ -1,7 +1,6 @@
 """Networks as paths from inputs to targets: what each step does, and how whole paths differ."""
 
 from losskernel.pathways.errors import Errors, errors_of, median_error
-from losskernel.pathways.probes import evenly, restricted
 from losskernel.pathways.survey import Survey, Traced, survey
 from losskernel.pathways.walks import ALONG, Walk, edges_of, spine, walks_of
 
@@ -13,9 +12,7 @@ __all__ = [
     "Walk",
     "edges_of",
     "errors_of",
-    "evenly",
     "median_error",
-    "restricted",
     "spine",
     "survey",
     "walks_of",

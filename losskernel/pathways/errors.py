@@ -7,8 +7,8 @@ import numpy as np
 
 from losskernel.geometry import AngularCKA, Point
 from losskernel.geometry.centring import centred
+from losskernel.geometry.point import evenly
 from losskernel.geometry.significance import products_without
-from losskernel.pathways.probes import evenly, restricted
 
 # Probes that are left out at most; errors of more shrink with the square root of their number.
 _MOST = 1000
@@ -82,7 +82,7 @@ class _Without:
         """Return the centred kernel [n, n], and its squared lengths [n] without each probe."""
         # Masking is done again for every set of probes: it begins from the kernels before it.
         before = "double" if self._centring == "masked" else self._centring
-        own = centred(restricted(point, self._probes).gram(), before)
+        own = centred(point.over(self._probes).gram(), before)
         return own, products_without(own, own, self._centring)
 
     def distances(self, left: tuple[np.ndarray, np.ndarray], right: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

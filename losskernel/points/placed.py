@@ -10,6 +10,7 @@ import numpy as np
 from losskernel.activations import MANY
 from losskernel.errors import InputError, require
 from losskernel.geometry import Arrangement, Point
+from losskernel.geometry.point import evenly
 from losskernel.points.kept import known_of, write_kept
 
 # input: what the network is given; layer: one of its activations; output: logits and what follows; target: what it is
@@ -121,6 +122,14 @@ class PointSet:
     def only(self, numbers: Sequence[int]) -> "PointSet":
         """Return some of the points."""
         return replace(self, placed=tuple(self.placed[number] for number in numbers))
+
+    def evenly(self, limit: int) -> "PointSet":
+        """Return the points over at most `limit` of the probes, evenly spaced; itself where there are no more."""
+        if len(self.ids) <= limit:
+            return self
+        chosen = evenly(len(self.ids), limit)
+        few = replace(self, folder=None, labels={name: np.asarray(own)[chosen] for name, own in self.labels.items()})
+        return few.mapped(lambda each: each.point.over(chosen))
 
     def extended(self, more: Sequence[Placed]) -> "PointSet":
         """Return the points with others after them."""

@@ -48,7 +48,8 @@ def collect(
         if path.exists():
             made = json.loads(cast(str, zarr.open_group(path, mode="r").attrs["asked"]))
             if made != settings:
-                raise TraceError(f"{path}: it was made by {made}, but {settings} is asked for; remove it")
+                remedy = "choose another paths.run, or remove it"
+                raise TraceError(f"{path}: it was made by {made}, but {settings} is asked for; {remedy}")
             continue
         try:
             guard(path, _write, path, settings, _checked(source(model, data, history), data))

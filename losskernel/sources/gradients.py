@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -42,6 +43,8 @@ class Gradients:
 
     weights: Sequence[str] | None = None
     checkpoints: Checkpoints = "none"
+
+    gives: ClassVar[frozenset[str]] = frozenset({"gradient"})
 
     def __post_init__(self) -> None:
         listed = self.weights is None or (not isinstance(self.weights, str) and len(self.weights) > 0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -35,6 +36,8 @@ class Laplace:
     weights: Sequence[str] | None = None
     rank: int | None = None
     seed: int = 0
+
+    gives: ClassVar[frozenset[str]] = frozenset({"laplace"})
 
     def __post_init__(self) -> None:
         listed = not isinstance(self.localization, (str, int, float)) and len(self.localization) > 0

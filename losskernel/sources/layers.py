@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -43,6 +43,8 @@ class Layers:
     patterns: Sequence[str] | str | None = None
     checkpoints: Sequence[int] | str = "all"
     budget: float = 2.0
+
+    gives: ClassVar[frozenset[str]] = frozenset({"input", "layer", "output"})
 
     def __post_init__(self) -> None:
         listed = not isinstance(self.patterns, str) or self.patterns == OPERATIONS

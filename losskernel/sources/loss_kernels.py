@@ -73,6 +73,7 @@ class LossKernels:
     batch_size: int | None = None
     weights: Sequence[str] | None = None
 
+    gives: ClassVar[frozenset[str]] = frozenset({"loss_kernel"})
     samples: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

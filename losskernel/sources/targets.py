@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from torch import nn
@@ -22,6 +23,8 @@ class Targets:
     """
 
     labels: Sequence[str]
+
+    gives: ClassVar[frozenset[str]] = frozenset({"target"})
 
     def __post_init__(self) -> None:
         listed = not isinstance(self.labels, str) and len(self.labels) > 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from torch import nn
@@ -30,6 +31,8 @@ class TaxonomyKernel:
     label: str
     taxonomy: str | Sequence[str] = "wordnet"
     measure: str = "path"
+
+    gives: ClassVar[frozenset[str]] = frozenset({"target"})
 
     def __post_init__(self) -> None:
         require(isinstance(self.label, str), f"points.taxonomy.label must be a probe label, got {self.label!r}")
