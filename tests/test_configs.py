@@ -46,7 +46,7 @@ COMPANIONS = {
     "dataset=cifar100": ["model=resnet18", "dataset.probes_per_class=2"],
     "dataset=taxonomy_images": [*TAXONOMY, "model=resnet18"],
     **{f"wrapper={name}": ["dataset=digits", "model=mlp"] for name in OF_DIGITS},
-    "schedule=none": ["dataset=digits", "model=mlp", "points=[targets]", "analysis=[path]"],
+    "schedule=none": ["dataset=digits", "model=mlp", "points=[layers,targets]", "analysis=[path]"],
     "analysis=attribution": ["wrapper=[joint_probes]"],
     "analysis=memorisation": ["dataset=digits", "model=mlp"],
     "dataset=taxonomy_vectors": ["model=mlp", "model.outputs=16"],
