@@ -24,9 +24,9 @@ _VERDICTS = {
 def write_report(folder: Path) -> Path:
     """Write `report.html` in a run's folder from the files that lie there, and return its path.
 
-    Read: metrics.json (flat: name -> number), diagnosis.json, analyses.json, config.yaml, tables/*.csv, figures/*.png
-    with a .pdf of the same stem linked, figures/*.gif, figures/*.html embedded. All but metrics.json may be missing.
-    The page needs no network; an older page is replaced in one step.
+    Read: metrics.json (flat: name -> number), diagnosis.json, analyses.json, config.yaml, tables/*.csv,
+    figures/*.png with a .pdf of the same stem linked and their figures/captions.json, figures/*.gif, figures/*.html
+    embedded. All but metrics.json may be missing. The page needs no network; an older page is replaced in one step.
 
     Raises:
         FileNotFoundError: the folder holds no metrics.json.
@@ -116,7 +116,9 @@ def _metrics(metrics: Mapping[str, object]) -> str:
 
 def _figures(folder: Path) -> str:
     pictures = sorted(path for path in (folder / "figures").glob("*") if path.suffix in (".png", ".gif"))
-    cells = [picture(path) for path in pictures]
+    told = folder / "figures" / "captions.json"
+    captions = _read_json(told) if told.is_file() else {}
+    cells = [picture(path, escape(str(captions.get(path.stem, "")))) for path in pictures]
     return f"<div class='figures'>{''.join(cells)}</div>" if cells else ""
 
 

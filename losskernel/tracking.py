@@ -18,6 +18,8 @@ from losskernel.schedule import Schedule
 from losskernel.store import guard
 
 DPI = 200
+# Of the figures that have one, in the run's folder: name -> text.
+CAPTIONS = "figures/captions.json"
 
 
 class RunFolder:
@@ -79,6 +81,10 @@ class RunFolder:
         for name, animation in result.animations.items():
             path = self.write(f"figures/{name}.gif", lambda path, content=animation: path.write_bytes(content))
             pictures[f"{name}_animated"] = path
+        if result.captions:
+            path = self.path / CAPTIONS
+            known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            self.write_json(CAPTIONS, known | result.captions)
         return pictures
 
 

@@ -437,6 +437,7 @@ def test_the_analysis_answers_in_numbers_tables_and_figures(tmp_path: Path) -> N
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "left_out.json").write_text('{"loss kernel, localization 1": "chain 0 left"}')
     found = JointSpace(permutations=9)(planted(folder=tmp_path / "points.zarr"))
+    assert set(found.captions) == set(found.figures)
     assert set(found.tables) == {
         f"joint_{name}" for name in ("nearest", "distances", "labels", "sweep", "training", "left_out")
     }

@@ -76,7 +76,7 @@ def test_a_network_without_a_last_layer_yet_is_shown_as_far_as_it_goes() -> None
     assert np.isnan(networks.loc["step 0", "distance_to_target_logits"])
     assert networks.loc[["step 10", TRAINED], "distance_to_target_logits"].notna().all()
     assert networks.loc["step 0", "points"] == 3
-    assert {"path_map", "path_profiles", "path_training"} <= set(found.figures)
+    assert {"path_map", "path_profiles", "path_training"} <= set(found.figures) == set(found.captions)
 
 
 # Points that all routes pass.

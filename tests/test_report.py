@@ -190,3 +190,14 @@ def test_an_interval_stands_beside_its_value_and_not_as_rows_of_its_own(tmp_path
     assert "0.48 to 0.52" in page
     assert ">x_low<" not in page
     assert ">y_low<" in page  # a number of its own
+
+
+def test_a_figure_is_shown_with_its_caption_or_its_name(tmp_path: Path) -> None:
+    figures = _run(tmp_path) / "figures"
+    figures.mkdir()
+    for name in ("path_map", "kernel_matrix"):
+        (figures / f"{name}.png").write_bytes(_png(4, 3))
+    (figures / "captions.json").write_text(json.dumps({"path_map": "Layers & <labels> as points."}))
+    page = _page(tmp_path)
+    assert "<figcaption class=long>Layers &amp; &lt;labels&gt; as points." in page
+    assert "Kernel matrix" in page

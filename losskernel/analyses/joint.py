@@ -22,6 +22,7 @@ from losskernel.joint import (
     sweep_of,
     training_table,
 )
+from losskernel.joint.captions import CAPTIONS
 from losskernel.points import TRAINED, PointSet
 from losskernel.sources import left_out
 
@@ -88,4 +89,5 @@ class JointSpace:
         if lost:
             found["joint_left_out"] = pd.DataFrame({"kernel": list(lost), "why": list(lost.values())})
         drawn, stress = draw(joint, found, sweep, courses, self.form)
-        return Result(metrics | {"map_stress": stress}, found, drawn)
+        captions = {name: CAPTIONS[name] for name in drawn}
+        return Result(metrics | {"map_stress": stress}, found, drawn, captions=captions)

@@ -8,6 +8,7 @@ from losskernel.analyses.result import Result
 from losskernel.errors import InputError, require, require_integer
 from losskernel.geometry import AngularCKA, Space
 from losskernel.pathways import ALONG, survey, walks_of
+from losskernel.pathways.captions import CAPTIONS
 from losskernel.pathways.drawing import draw, maps_of
 from losskernel.pathways.tables import distances_table, networks_table, profile_table, totals
 from losskernel.points import PointSet
@@ -67,7 +68,9 @@ class Paths:
         if len(walks) > 1:
             tables["path_distances"] = distances_table(found)
         known = {name: value for name, value in metrics.items() if value == value}
-        return Result(known | maps.metrics, tables, draw(found, maps, self.names))
+        drawn = draw(found, maps, self.names)
+        captions = {name: CAPTIONS[name] for name in drawn}
+        return Result(known | maps.metrics, tables, drawn, captions=captions)
 
     def _target(self, points: PointSet) -> int:
         if self.target is not None:

@@ -20,6 +20,7 @@ class Result:
         figures: name -> matplotlib figure.
         pages: name -> standalone HTML.
         animations: name -> animated GIF.
+        captions: figure -> what its reader must know, for the page.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -27,6 +28,7 @@ class Result:
     figures: dict[str, Any] = field(default_factory=dict)
     pages: dict[str, str] = field(default_factory=dict)
     animations: dict[str, bytes] = field(default_factory=dict)
+    captions: dict[str, str] = field(default_factory=dict)
 
 
 class Analysis(Protocol):

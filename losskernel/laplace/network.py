@@ -1,6 +1,7 @@
 """A trained network as a function of its moving weights, in float64: derivatives of its outputs and losses."""
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -96,8 +97,11 @@ class Network:
     def _mean(self, of_sum: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Return the mean over training samples of what `of_sum` (inputs, targets) sums over a block of them."""
         total, count = torch.zeros((), dtype=torch.float64), 0
-        for inputs, targets in self._train:
-            total, count = total + of_sum(_double(inputs), _double(targets)), count + len(inputs)
+        with warnings.catch_warnings():
+            # torch loads its rules of forward derivatives when they are first used, and deprecates how it does.
+            warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
+            for inputs, targets in self._train:
+                total, count = total + of_sum(_double(inputs), _double(targets)), count + len(inputs)
         return total / count
 
 
