@@ -154,8 +154,8 @@ def overview(runs: Sequence[Run], design: Design, specs: Sequence[Spec]) -> list
     """Return the lines that the terminal shows: how many passed, and a row per run."""
     metrics = [metric for spec in specs for metric, _, _ in spec.metrics][:_MOST_METRICS]
     names = short_names(runs)
-    seeds = len({value_of(run, "seed") for run in runs}) > 1
-    keys = list(dict.fromkeys([*design.keys, *(["seed"] if seeds else [])]))
+    seeds = "seed" not in design.keys and len({value_of(run, "seed") for run in runs}) > 1
+    keys = [*design.keys, *(["seed"] if seeds else [])]
     rows = [["run", *map(label_of, keys), "verdict", *(name.split("/")[-1] for name in metrics)]]
     for run, name in zip(runs, names, strict=True):
         own = [name, *(value_of(run, key) for key in keys)]
