@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from losskernel.analyses.result import Analysis, PointAnalysis
 from losskernel.answers import CONTROL, TRACES, Outcome, analyse
 from losskernel.data.base import Data
 from losskernel.errors import DivergenceError, InputError, TraceError
+from losskernel.locks import only_one
 from losskernel.points import Source, collect
 from losskernel.preflight import faults_of
 from losskernel.representations import BASELINES, Baselines, History, represent
@@ -102,13 +104,18 @@ def run(
 
     Raises:
         InputError: a fault known before compute.
-        TraceError: the folder holds another run or cannot be written, or the kernel fails its diagnosis and
-            on_fail is "stop".
+        TraceError: the folder holds another run, is being written by another process or cannot be written, or the
+            kernel fails its diagnosis and on_fail is "stop".
     """
     files, tracker = RunFolder(folder), tracker or Tracker()
     preflight(study)
     files.prepare()
-    _claim(files, config or {})
+    with only_one(files.path):
+        _claim(files, config or {})
+        return _tracked(study, files, config, tracker)
+
+
+def _tracked(study: Study, files: RunFolder, config: Mapping[str, Any] | None, tracker: Tracker) -> Outcome:
     failed = True
     try:
         tracker.start(config or {})
@@ -235,3 +242,4 @@ def set_threads(threads: int | None) -> None:
     count = threads or int(os.environ.get("SLURM_CPUS_PER_TASK", 0))
     if count:
         torch.set_num_threads(count)
+        threadpool_limits(count)  # numpy's and SciPy's own

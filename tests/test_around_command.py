@@ -245,6 +245,7 @@ FAULTS = {
     "block": ("layers", ["run={run}", "blocks=[[nope.*]]"], r"'nope\.\*' matches no weight; the names are trunk"),
     "unknown key": ("dynamics", ["run={run}", "schedule.drawz=1"], "Could not override 'schedule.drawz'"),
     "own weights": ("dynamics", ["run={given}"], "kept no checkpoints along its training"),
+    "points alone": ("dynamics", ["run={points}"], r"samples nothing \(schedule=none\).*add schedule=default"),
     "untrained": ("layers", ["run={bare2}"], "has no trained weights; continue it with paths.run="),
 }
 
@@ -259,6 +260,7 @@ def test_faults_are_one_line_before_any_job(fault: str, tmp_path: Path, monkeypa
         places[name] = planted_run(tmp_path / name, "logger=none", f"checkpoint={given}")
         for path in (tmp_path / name / "checkpoints").iterdir():
             path.unlink()
+    places["points"] = planted_run(tmp_path / "points", "logger=none", "schedule=none")
     assert call(*(word.format(**places) for word in words), command=command) == 1
     said = capsys.readouterr()
     assert re.search(message, said.err.replace("\nlosskernel: ", " ")), said.err

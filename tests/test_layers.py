@@ -24,6 +24,7 @@ LAYERS = [
         "graphs",
         "folding",
         "layout",
+        "locks",
         "diagnostics",
         "matrices",
         "figures",

@@ -18,7 +18,7 @@ import losskernel as lk
 import losskernel.run
 from losskernel.cli.build import analyse_from, build, run_from
 from losskernel.errors import InputError, TraceError
-from losskernel.run import run
+from losskernel.run import run, set_threads
 from losskernel.schedule import Schedule
 from losskernel.tracking import CSVTracker, LogDraws
 
@@ -330,3 +330,20 @@ def test_draws_of_a_continued_run_keep_their_numbers(tmp_path: Path) -> None:
     (row,) = csv.DictReader((tmp_path / "curves" / "metrics.csv").open())  # one draw in two of so many
     assert float(row["draw"]) == 400
     assert row["chain_3/probe_loss"] == "1.0"
+
+
+def test_the_number_of_threads_is_that_of_every_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def counts() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info()}
+
+    before = torch.get_num_threads()
+    with threadpool_limits(2):
+        set_threads(1)
+        assert counts() == {1}
+        assert torch.get_num_threads() == 1
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", "2")
+        set_threads(None)
+        assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)

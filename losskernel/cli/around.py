@@ -62,6 +62,8 @@ def around(kind: Kind, conf: str, launch: Callable[[], Any]) -> None:
     folder = folder.resolve()
     defaults = [*own["defaults"], *kind.weights(folder)]
     words, config = recompose(conf, folder, defaults, given)
+    sampled = "_target_" in (config.get("schedule") or {})
+    require(sampled, f"run={folder} samples nothing (schedule=none), so there is no kernel; add schedule=default")
     past = of_the_run_alone(config, given)
     if past:
         words, config = recompose(conf, folder, [*defaults, *(f"~{key}" for key in past)], given)

@@ -16,6 +16,7 @@ from losskernel.cli.calibrations import apply_calibration
 from losskernel.cli.summary import summary
 from losskernel.data.base import Data
 from losskernel.errors import InputError, require, require_integer
+from losskernel.locks import only_one
 from losskernel.points import open_points
 from losskernel.preflight import faults_of, label_faults
 from losskernel.representations import BASELINES, read_representations
@@ -75,7 +76,8 @@ def analyse_from(config: DictConfig) -> None:
     analyses = {name: _build(f"analysis.{name}", node, faults) for name, node in _named(config, "analysis").items()}
     _refuse(faults + label_faults(analyses, labels))
     control = open_traces(folder / CONTROL) if (folder / CONTROL).is_dir() else None
-    print(summary(analyse(traces, analyses, RunFolder(folder), Tracker(), control, points), str(config.label)))
+    with only_one(folder):
+        print(summary(analyse(traces, analyses, RunFolder(folder), Tracker(), control, points), str(config.label)))
 
 
 def build(config: DictConfig) -> Study:
