@@ -13,7 +13,7 @@ from losskernel.diagnosis import Diagnosis, diagnose
 from losskernel.errors import InputError, require
 from losskernel.figures import stamp, stamp_page
 from losskernel.kernel import LossKernel
-from losskernel.points import TRAINED, Placed, PointSet, sampled_point
+from losskernel.points import LOSS_KERNEL, TRAINED, Placed, PointSet, sampled_point
 from losskernel.report import write_report
 from losskernel.representations import settings_of
 from losskernel.store import guard
@@ -114,8 +114,7 @@ def _placed(traces: LossTraces) -> Placed:
     """Return what was sampled as a point among others."""
     asked = traces.meta.get("identity", {}).get("sampler", {})
     settings = {name: float(asked[name]) for name in ("localization", "nbeta") if _is_number(asked.get(name))}
-    name = "loss kernel"
-    return Placed(name, sampled_point(traces), "loss_kernel", TRAINED, settings=settings, traces=TRACES)
+    return Placed(LOSS_KERNEL, sampled_point(traces), "loss_kernel", TRAINED, settings=settings, traces=TRACES)
 
 
 def _is_number(value: Any) -> bool:

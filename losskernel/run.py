@@ -19,7 +19,7 @@ from losskernel.answers import CONTROL, TRACES, Outcome, analyse
 from losskernel.data.base import Data
 from losskernel.errors import DivergenceError, InputError, TraceError
 from losskernel.locks import only_one
-from losskernel.points import Source, collect
+from losskernel.points import PointSet, Source, collect
 from losskernel.preflight import faults_of
 from losskernel.representations import BASELINES, Baselines, History, represent
 from losskernel.samplers import Sampler
@@ -122,7 +122,7 @@ def _tracked(study: Study, files: RunFolder, config: Mapping[str, Any] | None, t
         model = trained(study, files)
         history = _history(study, files, config)
         baselines = _represented(study, model, files, history)
-        points = collect(study.points, _on_device(study, model), study.data, files.path, history)
+        points = _placed(study, model, files, history)
         traces = control = None
         if study.schedule is not None:
             logs = [LogDraws(tracker.loggers(), study.schedule)] if tracker.loggers() else []
@@ -178,6 +178,13 @@ def _history(study: Study, files: RunFolder, config: Mapping[str, Any] | None) -
 def _on_device(study: Study, model: nn.Module) -> nn.Module:
     """Return a copy of the model on the device that the chains would use."""
     return copy.deepcopy(model).to(chain_trainer(study.trainer, False, slice(0, 1), 1).strategy.root_device)
+
+
+def _placed(study: Study, model: nn.Module, files: RunFolder, history: History) -> PointSet | None:
+    """Return the points of the run's sources, computed on the device that the chains would use."""
+    if not study.points:
+        return None
+    return collect(study.points, _on_device(study, model), study.data, files.path, history)
 
 
 def _represented(study: Study, model: nn.Module, files: RunFolder, history: History) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from losskernel.analyses import JointSpace
 from losskernel.cli.build import analyse_from, run_from
 from losskernel.errors import InputError
 from losskernel.geometry import AngularCKA, Point, reliability
+from losskernel.geometry.significance import jackknife_error
 from losskernel.joint import (
     Joint,
     beyond_labels,
@@ -31,10 +32,10 @@ from losskernel.joint import (
     velocity_angles,
 )
 from losskernel.joint.beyond import partial as partial_cosine
-from losskernel.joint.leaving import LeftOut, error
-from losskernel.joint.members import OWN, PLACEBO
+from losskernel.joint.leaving import LeftOut
+from losskernel.joint.members import PLACEBO
 from losskernel.joint.sweep import log_slope
-from losskernel.points import TRAINED, Placed, PointSet, sampled_point
+from losskernel.points import LOSS_KERNEL, TRAINED, Placed, PointSet, sampled_point
 from losskernel.sources.gradients import gradient_point
 
 SPACE = AngularCKA("u")
@@ -214,7 +215,7 @@ def test_the_correlation_form_is_that_of_kernels_alone_and_the_covariance_is_kep
     np.testing.assert_allclose(same.arrangement.distances, base.arrangement.distances, atol=1e-10)
     layer = base.points.number("layer 1")
     assert other.angle(other.own, layer) > base.angle(base.own, layer) + 0.05
-    assert other.name(other.own) == OWN
+    assert other.name(other.own) == LOSS_KERNEL
     np.testing.assert_allclose(other.points.placed[1].point.gram(), points.placed[1].point.gram())
 
 
@@ -257,9 +258,9 @@ def test_one_chain_has_no_floor() -> None:
 
 def test_each_kernel_is_nearest_to_the_layer_that_it_was_made_of(joint: Joint) -> None:
     table: Any = nearest(joint, joint.points, 99).set_index("kernel")
-    assert table.loc[OWN, "nearest"] == "layer 1"
+    assert table.loc[LOSS_KERNEL, "nearest"] == "layer 1"
     assert table.loc["gradients", "nearest"] == "layer 1"
-    row: Any = table.loc[OWN]
+    row: Any = table.loc[LOSS_KERNEL]
     assert row["p"] == 0.01
     assert row["p_adjusted"] == pytest.approx(0.03)  # of three points one is near
     assert row["low"] < row["angle"] < row["high"]
@@ -278,13 +279,13 @@ def test_left_out_cosines_are_those_of_kernels_without_a_probe(joint: Joint) -> 
         rest = np.delete(np.arange(PROBES), probe)
         pair = [Point.from_gram(joint.points.placed[each].point.gram()[np.ix_(rest, rest)]) for each in (joint.own, 1)]
         assert found[probe] == pytest.approx(float(SPACE.gram(pair)[0, 1]), abs=1e-10)
-    assert error(np.array([1.0, 3.0])) == 1.0
+    assert jackknife_error(np.array([1.0, 3.0])) == 1.0
 
 
 def test_beyond_labels_is_the_cosine_of_what_is_left(joint: Joint) -> None:
     table = beyond_labels(joint, joint.points, 99, network=TRAINED)
-    row = table.set_index(["kernel", "layer"]).loc[(OWN, "layer 1")].to_dict()
-    names = (OWN, "layer 1", "class")
+    row = table.set_index(["kernel", "layer"]).loc[(LOSS_KERNEL, "layer 1")].to_dict()
+    names = (LOSS_KERNEL, "layer 1", "class")
     vectors = SPACE.coordinates([joint.points.placed[joint.points.number(name)].point for name in names])
     labels = vectors[2] / np.linalg.norm(vectors[2])
     left = [each - (each @ labels) * labels for each in vectors[:2]]

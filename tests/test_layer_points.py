@@ -101,7 +101,7 @@ def test_what_cannot_be_recorded_is_named() -> None:
         match=r"layers\.1, .*logits of trained: the same for all probes, so there is no kernel; leave it out",
     ):
         points(Layers(["layers.*"], "none"), model=dead)
-    with pytest.raises(InputError, match=r"checkpoints=\[20\]: the run kept 0, 10, 40"):
+    with pytest.raises(InputError, match=r"checkpoints=\[10, 20\]: the run kept 0, 10, 40"):
         points(Layers(None, [10, 20]))
     with pytest.raises(InputError, match=r"'conv\*' matches no operation"):
         points(Layers(["conv*"]))
@@ -112,7 +112,7 @@ def test_what_cannot_be_recorded_is_named() -> None:
     [
         ({"patterns": "layers.*"}, r"points\.layers\.patterns must be null, operations or a list of patterns"),
         ({"checkpoints": "last"}, r"points\.layers\.checkpoints must be all, none or a list of steps, got 'last'"),
-        ({"checkpoints": [-1]}, r"points\.layers\.checkpoints must be >= 0"),
+        ({"checkpoints": [-1]}, r"points\.layers\.checkpoints must be all, none or a list of steps, got \[-1\]"),
         ({"budget": 0}, r"points\.layers\.budget must be > 0"),
     ],
 )

@@ -120,7 +120,7 @@ def jackknife(p: Point, q: Point, space: AngularCKA) -> Jackknife:
     )
     without = cross / np.sqrt(first * second)
     angle = np.arccos(np.clip(without, -1.0, 1.0))
-    return Jackknife(cosine, _error(without), _error(angle), without, cosine - without)
+    return Jackknife(cosine, float(jackknife_error(without)), float(jackknife_error(angle)), without, cosine - without)
 
 
 def benjamini_hochberg(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -186,5 +186,6 @@ def products_without(left: np.ndarray, right: np.ndarray, centring: str) -> np.n
     return found - product.sum(axis=1) + product.diagonal()
 
 
-def _error(without: np.ndarray) -> float:
-    return float(np.sqrt((len(without) - 1) * without.var()))
+def jackknife_error(without: np.ndarray) -> np.ndarray:
+    """Return the standard error [...] of numbers, given their values [..., N] without each input."""
+    return np.sqrt((without.shape[-1] - 1) * without.var(axis=-1))

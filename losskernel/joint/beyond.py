@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from losskernel.geometry import Point, benjamini_hochberg, permutation_nulls
-from losskernel.geometry.significance import Null
-from losskernel.joint.leaving import NORMAL, LeftOut, error
+from losskernel.geometry.significance import Null, jackknife_error
+from losskernel.joint.leaving import NORMAL, LeftOut
 from losskernel.joint.members import SPACE, Joint
 from losskernel.points import PointSet
 
@@ -67,7 +67,7 @@ def _row(joint: Joint, left_out: LeftOut, kernel: int, layer: int, target: int) 
     without = partial(
         left_out.cosines(kernel, layer), left_out.cosines(layer, target), left_out.cosines(kernel, target)
     )
-    se = error(without)
+    se = float(jackknife_error(without))
     corrected = partial(joint.corrected[kernel, layer], cosines[1], joint.corrected[kernel, target])
     return {
         "target": joint.name(target),

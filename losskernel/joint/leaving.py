@@ -40,8 +40,3 @@ class LeftOut:
             kernel = SPACE.centred(self._points.placed[number].point)
             self._centred[number] = kernel / np.linalg.norm(kernel)
         return self._centred[number]
-
-
-def error(without: np.ndarray) -> float:
-    """Return the standard error of a number, given its values [N] without each probe."""
-    return float(np.sqrt((len(without) - 1) * without.var()))

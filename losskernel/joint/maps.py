@@ -12,7 +12,7 @@ from losskernel.geometry.spherical_mds import spherical_mds
 from losskernel.joint.members import KERNELS, Joint
 from losskernel.joint.sweep import Sweep
 from losskernel.joint.training import Family
-from losskernel.points import TRAINED
+from losskernel.points import LOSS_KERNEL, TRAINED
 
 
 class Mapped(NamedTuple):
@@ -79,7 +79,7 @@ def _names(joint: Joint, path: Sequence[int], over_training: Sequence[Family]) -
     names = {number: points.placed[number].label.split(", localization")[0] for number in named}
     for number in joint.kernels(TRAINED):
         if points.placed[number].kind in KERNELS and ", nbeta " in points.names[number]:
-            names[number] = points.names[number].removeprefix("loss kernel, ")
+            names[number] = points.names[number].removeprefix(f"{LOSS_KERNEL}, ")
     for family in over_training:
         names[family.numbers[0]] = f"{family.label}, step {int(family.steps[0])}"
     return names | {number: points.placed[number].label for number in path if number not in names}

@@ -7,13 +7,12 @@ import numpy as np
 from losskernel.errors import InputError, require
 from losskernel.geometry import AngularCKA, Arrangement, Point, corrected_cosines, noise_floor
 from losskernel.geometry.reliability import halves
-from losskernel.points import TRAINED, Placed, PointSet
+from losskernel.points import LOSS_KERNEL, TRAINED, Placed, PointSet
 
 SPACE = AngularCKA("u")
 # Kinds of points that are kernels of losses, and have a covariance and a correlation form.
 KERNELS = ("gradient", "laplace", "loss_kernel")
-OWN = "loss kernel"
-PLACEBO = "loss kernel, probes permuted"
+PLACEBO = f"{LOSS_KERNEL}, probes permuted"
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +122,8 @@ def _compact(point: Point) -> Point:
 
 
 def _own(points: PointSet) -> int:
-    if OWN in points.names:
-        return points.number(OWN)
+    if LOSS_KERNEL in points.names:
+        return points.number(LOSS_KERNEL)
     return (points.of("loss_kernel", network=TRAINED) or points.of("loss_kernel"))[0]
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from losskernel.geometry import benjamini_hochberg, permutation_nulls, project
-from losskernel.joint.leaving import NORMAL, LeftOut, error
+from losskernel.geometry.significance import jackknife_error
+from losskernel.joint.leaving import NORMAL, LeftOut
 from losskernel.joint.members import SPACE, Joint
 from losskernel.points import PointSet
 
@@ -47,7 +48,7 @@ def _row(
     )
     p_values = np.array([each.p_value for each in nulls])
     without = left_out.angles(kernel, first)
-    angle, se = float(angles[order[0]]), error(without)
+    angle, se = float(angles[order[0]]), float(jackknife_error(without))
     place = _place(joint, kernel)
     return {
         "kernel": joint.name(kernel),
@@ -62,7 +63,7 @@ def _row(
         "floor": float(joint.floor[kernel, first]),
         "second": joint.name(second),
         "lead": float(angles[order[1]] - angle),
-        "lead_se": error(left_out.angles(kernel, second) - without),
+        "lead_se": float(jackknife_error(left_out.angles(kernel, second) - without)),
         "p": float(p_values[order[0]]),
         "p_adjusted": float(benjamini_hochberg(p_values)[order[0]]),
         "fraction": place[0],

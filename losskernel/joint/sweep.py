@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from losskernel.geometry import Path
-from losskernel.joint.leaving import LeftOut, error
+from losskernel.geometry.significance import jackknife_error
+from losskernel.joint.leaving import LeftOut
 from losskernel.joint.members import Joint
 from losskernel.points import TRAINED, PointSet
 
@@ -81,7 +82,7 @@ def _row(joint: Joint, left_out: LeftOut, number: int, end: int) -> dict[str, An
         "localization": settings["localization"],
         "kernel": joint.name(number),
         "angle": joint.angle(number, end),
-        "se": error(left_out.angles(number, end)),
+        "se": float(jackknife_error(left_out.angles(number, end))),
         "cosine": float(np.cos(joint.angle(number, end))),
         "cosine_corrected": corrected,
         "corrected_angle": float(np.arccos(np.clip(corrected, -1.0, 1.0))),

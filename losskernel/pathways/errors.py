@@ -8,7 +8,7 @@ import numpy as np
 from losskernel.geometry import AngularCKA, Point
 from losskernel.geometry.centring import centred
 from losskernel.geometry.point import evenly
-from losskernel.geometry.significance import products_without
+from losskernel.geometry.significance import jackknife_error, products_without
 
 # Probes that are left out at most; errors of more shrink with the square root of their number.
 _MOST = 1000
@@ -62,7 +62,7 @@ def errors_of(path: Sequence[Point], target: Point, space: object) -> Errors:
     length = step.sum(axis=0)
     scale = np.sqrt(len(probes) / inputs)
     numbers = (to_target, step, length, chord / length, chord, (to_target[0] - to_target[-1]) / length)
-    return Errors(*(scale * _error(each) for each in numbers))
+    return Errors(*(scale * jackknife_error(each) for each in numbers))
 
 
 def median_error(errors: Sequence[Errors]) -> float:
@@ -89,7 +89,3 @@ class _Without:
         """Return the angles [n] between two kernels, in radians."""
         cosine = products_without(left[0], right[0], self._centring) / np.sqrt(left[1] * right[1])
         return np.arccos(np.clip(cosine, -1.0, 1.0))
-
-
-def _error(without: np.ndarray) -> np.ndarray:
-    return np.sqrt((without.shape[-1] - 1) * without.var(axis=-1))

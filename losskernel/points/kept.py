@@ -12,44 +12,34 @@ from losskernel.geometry import Arrangement, Point
 from losskernel.store import guard
 
 
-def known_of(
-    folder: Path, space: Any, names: Sequence[str], points: Sequence[Point]
-) -> tuple[list[int], Arrangement | None]:
+def known_of(folder: Path, space: Any, digests: Sequence[str]) -> tuple[list[int], Arrangement | None]:
     """Return the points' numbers, those first that have been compared in this space, and how these stand.
 
-    A point counts as the same if its kernel and its probes are, to the last bit.
+    Args:
+        folder: where arrangements are kept, one a space.
+        space: in which points are compared.
+        digests: of the points, see `digest`.
     """
     path = _path(folder, space)
-    everyone = list(range(len(points)))
+    everyone = list(range(len(digests)))
     if not path.is_file():
         return everyone, None
     try:
         with np.load(path) as kept:
-            stored = {str(digest): row for row, digest in enumerate(kept["digests"])}
+            stored = {str(own): row for row, own in enumerate(kept["digests"])}
             distances, cosines = kept["distances"], kept.get("cosines")
     except (OSError, ValueError, KeyError, EOFError):  # a kept answer can always be found again
         return everyone, None
-    rows = {number: stored[digest] for number, digest in enumerate(map(_digest, points)) if digest in stored}
+    rows = {number: stored[own] for number, own in enumerate(digests) if own in stored}
     if not rows:
         return everyone, None
     order = [*rows, *(number for number in everyone if number not in rows)]
     return order, Arrangement(distances, cosines).of(list(rows.values()))
 
 
-def write_kept(
-    folder: Path,
-    space: Any,
-    names: Sequence[str],
-    points: Sequence[Point],
-    order: Sequence[int],
-    found: Arrangement,
-) -> None:
-    """Keep how points stand to each other, whole or not at all."""
-    arrays: dict[str, Any] = {
-        "names": np.array(names),
-        "digests": np.array([_digest(points[number]) for number in order]),
-        "distances": found.distances,
-    }
+def write_kept(folder: Path, space: Any, digests: Sequence[str], found: Arrangement) -> None:
+    """Keep how points stand to each other, in place of what was kept in this space; whole or not at all."""
+    arrays: dict[str, Any] = {"digests": np.array(digests), "distances": found.distances}
     if found.cosines is not None:
         arrays["cosines"] = found.cosines
     path = _path(folder, space)
@@ -69,7 +59,8 @@ def _path(folder: Path, space: Any) -> Path:
     return folder / f"arrangement-{words.strip('-')}.npz"
 
 
-def _digest(point: Point) -> str:
+def digest(point: Point) -> str:
+    """Return what tells a point from others: its kernel and its probes, to the last bit."""
     found = hashlib.sha256()
     held = point.triangle is not None or point.factor is not None
     # A kernel that stays on disk is told by what it keeps of every row.

@@ -11,13 +11,15 @@ from losskernel.activations import MANY
 from losskernel.errors import InputError, require
 from losskernel.geometry import Arrangement, Point
 from losskernel.geometry.point import evenly
-from losskernel.points.kept import known_of, write_kept
+from losskernel.points.kept import digest, known_of, write_kept
 
 # input: what the network is given; layer: one of its activations; output: logits and what follows; target: what it is
 # to learn; gradient and laplace: kernels in closed form; loss_kernel: a sampled one.
 KINDS = ("input", "layer", "output", "target", "gradient", "laplace", "loss_kernel")
 # The network that was sampled, at w*.
 TRAINED = "trained"
+# The run's own sampled kernel; names of others begin with it.
+LOSS_KERNEL = "loss kernel"
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,10 +158,11 @@ class PointSet:
     def _arranged(self, space: Any, points: list[Point]) -> Arrangement:
         if self.folder is None:
             return space.arrangement(points, device=_device(points))
-        order, known = known_of(self.folder, space, self.names, points)
+        digests = [digest(point) for point in points]
+        order, known = known_of(self.folder, space, digests)
         found = space.arrangement([points[number] for number in order], known, _device(points))
         if known is None or len(known) < len(points):
-            write_kept(self.folder, space, [self.names[number] for number in order], points, order, found)
+            write_kept(self.folder, space, [digests[number] for number in order], found)
         return found.of(np.argsort(order))
 
     def table(self) -> Any:

@@ -12,11 +12,12 @@ from torch import nn
 from losskernel.activations import INPUTS, OPERATIONS, Graph, choose, record, trace_graph
 from losskernel.baselines import Watched
 from losskernel.data.base import Data, stack
-from losskernel.errors import InputError, require, require_integer, require_number
+from losskernel.errors import InputError, require, require_number
 from losskernel.geometry import Point
 from losskernel.losses import cross_entropy
 from losskernel.points import TRAINED, Placed
 from losskernel.representations import History
+from losskernel.sources.checkpoints import Checkpoints, chosen_checkpoints, require_checkpoints
 
 LOGITS, OUTPUT, SOFTMAX = "logits", "output", "softmax"
 GIBIBYTE = 2**30
@@ -41,7 +42,7 @@ class Layers:
     """
 
     patterns: Sequence[str] | str | None = None
-    checkpoints: Sequence[int] | str = "all"
+    checkpoints: Checkpoints = "all"
     budget: float = 2.0
 
     gives: ClassVar[frozenset[str]] = frozenset({"input", "layer", "output"})
@@ -50,15 +51,7 @@ class Layers:
         listed = not isinstance(self.patterns, str) or self.patterns == OPERATIONS
         words = "points.layers.patterns must be null, operations or a list of patterns"
         require(listed, f"{words}, got {self.patterns!r}; write [{self.patterns!r}]")
-        if isinstance(self.checkpoints, str):
-            known = ("all", "none")
-            require(
-                self.checkpoints in known,
-                f"points.layers.checkpoints must be all, none or a list of steps, got {self.checkpoints!r}",
-            )
-        else:
-            for step in self.checkpoints:
-                require_integer("points.layers.checkpoints", step, at_least=0)
+        require_checkpoints("points.layers.checkpoints", self.checkpoints)
         require_number("points.layers.budget", self.budget, above=0)
 
     def __call__(self, model: nn.Module, data: Data, history: History) -> Iterator[Placed]:
@@ -70,17 +63,11 @@ class Layers:
         graph = self._graph(model, data)
         yield Placed(INPUTS, Point.from_features(_inputs(data), data.ids), "input")
         yield from self._network(model, data, graph, TRAINED, history.step)
-        kept = {step for step, _ in history.checkpoints()} if self.checkpoints != "none" else set()
-        asked = kept if isinstance(self.checkpoints, str) else set(self.checkpoints)
-        missing = sorted(asked - kept)
-        known = ", ".join(map(str, sorted(kept))) or "none"
-        require(not missing, f"checkpoints={missing}: the run kept {known}; raise training.checkpoints or name others")
-        for step, weights in history.checkpoints() if asked else ():
-            if step in asked and step != history.step:  # the last that was kept is the trained network
-                own = weights.to(next(model.parameters()).device)
-                for each in self._network(own, data, graph, f"step {step}", step):
-                    after = tuple(name if name == INPUTS else f"{name} @ {step}" for name in each.after)
-                    yield replace(each, name=f"{each.name} @ {step}", after=after)
+        device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
+        for step, weights in chosen_checkpoints(history, self.checkpoints, "points.layers.checkpoints"):
+            for each in self._network(weights.to(device), data, graph, f"step {step}", step):
+                after = tuple(name if name == INPUTS else f"{name} @ {step}" for name in each.after)
+                yield replace(each, name=f"{each.name} @ {step}", after=after)
 
     def _graph(self, model: nn.Module, data: Data) -> Graph:
         """Return the graph of the chosen operations, the last of all among them."""

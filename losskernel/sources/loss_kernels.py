@@ -14,7 +14,7 @@ from losskernel.curvature import largest_curvature
 from losskernel.data.base import Data, size
 from losskernel.diagnosis import diagnose
 from losskernel.errors import DivergenceError, InputError, require, require_integer, require_number
-from losskernel.points import TRAINED, Placed, sampled_point
+from losskernel.points import LOSS_KERNEL, TRAINED, Placed, sampled_point
 from losskernel.representations import History
 from losskernel.samplers import resolve_nbeta, select
 from losskernel.sources.checkpoints import Checkpoints, chosen_checkpoints, require_checkpoints
@@ -119,10 +119,10 @@ class LossKernels:
         for key in ("localization", "nbeta"):
             for value in map(float, getattr(self, key) or ()):
                 if value != own[key]:
-                    name, file = f"loss kernel, {key} {value:g}", f"{key}={value:g}"
+                    name, file = f"{LOSS_KERNEL}, {key} {value:g}", f"{key}={value:g}"
                     yield _Asked(name, file, own | {key: value}, model, history.step, True)
         for step, network in chosen_checkpoints(history, self.checkpoints, "points.loss_kernels.checkpoints"):
-            yield _Asked(f"loss kernel @ {step}", f"step={step}", own, network, step, False)
+            yield _Asked(f"{LOSS_KERNEL} @ {step}", f"step={step}", own, network, step, False)
 
     def _settings(self, data: Data) -> dict[str, float]:
         return {"localization": float(self.own["localization"]), "nbeta": self._nbeta(data)}
