@@ -209,3 +209,13 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
     good = kernels([[0, 1, 2, 3]], [""])
     with pytest.raises(ValueError, match=r"places must be \(4, 2\), got \(4, 3\); pass one entry per kernel"):
         Kernels(good.distances, good.floor, good.to_control, np.zeros((4, 3)), 0.0, good.names, [], [], [], [])
+
+
+def test_names_that_would_run_into_one_another_stand_upright() -> None:
+    def turned(names: list[str]) -> float:
+        axes = Figure(figsize=(2.3, 2)).subplots()
+        Axis("hidden", names).draw(axes, named=True)
+        return axes.get_xticklabels()[0].get_rotation()
+
+    assert turned(["[64]", "2 × 64", "4 × 64", "8 × 64", "4 × 16", "4 × 256"]) == 90
+    assert turned(["[64]", "2 × 64", "4 × 64"]) == 0

@@ -86,7 +86,10 @@ class Axis:
         axes.set_xticks(ticks, names if named else [""] * len(names))
         if named:
             axes.set_xlabel(plain(self.label))
-            if self.values is None and (max(map(len, names)) > 12 or len(places) > most):
+            crowded = (
+                max(map(len, names)) > 12 or len(places) > most or not self._apart([f"{name}  " for name in names])
+            )
+            if self.values is None and crowded:
                 axes.tick_params(axis="x", labelrotation=90, labelsize=6)
 
     def _ticks(self, most: int) -> tuple[np.ndarray, list[str]]:
