@@ -36,6 +36,7 @@ class Outcome:
     diagnosis: Diagnosis | None  # None where nothing was sampled
     folder: Path
     replaced: tuple[str, ...] = ()  # analyses that had been asked with other settings
+    before: bool = False  # all of it was there before: nothing was done now
 
 
 def analyse(

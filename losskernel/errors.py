@@ -14,7 +14,18 @@ class TraceError(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """The user stopped a run between two draws; what was drawn is on disk and can be continued."""
+    """The user or a scheduler stopped a run; what was done is on disk and can be continued.
+
+    Attributes:
+        number: of the signal; 2 is Ctrl-C.
+    """
+
+    def __init__(self, message: str, number: int = 2) -> None:
+        super().__init__(message, number)
+        self.number = number
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def require(condition: bool, message: str) -> None:

@@ -23,10 +23,15 @@ TRAIN_LOSS_SAMPLES = 10_000
 
 
 def identity(
-    model: nn.Module, data: Data, settings: Mapping[str, Any], schedule: Schedule, seed: int
+    model: nn.Module,
+    data: Data,
+    settings: Mapping[str, Any],
+    schedule: Schedule,
+    seed: int,
+    chain_offset: int = 0,
 ) -> dict[str, Any]:
     """Return what must agree for two runs to be the same chains, JSON-ready."""
-    return {
+    about = {
         "model": {"class": type(model).__name__, "weights": digest(model.state_dict().values())},
         "data": {
             "loss": getattr(data.loss, "__name__", str(data.loss)),
@@ -37,6 +42,7 @@ def identity(
         "schedule": {name: getattr(schedule, name) for name in schedule.__dataclass_fields__},
         "seed": seed,
     }
+    return about | {"chain_offset": chain_offset} if chain_offset else about
 
 
 def provenance(
@@ -45,6 +51,7 @@ def provenance(
     settings: Mapping[str, Any],
     schedule: Schedule,
     seed: int,
+    chain_offset: int,
     moving: list[str],
     config: Mapping[str, Any],
     device: torch.device,
@@ -55,7 +62,7 @@ def provenance(
     train_loss, samples = train_loss_at_start(model, data, block, seed, device)
     packages = ("torch", "pytorch-lightning", "numpy", "xarray", "zarr")
     return {
-        "identity": identity(model, data, settings, schedule, seed),
+        "identity": identity(model, data, settings, schedule, seed, chain_offset),
         "config": dict(config),
         "parameters": {
             "moving": sum(weights[name].numel() for name in moving),

@@ -19,7 +19,7 @@ class RecordLosses(pl.Callback):
         store: where arrays and state go.
         rows: the chains' places in the store.
         state_every: seconds between states; what a kill can cost.
-        stop: asked after each batch; True ends the run between two draws.
+        stop: asked after each batch; anything but 0 ends the run between two draws.
         state: what an interrupted recorder saved, to go on from there.
     """
 
@@ -29,7 +29,7 @@ class RecordLosses(pl.Callback):
         rows: slice,
         *,
         state_every: float,
-        stop: Callable[[], bool],
+        stop: Callable[[], int],
         state: dict[str, Any] | None,
     ) -> None:
         self._store, self._rows, self._state_every, self._stop = store, rows, state_every, stop
@@ -81,6 +81,7 @@ class RecordLosses(pl.Callback):
 
     def save(self, chains: Any) -> None:
         """Save the state of chains and recorder together."""
+        numbers = chains.chain_numbers
         self._store.save_state(
             {
                 "chains": chains.state(),
@@ -89,7 +90,7 @@ class RecordLosses(pl.Callback):
                 "batches_done": self.batches_done,
                 "pending": self._pending,
                 "burn_in": self._burn_in,
-                "summary": f"chains {self._rows.start} to {self._rows.stop - 1}: {self.draws_done} draws done",
+                "summary": f"chains {numbers[0]} to {numbers[-1]}: {self.draws_done} draws done",
             }
         )
         self._last_state = time.monotonic()

@@ -2,90 +2,37 @@
 
 import copy
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
-import yaml
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from losskernel.analyses.result import Analysis, PointAnalysis
 from losskernel.answers import CONTROL, TRACES, Outcome, analyse
-from losskernel.data.base import Data
-from losskernel.errors import DivergenceError, InputError, TraceError
+from losskernel.beating import Beat
+from losskernel.continuing import claim, finished
+from losskernel.errors import DivergenceError, InputError, Interrupted, TraceError
+from losskernel.heartbeat import Heartbeat
+from losskernel.interrupts import Stopped, heeding, name_of
 from losskernel.locks import only_one
-from losskernel.points import PointSet, Source, collect
-from losskernel.preflight import faults_of
-from losskernel.representations import BASELINES, Baselines, History, represent
-from losskernel.samplers import Sampler
+from losskernel.points import PointSet, collect
+from losskernel.representations import BASELINES, History, represent
 from losskernel.sampling import sample
-from losskernel.schedule import Schedule
-from losskernel.store import TraceStore, differences
+from losskernel.store import TraceStore
+from losskernel.study import Study, preflight
 from losskernel.traces import LossTraces
 from losskernel.tracking import LogDraws, RunFolder, Tracker
 from losskernel.trainers import chain_trainer
-from losskernel.training import Training, checkpoints, fit, load_weights, retrain, save_weights
+from losskernel.training import checkpoints, fit, load_weights, retrain, save_weights
 
 TRAINED = "checkpoints/trained.pt"
-# Parts of the configuration that decide the numbers; others (loggers, devices, analyses) may change.
-DECISIVE = ("model", "dataset", "wrapper", "training", "checkpoint", "sampler", "schedule", "seed")
-# Of a dataset: who decodes it, and where that is kept.
-INDIFFERENT = ("workers", "cache")
-
-
-@dataclass(frozen=True)
-class Study:
-    """Everything that one run needs.
-
-    Attributes:
-        model: network with its initial weights.
-        data: training set, probes, loss.
-        sampler: builds the Sampler.
-        schedule: lengths of sampling; None samples nothing, for analyses of points alone.
-        training: how to train where no checkpoint is given.
-        analyses: name -> analysis; its metrics are called `name/...`.
-        baselines: name -> what represents the probes otherwise, for analyses that compare.
-        points: name -> what gives layers, labels or further kernels as points of one space.
-        checkpoint: trained weights to load in place of training.
-        trainer: builds a Lightning Trainer.
-        seed: of minibatches and noise.
-        chains_per_fit: chains stacked in one fit; None decides by the model's size.
-        on_fail: "warn" or "stop": what a kernel that fails its diagnosis does to the run.
-        control: whether to sample a companion at nbeta = 0, localisation noise alone, and ask it the same.
-        progress: show progress bars.
-    """
-
-    model: nn.Module
-    data: Data
-    sampler: Callable[..., Sampler]
-    schedule: Schedule | None
-    training: Training = field(default_factory=Training)
-    analyses: Mapping[str, Analysis | PointAnalysis] = field(default_factory=dict)
-    baselines: Baselines = field(default_factory=dict)
-    points: Mapping[str, Source] = field(default_factory=dict)
-    checkpoint: str | None = None
-    trainer: Callable[..., Any] | None = None
-    seed: int = 0
-    chains_per_fit: int | None = None
-    on_fail: str = "warn"
-    control: bool = False
-    progress: bool = True
-
-
-def preflight(study: Study) -> None:
-    """Find what can be known before compute, and report all of it together.
-
-    Raises:
-        InputError: one line per fault.
-    """
-    faults = faults_of({each.name: getattr(study, each.name) for each in fields(study)})
-    if faults:
-        raise InputError("\n".join(faults))
 
 
 def run(
@@ -94,7 +41,7 @@ def run(
     """Train or load, sample, analyse, and leave everything in a folder.
 
     A folder that holds an interrupted run of the same configuration is continued; traces are never sampled
-    twice.
+    twice. One that holds a finished run of the same configuration is left as it is.
 
     Args:
         study: what to do.
@@ -106,42 +53,79 @@ def run(
         InputError: a fault known before compute.
         TraceError: the folder holds another run, is being written by another process or cannot be written, or the
             kernel fails its diagnosis and on_fail is "stop".
+        Interrupted: Ctrl-C while sampling, or a scheduler's signal at any time; the same call continues.
     """
     files, tracker = RunFolder(folder), tracker or Tracker()
     preflight(study)
     files.prepare()
     with only_one(files.path):
-        _claim(files, config or {})
-        return _tracked(study, files, config, tracker)
+        done = finished(files.path, config)
+        if done is not None:
+            return done
+        claim(files, config or {})
+        heart = Heartbeat(files.path)
+        with _reported(heart, tracker, config or {}):
+            outcome = _work(study, files, config, tracker, heart)
+        heart.says("finished")
+        return outcome
 
 
-def _tracked(study: Study, files: RunFolder, config: Mapping[str, Any] | None, tracker: Tracker) -> Outcome:
-    failed = True
+@contextmanager
+def _reported(heart: Heartbeat, tracker: Tracker, config: Mapping[str, Any]) -> Iterator[None]:
+    """Record how a run ends, and end it in order where a scheduler asks for that."""
+    state = "failed"
+    heart.says("starting", error=None)
     try:
-        tracker.start(config or {})
-        model = trained(study, files)
-        history = _history(study, files, config)
-        baselines = _represented(study, model, files, history)
-        points = _placed(study, model, files, history)
-        traces = control = None
-        if study.schedule is not None:
-            logs = [LogDraws(tracker.loggers(), study.schedule)] if tracker.loggers() else []
-            traces = _sampled(study, model, files.path / TRACES, logs, config).with_baselines(baselines)
-            tracker.keep("traces", "traces", files.path / TRACES)
-            control = _control(study, model, files.path / CONTROL, config) if study.control else None
-        outcome = analyse(traces, study.analyses, files, tracker, control, points)
-        failing = outcome.diagnosis if outcome.diagnosis is not None and outcome.diagnosis.verdict == "fail" else None
-        if study.on_fail == "stop" and failing is not None:
-            reason = failing.reasons[0]
-            raise TraceError(f"the kernel fails its diagnosis: {reason} (on_fail=stop; all is written to {files.path})")
-        failed = False
+        with heeding():
+            tracker.start(config)
+            yield
+        state = "finished"
+    except (Stopped, Interrupted) as stop:
+        state = "interrupted"
+        heart.says(state, error=str(stop))
+        if isinstance(stop, Interrupted):
+            raise
+        how = f"stopped by {name_of(stop.number)}; the same command with the same folder continues"
+        raise Interrupted(how, stop.number) from stop
+    except KeyboardInterrupt:
+        state = "interrupted"
+        heart.says(state, error="Ctrl-C")
+        raise
+    except BaseException as error:
+        heart.says(state, error=" ".join(str(error).split()) or type(error).__name__)
+        raise
     finally:
-        tracker.finish(failed)
+        tracker.finish(state)
+
+
+def _work(
+    study: Study, files: RunFolder, config: Mapping[str, Any] | None, tracker: Tracker, heart: Heartbeat
+) -> Outcome:
+    heart.says("training")
+    model = trained(study, files)
+    history = _history(study, files, config)
+    baselines = _represented(study, model, files, history)
+    points = _placed(study, model, files, history)
+    traces = control = None
+    if study.schedule is not None:
+        heart.says("sampling")
+        watching: list[pl.Callback] = [Beat(heart, study.schedule)]
+        if tracker.loggers():
+            watching.append(LogDraws(tracker.loggers(), study.schedule))
+        traces = _sampled(study, model, files.path / TRACES, watching, config).with_baselines(baselines)
+        tracker.keep("traces", "traces", files.path / TRACES)
+        control = _control(study, model, files.path / CONTROL, config, heart) if study.control else None
+    heart.says("analysing")
+    outcome = analyse(traces, study.analyses, files, tracker, control, points)
+    failing = outcome.diagnosis if outcome.diagnosis is not None and outcome.diagnosis.verdict == "fail" else None
+    if study.on_fail == "stop" and failing is not None:
+        reason = failing.reasons[0]
+        raise TraceError(f"the kernel fails its diagnosis: {reason} (on_fail=stop; all is written to {files.path})")
     return outcome
 
 
 def _sampled(
-    study: Study, model: nn.Module, out: Path, callbacks: list[Any], config: Mapping[str, Any] | None
+    study: Study, model: nn.Module, out: Path, callbacks: Sequence[pl.Callback], config: Mapping[str, Any] | None
 ) -> LossTraces:
     schedule = study.schedule
     if schedule is None:
@@ -158,6 +142,8 @@ def _sampled(
         progress=study.progress,
         callbacks=callbacks,
         config=config,
+        state_every=study.state_every,
+        chain_offset=study.chain_offset,
     )
 
 
@@ -194,34 +180,16 @@ def _represented(study: Study, model: nn.Module, files: RunFolder, history: Hist
     return represent(study.baselines, _on_device(study, model), study.data, files.path / BASELINES, history)
 
 
-def _control(study: Study, model: nn.Module, out: Path, config: Mapping[str, Any] | None) -> LossTraces | str:
+def _control(
+    study: Study, model: nn.Module, out: Path, config: Mapping[str, Any] | None, heart: Heartbeat
+) -> LossTraces | str:
     """Return the companion at nbeta = 0, or why there is none: without the loss, chains may leave all bounds."""
     idle = replace(study, sampler=partial(study.sampler, nbeta=0.0))
+    watching = [] if study.schedule is None else [Beat(heart, study.schedule, "control")]
     try:
-        return _sampled(idle, model, out, [], config)
+        return _sampled(idle, model, out, watching, config)
     except DivergenceError as error:
         return str(error)
-
-
-def _claim(files: RunFolder, config: Mapping[str, Any]) -> None:
-    """Write the configuration, or refuse a folder that holds results of another one."""
-    path = files.path / "config.yaml"
-    if path.is_file():
-        stored = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        lines = differences(_decisive(stored), _decisive(config))
-        if lines:
-            raise TraceError(f"{files.path} holds another run: {'; '.join(lines)}; choose another folder")
-    files.write_text("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
-
-
-def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a configuration that decides the numbers."""
-    found = {key: config.get(key) for key in DECISIVE}
-    found["wrapper"] = found["wrapper"] or {}  # runs of before there were wrappers have none
-    dataset = found["dataset"]
-    if isinstance(dataset, Mapping):
-        found["dataset"] = {key: value for key, value in dataset.items() if key not in INDIFFERENT}
-    return found
 
 
 def trained(study: Study, files: RunFolder) -> nn.Module:

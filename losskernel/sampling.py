@@ -20,8 +20,8 @@ from losskernel.cost import announced
 from losskernel.data.base import Data, size, stack
 from losskernel.data.loading import BlockLoader
 from losskernel.data.samples import held
-from losskernel.errors import DivergenceError, Interrupted, TraceError, require, require_integer
-from losskernel.interrupts import stop_on_interrupt
+from losskernel.errors import DivergenceError, Interrupted, TraceError, require, require_integer, require_number
+from losskernel.interrupts import name_of, stop_on_signal
 from losskernel.memory_store import MemoryStore
 from losskernel.provenance import identity, provenance
 from losskernel.recording import RecordLosses
@@ -29,6 +29,7 @@ from losskernel.samplers import Sampler, resolve_nbeta, select
 from losskernel.schedule import Schedule
 from losskernel.stacked import StackedModel, check_losses, stackable, start_losses
 from losskernel.store import PRECISION_CHECKS, TraceStore, differences
+from losskernel.streams import TRAINING_STREAM
 from losskernel.thumbnails import thumbnails
 from losskernel.traces import LossTraces, coordinates_of, open_traces
 from losskernel.trainers import chain_trainer, fit_once
@@ -49,6 +50,7 @@ def sample(
     callbacks: Sequence[pl.Callback] = (),
     config: Mapping[str, Any] | None = None,
     state_every: float = 20.0,
+    chain_offset: int = 0,
 ) -> LossTraces:
     """Sample the localised posterior around a trained model; record every probe's loss at each draw.
 
@@ -68,6 +70,8 @@ def sample(
         callbacks: further Lightning callbacks, such as loggers of the draws.
         config: stored with the provenance.
         state_every: seconds between resume states, the most that a kill can cost.
+        chain_offset: number of the first chain. Runs that differ in it alone sample parts of one kernel:
+            `open_traces` joins them to what one run of all their chains would have given.
 
     Returns:
         Traces with `losses` [chain, draw, probe] in the model's floating type.
@@ -76,45 +80,49 @@ def sample(
         InputError: settings, data and model do not fit together; known before any step.
         DivergenceError: a loss or weight became non-finite.
         TraceError: the store belongs to other settings, or cannot be written.
-        Interrupted: Ctrl-C; what was drawn is on disk if `out` is given.
+        Interrupted: Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2; what was drawn is on disk if `out` is given.
 
     Source: arXiv 2509.26537, section 3.2.
     """
     factory, settings, moving = settle(model, data, sampler, schedule)
     require_integer("seed", seed, at_least=0)
+    require_offset(chain_offset, schedule)
+    require_number("state_every", state_every, at_least=0)
     stacked = chains_per_fit if chains_per_fit is not None else schedule.chains if stackable(model) else 1
     require_integer("chains_per_fit", stacked, at_least=1)
     store = MemoryStore() if out is None else TraceStore(out)
     state = None
     if isinstance(store, TraceStore) and store.exists:
-        _require_same(store, identity(model, data, settings, schedule, seed), resume)
+        _require_same(store, identity(model, data, settings, schedule, seed, chain_offset), resume)
         if store.complete:
             return open_traces(store.path)
         state, stacked = store.load_state(), int(store.provenance()["chains_per_fit"])
     stacks = [slice(first, min(first + stacked, schedule.chains)) for first in range(0, schedule.chains, stacked)]
     if state is not None:
         stacks = [rows for rows in stacks if rows.start >= state["rows"]]
-    first_trainer = chain_trainer(trainer, progress, stacks[0], schedule.chains)
+    trainer_of = functools.partial(chain_trainer, trainer, progress, chains=schedule.chains, first=chain_offset)
+    first_trainer = trainer_of(stacks[0])
     device = first_trainer.strategy.root_device
     copies = functools.cache(lambda chains: StackedModel(model, data.loss, chains, moving))  # recordings are shared
 
     def chains_of(rows: slice, block: int, resumed: dict[str, Any] | None) -> Chains:
-        settled, numbers = replace(schedule, probe_batch_size=block), range(rows.start, rows.stop)
+        settled = replace(schedule, probe_batch_size=block)
+        numbers = range(chain_offset + rows.start, chain_offset + rows.stop)
         return Chains(model, data, factory, settled, seed, numbers, moving, resumed, copies(len(numbers)))
 
     if not store.exists:
         block = _block(model, data, schedule, device)
-        about = provenance(model, data, settings, schedule, seed, moving, config or {}, device, block)
+        about = provenance(model, data, settings, schedule, seed, chain_offset, moving, config or {}, device, block)
         if progress:
             about |= announced(chains_of(stacks[0], block, None), schedule, device)
-        _create(store, data, schedule, about | {"chains_per_fit": stacked}, model, device)
+        _create(store, data, schedule, chain_offset, about | {"chains_per_fit": stacked}, model, device)
     block = int(store.provenance()["probe_batch_size"])
-    with stop_on_interrupt() as stop:
+    with stop_on_signal() as stop:
         for rows in stacks:
             chains = chains_of(rows, block, state and state["chains"])
             recorder = RecordLosses(store, rows, state_every=state_every, stop=stop, state=state)
             state = None
-            own = first_trainer if rows is stacks[0] else chain_trainer(trainer, progress, rows, schedule.chains)
+            own = first_trainer if rows is stacks[0] else trainer_of(rows)
             fit_once(own, chains, strides(schedule)[recorder.batches_done :], [recorder, *callbacks])
             _require_done(recorder, schedule, stop, store)
             recorder.finish(chains)
@@ -129,6 +137,15 @@ def _require_same(store: TraceStore, asked: dict[str, Any], resume: bool) -> Non
     lines = differences(store.provenance()["identity"], asked)
     if lines:
         raise TraceError(f"{store.path} was sampled with other settings: {'; '.join(lines)}; choose another folder")
+
+
+def require_offset(chain_offset: int, schedule: Schedule) -> None:
+    """Raise InputError unless chains from this number on have streams of their own."""
+    require_integer("chain_offset", chain_offset, at_least=0)
+    require(
+        chain_offset + schedule.chains <= TRAINING_STREAM,
+        f"chain_offset must be <= {TRAINING_STREAM - schedule.chains}, got {chain_offset}; lower it",
+    )
 
 
 def settle(
@@ -186,6 +203,7 @@ def _create(
     store: TraceStore | MemoryStore,
     data: Data,
     schedule: Schedule,
+    chain_offset: int,
     about: dict[str, Any],
     model: nn.Module,
     device: torch.device,
@@ -194,7 +212,8 @@ def _create(
     block = about["probe_batch_size"]
     start = start_losses(model, data.loss, BlockLoader(data.probes, block, data.workers, device)).cpu().numpy()
     shape = (schedule.chains, schedule.draws, len(start))
-    coordinates = coordinates_of(shape[2], range(shape[0]), shape[1], data.labels, data.ids)
+    chains = range(chain_offset, chain_offset + shape[0])
+    coordinates = coordinates_of(shape[2], chains, shape[1], data.labels, data.ids)
     coordinates = coordinates.assign(start_losses=("probe", start))
     pictures = [part for inputs in _pictures(data, block) if (part := thumbnails(inputs)) is not None]
     if pictures:
@@ -213,13 +232,15 @@ def _pictures(data: Data, block: int) -> Iterator[torch.Tensor]:
         yield from (inputs for inputs, _ in BlockLoader(data.probes, block, data.workers, torch.device("cpu")))
 
 
-def _require_done(recorder: RecordLosses, schedule: Schedule, stop: Callable[[], bool], store: Any) -> None:
+def _require_done(recorder: RecordLosses, schedule: Schedule, stop: Callable[[], int], store: Any) -> None:
     if recorder.batches_done == len(strides(schedule)):
         return
     kept = isinstance(store, TraceStore)
     where = f"continue with the same call and out={store.path}" if kept else "pass out= to keep draws"
-    if stop():
-        raise Interrupted(f"stopped after {recorder.draws_done} of {schedule.draws} draws; {where}")
+    number = stop()
+    if number:
+        done = f"{recorder.draws_done} of {schedule.draws} draws"
+        raise Interrupted(f"stopped after {done} ({name_of(number)}); {where}", number)
     raise DivergenceError(
         f"the trainer ended after {recorder.draws_done} of {schedule.draws} draws; "
         f"remove what stops it early (limit_train_batches, max_time, callbacks), then {where}"

@@ -10,6 +10,8 @@ NOISE, MINIBATCH = 0, 1
 # Noise is drawn in blocks of about this many numbers per chain: one call then serves many steps of a small
 # model, and a single step of a large one. Part of a chain's law: another length gives other numbers.
 BLOCK_NUMBERS = 8192
+# The chain number whose minibatches and noise training sees: above that of any sampling chain.
+TRAINING_STREAM = 2**30
 
 
 def generator(seed: int, stream: int, chain: int, device: torch.device | str = "cpu") -> torch.Generator:

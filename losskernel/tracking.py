@@ -107,8 +107,8 @@ class Tracker:
     def keep(self, name: str, kind: str, path: Path) -> None:
         """Record a file or folder as an artifact."""
 
-    def finish(self, failed: bool) -> None:
-        """Close the record; always called."""
+    def finish(self, state: str) -> None:
+        """Close the record of a run that is "finished", "failed" or "interrupted"; always called."""
 
 
 class CSVTracker(Tracker):
@@ -126,7 +126,7 @@ class CSVTracker(Tracker):
         """Return the CSV logger."""
         return [self._logger]
 
-    def finish(self, failed: bool) -> None:
+    def finish(self, state: str) -> None:
         """Write what is still held."""
         guard(self._folder, self._logger.save)
 

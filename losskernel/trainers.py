@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from torch.utils.data import DataLoader
 
 from losskernel.errors import InputError
+from losskernel.interrupts import take_back
 
 TrainerFactory = Callable[..., pl.Trainer]
 _CHANGES_LAW = {
@@ -52,6 +53,14 @@ class Progress(TQDMProgressBar):
         return {} if self._loss is None else {"loss": f"{self._loss:.3g}"}
 
 
+class OwnSignals(pl.Callback):
+    """Has signals ask for a stop between two steps, as ours do; Lightning's would end the process."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take them back: Lightning has just put its own before them."""
+        take_back()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence Lightning's advice (workers, devices, SLURM), which does not fit one batch per draw."""
@@ -85,14 +94,17 @@ def quiet_settings() -> dict[str, Any]:
     }
 
 
-def chain_trainer(trainer: pl.Trainer | TrainerFactory | None, progress: bool, rows: slice, chains: int) -> pl.Trainer:
+def chain_trainer(
+    trainer: pl.Trainer | TrainerFactory | None, progress: bool, rows: slice, chains: int, first: int = 0
+) -> pl.Trainer:
     """Return the Trainer for one stack of chains: the given one, or a fresh one.
 
     Raises:
         InputError: the Trainer would change the chains' law.
     """
     if not isinstance(trainer, pl.Trainer):
-        name = f"Sampling chains {rows.start}-{rows.stop - 1} of {chains}"
+        name = f"Sampling chains {first + rows.start}-{first + rows.stop - 1} of {first}-{first + chains - 1}"
+        name = name if first else f"Sampling chains {rows.start}-{rows.stop - 1} of {chains}"
         bar: list[pl.Callback] = [Progress(name)] if progress else []
         build = pl.Trainer if trainer is None else trainer
         with quiet():
@@ -126,6 +138,7 @@ def fit_once(
 ) -> None:
     """Run one pass over a list of batches with further callbacks, on a fresh or a used Trainer."""
     own: list[pl.Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+    callbacks = [OwnSignals(), *callbacks]
     own.extend(callbacks)
     epochs = trainer.fit_loop.max_epochs
     trainer.fit_loop.max_epochs = trainer.current_epoch + 1

@@ -17,11 +17,8 @@ from losskernel.data.loading import MinibatchLoader
 from losskernel.errors import DivergenceError, InputError, require
 from losskernel.recipe import Training
 from losskernel.store import atomic_save, guard
-from losskernel.streams import NOISE, MinibatchIndices, generator
-from losskernel.trainers import Progress, TrainerFactory, quiet, quiet_settings
-
-# The chain number whose minibatches and noise training sees: other streams than any sampling chain's.
-TRAINING_STREAM = 2**30
+from losskernel.streams import NOISE, TRAINING_STREAM, MinibatchIndices, generator
+from losskernel.trainers import OwnSignals, Progress, TrainerFactory, quiet, quiet_settings
 
 
 class Supervised(pl.LightningModule):
@@ -132,7 +129,7 @@ def fit(
             max_epochs=1,
             limit_train_batches=training.steps,
             enable_progress_bar=progress,
-            callbacks=[*keep, *bar, *callbacks],
+            callbacks=[OwnSignals(), *keep, *bar, *callbacks],
         )
         batches = Minibatches(data, training, seed)
         own.fit(module, DataLoader(batches, batch_size=None))

@@ -119,10 +119,10 @@ class WandbTracker(Tracker):
             artifact.add_file(str(each), name=str(each.relative_to(path.parent)))
         self.run.log_artifact(artifact)
 
-    def finish(self, failed: bool) -> None:
+    def finish(self, state: str) -> None:
         """Close the run; an open one would swallow the next run of this process."""
         if self._started:
-            self.run.finish(exit_code=1 if failed else 0)
+            self.run.finish(exit_code=0 if state == "finished" else 1)
 
 
 def _picture(path: Path) -> Any:

@@ -63,17 +63,17 @@ def test_dynamics_samples_at_every_checkpoint_and_leaves_finished_ones_alone(
 
     class Stop:
         def __enter__(self) -> Any:
-            def after_some() -> bool:
+            def after_some() -> int:
                 nonlocal stops
                 stops += 1
-                return stops > 50
+                return 2 * (stops > 50)
 
             return after_some
 
         def __exit__(self, *_: Any) -> None: ...
 
     with monkeypatch.context() as patch:
-        patch.setattr("losskernel.sampling.stop_on_interrupt", Stop)
+        patch.setattr("losskernel.sampling.stop_on_signal", Stop)
         assert call(*words, command="dynamics") == 130
     assert sorted(path.parent.name for path in sweep.glob("*/config.yaml")) == ["step-0000000", "step-0000001"]
     with pytest.raises(lk.errors.TraceError, match="is unfinished"):

@@ -320,12 +320,12 @@ def _stopped(after: int, monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
 
     class Stop:
         def __enter__(self) -> Any:
-            return lambda: next(count) >= after
+            return lambda: 2 * (next(count) >= after)
 
         def __exit__(self, *_: Any) -> None: ...
 
     with monkeypatch.context() as patch:
-        patch.setattr(sampling, "stop_on_interrupt", Stop)
+        patch.setattr(sampling, "stop_on_signal", Stop)
         _run(3, out=out)
 
 

@@ -161,7 +161,7 @@ def test_a_run_that_wandb_cannot_open_is_one_line(tmp_path: Path, monkeypatch: A
     monkeypatch.setattr(wandb, "init", refuse)
     with pytest.raises(InputError, match=r"W&B cannot open a run: no network; use logger\.mode=offline"):
         tracker.start({})
-    tracker.finish(failed=True)
+    tracker.finish("failed")
 
 
 def test_auto_is_online_only_where_somebody_is_logged_in(tmp_path: Path, monkeypatch: Any) -> None:

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 import losskernel.cli.calibrations  # noqa: F401 (it registers where choices are looked for)
 from losskernel.cli.around import around
 from losskernel.cli.kinds import DYNAMICS, LAYERS
+from losskernel.cli.requeue import hand_on
 from losskernel.cli.sweeps import compared, group_of, note_failure
 
 # In a checkout the registry stands beside the package; a wheel carries it inside.
@@ -112,8 +113,7 @@ def _job(work: Callable[[], Any], config: DictConfig) -> Any:
             if type(error).__name__ == "Interrupted" or (_expected(error) and not _WANTS_TRACEBACK):
                 _report(error)
                 _reported.append(error)
-            if type(error).__name__ == "Interrupted":
-                sys.exit(130)
+            _leave(error)
         raise
 
 
@@ -139,7 +139,16 @@ def _guarded(command: Callable[[], Any]) -> None:
             _report(error)
         else:
             raise
-        sys.exit(130 if type(error).__name__ == "Interrupted" else 1)
+        _leave(error)
+        sys.exit(1)
+
+
+def _leave(error: Exception) -> None:
+    """End the process as the shell expects of one that a signal stopped, if one did."""
+    number = getattr(error, "number", None)
+    if type(error).__name__ == "Interrupted" and number is not None:
+        hand_on(number)
+        sys.exit(128 + number)
 
 
 class _WithoutOverrides:

@@ -126,19 +126,18 @@ def _todo(kind: Kind, config: DictConfig, sweep: Path, jobs: dict[str, Any]) -> 
     Raises:
         InputError: the folder holds jobs with other settings.
     """
-    from losskernel.run import DECISIVE, INDIFFERENT
+    from losskernel.continuing import decisive
     from losskernel.store import differences
 
     asked = resolved(config) | {"control": config.control is not False}
-    indifferent = (f"{kind.key}:", *(f"dataset.{each}:" for each in INDIFFERENT))
     finished: list[str] = []
     for made in sorted(sweep.glob("*/config.yaml")):
         stored = yaml.safe_load(made.read_text(encoding="utf-8"))
         # A folder may have moved since, and its weights with it.
         for each in (stored, here := dict(asked)):
             each["checkpoint"] = Path(str(each["checkpoint"])).name
-        lines = differences(*_parts(DECISIVE, stored, here))
-        lines = [line for line in lines if not line.startswith(indifferent)]
+        lines = differences(decisive(stored), decisive(here))
+        lines = [line for line in lines if not line.startswith(f"{kind.key}:")]
         if lines:
             raise InputError(
                 f"{made.parent} was sampled with other settings: {'; '.join(lines)}; repeat these, or choose another "

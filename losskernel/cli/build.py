@@ -11,9 +11,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from losskernel.answers import CONTROL, TRACES, analyse
+from losskernel.answers import CONTROL, TRACES, Outcome, analyse
 from losskernel.cli.calibrations import apply_calibration
 from losskernel.cli.summary import summary
+from losskernel.continuing import finished
 from losskernel.data.base import Data
 from losskernel.errors import InputError, require, require_integer
 from losskernel.locks import only_one
@@ -35,7 +36,7 @@ PARTS = {
 }
 # The same for groups of which several may be chosen.
 NAMED = (("analysis", "analyses"), ("baselines", "baselines"), ("points", "points"), ("wrapper", "wrappers"))
-OPTIONS = ("checkpoint", "seed", "chains_per_fit", "on_fail", "progress")
+OPTIONS = ("checkpoint", "seed", "chains_per_fit", "on_fail", "progress", "chain_offset", "state_every")
 
 
 def run_from(config: DictConfig, folder: Path, sweep: str | None, overrides: Sequence[str] = ()) -> float | None:
@@ -44,6 +45,10 @@ def run_from(config: DictConfig, folder: Path, sweep: str | None, overrides: Seq
     if config.control is None:  # a sweep's figure shows what the loss adds to localisation noise
         config.control = sweep is not None
     resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    done = finished(folder, resolved)
+    if done is not None:
+        print(summary(done, str(config.get("label"))))
+        return _headline(done)
     faults: list[str] = []
     study = _attempt(faults, lambda: build(config))
     tracker = _attempt(faults, lambda: _tracker(config, folder, sweep))
@@ -52,6 +57,10 @@ def run_from(config: DictConfig, folder: Path, sweep: str | None, overrides: Seq
     set_threads(config.threads)
     outcome = run(study, folder, config=resolved, tracker=tracker)
     print(summary(outcome, str(config.get("label"))))
+    return _headline(outcome)
+
+
+def _headline(outcome: Outcome) -> float | None:
     headlines = ("separation/ari", "hierarchy/spearman_classes_coupling")
     return next((outcome.metrics[name] for name in headlines if name in outcome.metrics), None)
 

@@ -58,7 +58,7 @@ def compared() -> Iterator[None]:
     try:
         yield
     except SystemExit as end:
-        interrupted = end.code == 130
+        interrupted = isinstance(end.code, int) and end.code > 128
         raise
     finally:
         for compare in [] if interrupted else _ended:

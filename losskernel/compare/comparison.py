@@ -183,14 +183,14 @@ def _record(
         files.path / "report.html",
         lambda: write_comparison(files.path, title, found.runs, found.design, found.specs, captions, notes),
     )
-    failed = True
+    state = "failed"
     try:
         tracker.start(_config(found))
         tracker.show(pictures, result.tables, {})
         tracker.summarise(numbers)
-        failed = False
+        state = "finished"
     finally:
-        tracker.finish(failed)
+        tracker.finish(state)
 
 
 def _figures(found: Comparison) -> tuple[dict[str, Figure], dict[str, str]]:
