@@ -1,6 +1,7 @@
 """How a network is trained: steps, batches, the optimiser and its learning rate, augmentation."""
 
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -52,6 +53,16 @@ class Training:
         # Kept retrainings know their training by this: those of before a field existed still count.
         given = {each.name: getattr(self, each.name) for each in fields(self)}
         return f"Training({', '.join(f'{name}={value!r}' for name, value in given.items() if value is not None)})"
+
+    def settings(self) -> dict[str, Any]:
+        """Return the fields, JSON-ready; functions as what they are and hold, the same in every process."""
+        plain = (int, float, type(None))
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        given["milestones"] = None if self.milestones is None else str([float(part) for part in self.milestones])
+        return {
+            name: value if isinstance(value, plain) else re.sub(r" at 0x[0-9a-f]+", "", str(value))
+            for name, value in given.items()
+        }
 
     def checkpoint_steps(self) -> list[int]:
         """Return the steps after which weights are kept, 0 (untrained) first."""

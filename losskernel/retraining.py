@@ -26,6 +26,7 @@ from losskernel.data.base import Data, size
 from losskernel.data.loading import BlockLoader
 from losskernel.errors import InputError, TraceError, require, require_integer, require_number
 from losskernel.influence import classifies, log_odds
+from losskernel.interrupts import HEEDED
 from losskernel.provenance import digest, fingerprint
 from losskernel.representations import History
 from losskernel.store import differences, guard
@@ -229,7 +230,8 @@ _JOB: list[Job] = []  # of this worker process
 
 def _begin(sent: bytes) -> None:
     """Set up a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one ends the others
+    for number in (signal.SIGINT, *HEEDED):  # they reach every process, and what to do is for the main one to say
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _JOB.append(pickle.loads(sent))

@@ -1,67 +1,23 @@
 """fit(): conventional training with Lightning, keeping checkpoints along the way."""
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch import nn
+from torch.utils.data import DataLoader
 
-from losskernel.data.augmentation import Augmented
 from losskernel.data.base import Data, size
-from losskernel.data.loading import MinibatchLoader
-from losskernel.errors import DivergenceError, InputError, require
+from losskernel.errors import DivergenceError, InputError, Interrupted, TraceError, require, require_number
+from losskernel.interrupts import name_of, stop_on_signal
 from losskernel.recipe import Training
 from losskernel.store import atomic_save, guard
-from losskernel.streams import NOISE, TRAINING_STREAM, MinibatchIndices, generator
+from losskernel.supervised import Minibatches, Supervised
 from losskernel.trainers import OwnSignals, Progress, TrainerFactory, quiet, quiet_settings
-
-
-class Supervised(pl.LightningModule):
-    """A model, its mean loss, and an optimiser whose learning rate falls."""
-
-    def __init__(self, model: nn.Module, data: Data, training: Training) -> None:
-        super().__init__()
-        self.model, self._data, self._training = model, data, training
-
-    def configure_optimizers(self) -> Any:
-        """Return the optimiser and its schedule, stepped once a batch."""
-        optimizer = self._training.optimizer(self.model.parameters())
-        decay = self._training.decay(optimizer)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
-
-    def training_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
-        """Return the minibatch's mean loss."""
-        loss = self._data.loss(self.model(batch[0]), batch[1]).mean()
-        if step % 50 == 0 and not loss.isfinite():
-            raise DivergenceError(
-                f"the training loss is {loss.item()} at step {step}; lower training.optimizer.lr or check the data"
-            )
-        return loss
-
-
-class Minibatches(IterableDataset[Any]):
-    """Reshuffled minibatches without end, changed by the augmentation if there is one."""
-
-    def __init__(self, data: Data, training: Training, seed: int) -> None:
-        indices = MinibatchIndices(seed, [TRAINING_STREAM], size(data.train), training.batch_size)
-        if training.augment is not None:
-            noise = generator(seed, NOISE, TRAINING_STREAM)
-            data = replace(data, train=Augmented(data.train, training.augment, noise), train_ids=None)
-        self._load = MinibatchLoader(data, indices, torch.device("cpu"))
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        while True:
-            inputs, targets = self._load()
-            yield inputs[0], targets[0]
-
-    def close(self) -> None:
-        """End the processes that load samples; Lightning's own references would keep them for long."""
-        self._load.close()
+from losskernel.training_state import KeepState, StateFile, settings_of
 
 
 class KeepCheckpoints(pl.Callback):
@@ -72,15 +28,15 @@ class KeepCheckpoints(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Keep the untrained weights."""
-        self._keep(pl_module, 0)
+        self._keep(pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Keep the weights after this step, if it is one of the chosen."""
-        self._keep(pl_module, trainer.global_step)
+        self._keep(pl_module)
 
-    def _keep(self, module: Supervised, step: int) -> None:
-        if step in self._steps:
-            save_weights(module.model, self._folder / f"step-{step:07d}.pt", {"step": step})
+    def _keep(self, module: Supervised) -> None:
+        if module.step in self._steps:
+            save_weights(module.model, self._folder / f"step-{module.step:07d}.pt", {"step": module.step})
 
 
 def fit(
@@ -93,6 +49,7 @@ def fit(
     checkpoints: Path | None = None,
     progress: bool = True,
     callbacks: Sequence[pl.Callback] = (),
+    state_every: float | None = None,
 ) -> nn.Module:
     """Return a trained copy of the model, in evaluation mode on the CPU.
 
@@ -104,39 +61,78 @@ def fit(
         trainer: a function that builds a Lightning Trainer.
         checkpoints: folder for weights along the way; None keeps none.
         progress: show a progress bar.
-        callbacks: further Lightning callbacks.
+        callbacks: further Lightning callbacks; `pl_module.step` counts the steps done.
+        state_every: seconds between states in `checkpoints`, the most that a kill can cost: the same call goes on from
+            the last. It stays there until `drop_state`, for whoever has put the result on disk. None keeps none.
 
     Raises:
         InputError: the batch is larger than the training set.
         DivergenceError: the loss becomes non-finite.
+        TraceError: the state there is another training's or damaged, or the folder cannot be written.
+        Interrupted: Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2; what was done is on disk if states are kept.
     """
     # Convolutions are up to twice as fast with the channels innermost; for anything else the layout is the usual one.
-    model = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    trained = copy.deepcopy(model).to(memory_format=torch.channels_last)
     if training.steps == 0:
-        return model.eval()
+        return trained.eval()
     samples = size(data.train)
     require(
         training.batch_size <= samples,
         f"training.batch_size must be <= the {samples} training samples, got {training.batch_size}; lower it",
     )
+    file = None
+    if state_every is not None and checkpoints is not None:
+        require_number("state_every", state_every, at_least=0)
+        file = StateFile(checkpoints, settings_of(model, data, training, seed))
+    state = None if file is None else file.read()
+    module = Supervised(trained.train(), data, training, state)
     keep = [] if checkpoints is None else [KeepCheckpoints(checkpoints, training.checkpoint_steps())]
     bar = [Progress("Training")] if progress else []
-    build = trainer or pl.Trainer
-    module = Supervised(model.train(), data, training)
+    batches = Minibatches(data, training, seed, state)
+    with stop_on_signal() as stop:
+        watch = KeepState(file, state_every or 0.0, stop, batches.random_before)
+        callbacks = [OwnSignals(), *keep, *bar, *callbacks, watch]
+        _train(module, batches, training.steps - module.step, trainer or pl.Trainer, progress, callbacks, stop)
+        if stop():
+            raise _interrupted(module.step, training.steps, stop(), file)
+    if not all(weight.isfinite().all() for weight in trained.parameters()):
+        raise DivergenceError("training ended with non-finite weights; lower training.optimizer.lr")
+    return trained.cpu().to(memory_format=torch.contiguous_format).eval()
+
+
+def _train(
+    module: Supervised,
+    batches: Minibatches,
+    steps: int,
+    build: TrainerFactory,
+    progress: bool,
+    callbacks: Sequence[pl.Callback],
+    stop: Callable[[], int],
+) -> None:
+    """Take the steps that are left, or as many as there are before something asks for a stop."""
+    if steps == 0:
+        return
     with quiet():
-        own = build(
+        trainer = build(
             **quiet_settings(),
             max_epochs=1,
-            limit_train_batches=training.steps,
+            limit_train_batches=steps,
             enable_progress_bar=progress,
-            callbacks=[OwnSignals(), *keep, *bar, *callbacks],
+            callbacks=list(callbacks),
         )
-        batches = Minibatches(data, training, seed)
-        own.fit(module, DataLoader(batches, batch_size=None))
-        batches.close()
-    if not all(weight.isfinite().all() for weight in model.parameters()):
-        raise DivergenceError("training ended with non-finite weights; lower training.optimizer.lr")
-    return model.cpu().to(memory_format=torch.contiguous_format).eval()
+        try:
+            trainer.fit(module, DataLoader(batches, batch_size=None))
+        except RuntimeError as error:
+            # A scheduler's signal reaches the processes that load samples too, and may end them before us.
+            if isinstance(error, (DivergenceError, TraceError)) or not stop():
+                raise
+        finally:
+            batches.close()
+
+
+def _interrupted(done: int, steps: int, number: int, file: StateFile | None) -> Interrupted:
+    words = "no state of it is kept" if file is None else f"the same call goes on from {file.path}"
+    return Interrupted(f"stopped after {done} of {steps} training steps ({name_of(number)}); {words}", number)
 
 
 def retrain(model: nn.Module, training: Training, data: Data, seed: int) -> nn.Module:

@@ -106,12 +106,13 @@ def test_workers_stay_until_they_are_let_go(files: ImageFiles, no_collector: Non
         load()
 
 
-def test_workers_outlast_ctrl_c(files: ImageFiles) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_workers_outlast_ctrl_c_and_a_schedulers_signals(files: ImageFiles, number: int) -> None:
     load = MinibatchLoader(data(files, 2), MinibatchIndices(0, [0], 23, 5), CPU)
     for _ in range(2):  # one from either process: before its first, it does not listen yet
         load()
     for child in multiprocessing.active_children():
-        os.kill(child.pid or 0, signal.SIGINT)  # as a terminal does to all processes of a command
+        os.kill(child.pid or 0, number)  # as a terminal and SLURM do to all processes of a command
     for _ in range(20):
         load()
     assert len(multiprocessing.active_children()) == 2

@@ -107,7 +107,7 @@ def test_pretrained_weights_that_are_nowhere_say_how_to_get_them(
     monkeypatch.setattr("torch.hub.urlopen", offline)
     message = (
         rf"model.weights=torchvision: the weights are not at {tmp_path}/hub/checkpoints/{name}-\w+\.pth and cannot be "
-        rf"downloaded \(.*Name or service not known.*\); on a machine with internet run .*'{name}'.*, then copy"
+        rf"downloaded \(.*Name or service not known.*\); run losskernel-prefetch with .*copy https://\S+/{name}-\w+\.pth"
     )
     with pytest.raises(InputError, match=message) as raised:
         TORCHVISION[name](weights="torchvision")
@@ -211,7 +211,7 @@ def test_timms_weights_that_are_nowhere_say_how_to_get_them(monkeypatch: pytest.
         return create(name, pretrained=False, **options)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    message = r"the weights of test_resnet cannot be had \(cannot reach the hub\); on a machine .*huggingface here"
+    message = r"the weights of test_resnet are not at .*test_resnet.* \(cannot reach the hub\); run losskernel-prefetch"
     with pytest.raises(InputError, match=message):
         timm_model("test_resnet", weights="timm")
     assert asked == [True]

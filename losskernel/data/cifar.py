@@ -14,6 +14,7 @@ from losskernel.data.images import PixelArrays
 from losskernel.data.preprocessing import Crop
 from losskernel.errors import InputError, require, require_integer
 from losskernel.losses import cross_entropy
+from losskernel.outside import PREFETCH, taken
 
 _SIDE = 32
 
@@ -95,14 +96,18 @@ def _data(
 
 def _read(kind: Any, root: str, train: bool, download: bool) -> Any:
     """Open one of torchvision's datasets, or say what is missing."""
+    place = Path(root).expanduser() / kind.base_folder
+    there = place.is_dir()
     try:
-        return kind(Path(root).expanduser(), train=train, download=download)
+        source = kind(place.parent, train=train, download=download)
     except (RuntimeError, OSError) as error:
         raise InputError(
-            f"dataset.root={root}: {kind.__name__} is not there or damaged: expected {Path(root) / kind.base_folder} "
-            f"({str(error).splitlines()[0]}); set dataset.download=true on a machine with internet, or give the folder "
-            "that holds it"
+            f"dataset.root={root}: {kind.__name__} is not there or damaged: expected {place} "
+            f"({str(error).splitlines()[0]}); {PREFETCH} (or set dataset.download=true there), give the folder that "
+            f"holds it, or unpack {kind.url} in {root}"
         ) from error
+    taken(kind.__name__, place, new=not there)
+    return source
 
 
 def _arrays(source: Any, rows: Any, crop: Crop) -> PixelArrays:

@@ -14,6 +14,7 @@ from losskernel.data.image_cache import cache_folder, finished, mapped, write
 from losskernel.data.loading import loaded
 from losskernel.data.preprocessing import Crop
 from losskernel.data.samples import Packed
+from losskernel.outside import taken
 
 _PIECE = 64  # pictures that a worker decodes at a time
 _FORM = 1  # of what lies in the cache; a new number where decoding changes
@@ -120,10 +121,12 @@ class CachedImages(Packed):
 
     def _mapped(self) -> Tensor:
         path, shape = self._folder / f"images-{self._files.key()}.npy", self._files.shape
-        if not finished(path, shape):
+        there = finished(path, shape)
+        if not there:
             rows = [row.tolist() for row in torch.arange(len(self)).split(_PIECE)]
             blocks = loaded(self._files, rows, self._workers, torch.device("cpu"))
             write(path, shape, (pixels for pixels, _ in blocks))
+        taken("decoded pictures", path, new=not there)
         return mapped(path)
 
 

@@ -13,12 +13,15 @@ from torch.utils.data import DataLoader, Dataset
 from losskernel.data.base import Data
 from losskernel.data.samples import as_packed, held, size, unpacker, without_traceback
 from losskernel.errors import InputError
+from losskernel.interrupts import HEEDED
 from losskernel.streams import MinibatchIndices
 
 # Most samples that a worker hands over at once for a block: what lies in shared memory stays small.
 _PIECE = 64
 # Part of a device's free memory that samples may take for good; what is larger is moved block by block.
 _SHARE = 0.5
+# Seconds that a worker goes on after a scheduler's signal: enough for a draw, and no orphan for long.
+_LAST = 60
 
 
 class MinibatchLoader:
@@ -122,5 +125,8 @@ def _cores() -> int:
 
 
 def _outlast(_: int) -> None:
-    """Let a worker ignore Ctrl-C, which reaches every process: the main one still wants to finish its draw."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Let a worker outlast signals, which reach every process: the main one still wants to finish its draw."""
+    for number in (signal.SIGINT, *HEEDED):
+        signal.signal(number, signal.SIG_IGN)
+    # The main process ends workers that do not end by themselves with the same signal as schedulers do.
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_LAST))

@@ -1,12 +1,15 @@
 """Any network of timm, the collection of image models (optional package)."""
 
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from losskernel.errors import InputError, require, require_integer
 from losskernel.models.pretrained import put, read_state
+from losskernel.outside import PREFETCH, impatient, taken
 
 TIMM = "timm"
 
@@ -65,15 +68,29 @@ def _pretrained(name: str, outputs: int, config: dict[str, Any], options: dict[s
         f"model.weights=timm: {name} has a head of {classes} classes, but model.outputs={outputs}; "
         f"set model.outputs={classes}",
     )
+    path = _kept(config)
+    there = path.is_file() or any(path.glob("snapshots/*/*"))
     try:
-        return _timm("model.name").create_model(name, pretrained=True, **options)
+        with impatient():
+            model = _timm("model.name").create_model(name, pretrained=True, **options)
     except Exception as error:  # the hub's client raises a different type for every way a download can fail
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        command = f"python -c \"import timm; timm.create_model('{name}', pretrained=True)\""
         raise InputError(
-            f"model.weights=timm: the weights of {name} cannot be had ({reason}); on a machine with internet run "
-            f"{command}, then copy its ~/.cache/huggingface here (HF_HOME moves the folder)"
+            f"model.weights=timm: the weights of {name} are not at {path} and cannot be had from "
+            f"{config.get('hf_hub_id') or config.get('url')} ({reason}); {PREFETCH}, or copy the same folder "
+            "from there (HF_HOME and TORCH_HOME move it; model.weights=<file> takes any)"
         ) from error
+    taken(f"weights of {name}, timm", path, new=not there)
+    return model
+
+
+def _kept(config: dict[str, Any]) -> Path:
+    """Return where the hub's client, or torch's, keeps the weights of a network."""
+    if config.get("hf_hub_id") is None:
+        return Path(torch.hub.get_dir()) / "checkpoints" / str(config.get("url")).rsplit("/", 1)[-1]
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE) / f"models--{config['hf_hub_id'].replace('/', '--')}"
 
 
 def _timm(key: str) -> ModuleType:

@@ -1,8 +1,6 @@
 """Networks for images from torchvision, with weights that are pretrained, from a file, or yet to be trained."""
 
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +9,9 @@ from torch import Tensor, nn
 
 from losskernel.errors import InputError, require, require_integer
 from losskernel.models.pretrained import put, read_state
+from losskernel.outside import PREFETCH, impatient, taken
 
 TORCHVISION = "torchvision"
-_SECONDS = 20  # that a server may keep silent
 
 
 def inception_v1(outputs: int = 1000, weights: str | None = None, transform_input: bool | None = None) -> nn.Module:
@@ -95,25 +93,15 @@ def _pretrained(name: str) -> dict[str, Tensor]:
     """Read torchvision's weights from torch hub's cache, where they are downloaded to if they are not there."""
     entry = torchvision_weights(name, "model.weights")
     path = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rsplit("/", 1)[-1]
-    if not path.is_file():
+    there = path.is_file()
+    if not there:
         try:
-            with _impatient():
-                entry.get_state_dict(progress=False, check_hash=True)
+            with impatient():
+                entry.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
         except (OSError, RuntimeError) as error:
-            command = f"python -c \"import torchvision as t; t.models.get_model('{name}', weights='DEFAULT')\""
             raise InputError(
-                f"model.weights=torchvision: the weights are not at {path} and cannot be downloaded ({error}); on a "
-                f"machine with internet run {command}, then copy its {path.name} there (TORCH_HOME moves the folder)"
+                f"model.weights=torchvision: the weights are not at {path} and cannot be downloaded ({error}); "
+                f"{PREFETCH}, or copy {entry.url} there (TORCH_HOME moves the folder; model.weights=<file> takes any)"
             ) from error
+    taken(f"weights of {name}, torchvision", path, new=not there)
     return read_state(path)[0]
-
-
-@contextmanager
-def _impatient() -> Iterator[None]:
-    """Bound how long a network that swallows packets can hang the run."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_SECONDS)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

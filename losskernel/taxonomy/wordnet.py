@@ -10,16 +10,17 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from losskernel.errors import InputError, require
+from losskernel.outside import PREFETCH, impatient, taken
 from losskernel.taxonomy.graph import Taxonomy
 
 # Edges from entity.n.01 down to the deepest noun of WordNet 3.0.
 NOUN_DEPTH = 19
 _WNID = re.compile(r"n\d{8}")
 _NAME = re.compile(r".+\.n\.0*[1-9]\d*")
-_SECONDS = 20  # that a server may keep silent
 
 Links = dict[str, tuple[str, list[str]]]  # wnid -> name of the synset, wnids of its hypernyms
 
@@ -132,34 +133,35 @@ def _reader(wanted: str) -> Any:
     # NLTK reads the variable only once, when it is imported.
     named = [folder for folder in os.environ.get("NLTK_DATA", "").split(os.pathsep) if folder]
     nltk.data.path[:0] = [folder for folder in named if folder not in nltk.data.path]
+    there = True
     try:
         reader.ensure_loaded()
     except LookupError:
-        reason = _download()
+        there, reason = False, _download()
         try:
             reader.ensure_loaded()
         except LookupError as error:
             raise InputError(
                 f"{wanted!r} is not above or among the ImageNet classes, and WordNet, which may know it, is not on "
-                f"this machine and could not be downloaded ({reason}); check the identifier, or where there is "
-                "internet run python -m nltk.downloader wordnet, and set NLTK_DATA to the folder it wrote"
+                f"this machine and could not be downloaded ({reason}); check the identifier, {PREFETCH}, or run python "
+                "-m nltk.downloader wordnet there, and set NLTK_DATA to the folder it wrote"
             ) from error
+    place = Path(str(reader.root))
+    while not place.exists():  # inside of an archive
+        place = place.parent
+    taken("WordNet", place, new=not there)
     return reader
 
 
 def _download() -> str:
     """Let NLTK fetch WordNet into the first of its folders that it may write; return why it could not, if so."""
     import io
-    import socket
 
     import nltk
 
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_SECONDS)  # a network that swallows packets must not hang the run
     try:
-        nltk.download("wordnet", quiet=True, raise_on_error=True, print_error_to=io.StringIO())
+        with impatient():
+            nltk.download("wordnet", quiet=True, raise_on_error=True, print_error_to=io.StringIO())
     except (OSError, ValueError) as error:
         return " ".join(str(error).split())
-    finally:
-        socket.setdefaulttimeout(before)
     return "written where NLTK does not look"
