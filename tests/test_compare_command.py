@@ -133,7 +133,7 @@ def test_a_sweep_ends_with_one_wandb_run_of_type_compare_in_its_group(tmp_path: 
     (folder,) = (tmp_path / "multitask").iterdir()
     (run,) = read_runs(folder)
     assert (run.about.job_type, run.about.run_group) == ("compare", folder.name)
-    assert (run.about.display_name, list(run.about.tags)) == ("multitask", ["one"])
+    assert (run.about.display_name, list(run.about.tags)) == ("multitask: comparison", ["one"])
     assert run.config["swept"] == {"sampler.localization": [1.0, 10.0, 100]}
     assert run.logged("image-file") == {"figures/comparison", "figures/kernel_similarity"}
     assert run.logged("table-file") == {"tables/runs", "tables/distances", "tables/steps"}

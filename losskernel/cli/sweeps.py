@@ -2,14 +2,17 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra.utils
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, ListConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from losskernel.compare.runs import Run
 
 _ended: list[Callable[[], None]] = []  # what is left to do when this process' sweep has ended
 
@@ -35,15 +38,18 @@ class CompareRuns(Callback):
         _ended.append(lambda: self._compare(folder, logger))
 
     def _compare(self, folder: Path, config: Any) -> None:
-        from losskernel.compare import compare, find_runs
+        from losskernel.compare import find_runs
+        from losskernel.compare.groups import parts_of_kernels
+        from losskernel.compare.runs import read_run
         from losskernel.errors import InputError
 
         try:
-            runs = find_runs(folder)
+            runs = [read_run(each) for each in find_runs(folder)]
         except InputError:  # refused before the first job
             return
-        tracker = tracker_of(config, folder, group_of(folder))
-        print(compare(runs, folder, metrics=self._metrics, alike=self._alike, tracker=tracker).overview())
+        asked = {"metrics": self._metrics, "alike": self._alike}
+        for line in _side_by_side(runs, folder, config, group_of(folder), parts_of_kernels(runs), **asked):
+            print(f"losskernel: {line}", file=sys.stderr)
 
 
 @contextmanager
@@ -85,16 +91,55 @@ def note_failure(folder: Path, config: Any, error: BaseException) -> None:
 
 
 def compare_from(config: DictConfig) -> None:
-    """Compare the runs that a configuration names; print the table and the page's path."""
-    from losskernel.compare import compare, find_runs
+    """Compare the runs that a configuration names; print the table and the page's path.
 
-    given = config.runs
+    Raises:
+        InputError: there are not two of them, or, where they are to be joined, no two of one kernel.
+        TraceError: some are not joined.
+    """
+    from losskernel.compare import find_runs
+    from losskernel.compare.runs import read_run
+    from losskernel.errors import TraceError, require
+
+    given, join = config.runs, config.join
+    require(isinstance(join, bool), f"join must be true or false, got {join!r}; losskernel-compare --join says true")
     runs = find_runs([str(each) for each in given] if isinstance(given, ListConfig) else str(given))
     sweep = Path(str(given)) if isinstance(given, str) and Path(given).is_dir() else None
     folder = Path(str(config.out or sweep or config.paths.run))
-    tracker = tracker_of(config, folder, sweep.name if sweep else None)
-    found = compare(runs, folder, metrics=config.metrics, alike=config.alike, tracker=tracker, title=config.title)
-    print(found.overview())
+    asked = {"metrics": config.metrics, "alike": config.alike, "title": config.title}
+    group = sweep.name if sweep else None
+    refused = _side_by_side([read_run(each) for each in runs], folder, config, group, join, **asked)
+    if refused:
+        raise TraceError("\n".join(refused))
+
+
+def joining(arguments: Sequence[str]) -> list[str]:
+    """Return a command line with --join as Hydra understands it."""
+    return ["join=true" if word == "--join" else word for word in arguments]
+
+
+def _side_by_side(
+    runs: Sequence["Run"], folder: Path, config: Any, group: str | None, join: bool, **asked: Any
+) -> list[str]:
+    """Compare runs, or their joined kernels, and print what is found; return why some are not joined, a line each."""
+    from losskernel.compare import compare
+
+    refused: list[str] = []
+    if join:
+        from losskernel.cli.joins import HOME, together
+
+        def record(made: Path) -> Any:
+            return tracker_of(config, made, group, "join", f"{made.name}: joined")
+
+        found = together(runs, folder / HOME, record)
+        if found.joined:
+            print(found.words())
+        runs, refused = (found.runs if found.joined else runs), found.refused
+        if len([run for run in found.runs if not run.missing]) < 2 and found.joined:
+            return refused
+    tracker = tracker_of(config, folder, group)
+    print(compare(runs, folder, tracker=tracker, **asked).overview())
+    return refused
 
 
 def group_of(sweep: Path) -> str:
@@ -102,8 +147,8 @@ def group_of(sweep: Path) -> str:
     return f"{sweep.parent.name}_{sweep.name}" if (sweep.parent / "config.yaml").is_file() else sweep.name
 
 
-def tracker_of(config: Any, folder: Path, group: str | None) -> Any:
-    """Return the record of a comparison with the configured logger: W&B's as job type `compare`, else none.
+def tracker_of(config: Any, folder: Path, group: str | None, job_type: str = "compare", name: str | None = None) -> Any:
+    """Return the record of a comparison, or of a joined kernel, with the configured logger: W&B's, else none.
 
     Raises:
         InputError: the logger does not take its settings.
@@ -115,6 +160,7 @@ def tracker_of(config: Any, folder: Path, group: str | None) -> Any:
         return Tracker()
     RunFolder(folder).prepare()
     try:
-        return hydra.utils.instantiate(config.logger)(folder, group=group, job_type="compare")
+        named = {} if name is None else {"name": name}
+        return hydra.utils.instantiate(config.logger)(folder, group=group, job_type=job_type, **named)
     except TypeError as error:
         raise InputError(f"logger: {error}; check the values of logger") from error

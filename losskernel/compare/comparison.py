@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from losskernel import figures
 from losskernel.analyses.result import Result
 from losskernel.compare import tables, words
-from losskernel.compare.design import Design, lay_out
+from losskernel.compare.design import Design, lay_out, repeated_over
 from losskernel.compare.findings import Finding, joined, pictured
 from losskernel.compare.panels import Spec, panels, rows, specs_for
 from losskernel.compare.paths import whole_paths
@@ -86,7 +86,7 @@ class Comparison:
 
 
 def compare(
-    folders: Sequence[str | Path],
+    folders: Sequence[str | Path | Run],
     out: str | Path,
     *,
     metrics: Sequence[str] | str | None = None,
@@ -99,7 +99,7 @@ def compare(
     Kernels over different probes are not compared with each other; the page then says so and shows the rest.
 
     Args:
-        folders: run folders; see find_runs.
+        folders: run folders, see find_runs, or what was read of them.
         out: where to write; the sweep's own folder, say.
         metrics: what to draw, such as separation/ari; None for the usual ones that the runs have.
         alike: CKA from which two kernels count as alike, for the stable region.
@@ -110,7 +110,7 @@ def compare(
         InputError: fewer than two runs have a result, or a metric is not there.
         TraceError: a run's files are damaged, or `out` cannot be written.
     """
-    runs = [read_run(Path(folder)) for folder in folders]
+    runs = [each if isinstance(each, Run) else read_run(Path(each)) for each in folders]
     return side_by_side(
         runs,
         out,
@@ -202,7 +202,7 @@ def _figures(found: Comparison) -> tuple[dict[str, Figure], dict[str, str]]:
             panels(found.specs, runs, design),
             design.axis,
             rows(runs, design, found.stable),
-            "range over seeds" if seeds else "90 % interval",
+            f"range over {repeated_over(runs)}" if seeds else "90 % interval",
         )
     }
     rule = words.stable_rule(design, found.alike)

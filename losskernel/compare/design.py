@@ -11,9 +11,12 @@ from losskernel.figures.swept import Axis
 
 # Parts of a configuration that do not change the kernel.
 IGNORED = ("analysis", "chains_per_fit", "control", "hydra", "label", "logger", "name", "on_fail", "paths", "progress")
-IGNORED += ("threads", "trainer", "calibrated", "into", "rounds")
-SEEDS = ("seed", "dataset.seed")
+IGNORED += ("threads", "trainer", "calibrated", "into", "rounds", "state_every")
+# What tells one repetition from another: key -> what it is called before its value, and of several of them.
+REPETITIONS = {"seed": ("seed", "seeds"), "chain_offset": ("chains from", "jobs")}
+_REPEATED = (*REPETITIONS, "dataset.seed")
 LABELS = {
+    "chain_offset": "first chain",
     "sampler.localization": "localization γ",
     "sampler.nbeta": "inverse temperature nβ",
     "sampler.step_size": "step size ε",
@@ -52,7 +55,7 @@ class Design:
     names: list[str]
 
     def at(self, curve: int, place: int) -> list[int]:
-        """Return the runs at one place of one curve: several where only their seeds differ."""
+        """Return the runs at one place of one curve: several where only their seeds or first chains differ."""
         return [run for run in range(len(self.names)) if not self.control[run] and self._meets(run, curve, place)]
 
     def controls_at(self, curve: int, place: int) -> list[int]:
@@ -68,7 +71,7 @@ def lay_out(runs: Sequence[Run]) -> Design:
 
     The numeric key with the most values goes on the axis and the others make curves; where none is numeric, or
     there would be more than eight curves or none with two values, every combination has a place of its own. Runs
-    that differ in the seed alone are replicates. Keys that change together count as one.
+    that differ in the seed or the first chain alone are replicates. Keys that change together count as one.
     """
     keys = swept_keys(runs)
     control = [NBETA in keys and run.config.get(NBETA) == 0 for run in runs]
@@ -83,7 +86,7 @@ def lay_out(runs: Sequence[Run]) -> Design:
         where = [number(run.config[main]) if _is_number(run.config.get(main)) else "" for run in runs]
     else:
         where = _titles(runs, along)
-        label = ", ".join(map(label_of, along)) if along else ("seed" if _differ(runs, "seed") else "run")
+        label = ", ".join(map(label_of, along or repeated_by(runs))) or "run"
         axis = Axis(label, list(dict.fromkeys(each for each, zero in zip(where, control, strict=True) if not zero)))
     return Design(
         keys,
@@ -107,13 +110,28 @@ def swept_keys(runs: Sequence[Run]) -> list[str]:
     every = list(dict.fromkeys(key for run in runs for key in run.config))
     found: dict[tuple[int, ...], str] = {}
     for key in every:
-        if key.split(".")[0] in IGNORED or key in SEEDS or not _differ(runs, key):
+        if key.split(".")[0] in IGNORED or key in _REPEATED or not _differ(runs, key):
             continue
         shown = [value_of(run, key) for run in runs]
         pattern = tuple(shown.index(each) for each in shown)
         if pattern not in found or _rank(runs, key) > _rank(runs, found[pattern]):
             found[pattern] = key
     return sorted(found.values(), key=every.index)
+
+
+def repeated_by(runs: Sequence[Run]) -> list[str]:
+    """Return the keys that tell repetitions apart and that differ between these runs."""
+    return [key for key in REPETITIONS if _differ(runs, key)]
+
+
+def repetition(run: Run, keys: Sequence[str]) -> str:
+    """Return which repetition a run is, by some keys: `seed 1, chains from 4`."""
+    return ", ".join(f"{REPETITIONS[key][0]} {value_of(run, key)}" for key in keys)
+
+
+def repeated_over(runs: Sequence[Run]) -> str:
+    """Return what means are over: `seeds`."""
+    return " and ".join(REPETITIONS[key][1] for key in repeated_by(runs)) or "repetitions"
 
 
 def label_of(key: str) -> str:
@@ -124,12 +142,20 @@ def label_of(key: str) -> str:
 def value_of(run: Run, key: str) -> str:
     """Return a run's value of a key as text: a class by its last name, a list of one number over and over as 4 × 64."""
     value = run.config.get(key, _ABSENT)
+    if key == "chain_offset":  # runs of before there was one have none
+        value = first_chain(run)
     if _is_number(value):
         return number(value)
     if isinstance(value, list) and len(value) > 1 and _is_number(value[0]) and value.count(value[0]) == len(value):
         return f"{len(value)} × {number(value[0])}"
     text = value if isinstance(value, str) else json.dumps(value)
     return text.rsplit(".", 1)[-1] if key.endswith("_target_") else text
+
+
+def first_chain(run: Run) -> int:
+    """Return the number of a run's first chain."""
+    offset = run.config.get("chain_offset")
+    return offset if isinstance(offset, int) else 0
 
 
 def number(value: float) -> str:
@@ -159,8 +185,8 @@ def _index(names: list[str], name: str) -> int | None:
 
 def _titles(runs: Sequence[Run], keys: list[str]) -> list[str]:
     """Return what stands below each run on an axis without numbers."""
-    if not keys and _differ(runs, "seed"):
-        return [value_of(run, "seed") for run in runs]
+    if not keys and (repeated := repeated_by(runs)):
+        return [", ".join(value_of(run, key) for key in repeated) for run in runs]
     if not 0 < len(keys) <= _MOST_KEYS:
         return short_names(runs)
     return [", ".join(value_of(run, key) for key in keys) for run in runs]
@@ -171,9 +197,11 @@ def _names(runs: Sequence[Run], keys: list[str]) -> list[str]:
     if not 0 < len(keys) <= _MOST_KEYS:
         return _titles(runs, keys)
     names = [_curve(run, keys) if len(keys) > 1 else value_of(run, keys[0]) for run in runs]
-    if _differ(runs, "seed"):
-        names = [f"{name}, seed {value_of(run, 'seed')}" for name, run in zip(names, runs, strict=True)]
-    return names
+    repeated = repeated_by(runs)
+    return [
+        ", ".join([name, repetition(run, repeated)]) if repeated else name
+        for name, run in zip(names, runs, strict=True)
+    ]
 
 
 def _rank(runs: Sequence[Run], key: str) -> int:

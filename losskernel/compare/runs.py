@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
@@ -12,6 +12,7 @@ import yaml
 
 from losskernel.answers import ASKED
 from losskernel.errors import InputError, TraceError, require
+from losskernel.joining import flat
 from losskernel.store import TraceStore
 
 # What a job of a sweep leaves where it failed: {"error": text, "config": resolved}. Results outrank it.
@@ -102,15 +103,6 @@ def short_names(runs: Sequence[Run]) -> list[str]:
     return ["/".join(own) for own in parts]
 
 
-def flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Return a nested configuration with dotted keys; lists count as one value."""
-    result: dict[str, Any] = {}
-    for name, value in config.items():
-        key = f"{above}{name}"
-        result |= flat(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
-    return result
-
-
 def _inside(folder: Path) -> list[Path]:
     """Return the folder itself if it is a run's, else the runs directly in it, in the order of their numbers."""
     if _is_run(folder):
@@ -132,15 +124,15 @@ def _order(path: str | Path) -> tuple[str, int, str]:
 
 def _state(folder: Path) -> str:
     """Return how far a run came that left neither results nor an error."""
-    store = TraceStore(folder / "traces.zarr")
-    if not store.exists:
-        return "it stopped before the first draw"
     try:
+        store = TraceStore(folder / "traces.zarr")
+        if not store.exists:
+            return "it stopped before the first draw"
         state = store.load_state()
         if store.complete:
             return f"sampled, not analysed; losskernel-analyse run={folder}"
-    except TraceError:
-        return "its trace is damaged"
+    except (TraceError, InputError) as error:
+        return f"its trace cannot be read: {error}"
     return "unfinished" if state is None else f"unfinished, {state['summary']}"
 
 

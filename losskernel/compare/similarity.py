@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from losskernel.answers import CONTROL
-from losskernel.compare.design import Design
+from losskernel.compare.design import REPETITIONS, Design, repeated_by, repetition
 from losskernel.compare.runs import UNSAMPLED, Run
 from losskernel.errors import InputError, TraceError
 from losskernel.geometry import AngularCKA, Point
@@ -104,8 +104,8 @@ def stable_stretch(
     """Return the longest stretch of consecutive swept values in which the kernel can be believed and stays the same.
 
     No verdict in it is "fail", and any two of its kernels, a kernel and its own repetition included, have a CKA of at
-    least `alike`; of replicates, those of one seed. Of equally long stretches that with the most passes, then the
-    most alike. None where no two neighbours qualify, or where the axis has no order.
+    least `alike`; of replicates, those of one seed and first chain. Of equally long stretches that with the most
+    passes, then the most alike. None where no two neighbours qualify, or where the axis has no order.
     """
     if design.axis.values is None:
         return None
@@ -120,9 +120,9 @@ def stable_stretch(
             inside = [run for place in own[start : stop + 1] for run in places[place]]
             if not all(run in position and runs[run].verdict in ("pass", "warn") for run in inside):
                 break
-            seeds = np.array([str(runs[run].config.get("seed")) for run in inside])
+            own_noise = np.array([repetition(runs[run], list(REPETITIONS)) for run in inside])
             where = [position[run] for run in inside]
-            least = float(cka[np.ix_(where, where)][seeds[:, None] == seeds].min())
+            least = float(cka[np.ix_(where, where)][own_noise[:, None] == own_noise].min())
             if least < alike:
                 break
             passes = sum(runs[run].verdict == "pass" for run in inside)
@@ -131,17 +131,15 @@ def stable_stretch(
 
 
 def paths(runs: Sequence[Run], design: Design, similarity: Similarity) -> dict[str, list[int]]:
-    """Return the kernels' places in the matrix along the swept values: a named path for every curve and seed."""
+    """Return the kernels' places in the matrix along the swept values: a named path for every curve and replicate."""
     position = {run: place for place, run in enumerate(similarity.members)}
-    seeds = {str(runs[run].config.get("seed")) for run in similarity.members if not design.control[run]}
-    by_seed = len(seeds) > 1 and design.axis.label != "seed"
+    keys = repeated_by([runs[run] for run in similarity.members if not design.control[run]]) if design.keys else []
     found: dict[str, list[int]] = {}
     for curve in range(len(design.curves)):
         for place in range(len(design.axis.names)):
             for run in design.at(curve, place):
                 if run in position:
-                    own = [f"seed {runs[run].config.get('seed')}"] if by_seed else []
-                    name = ", ".join(filter(None, [design.curves[curve], *own]))
+                    name = ", ".join(filter(None, [design.curves[curve], repetition(runs[run], keys)]))
                     found.setdefault(name, []).append(position[run])
     return found
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from losskernel.compare.design import Design
+from losskernel.compare.design import Design, repeated_by
 from losskernel.compare.runs import Run, short_names
 from losskernel.compare.similarity import Similarity, Stretch, paths
 
@@ -26,13 +26,13 @@ def all_of(
 
 def runs_table(runs: Sequence[Run], design: Design, stable: Sequence[Stretch | None]) -> pd.DataFrame:
     """Return a row per run: folder, swept values, verdict, stable or not, every metric, reasons; failed ones too."""
-    seeds = len({str(run.config.get("seed")) for run in runs}) > 1
+    repeated = repeated_by(runs)
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
     rows: list[dict[str, Any]] = []
     for number, (run, name) in enumerate(zip(runs, short_names(runs), strict=True)):
         row: dict[str, Any] = {"run": name, "folder": str(run.folder)}
         row |= {key: run.config.get(key) for key in design.keys}
-        row |= {"seed": run.config.get("seed")} if seeds else {}
+        row |= {key: run.config.get(key) for key in repeated}
         row |= {"verdict": run.verdict or "none", "stable": _is_stable(number, design, stable)}
         row |= {name: run.metrics.get(name, np.nan) for name in metrics}
         rows.append(row | {"reasons": "; ".join(run.reasons), "no_result": run.missing})

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from losskernel.compare.design import Design, label_of, value_of
+from losskernel.compare.design import Design, label_of, repeated_by, repeated_over, value_of
 from losskernel.compare.panels import Spec, interval
 from losskernel.compare.runs import UNSAMPLED, Run, short_names
 from losskernel.compare.similarity import Similarity, Stretch
@@ -87,7 +87,11 @@ def caption_of_metrics(runs: Sequence[Run], design: Design, specs: Sequence[Spec
     known = any(
         np.isfinite(interval(run, metric)[0]) for run in runs for spec in specs for metric, _, _ in spec.metrics
     )
-    bars = "Points are means over seeds, bars their range, small dots the single runs." if replicated else ""
+    bars = (
+        f"Points are means over {repeated_over(runs)}, bars their range, small dots the single runs."
+        if replicated
+        else ""
+    )
     if known and not replicated:
         bars = "Bars are 90 % intervals: the run's own where it gives one, else ±1.645 standard errors."
     floor = "Dotted: mean |R| of Monte-Carlo noise alone." if any(spec.floor for spec in specs) else ""
@@ -154,8 +158,7 @@ def overview(runs: Sequence[Run], design: Design, specs: Sequence[Spec]) -> list
     """Return the lines that the terminal shows: how many passed, and a row per run."""
     metrics = [metric for spec in specs for metric, _, _ in spec.metrics][:_MOST_METRICS]
     names = short_names(runs)
-    seeds = "seed" not in design.keys and len({value_of(run, "seed") for run in runs}) > 1
-    keys = [*design.keys, *(["seed"] if seeds else [])]
+    keys = [*design.keys, *repeated_by(runs)]
     rows = [["run", *map(label_of, keys), "verdict", *(name.split("/")[-1] for name in metrics)]]
     for run, name in zip(runs, names, strict=True):
         own = [name, *(value_of(run, key) for key in keys)]

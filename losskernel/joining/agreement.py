@@ -1,0 +1,110 @@
+"""What must agree between jobs that sample chains of one kernel, and how a difference is told."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Keys of the configuration that do not change a chain, or say which chains a job runs. All others must agree.
+OUTWARD = ("chain_offset", "schedule.chains", "chains_per_fit", "state_every", "threads", "progress", "trainer")
+OUTWARD += ("analysis", "baselines", "points", "label", "control", "on_fail", "calibrated")
+OUTWARD += ("logger", "name", "paths", "hydra", "dataset.workers", "dataset.cache")
+# Where trained weights lie is no matter while they are the same.
+CHECKPOINT = "checkpoint"
+WEIGHTS = "model.weights"
+# Which chains: of a trace's identity.
+_CHAINS = ("schedule.chains", "chain_offset", "chains")
+# Part of a trace's identity -> parts of the configuration that decide it.
+_MAKERS = {
+    "model": ("model", "dataset", "wrapper", "training", CHECKPOINT, "seed"),
+    "data": ("dataset", "wrapper", "seed"),
+    "sampler": ("sampler", "schedule", "dataset", "wrapper"),  # nbeta may be that of a batch, or of all data
+}
+_WORDS = {WEIGHTS: "the trained weights", "data.train": "the training data", "data.probes": "the probes"}
+_REASONS = {
+    "model": "training gave others, as on another machine or with other versions; train once, and give every job "
+    "checkpoint=<run>/checkpoints/trained.pt",
+    "data": "the files are others, or have changed; give every job the same files",
+}
+_LONGEST = 60  # characters of a value
+_MOST = 3  # traces named beside a value
+
+
+def flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return a nested configuration with dotted keys; lists count as one value."""
+    result: dict[str, Any] = {}
+    for name, value in config.items():
+        key = f"{above}{name}"
+        result |= flat(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
+    return result
+
+
+def inward(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a configuration, nested or flat, that must agree; null says no more than an absent key."""
+    outward = (*OUTWARD, CHECKPOINT)
+    found = {key: value for key, value in flat(config).items() if value is not None and not _within(key, outward)}
+    return {key: json.loads(json.dumps(value, default=str)) for key, value in found.items()}  # a tuple equals a list
+
+
+def unlike(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """Return a line for every key that must agree and does not, as `sampler.localization: 100.0 in a, 10.0 in b`."""
+    return _lines([inward(config) for config in configs], names)
+
+
+def disagreements(abouts: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """Return a line for everything in which traces' provenances must agree and do not; configuration keys first.
+
+    What a differing key explains, such as the weights of a wider network, has no line of its own. Traces without a
+    configuration, which were sampled from Python, may be of several seeds.
+    """
+    configs = [about.get("config") or {} for about in abouts]
+    told = all(configs)
+    found = [_identity(about, any(configs)) for about in abouts]
+    lines = unlike(configs, names) if told else []
+    if told and _differ([each.get(WEIGHTS) for each in found]):
+        lines += _lines([{CHECKPOINT: config.get(CHECKPOINT)} for config in configs], names)
+    keys = [line.split(":")[0] for line in lines]
+    for line in _lines(found, names):
+        key, _, values = line.partition(":")
+        part = key.split(".")[0]
+        makers = _MAKERS.get(part, (part,))
+        if any(_within(known, makers) for known in keys):
+            continue
+        decided = [maker for maker in makers if any(_within(known, [maker]) for known in inward(configs[0]))]
+        reason = f", although {', '.join(decided)} agree: {_REASONS[part]}" if told and part in _REASONS else ""
+        lines.append(f"{_WORDS.get(key, key)}:{values}{reason}")
+    return lines
+
+
+def _identity(about: Mapping[str, Any], seeded: bool) -> dict[str, Any]:
+    """Return what makes the chains of a trace what they are, flat, but for which chains they are."""
+    found = flat(about.get("identity") or {})
+    left_out = _CHAINS if seeded else (*_CHAINS, "seed")
+    return {key: value for key, value in found.items() if key not in left_out}
+
+
+def _lines(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    every = dict.fromkeys(key for each in found for key in each)
+    values = {key: [each.get(key) for each in found] for key in every}
+    return [f"{key}: {_told(own, names)}" for key, own in values.items() if _differ(own)]
+
+
+def _told(values: Sequence[Any], names: Sequence[str]) -> str:
+    """Return `100.0 in a and b, 10.0 in c`."""
+    holders: dict[str, list[str]] = {}
+    for value, name in zip(values, names, strict=True):
+        text = value if isinstance(value, str) else json.dumps(value)
+        holders.setdefault(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…", []).append(name)
+    return ", ".join(f"{text} in {_listed(each)}" for text, each in holders.items())
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = [f"{len(names) - _MOST} others"] if len(names) > _MOST else []
+    return " and ".join([*names[:_MOST], *rest])
+
+
+def _differ(values: Sequence[Any]) -> bool:
+    return any(value != values[0] for value in values)
+
+
+def _within(key: str, above: Sequence[str]) -> bool:
+    return any(key == each or key.startswith(f"{each}.") for each in above)
