@@ -7,13 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import wandb
-from command import TINY, call, tiny
+from command import TINY, call, config, tiny
 from wandb_reader import Run, read_runs
+from wandb_runs import alone, draws, one
 
 import losskernel as lk
+from losskernel.around import JOBS
+from losskernel.cli import naming
 from losskernel.cli.build import run_from
+from losskernel.curves import CLOCK
 from losskernel.errors import InputError, TraceError
 from losskernel.wandb_tracker import WandbTracker, logged_in
+from losskernel.wandb_tracker.settings import recorded as as_recorded
+from losskernel.wandb_tracker.verdict import verdict_panel
 
 ANALYSES = "analysis=[convergence,separation,embedding]"
 
@@ -21,22 +27,6 @@ ANALYSES = "analysis=[convergence,separation,embedding]"
 @pytest.fixture(autouse=True)
 def nobody_logged_in(tmp_path: Path, monkeypatch: Any) -> None:
     alone(tmp_path / "home", monkeypatch)
-
-
-def alone(home: Path, monkeypatch: Any) -> None:
-    """A home in which nobody has logged in, and W&B's own folders inside it."""
-    home.mkdir()
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_DISABLED", "NETRC"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    for name in ("DATA", "CACHE", "CONFIG"):
-        monkeypatch.setenv(f"WANDB_{name}_DIR", str(home / name.lower()))
-
-
-def one(folder: Path) -> Run:
-    (run,) = read_runs(folder)
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +44,14 @@ def test_the_run_holds_the_configuration_and_what_it_is(recorded: tuple[Path, Ru
     assert run.config["sampler"]["localization"] == 50.0
     assert run.config["schedule"]["draws"] == 20
     assert run.config["model"]["tasks"] == 2
+    # What people sweep, by one word, so that a parallel-coordinates panel finds it.
+    short = {"localization": 50.0, "nbeta": 100.0, "step_size": 1e-3, "seed": 0, "chains": 2, "burn_in": 10}
+    short |= {"draws": 20, "thinning": 1, "batch_size": 64, "model_name": "MultitaskMLP", "wrapper_name": "none"}
+    short |= {"dataset_name": "arithmetic", "sampler_name": "SGHMC"}
+    assert {name: run.config[name] for name in short} == short
     about = run.about
     assert (about.project, about.display_name, about.job_type, about.run_group) == ("losskernel", "study", "run", "")
-    assert list(about.tags) == ["one", "two"]
+    assert list(about.tags) == ["one", "two", "MultitaskMLP", "arithmetic", "SGHMC", "fail"]
     assert run.exit_code == 0
 
 
@@ -67,16 +62,27 @@ def test_the_summary_holds_every_number_and_the_verdict(recorded: tuple[Path, Ru
     assert "separation/ari" in run.summary
     assert run.summary["verdict"] == "fail"
     assert "effective draws" in run.summary["reasons"]
+    assert {"separation/within_se", "separation/within_low", "separation/within_high"} <= set(run.summary)
     assert not any("50" in name for name in run.summary)  # settings are no part of a metric's name
+    diagnosis = json.loads((folder / "diagnosis.json").read_text())["metrics"]
+    for name in ("rhat", "ess", "ess_kernel", "stiffness"):
+        assert run.summary[f"diagnosis/{name}"] == pytest.approx(diagnosis[name])
+    assert run.summary["seconds"] > run.summary["sampling_seconds"] > 0
+    assert run.summary["draws_per_second"] == pytest.approx(40 / run.summary["sampling_seconds"])
+    assert not any(name.startswith("chain_") for name in run.summary)  # a column for every chain helps nobody
 
 
-def test_the_history_follows_the_draws(recorded: tuple[Path, Run]) -> None:
+def test_the_history_follows_the_draws_and_the_clock(recorded: tuple[Path, Run]) -> None:
     folder, run = recorded
-    assert run.curve("draw") == list(range(1, 21))
+    assert run.curve("draw") == list(range(-9, 21))  # burn-in first
+    assert [row["_step"] for row in run.history if "draw" in row] == list(range(1, 31))
+    assert run.curve(CLOCK) == sorted(run.curve(CLOCK))
     losses = lk.open_traces(folder).losses.mean("probe")
     for chain in (0, 1):
         np.testing.assert_allclose(run.curve(f"chain_{chain}/probe_loss"), losses[chain], rtol=1e-5)
-        assert len(run.curve(f"chain_{chain}/distance")) == 20
+        assert len(run.curve(f"chain_{chain}/distance")) == 30
+    assert run.axes["chain_*"].step_metric == run.axes[CLOCK].step_metric == "draw"
+    assert "trainer/global_step" not in run.history[0]
 
 
 def test_figures_tables_and_the_interactive_map_are_logged(recorded: tuple[Path, Run]) -> None:
@@ -84,7 +90,8 @@ def test_figures_tables_and_the_interactive_map_are_logged(recorded: tuple[Path,
     assert run.logged("image-file") == {f"figures/{path.stem}" for path in (folder / "figures").glob("*.png")}
     assert "figures/kernel_matrix" in run.logged("image-file")
     assert {"tables/separation_groups", "tables/embedding_map"} <= run.logged("table-file")
-    assert run.logged("html-file") == {"interactive/map"}
+    assert run.logged("html-file") == {"interactive/map", "trust/verdict"}
+    assert "trust/screens" in run.logged("table-file")
     media = {path.suffix for path in folder.glob("wandb/**/files/media/**/*") if path.is_file()}
     assert {".png", ".html", ".json"} <= media
 
@@ -106,7 +113,7 @@ def test_what_is_larger_than_the_limit_is_not_uploaded(largest: float, tmp_path:
     assert {"traces", "kernel"} & set(one(folder).artifacts) == kept
 
 
-def test_a_sweep_is_one_group_of_separate_runs(tmp_path: Path) -> None:
+def test_a_sweep_is_one_group_of_separate_runs(tmp_path: Path, capsys: Any) -> None:
     sweep = ["-m", "sampler.localization=10,100", "logger=wandb", "logger.artifact_mb=0", "analysis=[complexity]"]
     assert call(*sweep, *TINY, f"paths.outputs={tmp_path / 'outputs'}") == 0
     (folder,) = (tmp_path / "outputs" / "multitask").iterdir()
@@ -115,9 +122,17 @@ def test_a_sweep_is_one_group_of_separate_runs(tmp_path: Path) -> None:
     assert {run.about.run_group for run in runs} == {folder.name}
     assert len({run.about.run_id for run in runs}) == 2
     assert [run.exit_code for run in runs] == [0, 0]
-    assert all(run.curve("draw") == list(range(1, 21)) for run in runs)
+    assert [run.about.display_name for run in runs] == ["multitask γ=10 · 0", "multitask γ=100 · 1"]
+    assert all({"sweep", "MultitaskMLP"} <= set(run.about.tags) for run in runs)
+    assert all([row["draw"] for row in draws(run)] == list(range(1, 21)) for run in runs)
     assert runs[0].summary["complexity/llc"] != runs[1].summary["complexity/llc"]
     assert wandb.run is None
+    said = capsys.readouterr()
+    assert "anonymous" not in said.err + said.out
+    (both,) = [run for run in read_runs(folder / "wandb") if run.about.job_type == "compare"]
+    assert both.about.run_group == folder.name
+    assert {"tables/runs"} <= both.logged("table-file")
+    assert "figures/comparison" in both.logged("image-file")
 
 
 def test_a_failing_run_is_closed_as_failed_and_the_next_is_its_own(tmp_path: Path, monkeypatch: Any) -> None:
@@ -151,6 +166,7 @@ def test_wandb_can_be_switched_off_by_its_own_variable(tmp_path: Path, monkeypat
     run_from(tiny(folder, "logger=wandb", "analysis=[complexity]"), folder, None)
     assert read_runs(tmp_path) == []
     assert (folder / "metrics.json").is_file()
+    assert not (folder / "wandb.json").exists()
 
 
 def test_a_run_that_wandb_cannot_open_is_one_line(tmp_path: Path, monkeypatch: Any) -> None:
@@ -185,8 +201,99 @@ def test_auto_is_online_only_where_somebody_is_logged_in(tmp_path: Path, monkeyp
     [
         ({"mode": "later"}, r"logger\.mode must be one of \('auto', 'online', 'offline'\), got 'later'"),
         ({"artifact_mb": -1}, r"logger\.artifact_mb must be >= 0, got -1"),
+        ({"tags": "one"}, r"logger\.tags must be a list, got 'one'; write logger\.tags=\[one\]"),
     ],
 )
 def test_bad_settings_are_refused(setting: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         WandbTracker(tmp_path, name="x", **setting)
+
+
+def test_long_lists_are_told_by_their_length() -> None:
+    found = as_recorded({"a": {"b": list(range(51)), "c": (1, 2)}, "sampler": {"nbeta": "batch", "step_size": 0.1}})
+    assert found == {"a": {"b": "51 values", "c": [1, 2]}, "sampler": {"nbeta": "batch", "step_size": 0.1}} | {
+        "step_size": 0.1
+    }
+
+
+# --- under W&B's own agent
+
+
+def test_an_agents_run_id_and_project_win(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    chosen = tmp_path / "config.yaml"
+    chosen.write_text("sampler.localization:\n  value: 50.0\n")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep123")
+    monkeypatch.setenv("WANDB_RUN_ID", "agents01")
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(chosen))
+    monkeypatch.setenv("WANDB_SILENT", "false")
+    wandb.teardown()
+    folder = tmp_path / "run"
+    run_from(tiny(folder, "logger=wandb", "logger.artifact_mb=0", "analysis=[]", "logger.project=ours"), folder, None)
+    wandb.teardown()
+    run = one(folder)
+    assert (run.about.run_id, run.about.project, run.about.sweep_id) == ("agents01", "theirs", "sweep123")
+    assert run.about.run_group == ""
+    assert run.config["sampler.localization"] == run.config["sampler"]["localization"] == 50.0
+    assert json.loads((folder / "wandb.json").read_text())["id"] == "agents01"
+    assert "Ignoring" not in capsys.readouterr().err
+
+
+def test_a_run_that_diverges_has_failed(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    asked = [*TINY, "logger=wandb", "analysis=[]", "sampler=sgld", "sampler.step_size=1.0", "sampler.localization=1"]
+    assert call(*asked, f"paths.run={folder}") == 1
+    run = one(folder)
+    assert (run.exit_code, run.preempted) == (1, False)
+    # What was set by hand stands in its name, up to four of it.
+    assert run.about.display_name == "multitask steps=50 chains=2 burn_in=10 draws=20 ..."
+
+
+# --- names
+
+
+def test_a_name_that_was_given_is_used_as_it_is(tmp_path: Path) -> None:
+    asked = config("logger=wandb", "logger.name=mine", "logger.tags=[one]")
+    assert naming.described(asked, tmp_path, None) == {"tags": ["one", "MultitaskMLP", "arithmetic", "SGHMC"]}
+
+
+def test_a_sweep_around_a_run_is_a_kind_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "dynamics" / "step_8").mkdir(parents=True)
+    (tmp_path / "dynamics" / JOBS).write_text("{}")
+    found = naming.described(config("logger=wandb"), tmp_path / "dynamics" / "step_8", "toy_dynamics")
+    assert (found["job_type"], found["group"], found["name"]) == ("dynamics", "toy_dynamics", "multitask")
+    assert found["tags"][-1] == "sweep"
+
+
+@pytest.mark.parametrize(
+    ("value", "short"),
+    [
+        ("12.345678", "12.35"),
+        ("1e-05", "1e-05"),
+        ("outputs/toy/checkpoints/step_8.pt", "step_8"),
+        ('["trunk.0/*"]', '["trunk.0/*"]'),
+        ("adam", "adam"),
+        ("x" * 40, "x" * 21 + "..."),
+    ],
+)
+def test_values_are_told_in_few_characters(value: str, short: str) -> None:
+    assert naming._short(value) == short
+
+
+# --- the panel
+
+
+def test_the_verdict_panel_says_why(recorded: tuple[Path, Run]) -> None:
+    folder = recorded[0]
+    diagnosis = json.loads((folder / "diagnosis.json").read_text())
+    page = verdict_panel(diagnosis)
+    assert "✕ FAILED" in page
+    for reason in diagnosis["reasons"]:
+        assert reason.replace("<", "&lt;") in page
+    assert page.count("<tr>") == 1 + len(diagnosis["screens"])
+    assert page.rindex("✕ fail") < page.index("✓ pass")  # the worst first
+    assert verdict_panel({"verdict": "pass", "control": {"verdict": "warn"}}).count("control at nbeta = 0: warn") == 1
+    assert "Not diagnosed" in verdict_panel({})
+    (logged,) = folder.glob("wandb/offline-run-*/files/media/html/trust/verdict_*.html")
+    assert logged.read_text() == page

@@ -28,6 +28,8 @@ class Run:
     summary: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     artifacts: dict[str, Any] = field(default_factory=dict)  # type -> {path: size}
+    axes: dict[str, Any] = field(default_factory=dict)  # metric or pattern -> its definition
+    preempted: bool = False
     exit_code: int | None = None
 
     def curve(self, name: str) -> list[float]:
@@ -70,6 +72,10 @@ def read_run(path: Path) -> Run:
             run.history.append(_items(record.history.item))
         elif kind == "artifact":
             run.artifacts[record.artifact.type] = {part.path: part.size for part in record.artifact.manifest.contents}
+        elif kind == "metric":
+            run.axes[record.metric.name or record.metric.glob_name] = record.metric
+        elif kind == "preempting":
+            run.preempted = True
         elif kind == "exit":
             run.exit_code = record.exit.exit_code
     return run
