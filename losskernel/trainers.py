@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from losskernel.errors import InputError
 from losskernel.interrupts import take_back
+from losskernel.progress import MINUTE, Pace, in_a_log, lasting, log_line
 
 TrainerFactory = Callable[..., pl.Trainer]
 _CHANGES_LAW = {
@@ -26,19 +28,56 @@ _CHANGES_LAW = {
 
 
 class Progress(TQDMProgressBar):
-    """Progress with the mean loss, without Lightning's per-batch logging machinery."""
+    """Progress with the mean loss, without Lightning's per-batch logging machinery: a bar, in a log a line a minute.
+
+    Another callback with a true attribute `speaks` writes lines of its own, and silences these.
+    """
 
     def __init__(self, name: str) -> None:
-        super().__init__(refresh_rate=20)
+        self._log = in_a_log()
+        super().__init__(refresh_rate=0 if self._log else 20)
         self._name = name
         self._loss: float | None = None
 
+    def on_train_start(self, *_: Any) -> None:
+        """Show what begins."""
+        super().on_train_start(*_)
+        others: list[pl.Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        self._log = self._log and not any(getattr(other, "speaks", False) for other in others)
+        self._pace, self._began = Pace(), time.monotonic()
+        self._before = self._said = self._began
+        if self._log:
+            log_line(f"{self._name} begins")
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Note the loss where it will be shown."""
-        if (batch_idx + 1) % self.refresh_rate == 0:
-            loss = outputs.get("train_loss", outputs.get("loss"))
-            self._loss = self._loss if loss is None else float(loss.mean())
+        if self.is_enabled and (batch_idx + 1) % self.refresh_rate == 0:
+            self._note_loss(outputs)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._log:
+            self._say(outputs, batch_idx + 1)
+
+    def on_train_end(self, *_: Any) -> None:
+        """Show that it has ended."""
+        super().on_train_end(*_)
+        if self._log:
+            log_line(f"{self._name} ended after {lasting(time.monotonic() - self._began)}")
+
+    def _say(self, outputs: Any, done: int) -> None:
+        """Write a line if the last is a minute old."""
+        now, total = time.monotonic(), self.total_train_batches
+        self._pace.note(now - self._before, 1)
+        self._before = now
+        if now - self._said >= MINUTE:
+            self._said = now
+            self._note_loss(outputs)
+            left = lasting((total - done) * (self._pace.each or 0.0))
+            loss = "" if self._loss is None else f", loss {self._loss:.3g}"
+            log_line(f"{self._name}: {done / total:.0%}, {left} left{loss}")
+
+    def _note_loss(self, outputs: Any) -> None:
+        loss = outputs.get("train_loss", outputs.get("loss"))
+        self._loss = self._loss if loss is None else float(loss.mean())
 
     def init_train_tqdm(self) -> Tqdm:
         """Name the bar after what runs; on standard error, which leaves standard output to results."""

@@ -1,0 +1,425 @@
+"""Signs of life: what a run says of itself, how long it thinks it will take, and what its draws look like so far."""
+
+import functools
+import json
+import math
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import losskernel as lk
+from losskernel import trainers
+from losskernel.beating import Beat, BeatTraining
+from losskernel.data import arithmetic
+from losskernel.diagnosis import diagnose
+from losskernel.errors import Interrupted
+from losskernel.glances import Glances
+from losskernel.heartbeat import ENDS, STATES, Heartbeat, process_began, read_status, seconds_of, stamp
+from losskernel.interim import ENOUGH, interim
+from losskernel.models import MLP
+from losskernel.progress import Pace, in_a_log, lasting, rate
+from losskernel.standing import Standing
+
+# --- the file
+
+
+def status(folder: Path) -> dict[str, Any]:
+    found = read_status(folder)
+    assert found is not None
+    return found
+
+
+def test_a_status_says_who_and_where_and_when(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"JOB_ID": "17", "ARRAY_JOB_ID": "15", "ARRAY_TASK_ID": "2"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    Heartbeat(tmp_path).says("sampling", draws=3, of=math.nan, where=tmp_path, kinds=(1, math.inf))
+    found = status(tmp_path)
+    assert (found["state"], found["draws"], found["of"], found["kinds"]) == ("sampling", 3, None, [1, None])
+    assert found["where"] == str(tmp_path)
+    assert (found["slurm_job"], found["slurm_array"]) == ("17", "15_2")
+    assert found["process_began"] == process_began(found["process"])
+    assert found["started"].endswith("Z")
+    assert abs((seconds_of(found["time"]) or 0) - time.time()) < 60
+    json.loads((tmp_path / "status.json").read_text(), parse_constant=pytest.fail)  # no NaN, which JSON has not
+
+
+def test_a_heart_beats_while_the_run_says_nothing(tmp_path: Path) -> None:
+    with Heartbeat(tmp_path, every=0.01) as heart:
+        heart.says("sampling")
+        heart.beats(draws=7)  # written by nobody here
+        began = time.monotonic()
+        while status(tmp_path).get("draws") != 7 and time.monotonic() - began < 20:
+            time.sleep(0.01)
+        assert status(tmp_path)["draws"] == 7
+    heart.beats(draws=8)
+    time.sleep(0.05)
+    assert status(tmp_path)["draws"] == 7  # the heart has stopped
+    assert not list(tmp_path.glob(".partial*"))
+
+
+def test_progress_is_forgotten_when_something_else_begins_and_the_rest_stays(tmp_path: Path) -> None:
+    heart = Heartbeat(tmp_path)
+    heart.says("sampling", draws=3, of=9, seconds_left=60.0, doing="chains 0-1 of 2")
+    heart.says("analysing")
+    found = status(tmp_path)
+    assert (found["draws"], found["of"]) == (3, 9)
+    assert "seconds_left" not in found
+    assert "doing" not in found
+    assert set(ENDS) < set(STATES)
+
+
+def test_restarts_are_counted_until_a_run_has_finished(tmp_path: Path) -> None:
+    first = Heartbeat(tmp_path)
+    first.says("sampling")
+    for restart in (1, 2):
+        again = Heartbeat(tmp_path)
+        again.says("interrupted" if restart == 1 else "finished")
+        assert (again.restarts, status(tmp_path)["restarts"]) == (restart, restart)
+    Heartbeat(tmp_path).says("analysing")
+    assert status(tmp_path)["restarts"] == 0
+
+
+def test_a_status_that_cannot_be_written_or_read_harms_nobody(tmp_path: Path) -> None:
+    with Heartbeat(tmp_path / "nowhere", every=0.01) as heart:
+        heart.says("sampling")
+    assert read_status(tmp_path / "nowhere") is None
+    for content in ("{", "[1]", ""):
+        (tmp_path / "status.json").write_text(content)
+        assert read_status(tmp_path) is None
+    assert Heartbeat(tmp_path).restarts == 0
+
+
+def test_times_are_written_and_read() -> None:
+    assert stamp(0) == "1970-01-01T00:00:00Z"
+    assert seconds_of(stamp(1_700_000_000)) == 1_700_000_000
+    assert [seconds_of(each) for each in (None, 3, "yesterday")] == [None, None, None]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="nobody else tells")
+def test_a_dead_process_is_told_from_one_that_lives() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert process_began(child.pid) is not None
+        child.kill()
+        began = time.monotonic()
+        while process_began(child.pid) is not None and time.monotonic() - began < 20:  # dead, and not yet buried
+            time.sleep(0.01)
+        assert process_began(child.pid) is None
+    assert process_began(child.pid) is None
+
+
+# --- how long
+
+
+def test_a_pace_is_that_of_late() -> None:
+    pace = Pace(memory=10.0)
+    assert pace.each is None
+    for _ in range(100):
+        pace.note(2.0, 4)
+    assert pace.each == pytest.approx(0.5)
+    for _ in range(100):
+        pace.note(1.0, 1)
+    assert pace.each == pytest.approx(1.0, rel=1e-3)
+
+
+def test_times_and_rates_in_words() -> None:
+    assert [lasting(each) for each in (0, 89, 91, 5399, 5400, 172_800, -3)] == [
+        *("0 s", "89 s", "2 min", "90 min", "2 h", "2 d", "0 s"),
+    ]
+    assert [rate(each) for each in (0.834, 9.96, 12.4, 8123)] == ["0.83", "10", "12", "8,100"]
+
+
+SCHEDULE = lk.Schedule(chains=5, burn_in=10, draws=20, thinning=2)
+
+
+def test_draws_are_counted_over_all_stacks() -> None:
+    assert [Standing(SCHEDULE, 0, [2, 3], step).draws for step in (0, 9, 10, 12, 50)] == [40, 40, 40, 42, 80]
+    here = Standing(SCHEDULE, 7, [9], 13)
+    assert (here.draws, here.of, here.own_draws, str(here)) == (2 * 20 + 1, 100, 1, "chain 9 of 7-11")
+    assert str(Standing(SCHEDULE, 0, [0, 1], 0)) == "chains 0-1 of 5"
+    assert [Standing(SCHEDULE, 0, [0], step).burning_in for step in (9, 10)] == [True, False]
+
+
+def test_the_time_left_is_that_of_what_is_known_to_come() -> None:
+    whole = 10 * 1 + 20 * 3 + 7  # burn-in, draws, judgement
+    last = Standing(SCHEDULE, 0, [4], 14)
+    assert last.left(1, 3, 7, after=0) == 18 * 3 + 7
+    assert last.left(1, 3, 7, after=1) == 18 * 3 + 7 + 5 * whole
+    first = Standing(SCHEDULE, 0, [0], 4)
+    assert first.left(1, 3, 7, after=0) == 6 * 1 + 20 * 3 + 7 + 4 * whole
+    pairs = Standing(SCHEDULE, 3, [3, 4], 4)
+    assert pairs.left(1, 3, 7, after=0) == 6 * 1 + 20 * 3 + 7 + 3 / 2 * whole  # the last stack is half as large
+
+
+# --- what the draws look like
+
+
+def independent(chains: int, draws: int, memory: float = 0.0) -> np.ndarray:
+    """Return autoregressive draws [C, D, 3] of unit variance."""
+    rng = np.random.default_rng(3)
+    noise = rng.normal(size=(chains, draws, 3))
+    for draw in range(1, draws):
+        noise[:, draw] = memory * noise[:, draw - 1] + math.sqrt(1 - memory**2) * noise[:, draw]
+    return noise
+
+
+def test_good_chains_pass_and_few_draws_say_nothing() -> None:
+    found = interim(independent(4, 200), 400, range(4))
+    assert (found.verdict, found.reasons) == ("pass", ())
+    assert found.ess == pytest.approx(800, rel=0.3)
+    assert found.words == f"R-hat {found.rhat:.2f}, ESS {found.ess:,.0f}"
+    few = interim(independent(4, ENOUGH - 1), 400, range(4))
+    assert (few.verdict, few.words) == ("too early", "too early")
+
+
+def test_chains_that_mix_slowly_are_not_blamed_before_half_of_their_draws() -> None:
+    slow = independent(4, 100, memory=0.98)
+    early, late = interim(slow, 400, range(4)), interim(slow, 200, range(4))
+    assert early.verdict == "too early"
+    assert early.words.startswith("too early: R-hat ")
+    assert late.verdict == "fail"
+    assert late.reasons
+
+
+def test_a_dead_chain_one_twice_and_a_runaway_are_seen_at_once() -> None:
+    dead = independent(4, ENOUGH)
+    dead[2] *= 1e-3
+    found = interim(dead, 10_000, [8, 9, 10, 11])
+    assert found.verdict == "fail"
+    assert found.reasons[0].startswith("chain 10 hardly moves")
+    assert found.words.endswith("a dead chain")
+    twice = independent(4, ENOUGH)
+    twice[3] = twice[1]
+    assert interim(twice, 10_000, [8, 9, 10, 11]).reasons[0] == "chains 9 and 11 are one and the same"
+    gone = interim(independent(4, ENOUGH), 10_000, range(4), excess_loss=3.0)
+    assert "the chains have left it" in gone.reasons[0]
+
+
+def test_one_chain_is_judged_by_its_halves_and_what_is_constant_has_no_numbers() -> None:
+    drifting = independent(1, 200) * 0.1 + np.linspace(0, 1, 200)[:, None]
+    assert interim(drifting, 200, [0]).words.endswith(("drift", "disagree"))
+    still = interim(np.ones((2, 50, 3)), 50, range(2))
+    assert math.isnan(still.rhat)
+    assert "R-hat" not in still.words
+
+
+@pytest.mark.parametrize("fault", ["drift", "disagreement", "none"])
+def test_the_words_are_those_of_the_diagnosis(fault: str) -> None:
+    observed = independent(4, 400)
+    observed[:, :, 0] += np.linspace(0, 3, 400) if fault == "drift" else 0
+    observed[:2, :, 0] += 1.0 if fault == "disagreement" else 0
+    judged = diagnose(lk.LossTraces.from_arrays(observed[:, :, :1]))
+    held = {row["screen"] for row in judged.screens if row["verdict"] != "pass"}
+    final = {reason.rsplit("; ", 1)[0] for reason in judged.reasons}
+    found = interim(observed, 400, range(4))
+    assert set(found.reasons) <= final
+    assert bool(found.reasons) == bool(held & {"trend_share", "rhat", "transient"}) == (fault != "none")
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def shown(chains: int, seed: int = 0) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield what strides show, for ever."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        losses = torch.rand(chains, 5, generator=generator)
+        yield {"losses": losses, "train_loss": losses[:, 0], "distance": losses[:, 1]}
+
+
+def test_looks_are_seldom_and_sooner_where_draws_double() -> None:
+    clock, draws = Clock(), shown(2)
+    glances = Glances(1000, clock)
+    glances.begin([0, 1], None, fresh=False)
+    looks: list[tuple[float, int]] = []
+    seen = None
+    for draw in range(1, 901):
+        clock.now += 0.5
+        glances.add(next(draws))
+        glances.look()
+        if glances.last is not seen:
+            seen = glances.last
+            looks.append((clock.now, draw))
+    times = [when for when, _ in looks]
+    assert looks[0] == (10.0, ENOUGH)
+    assert all(later - earlier >= 5 for earlier, later in pairwise(times))
+    assert times[1:4] == [20.0, 40.0, 70.0]  # doubled, doubled, half a minute
+    assert len(looks) < 20
+
+
+def test_stacks_of_single_chains_are_judged_beside_each_other() -> None:
+    glances = Glances(60, Clock())
+    for chain in range(3):
+        glances.begin([chain], None, fresh=True)
+        for _, outputs in zip(range(60), shown(1, seed=chain), strict=False):
+            # Each chain has a level of its own, which no half of it tells.
+            glances.add(outputs | {"losses": outputs["losses"] + 10 * chain})
+        glances.look(at_once=True)
+        assert glances.last is not None
+        assert (glances.last.rhat > 1.5) == (chain == 2)
+        glances.end()
+
+
+def test_a_loss_that_leaves_the_basin_is_measured_from_where_the_chains_began() -> None:
+    for fresh, verdict in ((True, "fail"), (False, "pass")):
+        glances = Glances(100, Clock())
+        glances.begin([0, 1], per_loss=2.0, fresh=fresh)
+        glances.add({"train_loss": torch.zeros(2)})  # burn-in
+        for _, outputs in zip(range(100), shown(2), strict=False):
+            glances.add(outputs | {"train_loss": outputs["train_loss"] + 4})
+        glances.look(at_once=True)
+        assert glances.last is not None
+        assert glances.last.verdict == verdict
+
+
+# --- in a run
+
+
+class Heart(Heartbeat):
+    """Keeps what is said."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, log=True)
+        self.beaten: list[dict[str, Any]] = []
+        self.lines: list[str] = []
+
+    def beats(self, **facts: Any) -> None:
+        self.beaten.append(facts)
+
+    def line(self, words: str) -> None:
+        self.lines.append(words)
+
+
+def seconds() -> Any:
+    """Return a clock that goes on by half a minute whenever it is asked."""
+    return functools.partial(next, iter(np.arange(0, 1e7, 30.0).tolist()))
+
+
+@pytest.fixture(scope="module")
+def problem() -> tuple[Any, Any, Any]:
+    torch.manual_seed(0)
+    data = arithmetic(probes_per_task=5)
+    operands, tasks = data.train[0][0].shape[-1], 1
+    return MLP(operands, tasks), data, functools.partial(lk.SGLD, step_size=1e-4, nbeta=10.0, localization=100.0)
+
+
+def sampled(problem: tuple[Any, Any, Any], schedule: lk.Schedule, beat: Any, **options: Any) -> Any:
+    return lk.sample(*problem, schedule, progress=False, callbacks=[beat], **options)
+
+
+def test_chains_say_how_far_they_are_and_what_their_draws_look_like(
+    problem: tuple[Any, Any, Any], tmp_path: Path
+) -> None:
+    heart, schedule = Heart(tmp_path), lk.Schedule(chains=3, burn_in=4, draws=30, thinning=2, batch_size=8)
+    beat = Beat(heart, schedule, "control", first=2, after=1, clock=seconds())
+    sampled(problem, schedule, beat, chains_per_fit=2, chain_offset=2)
+    draws = [facts["draws"] for facts in heart.beaten]
+    assert draws == sorted(draws)
+    assert (draws[0], draws[-1], {facts["of"] for facts in heart.beaten}) == (0, 90, {90})
+    assert (heart.beaten[0]["chains"], heart.beaten[-1]["chains"]) == ([2, 3], [4, 4])
+    doing = list(dict.fromkeys(facts["doing"] for facts in heart.beaten))
+    assert doing == [
+        f"control: {chains} of 2-4{what}"
+        for chains in ("chains 2-3", "chain 4")
+        for what in (", burn-in", "", ", judging")
+    ]
+    assert heart.beaten[0]["seconds_left"] is None
+    assert heart.beaten[1]["at_least"]
+    assert heart.beaten[1]["draws_per_second"] is None
+    last = heart.beaten[-1]
+    assert not last["at_least"]
+    assert last["so_far_aside"]["of"] == "the probes' mean loss"
+    assert last["so_far_aside"]["words"].startswith("R-hat ")
+    assert "so_far" not in last  # that of the run's own kernel stays
+    assert heart.lines[0] == "control: chains 2-3 of 2-4: 4 steps of burn-in, then 30 draws each"
+    assert any("draws/s, " in line and line.endswith(" left") for line in heart.lines)
+    assert "; mean loss so far: R-hat " in heart.lines[-1]
+    assert "drawn and judged in" in heart.lines[-1]
+
+
+def test_a_continued_stack_says_where_it_goes_on(problem: tuple[Any, Any, Any], tmp_path: Path) -> None:
+    schedule, out = lk.Schedule(chains=2, burn_in=4, draws=30, thinning=1, batch_size=8), tmp_path / "traces.zarr"
+
+    class StopsAt(Beat):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            if pl_module.step == 14:
+                raise Interrupted("enough")
+
+    with pytest.raises(Interrupted):
+        sampled(problem, schedule, StopsAt(Heart(tmp_path), schedule), out=out, state_every=0)
+    Heartbeat(tmp_path).says("interrupted")
+    heart = Heart(tmp_path)
+    sampled(problem, schedule, Beat(heart, schedule, state=out / "resume.pt", clock=seconds()), out=out)
+    assert heart.lines[0] == "chains 0-1 of 2: continued at 20 of 60 draws, restart 1"
+    assert heart.beaten[0]["draws"] == 20
+    saved = [seconds_of(facts["saved"]) for facts in heart.beaten if "saved" in facts]
+    assert len(saved) >= 20
+    assert all(when is not None for when in saved)
+
+
+def test_training_says_how_far_it_is(problem: tuple[Any, Any, Any], tmp_path: Path) -> None:
+    heart, (model, data, _) = Heart(tmp_path), problem
+    training = lk.Training(steps=7, batch_size=8)
+    lk.fit(model, data, training, progress=False, callbacks=[BeatTraining(heart, 7, clock=seconds())])
+    assert [facts["step"] for facts in heart.beaten] == list(range(1, 8))
+    assert [facts["seconds_left"] for facts in heart.beaten] == pytest.approx(
+        [30.0 * left for left in range(6, -1, -1)]
+    )
+    assert heart.lines[0] == "training: 7 steps"
+    assert heart.lines[1] == "training: 2 of 7 steps, 2 min left"
+    assert heart.lines[-1] == "trained in 4 min"
+
+
+# --- lines for a log
+
+
+def test_a_log_has_lines_and_a_terminal_a_bar(
+    problem: tuple[Any, Any, Any], capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = lk.Schedule(chains=1, burn_in=0, draws=4, thinning=1, batch_size=8)
+    assert in_a_log()
+    lk.sample(*problem, schedule)
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.endswith(" losskernel: Sampling chains 0-0 of 1 begins")
+    assert " losskernel: Sampling chains 0-0 of 1 ended after " in last
+    monkeypatch.setattr(trainers, "MINUTE", 0.0)
+    lk.fit(*problem[:2], lk.Training(steps=4, batch_size=8))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("Training: ")[1].split(",")[0] for line in lines[1:-1]] == ["25%", "50%", "75%", "100%"]
+    assert all(" s left, loss " in line for line in lines[1:-1])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert not in_a_log()
+    lk.sample(*problem, schedule)
+    bar = capsys.readouterr().err
+    assert "\r" in bar
+    assert "losskernel:" not in bar
+
+
+def test_a_run_says_each_thing_once(problem: tuple[Any, Any, Any], tmp_path: Path, capsys: Any) -> None:
+    schedule = lk.Schedule(chains=1, burn_in=0, draws=4, thinning=1, batch_size=8)
+    heart = Heartbeat(tmp_path / "12", log=True)
+    lk.sample(*problem, schedule, callbacks=[Beat(heart, schedule)])
+    lines = capsys.readouterr().err.splitlines()
+    told = [re.sub(r"\d+ s$", "0 s", line.partition(" losskernel ")[2]) for line in lines]
+    assert told == [
+        "12: chain 0 of 1: 0 steps of burn-in, then 4 draws each",
+        "12: chain 0 of 1: drawn and judged in 0 s",
+    ]
+    Heartbeat(tmp_path, log=False).line("nothing")
+    assert capsys.readouterr().err == ""

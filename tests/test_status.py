@@ -1,0 +1,473 @@
+"""losskernel-status: a table of jobs that run, wait, died or ended, from what lies in their folders alone."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from command import TINY, run_python
+
+import losskernel as lk
+from losskernel.cli.expected import Sweep, command_of, sweeps_in
+from losskernel.cli.looking import asked_of_slurm, looked, status_from
+from losskernel.cli.rollcall import Job, job_of
+from losskernel.cli.status_table import seconds_left, swept, table
+from losskernel.heartbeat import Heartbeat, process_began, read_status, stamp
+from losskernel.locks import only_one
+
+NOW = 1_800_000_000.0
+WORDS = ("experiment=digits", "sampler.localization=1,10,100,300,1000", "seed=1")
+
+
+def nobody(_: Sequence[str]) -> None:
+    """A scheduler that does not answer."""
+
+
+def multirun(folder: Path, words: Sequence[str] = WORDS, **hydra: Any) -> None:
+    """Write what Hydra leaves of a sweep."""
+    told = {"task": list(words), "hydra": ["hydra/launcher=slurm", "hydra.mode=MULTIRUN"]}
+    made = {"sweep": {"subdir": "${hydra:job.num}"}, "overrides": told, "job": {"name": "losskernel"}}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "multirun.yaml").write_text(yaml.safe_dump({"hydra": made | hydra}))
+
+
+def begun(folder: Path, *words: str, ago: float | None = None, **status: Any) -> Path:
+    """Write what a job leaves that has begun, and what it said so many seconds ago."""
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(words)))
+    if ago is not None:
+        common = {"started": stamp(NOW - 700), "host": "node07", "process": 4711, "process_began": 5, "restarts": 0}
+        said = {"time": stamp(NOW - ago), "advanced": stamp(NOW - ago), "slurm_job": "902", "slurm_array": None}
+        (folder / "status.json").write_text(json.dumps(common | said | status))
+    return folder
+
+
+def jobs_in(folder: Path, now: float = NOW, ask: Any = nobody) -> dict[str, Job]:
+    return {job.name: job for sweep in looked([str(folder)], now, ask) for job in sweep.jobs}
+
+
+def words_for(number: int) -> list[str]:
+    return ["experiment=digits", f"sampler.localization={(1, 10, 100, 300, 1000)[number]}", "seed=1"]
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """A sweep of five: one finished, two at work, one that failed, one to come."""
+    folder = tmp_path / "sweep"
+    multirun(folder)
+    begun(folder / "0", *words_for(0), ago=120, state="finished", verdict="pass", draws=3200, of=3200)
+    at = {"state": "sampling", "draws": 1840, "of": 3200, "draws_per_second": 8.24, "seconds_left": 165.0}
+    good = {"so_far": {"words": "R-hat 1.01, ESS 612"}, "doing": "chains 0-7 of 8"}
+    begun(folder / "1", *words_for(1), ago=3, slurm_array="890_1", **at, **good)
+    still = {"state": "sampling", "draws": 0, "of": 3200, "step": 120, "steps": 2500, "seconds_left": 400.0}
+    more = {"at_least": True, "kernel": "control", "doing": "control: chains 0-7 of 8, burn-in", "restarts": 2}
+    begun(folder / "2", *words_for(2), ago=4, **(still | more))
+    begun(
+        folder / "3", *words_for(3), ago=60, state="failed", error="chain 3 left the finite numbers", draws=0, of=3200
+    )
+    return folder
+
+
+GOLDEN = """
+job swept state draws a second left seen where verdict
+0 localization=1 finished 3,200/3,200 2 min ago node07 902 pass
+1 localization=10 sampling 1,840/3,200 8.2 3 min 3 s ago node07 890_1 R-hat 1.01, ESS 612
+2 localization=100 burn-in control (restart 2) step 120/2,500 > 7 min 4 s ago node07 902
+3 localization=300 failed 0/3,200 60 s ago node07 902
+4 localization=1000 waiting
+FOLDER: 5 jobs: 1 finished, 2 sampling, 1 failed, 1 waiting; at least 12 min left
+R-hat and ESS: of the probes' mean loss, so far; the diagnosis follows when all is drawn
+3 failed: chain 3 left the finite numbers
+once the others have ended, go on with: losskernel -m hydra/launcher=slurm WORDS paths.sweep=FOLDER
+"""
+
+
+def lines(text: str) -> list[str]:
+    """Return lines without what the width of columns makes of spaces."""
+    return [" ".join(line.split()) for line in text.strip().splitlines()]
+
+
+def test_a_sweep_is_a_table(sweep: Path) -> None:
+    (found,) = looked([str(sweep)], NOW, nobody)
+    told = table(found, None, command_of)
+    assert lines(told) == lines(GOLDEN.replace("FOLDER", str(sweep)).replace("WORDS", " ".join(WORDS)))
+    rows = told.splitlines()[:6]
+    ends = {row.index("3,200/3,200") + 11 for row in rows if "3,200/3,200" in row}
+    assert ends == {rows[0].index("draws") + 5}  # numbers stand below each other
+    assert len({row.index("localization") for row in rows[1:]}) == 1
+
+
+@pytest.mark.parametrize("width", [120, 100, 60, 40])
+def test_a_narrow_terminal_folds_what_is_long(sweep: Path, width: int) -> None:
+    (found,) = looked([str(sweep)], NOW, nobody)
+    told = table(found, width, command_of)
+    rows = told.partition(str(sweep))[0].splitlines()
+    if width >= 60:
+        assert all(len(row) <= width for row in rows)
+    for words in ("localization=1000", "8.2", "R-hat", "612", "1,840/3,200", "> 7 min", "890_1"):
+        assert words in "\n".join(rows), words
+
+
+def test_what_is_common_to_all_jobs_is_not_repeated() -> None:
+    def job(*words: str) -> Job:
+        return Job(Path(), "", words)
+
+    one, other = ("a.x=1", "b.x=2", "c.y=1", "paths.run=a"), ("a.x=2", "b.x=2", "c.y=3")
+    assert swept([job(*one), job(*other)]) == ["x=1 y=1", "x=2 y=3"]
+    assert swept([job("a.x=1", "b.x=2"), job("a.x=2", "b.x=3")]) == ["a.x=1 b.x=2", "a.x=2 b.x=3"]
+    assert swept([job("a.x=1")]) == [""]
+
+
+def test_the_time_left_counts_those_that_wait() -> None:
+    def job(state: str, **status: Any) -> Job:
+        said = {"started": stamp(NOW - 100), "time": stamp(NOW)} | status
+        return Job(Path(), "", state=state, ended=state == "finished", status=said)
+
+    finished, here = job("finished"), job("sampling", seconds_left=20.0)
+    assert seconds_left([finished]) == (None, True)
+    assert seconds_left([finished, here]) == (20.0, False)
+    assert seconds_left([finished, here, job("waiting")]) == (20 + 110, False)  # 100 and 120 s a job
+    assert seconds_left([here, here, job("waiting"), job("waiting")]) == ((40 + 240) / 2, False)
+    assert seconds_left([here, job("sampling", seconds_left=300.0)]) == (300, False)
+    assert seconds_left([here, job("training")]) == (20, True)
+    assert seconds_left([job("training")]) == (None, True)
+
+
+# --- life and death
+
+
+def test_a_job_without_a_sign_for_a_minute_is_silent(tmp_path: Path) -> None:
+    begun(tmp_path / "0", ago=59, state="sampling")
+    begun(tmp_path / "1", ago=61, state="analysing", draws=3, of=9)
+    begun(tmp_path / "2", ago=3600, state="finished")
+    found = jobs_in(tmp_path)
+    assert [job.state for job in found.values()] == ["sampling", "silent", "finished"]
+    assert (found["1"].note, found["1"].ended, found["1"].age) == ("dead or stuck", False, 61)
+
+
+def test_a_job_that_beats_and_gets_no_further_is_said_to(tmp_path: Path) -> None:
+    for number, state in enumerate(("sampling", "analysing")):
+        begun(tmp_path / str(number), ago=2, state=state, advanced=stamp(NOW - 900))
+    assert [job.note for job in jobs_in(tmp_path).values()] == ["alive, but no further since 15 min", ""]
+
+
+def test_what_is_asked_just_now_is_named(tmp_path: Path) -> None:
+    for number, doing in enumerate(("embedding", "embedding, path", "")):
+        begun(tmp_path / str(number), ago=1, state="analysing", doing=doing, draws=9, of=9)
+    (found,) = looked([str(tmp_path)], NOW, nobody)
+    rows = table(found, None, command_of).splitlines()[1:4]
+    states = [row.partition("9/9")[0].split(maxsplit=1)[1].strip() for row in rows]
+    assert states == ["analysing embedding", "analysing", "analysing"]
+
+
+def test_processes_of_this_machine_are_looked_up(tmp_path: Path) -> None:
+    here, own = socket.gethostname(), {"process": os.getpid(), "process_began": process_began(os.getpid())}
+    begun(tmp_path / "0", ago=400, state="sampling", host=here, **own)
+    begun(tmp_path / "1", ago=2, state="sampling", host=here, process=os.getpid(), process_began=-1)
+    begun(tmp_path / "2", ago=2, state="sampling", host="elsewhere", process=os.getpid(), process_began=-1)
+    begun(tmp_path / "3", ago=400, state="finished", host=here, process=os.getpid(), process_began=-1)
+    found = jobs_in(tmp_path)
+    assert [job.state for job in found.values()] == ["silent", "silent", "sampling", "finished"]
+    assert found["0"].note == f"process {os.getpid()} is there, and stopped or stuck"
+    assert (found["1"].note, found["1"].ended) == (f"process {os.getpid()} is gone: killed?", True)
+
+
+STATES = {"7": "PENDING", "8": "RUNNING", "10": "HELD", "12": "OUT_OF_MEMORY", "13_4": "PENDING"}
+
+
+@pytest.mark.parametrize(
+    ("said", "job", "state", "ended", "note"),
+    [
+        ("interrupted", "7", "waiting", False, "SLURM: PENDING, goes on where it was"),
+        ("interrupted", "8", "starting", False, "SLURM: RUNNING"),
+        ("interrupted", "9", "interrupted", True, "stopped; SLURM knows 9 no more"),
+        ("sampling", "7", "waiting", False, "SLURM: PENDING, goes on where it was"),
+        ("sampling", "8", "silent", False, "SLURM: RUNNING"),
+        ("sampling", "10", "waiting", False, "SLURM: HELD, goes on where it was; scontrol release 10"),
+        ("sampling", "11", "silent", True, "SLURM knows 11 no more: killed?"),
+        ("sampling", "12", "silent", True, "SLURM: OUT_OF_MEMORY: killed?"),
+        ("failed", "7", "failed", True, "stopped"),
+        ("", "13_4", "waiting", False, "SLURM: PENDING"),
+        ("", "13_5", "silent", True, "SLURM knows 13_5 no more: killed?"),
+    ],
+)
+def test_slurm_is_asked_about_jobs_in_doubt(
+    said: str, job: str, state: str, ended: bool, note: str, tmp_path: Path
+) -> None:
+    asked: list[Sequence[str]] = []
+
+    def ask(ids: Sequence[str]) -> Mapping[str, str]:
+        asked.append(ids)
+        return {each: STATES[each] for each in ids if each in STATES}
+
+    multirun(tmp_path, ["seed=0,1,2,3,4,5"])
+    number = job.partition("_")[2] or "0"
+    if said:
+        begun(tmp_path / number, ago=400, state=said, slurm_job="1", slurm_array=job, error="stopped")
+    else:
+        for each in (f"9_{number}", job):  # submitit's, of an earlier start of the sweep too
+            (tmp_path / ".submitit" / each).mkdir(parents=True)
+    found = jobs_in(tmp_path, ask=ask)[number]
+    assert asked == ([] if said == "failed" else [[job]])
+    assert (found.state, found.ended, found.note) == (state, ended, note)
+
+
+def test_squeue_is_called_once_for_all(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (4, 5):
+        (sweep / ".submitit" / f"890_{number}").mkdir(parents=True)
+    tools, calls = tmp_path / "bin", tmp_path / "calls"
+    tools.mkdir()
+    for name in ("squeue", "sacct"):
+        script = f'#!/bin/sh\necho {name} "$@" >> {calls}\ntest {name} = squeue && echo "890_4|PENDING|Priority"\n'
+        (tools / name).write_text(script)
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    (found,) = looked([str(sweep)], NOW, asked_of_slurm)
+    assert found.jobs[4].note == "SLURM: PENDING"
+    (call,) = calls.read_text().splitlines()
+    assert "--jobs=890" in call
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert jobs_in(sweep, ask=asked_of_slurm)["4"].note == ""
+
+
+# --- what has not begun, what was there before, what goes on
+
+
+def test_jobs_that_have_not_begun_are_known_from_hydra(tmp_path: Path) -> None:
+    told = ["seed=range(0,2)", "name=a", "+sampler.x=1,2", "paths.sweep=there"]
+    multirun(tmp_path, told, sweeper={"params": {"b": "1,2"}})
+    begun(tmp_path / "1", "b=1")
+    found = jobs_in(tmp_path)
+    assert list(found) == [str(number) for number in range(8)]
+    assert {job.state for job in found.values()} == {"waiting"}
+    assert found["6"].words == ("b=2", "seed=1", "name=a", "+sampler.x=1", "paths.sweep=there")
+    (tmp_path / "report.html").touch()
+    os.utime(tmp_path / "report.html", (2e9, 2e9))
+    found = jobs_in(tmp_path)
+    assert all(job.ended and job.note == "the sweep has ended without it" for job in found.values())
+
+
+@pytest.mark.parametrize("words", [["seed=interval(0,1)"], ["seed=(("]])
+def test_what_another_sweeper_will_do_nobody_knows(words: list[str], tmp_path: Path) -> None:
+    multirun(tmp_path, words)
+    begun(tmp_path / "0", ago=1, state="training")
+    assert list(jobs_in(tmp_path)) == ["0"]
+
+
+def test_folders_with_names_of_their_own_are_not_guessed(tmp_path: Path) -> None:
+    multirun(tmp_path, sweep={"subdir": "${stem:${checkpoint}}"})
+    assert len(jobs_in(tmp_path)) == 5
+    begun(tmp_path / "step-7", ago=1, state="training")
+    assert list(jobs_in(tmp_path)) == ["step-7"]
+
+
+def test_a_run_comes_with_the_sweeps_around_it(tmp_path: Path) -> None:
+    run = begun(tmp_path / "toy", "seed=1", ago=9, state="finished")
+    (run / "dynamics").mkdir()
+    (run / "dynamics" / "jobs.json").write_text(json.dumps({"step-1": 1, "step-2": 2}))
+    begun(run / "dynamics" / "step-2", ago=1, state="sampling")
+    alone, around = sweeps_in(run, NOW)
+    assert [job.name for job in alone.jobs] == ["toy"]
+    assert [(job.name, job.state) for job in around.jobs] == [("step-1", "waiting"), ("step-2", "sampling")]
+    assert around.command == f"losskernel-dynamics run={run}"
+    assert [sweep.folder for sweep in sweeps_in(tmp_path, NOW)] == [tmp_path, run / "dynamics"]
+
+
+def test_a_folder_of_sweeps_and_runs_is_looked_through(sweep: Path, tmp_path: Path) -> None:
+    begun(tmp_path / "single", "seed=1", ago=1, state="training")
+    found = looked([str(tmp_path)], NOW, nobody)
+    assert [(each.folder, len(each.jobs)) for each in found] == [(tmp_path, 1), (sweep, 5)]
+
+
+def test_runs_of_before_there_were_signs_of_life(tmp_path: Path) -> None:
+    ended, stopped, broken = (begun(tmp_path / name, "seed=1") for name in ("ended", "stopped", "broken"))
+    (ended / "metrics.json").write_text("{}")
+    (ended / "diagnosis.json").write_text('{"verdict": "warn"}')
+    (stopped / "config.yaml").touch()
+    (broken / "failure.json").write_text('{"error": "no\\n data"}')
+    for file in (ended / "metrics.json", stopped / "config.yaml", broken / "failure.json"):
+        os.utime(file, (NOW - 90, NOW - 90))
+    found = jobs_in(tmp_path)
+    told = {name: (job.state, job.verdict, job.note, job.age, job.ended) for name, job in found.items()}
+    assert told == {
+        "broken": ("failed", "", "no data", 90, True),
+        "ended": ("finished", "warn", "", 90, True),
+        "stopped": ("unfinished", "", "it gives no signs of life", 90, True),
+    }
+
+
+def test_the_later_of_failure_and_sign_of_life_counts(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "0", ago=30, state="sampling")
+    for when, state in ((NOW - 100, "sampling"), (NOW - 10, "failed")):
+        (folder / "failure.json").write_text('{"error": "the dataset is gone"}')
+        os.utime(folder / "failure.json", (when, when))
+        assert job_of(folder, NOW).state == state
+    assert job_of(folder, NOW).note == "the dataset is gone"
+
+
+def test_files_that_are_damaged_stop_nobody(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "0", ago=1, state="sampling")
+    for name in ("status.json", "failure.json", ".hydra/overrides.yaml", "diagnosis.json"):
+        (folder / name).write_text("{]")
+    (tmp_path / "multirun.yaml").write_text("{]")
+    assert jobs_in(tmp_path)["0"].state == "waiting"
+
+
+def test_a_run_is_continued_by_its_own_words(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "my run", ago=1, state="interrupted", error="Ctrl-C")
+    sources = [{"path": "/conf", "provider": "main"}, {"path": "/mine", "provider": "command-line"}]
+    told = {"task": ["seed=1", "analysis=[separation]", "paths.run=old"], "hydra": ["hydra.mode=RUN"]}
+    hydra = {"overrides": told, "job": {"name": "losskernel"}, "runtime": {"config_sources": sources}, "mode": "RUN"}
+    (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": hydra}))
+    words = shlex.split(command_of(job_of(folder, NOW)))
+    assert words == ["losskernel", "seed=1", "analysis=[separation]", f"paths.run={folder}", "--config-dir", "/mine"]
+    multirun(tmp_path, ["seed=1,2"])
+    (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": hydra | {"mode": "MULTIRUN"}}))
+    words = shlex.split(command_of(job_of(folder, NOW)))
+    assert words == ["losskernel", "-m", "hydra/launcher=slurm", "seed=1,2", f"paths.sweep={tmp_path}"]
+    (folder / ".hydra" / "hydra.yaml").unlink()
+    assert command_of(job_of(folder, NOW)) == ""
+    told_table = table(Sweep(tmp_path, (job_of(folder, NOW),)), None, command_of)
+    assert "my run interrupted: Ctrl-C" in told_table
+    assert "go on with" not in told_table
+
+
+# --- the command
+
+
+def test_nothing_is_one_line_and_an_exit_code(tmp_path: Path, capsys: Any) -> None:
+    assert status_from([str(tmp_path), str(tmp_path / "nowhere")]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"losskernel: {tmp_path}, {tmp_path}/nowhere: no run is there; give")
+    for wrong in ("0", "-1", "soon"):
+        with pytest.raises(SystemExit):
+            status_from([str(tmp_path), "--watch", wrong])
+    assert "--watch" in capsys.readouterr().err
+
+
+def test_programs_are_told_in_json(sweep: Path, capsys: Any) -> None:
+    assert status_from([str(sweep), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["folder"] == str(sweep)
+    assert found["command"].startswith("losskernel -m ")
+    first = found["jobs"][0]
+    assert (first["name"], first["state"], first["swept"], first["verdict"]) == (
+        "0",
+        "finished",
+        "localization=1",
+        "pass",
+    )
+    assert first["status"]["draws"] == 3200
+
+
+def test_watching_ends_when_all_jobs_have(tmp_path: Path, capsys: Any) -> None:
+    folder = tmp_path / "0"
+    folder.mkdir()
+    heart, slept = Heartbeat(folder), []
+    heart.says("sampling", draws=1, of=4)
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        heart.says("sampling" if len(slept) < 3 else "finished", draws=1 + len(slept))
+
+    assert status_from([str(tmp_path), "--watch", "7"], sleep) == 0
+    assert slept == [7.0, 7.0, 7.0]
+    told = capsys.readouterr().out
+    assert [f"{draws}/4" in told for draws in (1, 2, 3, 4)] == [True] * 4
+    assert "\033" not in told  # no terminal
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    heart.says("sampling")
+    assert status_from([str(tmp_path), "--watch", "7"], interrupt) == 0
+
+
+def test_looking_writes_nothing_and_takes_no_lock(sweep: Path, capsys: Any) -> None:
+    def stamps() -> dict[str, int]:
+        return {str(path): path.stat().st_mtime_ns for path in [sweep, *sweep.rglob("*")]}
+
+    with only_one(sweep / "1"):
+        before = stamps()
+        assert status_from([str(sweep)]) == 0
+        assert stamps() == before
+    assert "5 jobs" in capsys.readouterr().out
+
+
+def test_it_loads_nothing_heavy(sweep: Path) -> None:
+    code = textwrap.dedent("""
+        import sys
+        from losskernel.cli import status
+        try:
+            status()
+        finally:
+            heavy = ("torch", "pytorch_lightning", "numpy", "xarray", "zarr", "submitit", "wandb")
+            print([name for name in heavy if name in sys.modules])
+    """)
+    done = run_python("-c", code, str(sweep), cwd=sweep)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "5 jobs: " in done.stdout
+
+
+def test_a_run_is_seen_at_work_killed_and_continued(tmp_path: Path) -> None:
+    own = ("analysis=[separation]", "logger=none", *TINY[:-1], "schedule.draws=1500", "state_every=0.5")
+    words = [*own, f"paths.run={tmp_path / 'toy'}"]
+    # A heart that beats faster, so that there is something to see of a run of seconds.
+    faster = "run.Heartbeat, beating._EVERY = functools.partial(run.Heartbeat, every=0.05), 0"
+    code = f"import functools; from losskernel import beating, run; {faster}; from losskernel.cli import main; main()"
+    plain = {key: value for key, value in os.environ.items() if not key.startswith(("HYDRA", "WANDB"))}
+    options: dict[str, Any] = {"cwd": tmp_path, "env": plain | {"OMP_NUM_THREADS": "1"}, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code, *words], text=True, **options) as child:
+        try:
+            kept = tmp_path / "toy" / "traces.zarr" / "resume.pt"
+            seen = _until(tmp_path, lambda job: bool(job.status.get("draws")) and kept.exists())
+            assert seen.state == "sampling"
+            assert seen.status["of"] == 3000
+        finally:
+            child.send_signal(signal.SIGKILL)
+        assert child.stderr is not None
+        told = [line.partition(" losskernel: ")[2] for line in child.stderr.read().splitlines()]
+    assert told[0] == f"{tmp_path / 'toy'}: process {child.pid} on {socket.gethostname()}"
+    assert told[1] == "training: 50 steps"
+    assert told[3] == "chains 0-1 of 2: 10 steps of burn-in, then 1,500 draws each"
+    dead = _until(tmp_path, lambda job: True)
+    assert (dead.state, dead.ended) == ("silent", True)
+    assert "is gone: killed?" in dead.note
+    (sweep,) = looked([str(tmp_path)], time.time(), nobody)
+    (again,) = [line for line in table(sweep, None, command_of).splitlines() if line.startswith("go on with: ")]
+    _, *words = shlex.split(again.removeprefix("go on with: "))
+    done = subprocess.run([sys.executable, "-c", code, *words], text=True, check=False, **options)
+    assert done.returncode == 0, done.stderr
+    assert "of 3,000 draws, restart 1\n" in done.stderr
+    assert re.search(r"losskernel: analysing: separation\n.*losskernel: finished, diagnosis: \w+\n", done.stderr)
+    ended = _until(tmp_path, lambda job: True)
+    assert (ended.state, ended.status["restarts"], ended.status["draws"]) == ("finished", 1, 3000)
+    assert ended.verdict in ("pass", "warn", "fail")
+    assert lk.open_traces(tmp_path / "toy").losses.shape == (2, 1500, 40)
+    status = read_status(tmp_path / "toy")
+    assert status is not None
+    assert status["first_started"] <= status["started"]
+
+
+def _until(folder: Path, holds: Any) -> Job:
+    """Return the only job there once it is as wanted."""
+    began, jobs = time.monotonic(), []
+    while time.monotonic() - began < 120:
+        jobs = list(jobs_in(folder, time.time()).values())
+        if jobs and holds(jobs[0]):
+            return jobs[0]
+        time.sleep(0.05)
+    raise AssertionError(f"never seen: {jobs}")
