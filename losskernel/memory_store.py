@@ -1,12 +1,13 @@
 """The store's interface in memory, for a run that is not kept on disk."""
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from losskernel.store import layout, place
+from losskernel.records import layout, place
 
 
 class MemoryStore:
@@ -19,6 +20,10 @@ class MemoryStore:
     def exists(self) -> bool:
         """Whether it was laid out."""
         return bool(self.dataset.attrs)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """No other process can write here."""
+        return nullcontext()
 
     def create(
         self,

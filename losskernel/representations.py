@@ -1,6 +1,5 @@
 """Other representations of the probes, computed once at the trained weights and kept beside the traces."""
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
@@ -11,8 +10,11 @@ import xarray as xr
 from torch import nn
 
 from losskernel.data.base import Data, size
+from losskernel.datasets import dataset_of, files_of
 from losskernel.errors import InputError, TraceError, require
-from losskernel.store import guard, known_types
+from losskernel.integrity import read_root, require_whole
+from losskernel.places import Folder
+from losskernel.store import guard
 from losskernel.traces import LossTraces
 
 # Name -> what gives rows [N, d] of a model on the probes of some data, called (model, data). One with a true class
@@ -71,18 +73,21 @@ def represent(
 
 
 def read_representations(path: Path) -> dict[str, np.ndarray]:
-    """Return name -> [N, d] of a run; empty where it computed none."""
+    """Return name -> [N, d] of a run; empty where it computed none.
+
+    Raises:
+        TraceError: they are damaged.
+    """
     if not path.exists():
         return {}
-    with known_types():
-        stored = xr.open_zarr(path, consolidated=False, chunks=None).load()
+    require_whole(Folder(path), read_root(Folder(path))["attributes"])
+    stored = dataset_of(Folder(path))
     return {str(name): stored[name].values for name in stored.attrs["order"]}
 
 
 def asked_of(path: Path) -> dict[str, str]:
     """Return name -> settings of the baselines that a store was made for, each of which may have given several rows."""
-    with known_types():
-        return dict(xr.open_zarr(path, consolidated=False, chunks=None).attrs["asked"])
+    return dict(read_root(Folder(path))["attributes"]["asked"])
 
 
 def settings_of(maker: object) -> str:
@@ -115,10 +120,6 @@ def _checked(name: str, rows: np.ndarray, data: Data) -> np.ndarray:
 
 
 def _write(found: Mapping[str, np.ndarray], asked: Mapping[str, str], path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     arrays = {name: (("probe", f"{name}_unit"), rows) for name, rows in found.items()}
-    with known_types():
-        dataset = xr.Dataset(arrays, attrs={"order": list(found), "asked": dict(asked)})  # Zarr itself keeps no order
-        dataset.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
-    partial.rename(path)
+    dataset = xr.Dataset(arrays, attrs={"order": list(found), "asked": dict(asked)})  # Zarr itself keeps no order
+    Folder(path).lay_out(files_of(dataset))

@@ -2,8 +2,7 @@
 
 import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,27 +15,37 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from losskernel.answers import CONTROL, TRACES, Outcome, analyse
-from losskernel.beating import Beat
+from losskernel.beating import Beat, BeatTraining
 from losskernel.continuing import claim, finished
-from losskernel.errors import DivergenceError, InputError, Interrupted, TraceError
+from losskernel.ending import reported
+from losskernel.errors import DivergenceError, InputError, TraceError
 from losskernel.heartbeat import Heartbeat
-from losskernel.interrupts import Stopped, heeding, name_of
 from losskernel.locks import only_one
 from losskernel.points import PointSet, collect
+from losskernel.progress import in_a_log
 from losskernel.representations import BASELINES, History, represent
 from losskernel.sampling import sample
+from losskernel.store import STATE as SAMPLED_SO_FAR
 from losskernel.store import TraceStore
 from losskernel.study import Study, preflight
 from losskernel.traces import LossTraces
 from losskernel.tracking import LogDraws, RunFolder, Tracker
 from losskernel.trainers import chain_trainer
 from losskernel.training import checkpoints, fit, load_weights, retrain, save_weights
+from losskernel.training_state import STATE, drop_state
 
 TRAINED = "checkpoints/trained.pt"
+TRAINED_SO_FAR = f"checkpoints/{STATE}"
+COMPANION = "control"  # the kernel at nbeta = 0, in signs of life
 
 
 def run(
-    study: Study, folder: str | Path, *, config: Mapping[str, Any] | None = None, tracker: Tracker | None = None
+    study: Study,
+    folder: str | Path,
+    *,
+    config: Mapping[str, Any] | None = None,
+    tracker: Tracker | None = None,
+    traces: str | None = None,
 ) -> Outcome:
     """Train or load, sample, analyse, and leave everything in a folder.
 
@@ -48,6 +57,7 @@ def run(
         folder: run folder.
         config: resolved configuration, stored and compared with what the folder holds.
         tracker: where else to record.
+        traces: folder or URL of this run's own for its traces (s3://bucket/place/run); None keeps them in the folder.
 
     Raises:
         InputError: a fault known before compute.
@@ -55,7 +65,7 @@ def run(
             kernel fails its diagnosis and on_fail is "stop".
         Interrupted: Ctrl-C while sampling, or a scheduler's signal at any time; the same call continues.
     """
-    files, tracker = RunFolder(folder), tracker or Tracker()
+    files, tracker = RunFolder(folder, traces), tracker or Tracker()
     preflight(study)
     files.prepare()
     with only_one(files.path):
@@ -63,59 +73,38 @@ def run(
         if done is not None:
             return done
         claim(files, config or {})
-        heart = Heartbeat(files.path)
-        with _reported(heart, tracker, config or {}):
+        heart = Heartbeat(files.path, log=study.progress and in_a_log())
+        with heart, reported(heart, tracker, config or {}):
             outcome = _work(study, files, config, tracker, heart)
-        heart.says("finished")
+        verdict = None if outcome.diagnosis is None else outcome.diagnosis.verdict
+        heart.says("finished", verdict=verdict)
+        heart.line(f"finished{'' if verdict is None else f', diagnosis: {verdict}'}")
         return outcome
-
-
-@contextmanager
-def _reported(heart: Heartbeat, tracker: Tracker, config: Mapping[str, Any]) -> Iterator[None]:
-    """Record how a run ends, and end it in order where a scheduler asks for that."""
-    state = "failed"
-    heart.says("starting", error=None)
-    try:
-        with heeding():
-            tracker.start(config)
-            yield
-        state = "finished"
-    except (Stopped, Interrupted) as stop:
-        state = "interrupted"
-        heart.says(state, error=str(stop))
-        if isinstance(stop, Interrupted):
-            raise
-        how = f"stopped by {name_of(stop.number)}; the same command with the same folder continues"
-        raise Interrupted(how, stop.number) from stop
-    except KeyboardInterrupt:
-        state = "interrupted"
-        heart.says(state, error="Ctrl-C")
-        raise
-    except BaseException as error:
-        heart.says(state, error=" ".join(str(error).split()) or type(error).__name__)
-        raise
-    finally:
-        tracker.finish(state)
 
 
 def _work(
     study: Study, files: RunFolder, config: Mapping[str, Any] | None, tracker: Tracker, heart: Heartbeat
 ) -> Outcome:
     heart.says("training")
-    model = trained(study, files)
-    history = _history(study, files, config)
+    model = trained(study, files, [BeatTraining(heart, study.training.steps, files.path / TRAINED_SO_FAR)])
+    history = _history(study, files, config, heart)
+    if study.baselines or study.points:
+        heart.says("preparing", doing=", ".join([*study.baselines, *study.points]))
+        heart.line(f"preparing: {', '.join([*study.baselines, *study.points])}")
     baselines = _represented(study, model, files, history)
     points = _placed(study, model, files, history)
     traces = control = None
     if study.schedule is not None:
         heart.says("sampling")
-        watching: list[pl.Callback] = [Beat(heart, study.schedule)]
+        out = files.trace(TRACES)
+        watching = _beating(study, heart, out)
         if tracker.loggers():
             watching.append(LogDraws(tracker.loggers(), study.schedule))
-        traces = _sampled(study, model, files.path / TRACES, watching, config).with_baselines(baselines)
+        traces = _sampled(study, model, out, watching, config).with_baselines(baselines)
         tracker.keep("traces", "traces", files.path / TRACES)
-        control = _control(study, model, files.path / CONTROL, config, heart) if study.control else None
-    heart.says("analysing")
+        control = _control(study, model, files, config, heart) if study.control else None
+    heart.says("analysing", doing=", ".join(study.analyses))
+    heart.line(f"analysing: {', '.join(study.analyses)}")
     outcome = analyse(traces, study.analyses, files, tracker, control, points)
     failing = outcome.diagnosis if outcome.diagnosis is not None and outcome.diagnosis.verdict == "fail" else None
     if study.on_fail == "stop" and failing is not None:
@@ -125,7 +114,7 @@ def _work(
 
 
 def _sampled(
-    study: Study, model: nn.Module, out: Path, callbacks: Sequence[pl.Callback], config: Mapping[str, Any] | None
+    study: Study, model: nn.Module, out: Path | str, callbacks: Sequence[pl.Callback], config: Mapping[str, Any] | None
 ) -> LossTraces:
     schedule = study.schedule
     if schedule is None:
@@ -147,10 +136,23 @@ def _sampled(
     )
 
 
-def _history(study: Study, files: RunFolder, config: Mapping[str, Any] | None) -> History:
+def _beating(study: Study, heart: Heartbeat, out: Path | str, kernel: str = "") -> list[pl.Callback]:
+    """Return the signs of life of one kernel; those of points come before the run's own, and the control after it."""
+    if study.schedule is None:
+        return []
+    after = 0 if kernel == COMPANION else study.control + (kernel != "")
+    more = kernel not in ("", COMPANION)
+    state = Path(out) / SAMPLED_SO_FAR
+    return [Beat(heart, study.schedule, kernel, first=study.chain_offset, after=after, more=more, state=state)]
+
+
+def _history(study: Study, files: RunFolder, config: Mapping[str, Any] | None, heart: Heartbeat) -> History:
     def another(model: nn.Module, name: str, settings: Mapping[str, float]) -> LossTraces:
-        own = replace(study, sampler=partial(study.sampler, **settings))
-        return _sampled(own, model, files.path / name, [], config)
+        own, out = replace(study, sampler=partial(study.sampler, **settings)), files.trace(name)
+        heart.says("sampling")
+        found = _sampled(own, model, out, _beating(study, heart, out, name.removesuffix(".zarr")), config)
+        heart.says("preparing", doing=", ".join(study.points))
+        return found
 
     return History(
         partial(retrain, study.model, study.training),
@@ -181,34 +183,38 @@ def _represented(study: Study, model: nn.Module, files: RunFolder, history: Hist
 
 
 def _control(
-    study: Study, model: nn.Module, out: Path, config: Mapping[str, Any] | None, heart: Heartbeat
+    study: Study, model: nn.Module, files: RunFolder, config: Mapping[str, Any] | None, heart: Heartbeat
 ) -> LossTraces | str:
     """Return the companion at nbeta = 0, or why there is none: without the loss, chains may leave all bounds."""
     idle = replace(study, sampler=partial(study.sampler, nbeta=0.0))
-    watching = [] if study.schedule is None else [Beat(heart, study.schedule, "control")]
     try:
-        return _sampled(idle, model, out, watching, config)
+        out = files.trace(CONTROL)
+        return _sampled(idle, model, out, _beating(study, heart, out, COMPANION), config)
     except DivergenceError as error:
         return str(error)
 
 
-def trained(study: Study, files: RunFolder) -> nn.Module:
+def trained(study: Study, files: RunFolder, callbacks: Sequence[pl.Callback] = ()) -> nn.Module:
     """Return the model at w*: from the checkpoint, from this folder's earlier training, or trained now."""
     path = files.path / TRAINED
     if study.checkpoint is not None:
         return load_weights(study.model, study.checkpoint)
     if path.is_file() or TraceStore(files.path / TRACES).exists:
-        return load_weights(study.model, path)
-    model = fit(
-        study.model,
-        study.data,
-        study.training,
-        seed=study.seed,
-        trainer=study.trainer,
-        checkpoints=files.path / "checkpoints",
-        progress=study.progress,
-    )
-    save_weights(model, path, {"step": study.training.steps})
+        model = load_weights(study.model, path)
+    else:
+        model = fit(
+            study.model,
+            study.data,
+            study.training,
+            seed=study.seed,
+            trainer=study.trainer,
+            checkpoints=path.parent,
+            progress=study.progress,
+            callbacks=callbacks,
+            state_every=study.state_every,
+        )
+        save_weights(model, path, {"step": study.training.steps})
+    drop_state(path.parent)  # last, so that a kill before costs nothing
     return model
 
 

@@ -61,7 +61,7 @@ def sample(
             localization=100.0). `nbeta` may be "batch" or "train"; `parameters` restricts what moves.
         schedule: chains, burn-in, draws, thinning, batch size.
         seed: with a chain's number it fixes that chain's minibatches and noise.
-        out: folder of the Zarr store; None keeps the traces in memory.
+        out: folder or URL (s3://...) of the Zarr store; None keeps the traces in memory.
         resume: continue an interrupted store, or return a finished one; False refuses an existing store.
         chains_per_fit: chains stacked in one Trainer.fit. None: all of them for models without convolutions
             and up to a million weights, else 1.
@@ -79,7 +79,8 @@ def sample(
     Raises:
         InputError: settings, data and model do not fit together; known before any step.
         DivergenceError: a loss or weight became non-finite.
-        TraceError: the store belongs to other settings, or cannot be written.
+        TraceError: the store belongs to other settings, is damaged, is being written by another process, or cannot be
+            written.
         Interrupted: Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2; what was drawn is on disk if `out` is given.
 
     Source: arXiv 2509.26537, section 3.2.
@@ -91,43 +92,44 @@ def sample(
     stacked = chains_per_fit if chains_per_fit is not None else schedule.chains if stackable(model) else 1
     require_integer("chains_per_fit", stacked, at_least=1)
     store = MemoryStore() if out is None else TraceStore(out)
-    state = None
-    if isinstance(store, TraceStore) and store.exists:
-        _require_same(store, identity(model, data, settings, schedule, seed, chain_offset), resume)
-        if store.complete:
-            return open_traces(store.path)
-        state, stacked = store.load_state(), int(store.provenance()["chains_per_fit"])
-    stacks = [slice(first, min(first + stacked, schedule.chains)) for first in range(0, schedule.chains, stacked)]
-    if state is not None:
-        stacks = [rows for rows in stacks if rows.start >= state["rows"]]
-    trainer_of = functools.partial(chain_trainer, trainer, progress, chains=schedule.chains, first=chain_offset)
-    first_trainer = trainer_of(stacks[0])
-    device = first_trainer.strategy.root_device
-    copies = functools.cache(lambda chains: StackedModel(model, data.loss, chains, moving))  # recordings are shared
+    with store.alone():
+        state = None
+        if isinstance(store, TraceStore) and store.exists:
+            _require_same(store, identity(model, data, settings, schedule, seed, chain_offset), resume)
+            if store.complete:
+                return open_traces(store.path)
+            state, stacked = store.continued(), int(store.provenance()["chains_per_fit"])
+        stacks = [slice(first, min(first + stacked, schedule.chains)) for first in range(0, schedule.chains, stacked)]
+        if state is not None:
+            stacks = [rows for rows in stacks if rows.start >= state["rows"]]
+        trainer_of = functools.partial(chain_trainer, trainer, progress, chains=schedule.chains, first=chain_offset)
+        first_trainer = trainer_of(stacks[0])
+        device = first_trainer.strategy.root_device
+        copies = functools.cache(lambda chains: StackedModel(model, data.loss, chains, moving))  # recordings are shared
 
-    def chains_of(rows: slice, block: int, resumed: dict[str, Any] | None) -> Chains:
-        settled = replace(schedule, probe_batch_size=block)
-        numbers = range(chain_offset + rows.start, chain_offset + rows.stop)
-        return Chains(model, data, factory, settled, seed, numbers, moving, resumed, copies(len(numbers)))
+        def chains_of(rows: slice, block: int, resumed: dict[str, Any] | None) -> Chains:
+            settled = replace(schedule, probe_batch_size=block)
+            numbers = range(chain_offset + rows.start, chain_offset + rows.stop)
+            return Chains(model, data, factory, settled, seed, numbers, moving, resumed, copies(len(numbers)))
 
-    if not store.exists:
-        block = _block(model, data, schedule, device)
-        about = provenance(model, data, settings, schedule, seed, chain_offset, moving, config or {}, device, block)
-        if progress:
-            about |= announced(chains_of(stacks[0], block, None), schedule, device)
-        _create(store, data, schedule, chain_offset, about | {"chains_per_fit": stacked}, model, device)
-    block = int(store.provenance()["probe_batch_size"])
-    with stop_on_signal() as stop:
-        for rows in stacks:
-            chains = chains_of(rows, block, state and state["chains"])
-            recorder = RecordLosses(store, rows, state_every=state_every, stop=stop, state=state)
-            state = None
-            own = first_trainer if rows is stacks[0] else trainer_of(rows)
-            fit_once(own, chains, strides(schedule)[recorder.batches_done :], [recorder, *callbacks])
-            _require_done(recorder, schedule, stop, store)
-            recorder.finish(chains)
-    store.finish()
-    return open_traces(store.path) if isinstance(store, TraceStore) else LossTraces(store.dataset)
+        if not store.exists:
+            block = _block(model, data, schedule, device)
+            about = provenance(model, data, settings, schedule, seed, chain_offset, moving, config or {}, device, block)
+            if progress:
+                about |= announced(chains_of(stacks[0], block, None), schedule, device)
+            _create(store, data, schedule, chain_offset, about | {"chains_per_fit": stacked}, model, device)
+        block = int(store.provenance()["probe_batch_size"])
+        with stop_on_signal() as stop:
+            for rows in stacks:
+                chains = chains_of(rows, block, state and state["chains"])
+                recorder = RecordLosses(store, rows, state_every=state_every, stop=stop, state=state)
+                state = None
+                own = first_trainer if rows is stacks[0] else trainer_of(rows)
+                fit_once(own, chains, strides(schedule)[recorder.batches_done :], [recorder, *callbacks])
+                _require_done(recorder, schedule, stop, store)
+                recorder.finish(chains)
+        store.finish()
+        return open_traces(store.path) if isinstance(store, TraceStore) else LossTraces(store.dataset)
 
 
 def _require_same(store: TraceStore, asked: dict[str, Any], resume: bool) -> None:
@@ -162,8 +164,8 @@ def settle(
         f"schedule.batch_size must be <= the {train_size} training samples, got {schedule.batch_size}; lower it",
     )
     base, given = sampler, {}
-    if isinstance(sampler, functools.partial):
-        base, given = sampler.func, dict(sampler.keywords)
+    while isinstance(base, functools.partial):  # Hydra's own kind within another is not flattened
+        base, given = base.func, {**base.keywords, **given}
     globs = given.pop("parameters", None)
     origin = given.get("nbeta")
     if "nbeta" in given:

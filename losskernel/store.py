@@ -5,61 +5,60 @@ state that counts it replaces the old one in one step, and the `complete` flag c
 """
 
 import json
-import os
-import shutil
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 import xarray as xr
 import zarr
-from zarr.codecs import ZstdCodec
 
+from losskernel import integrity
+from losskernel.datasets import CODEC, EVERY_CHUNK, dataset_of, files_of
+from losskernel.datasets import known_types as known_types
+from losskernel.differences import differences as differences
 from losskernel.errors import TraceError
+from losskernel.locks import Lease, only_writer
+from losskernel.places import Folder, Place, place_of, reading
+from losskernel.places import guard as guard
+from losskernel.records import CHAIN_RECORDS as CHAIN_RECORDS
+from losskernel.records import PRECISION_CHECKS as PRECISION_CHECKS
+from losskernel.records import Arrays, layout, place
+from losskernel.states import restored, saved
 
-Arrays = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]  # name -> (dimensions, extent)
+# In the store's folder.
+STATE = "resume.pt"
 _CHUNK_BYTES = 4 * 2**20
-# Measured once per chain, where it ends (judgement.py).
-CHAIN_RECORDS = ("curvature", "minibatch_variance", "step_inflation", "acceptance", "relaxation_rate")
-# Places of each chain at which losses are also computed in full precision, where probes are evaluated in a lower one.
-PRECISION_CHECKS = 5
 
 
 class TraceStore:
     """Writes one run's draws; `losses` [chain, draw, probe] and what else is recorded once a draw.
 
     Args:
-        path: folder of the Zarr store; need not exist.
+        path: folder or URL of the Zarr store, which need not exist, or what a run left to say where that is.
+
+    Raises:
+        InputError: a URL that nothing installed reaches.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.place = place_of(path)
+        self.path: Path | str = self.place.path
+        self._lease: Lease | None = None
+        self._descriptions: dict[str, dict[str, Any]] = {}
 
     @property
     def exists(self) -> bool:
         """Whether something lies at the path."""
-        return self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
-
-    def _attributes(self) -> dict[str, Any]:
-        fault = TraceError(f"{self.path} holds no loss trace; give the folder of a run or of a traces.zarr")
-        try:
-            attributes = dict(zarr.open_group(self.path, mode="r").attrs)
-        except (FileNotFoundError, ValueError, KeyError) as error:
-            raise fault from error
-        if "provenance" not in attributes:
-            raise fault
-        return attributes
+        return reading(self.place, lambda: self.place.occupied)
 
     def provenance(self) -> dict[str, Any]:
         """Return what is stored about the run.
 
         Raises:
-            TraceError: the folder holds no trace.
+            TraceError: the folder holds no trace, or its description is damaged.
         """
         return json.loads(self._attributes()["provenance"])
 
@@ -67,6 +66,19 @@ class TraceStore:
     def complete(self) -> bool:
         """Whether every draw of every chain is written."""
         return bool(self._attributes()["complete"])
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from writing here; a finished trace is only read, and needs that of nobody.
+
+        Raises:
+            TraceError: another process is at work here.
+        """
+        if self.exists and self.complete:
+            yield
+            return
+        with only_writer(self.place) as self._lease:
+            yield
 
     def create(
         self,
@@ -78,139 +90,135 @@ class TraceStore:
         checks: int = 0,
     ) -> None:
         """Lay out an empty store for the arrays of `layout`."""
-        # Laid out under another name first: a store either has all its arrays or is not there.
-        partial = self.path.with_name(self.path.name + ".partial")
+        known = coordinates.assign_attrs(provenance=json.dumps(about), complete=False)
+        arrays, labels = layout(shape, burn_in, checks), [str(name) for name in known.coords if name not in known.dims]
 
-        def lay_out() -> None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(partial, ignore_errors=True)
-            attributes = {"provenance": json.dumps(about), "complete": False}
-            with known_types():
-                coordinates.assign_attrs(attributes).to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
-            _create_arrays(partial, coordinates, layout(shape, burn_in, checks), about["chains_per_fit"], dtype)
-            os.replace(partial, self.path)
+        def grow(group: zarr.Group) -> None:
+            _create_arrays(group, arrays, about["chains_per_fit"], dtype, " ".join(labels))
 
-        guard(self.path, lay_out)
+        guard(self.place, self.place.lay_out, files_of(known, grow))
 
     @cached_property
     def chunk_draws(self) -> int:
         """Draws per chunk of the store."""
-        return int(cast(zarr.Array, zarr.open_group(self.path, mode="r")["losses"]).chunks[1])
+        return int(self._described("losses")["chunk_grid"]["configuration"]["chunk_shape"][1])
 
     def write(self, chains: slice, values: dict[str, np.ndarray], start: int) -> None:
         """Write arrays [chain, draw, ...] of some chains from draw `start` on, or [chain] ones."""
+        self._require_alone()
 
         def write() -> None:
-            group = zarr.open_group(self.path, mode="r+")
-            for name, array in values.items():
-                cast(zarr.Array, group[name])[place(chains, start, array)] = array
+            names: list[str] = []
+            with zarr.config.set(EVERY_CHUNK):
+                group = zarr.open_group(self.place.zarr, mode="r+", zarr_format=3)
+                for name, array in values.items():
+                    region = place(chains, start, array)
+                    cast(zarr.Array, group[name])[region] = array
+                    names += integrity.touched(name, self._described(name), region)
+            self.place.settle(names)
 
-        guard(self.path, write)
+        with integrity.named(self.place):
+            guard(self.place, write)
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Replace the resume state in one step, so that a kill leaves the old one or the new one."""
-        guard(self.path, atomic_save, state, self._state_path)
+        self._require_alone()
+        guard(self.place, atomic_save, state, self._state)
 
     def load_state(self) -> dict[str, Any] | None:
-        """Return the resume state, or None where sampling has not begun."""
-        if not self._state_path.exists():
+        """Return the resume state, or None where sampling has not begun.
+
+        Raises:
+            TraceError: it is damaged.
+        """
+        try:
+            return restored(reading(self.place, self._state.read))
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        return torch.load(self._state_path, map_location="cpu", weights_only=True)
+        except ValueError as error:
+            raise integrity.damaged(self.place, STATE, str(error)) from error
+
+    def continued(self) -> dict[str, Any] | None:
+        """Return the resume state as `load_state` does, once all that it counts is read: nothing is built on damage.
+
+        Raises:
+            TraceError: something is damaged.
+        """
+        guard(self.place, self.place.sweep)
+        state = self.load_state()
+        rows, draws = (0, 0) if state is None else (state["rows"], state["written"])
+        with integrity.named(self.place):
+            integrity.require_written(self.place, self._attributes(), layout((1, 1, 1), 1, 1).keys(), rows, draws)
+        return state
 
     def finish(self) -> None:
-        """Set the complete flag, last of all; then drop the resume state."""
+        """Set the complete flag, last of all; then drop the resume state.
 
-        def flag() -> None:
-            zarr.open_group(self.path, mode="r+").attrs.update({"complete": True})
-            self._state_path.unlink(missing_ok=True)
+        Raises:
+            TraceError: a file is missing, or the store cannot be written.
+        """
+        self._require_alone()
+        guard(self.place, (self.place / integrity.ROOT).read)  # a folder that has vanished is no other fault
+        document = self._root()
+        integrity.require_whole(self.place, document["attributes"], sure=("losses",))
+        guard(self.place, (self.place / integrity.ROOT).write, integrity.root_with(document, complete=True))
+        with suppress(TraceError):  # some let write and not remove; nobody reads it any more
+            guard(self.place, self._state.remove)
 
-        guard(self.path, flag)
+    def dataset(self) -> xr.Dataset:
+        """Return all of a finished trace, checked on the way.
+
+        Raises:
+            TraceError: a file of it is missing or damaged.
+        """
+        integrity.require_whole(self.place, self._attributes(), sure=("losses",))
+        return dataset_of(self.place)
 
     @property
-    def _state_path(self) -> Path:
-        return self.path / "resume.pt"
+    def _state(self) -> Place:
+        return self.place / STATE
+
+    def _root(self) -> dict[str, Any]:
+        """Return the root's description.
+
+        Raises:
+            TraceError: arrays of a trace without it are a damaged trace, and anything else is none.
+        """
+        try:
+            document = integrity.read_root(self.place)
+            if "provenance" in document["attributes"]:
+                return document
+            fault = integrity.damaged(self.place, integrity.ROOT, "it does not describe the trace")
+        except (FileNotFoundError, NotADirectoryError):
+            fault = integrity.missing(self.place, integrity.ROOT)
+        except TraceError as error:
+            fault = error
+        if reading(self.place, (self.place / "losses" / integrity.ROOT).exists):
+            raise fault
+        raise TraceError(f"{self.place} holds no loss trace; give the folder of a run or of a traces.zarr") from fault
+
+    def _attributes(self) -> dict[str, Any]:
+        return self._root()["attributes"]
+
+    def _described(self, array: str) -> dict[str, Any]:
+        if array not in self._descriptions:
+            self._descriptions[array] = json.loads(reading(self.place, (self.place / array / integrity.ROOT).read))
+        return self._descriptions[array]
+
+    def _require_alone(self) -> None:
+        if self._lease is not None:
+            self._lease.require()
 
 
-def guard(path: Path, write: Any, *arguments: Any) -> None:
-    """Run a write; turn the operating system's refusal into one line that says what is left.
-
-    Raises:
-        TraceError: the folder cannot be written (permissions, full disk, vanished file system).
-    """
-    try:
-        write(*arguments)
-    except OSError as error:
-        raise TraceError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another folder; "
-            "what was written before stays readable and the run can be continued"
-        ) from error
+def atomic_save(state: dict[str, Any], path: Path | Place) -> None:
+    """Save with torch so that `path` is either the old file or the whole new one, which carries its own checksum."""
+    (Folder(path) if isinstance(path, Path) else path).write(saved(state))
 
 
-@contextmanager
-def known_types() -> Iterator[None]:
-    """Silence Zarr's warning that text arrays (our labels) are not in its specification yet."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
-        yield
-
-
-def atomic_save(state: dict[str, Any], path: Path) -> None:
-    """Save with torch so that `path` is either the old file or the whole new one."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
-    """Return one line per setting that differs between two nested mappings."""
-    lines: list[str] = []
-    for key in sorted(stored.keys() | asked.keys()):
-        old, new = stored.get(key), asked.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            lines += differences(old, new, f"{prefix}{key}.")
-        elif _plain(old) != _plain(new):
-            lines.append(f"{prefix}{key}: stored {old!r}, asked {new!r}")
-    return lines
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON would bring it back, so that tuples equal lists and 1 equals 1.0."""
-    return json.loads(json.dumps(value, default=str))
-
-
-def layout(shape: tuple[int, int, int], burn_in: int, checks: int = 0) -> Arrays:
-    """Return name -> (dimensions, extent) of every array that grows while sampling.
-
-    Args:
-        shape: chains, draws and probes.
-        burn_in: losses seen on the way.
-        checks: places of each chain at which losses in a lower precision are compared with exact ones.
-    """
-    chains, draws, probes = shape
-    arrays: Arrays = {"losses": (("chain", "draw", "probe"), shape)}
-    for name in ("train_loss", "distance", "gradient_norm"):
-        arrays[name] = (("chain", "draw"), (chains, draws))
-    arrays |= dict.fromkeys(CHAIN_RECORDS, (("chain",), (chains,)))
-    if burn_in:
-        arrays["burn_in_loss"] = (("chain", "burn_in_batch"), (chains, burn_in))
-    if checks:
-        arrays["precision_noise"] = (("chain", "check", "probe"), (chains, checks, probes))
-    return arrays
-
-
-def place(chains: slice, start: int, array: np.ndarray) -> Any:
-    """Return where an array [chain, ...] of some chains stands, from `start` on along its second axis."""
-    return chains if array.ndim == 1 else (chains, slice(start, start + array.shape[1]))
-
-
-def _create_arrays(path: Path, coordinates: xr.Dataset, arrays: Arrays, stacked: int, dtype: str) -> None:
-    group, shape = zarr.open_group(path, mode="r+"), arrays["losses"][1]
+def _create_arrays(group: zarr.Group, arrays: Arrays, stacked: int, dtype: str, labels: str) -> None:
+    shape = arrays["losses"][1]
     stacked = min(stacked, shape[0])
     chunk = max(1, min(shape[1], _CHUNK_BYTES // (shape[2] * np.dtype(dtype).itemsize * stacked)))
-    labels = " ".join(str(name) for name in coordinates.coords if name not in coordinates.dims)
     for name, (dimensions, extent) in arrays.items():
         per_draw = {"draw": chunk, "chain": stacked}
         group.create_array(
@@ -221,5 +229,5 @@ def _create_arrays(path: Path, coordinates: xr.Dataset, arrays: Arrays, stacked:
             dimension_names=dimensions,
             fill_value=np.nan,
             attributes={"coordinates": labels} if name == "losses" and labels else {},
-            compressors=[ZstdCodec(level=1, checksum=True)],
+            compressors=[CODEC],
         )

@@ -1,8 +1,6 @@
 """Loss traces [chain, draw, probe]: xarray in memory, Zarr on disk."""
 
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +8,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from losskernel.datasets import files_of
 from losskernel.errors import InputError, TraceError, require
-from losskernel.store import TraceStore, differences, guard, known_types
+from losskernel.joining import join
+from losskernel.places import guard, place_of, reading
+from losskernel.store import TraceStore
 
 
 class LossTraces:
@@ -85,26 +86,17 @@ class LossTraces:
         rows = {f"baseline_{name}": (("probe", f"{name}_unit"), values) for name, values in baselines.items()}
         return LossTraces(self.dataset.assign(rows))
 
-    def save(self, path: str | Path) -> Path:
-        """Write to a new Zarr store; whole or not at all.
+    def save(self, path: str | Path) -> Path | str:
+        """Write to a new Zarr store, a folder or URL; whole or not at all.
 
         Raises:
             TraceError: the path exists, or cannot be written.
         """
-        path = Path(path)
-        if path.exists():
-            raise TraceError(f"{path} exists; choose another path or remove it")
-        partial = path.with_name(path.name + ".partial")
-
-        def write() -> None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(partial, ignore_errors=True)
-            with known_types():
-                self.dataset.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
-            os.replace(partial, path)
-
-        guard(path, write)
-        return path
+        place = place_of(path)
+        if reading(place, place.exists):
+            raise TraceError(f"{place} exists; choose another path or remove it")
+        guard(place, place.lay_out, files_of(self.dataset))
+        return place.path
 
     def __repr__(self) -> str:
         chains, draws, probes = self.losses.shape
@@ -112,57 +104,30 @@ class LossTraces:
 
 
 def open_traces(path: str | Path | Sequence[str | Path]) -> LossTraces:
-    """Open finished traces: a traces.zarr, a run folder, or several of one kernel joined along `chain`.
+    """Open finished traces: a traces.zarr, a run folder, a URL, or several of one kernel joined along `chain`.
 
     Raises:
-        TraceError: no trace there, an unfinished one, or traces that do not belong together.
+        TraceError: no trace there, an unfinished or damaged one, or traces that do not belong together.
     """
     if isinstance(path, (str, Path)):
-        return _open(Path(path))
+        return _open(path)
     require(len(path) > 0, "open_traces got an empty list; give at least one path")
-    parts = [_open(Path(each)) for each in path]
-    return _join(parts, [str(each) for each in path]) if len(parts) > 1 else parts[0]
+    parts = [_open(each) for each in path]
+    return LossTraces(join([part.dataset for part in parts], [str(each) for each in path])) if parts[1:] else parts[0]
 
 
-def _open(path: Path) -> LossTraces:
-    folder = path / "traces.zarr" if (path / "traces.zarr").exists() else path
-    store = TraceStore(folder)
+def _open(path: str | Path) -> LossTraces:
+    run = place_of(path)
+    inner = run / "traces.zarr"
+    store = TraceStore(inner.path if reading(run, inner.exists) else path)
     if not store.complete:
         state = store.load_state()
         done = "" if state is None else f" ({state['summary']})"
         raise TraceError(
-            f"{folder} is unfinished{done}; run the same command again with the same folder to continue it, "
+            f"{store.path} is unfinished{done}; run the same command again with the same folder to continue it, "
             "or remove the folder"
         )
-    with known_types():
-        return LossTraces(xr.open_zarr(folder, consolidated=False, chunks=None).load())
-
-
-def _join(parts: list[LossTraces], names: list[str]) -> LossTraces:
-    first = parts[0]
-    for part, name in zip(parts[1:], names[1:], strict=True):
-        # What may differ between jobs of one kernel: which chains they ran.
-        own, base = (dict(traces.meta.get("identity", {})) for traces in (part, first))
-        lines = [line for line in differences(base, own) if not line.startswith(("seed:", "schedule.chains:"))]
-        if not part.losses["probe"].equals(first.losses["probe"]):
-            lines.append("probes: the ids differ")
-        if not lines and part.losses.sizes["draw"] != first.losses.sizes["draw"]:
-            lines.append(f"draws: {first.losses.sizes['draw']} and {part.losses.sizes['draw']}")
-        if lines:
-            raise TraceError(f"{names[0]} and {name} are not chains of one kernel; " + "; ".join(lines))
-    seeds = [part.meta.get("identity", {}).get("seed") for part in parts]
-    drawn = [(seed, int(chain)) for seed, part in zip(seeds, parts, strict=True) for chain in part.losses["chain"]]
-    twice = sorted({each for each in drawn if drawn.count(each) > 1 and each[0] is not None})
-    if twice:
-        raise TraceError(
-            f"chain {twice[0][1]} of seed {twice[0][0]} stands in more than one of the traces; "
-            "join each chain once, or sample with another seed"
-        )
-    common = set.intersection(*(set(map(str, part.dataset.data_vars)) for part in parts))
-    chained = sorted(name for name in common if "chain" in first.dataset[name].dims)
-    joined = xr.concat([part.dataset[chained] for part in parts], dim="chain", coords="minimal", compat="override")
-    joined = joined.assign({name: first.dataset[name] for name in common.difference(chained)})
-    return LossTraces(joined.assign_coords(chain=np.arange(joined.sizes["chain"])).assign_attrs(first.dataset.attrs))
+    return LossTraces(store.dataset())
 
 
 def coordinates_of(

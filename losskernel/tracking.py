@@ -2,20 +2,22 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pytorch_lightning as pl
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.logger import Logger
 
 from losskernel.analyses import Result
+from losskernel.curves import Curves
+from losskernel.curves import LogDraws as LogDraws
 from losskernel.figures import paper
-from losskernel.schedule import Schedule
-from losskernel.store import guard
+from losskernel.places import Folder, guard, place_of, point, probe
+from losskernel.trainers import quiet
 
 DPI = 200
 # Of the figures that have one, in the run's folder: name -> text.
@@ -27,25 +29,32 @@ class RunFolder:
 
     Args:
         path: the folder; made where missing.
+        traces: folder or URL of this run's own for its traces; None keeps them in the folder.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, traces: str | None = None) -> None:
+        self.path, self._traces = Path(path), traces
 
     def prepare(self) -> None:
-        """Make the folder and prove that it can be written.
+        """Make the folder and prove that it can be written, and that traces can be where they go.
 
         Raises:
             TraceError: it cannot.
         """
+        probe(Folder(self.path))
+        if self._traces is not None:
+            probe(place_of(self._traces))
 
-        def probe() -> None:
-            self.path.mkdir(parents=True, exist_ok=True)
-            mark = self.path / ".writable"
-            mark.touch()
-            mark.unlink()
+    def trace(self, name: str) -> Path | str:
+        """Return where a trace goes; one that goes elsewhere leaves word in the folder.
 
-        guard(self.path, probe)
+        Raises:
+            TraceError: it was begun in another place.
+        """
+        if self._traces is None:
+            return self.path / name
+        point(self.path / name, f"{self._traces}/{name}")
+        return f"{self._traces}/{name}"
 
     def write_text(self, name: str, text: str) -> Path:
         """Write one text file."""
@@ -62,8 +71,13 @@ class RunFolder:
         def whole() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             unfinished = path.with_name(f".partial-{path.name}")
-            save(unfinished)
-            os.replace(unfinished, path)
+            try:
+                save(unfinished)
+                os.replace(unfinished, path)
+            except BaseException:
+                with suppress(OSError):
+                    unfinished.unlink(missing_ok=True)  # a full disk needs the room
+                raise
 
         guard(path, whole)
         return path
@@ -121,40 +135,24 @@ class CSVTracker(Tracker):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._logger = CSVLogger(folder, name="curves", version="")
+        self._curves = Curves(folder, self._write)
+        self._written = False
 
     def loggers(self) -> list[Logger]:
-        """Return the CSV logger."""
-        return [self._logger]
+        """Return the CSV logger, with the rows of earlier processes."""
+        return [self._curves]
 
     def finish(self, state: str) -> None:
         """Write what is still held."""
-        guard(self._folder, self._logger.save)
+        with quiet():  # Lightning warns that it replaces an older file, which is written anew
+            self._curves.catch_up()
+            if self._written:
+                guard(self._folder, self._logger.save)
 
-
-class LogDraws(pl.Callback):
-    """Logs the chains' mean probe loss, training loss and distance against the draw.
-
-    Args:
-        loggers: Lightning loggers.
-        schedule: lengths of the run; at most 200 draws or so are logged, a few hundred calls being cheap.
-    """
-
-    def __init__(self, loggers: Sequence[Logger], schedule: Schedule) -> None:
-        self._loggers, self._schedule, self._every = loggers, schedule, max(1, schedule.draws // 200)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log this draw, if its turn has come."""
-        # From the chains' own step, so that a continued run goes on counting where it was stopped.
-        draw = (pl_module.step - self._schedule.burn_in) // self._schedule.thinning
-        if "losses" not in outputs or draw % self._every:
-            return
-        values: dict[str, float] = {"draw": draw}
-        for place, chain in enumerate(pl_module.chain_numbers):
-            values[f"chain_{chain}/probe_loss"] = float(outputs["losses"][place].mean())
-            values[f"chain_{chain}/train_loss"] = float(outputs["train_loss"][place])
-            values[f"chain_{chain}/distance"] = float(outputs["distance"][place])
-        for logger in self._loggers:
-            logger.log_metrics(values, step=pl_module.step)
+    def _write(self, row: dict[str, float], step: int) -> None:
+        if row["draw"] > 0:
+            self._logger.log_metrics({**row}, step)
+            self._written = True
 
 
 def _save(figure: Any, kind: str, path: Path) -> None:

@@ -13,6 +13,7 @@ from planted_runs import PROBES, TASK, configuration, losses, plant
 import losskernel as lk
 from losskernel.dynamics import chained, displacement, dynamics, kept_checkpoints, moving_maps
 from losskernel.errors import InputError, TraceError
+from losskernel.integrity import root_with
 from losskernel.maps import kept_neighbours, nearest_probes
 
 
@@ -88,9 +89,7 @@ def test_the_numbers_of_the_traces_are_beside_the_runs_own(stages: Path) -> None
 def test_an_unfinished_trace_is_not_read(tmp_path: Path) -> None:
     folder = plant_stages(tmp_path, [0, 1, 2], [0.0, 0.1, 0.2])
     zarr = folder / "step-0000001" / "traces.zarr" / "zarr.json"
-    group = json.loads(zarr.read_text())
-    group["attributes"]["complete"] = False
-    zarr.write_text(json.dumps(group))
+    zarr.write_bytes(root_with(json.loads(zarr.read_text()), complete=False))
     with pytest.raises(TraceError, match="is unfinished"):
         lk.open_traces(folder / "step-0000001")
     found = dynamics(folder)

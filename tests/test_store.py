@@ -75,6 +75,7 @@ def test_a_store_exists_from_its_layout_and_is_complete_at_its_end(tmp_path: Pat
     assert not target.complete
     assert target.provenance() == ABOUT
     target.save_state({"step": 3})
+    _fill(target)
     target.finish()
     assert target.complete
     assert target.load_state() is None

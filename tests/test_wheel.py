@@ -54,10 +54,14 @@ def test_the_wheel_holds_code_registry_and_type_marker(wheel: Path) -> None:
     assert yaml <= names
     package = CHECKOUT / "losskernel"
     files = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-    assert {f"losskernel/{path.relative_to(package)}" for path in files} <= names
+    # Hydra looks for launchers in a namespace of its own alone.
+    places = {f"losskernel/{path.relative_to(package)}".replace("losskernel/plugins/", "") for path in files}
+    assert "hydra_plugins/losskernel_launchers.py" in places
+    assert places <= names
     assert "losskernel/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"losskernel"}  # no tests, no outputs
+    tops = {name.split("/")[0].split("-")[0] for name in names}
+    assert tops == {"losskernel", "hydra_plugins"}  # no tests, no outputs
 
 
 def test_the_installed_command_line_finds_its_registry(installed: Path, tmp_path: Path) -> None:
@@ -95,3 +99,14 @@ def test_the_installed_package_names_its_commands(installed: Path) -> None:
     text = entry_points.read_text()
     assert "losskernel = losskernel.cli:main" in text
     assert "losskernel-analyse = losskernel.cli:analyse" in text
+
+
+def test_the_installed_launchers_are_found(installed: Path, tmp_path: Path) -> None:
+    module = far_away(installed, tmp_path, "-c", "import hydra_plugins.losskernel_launchers as m; print(m.__file__)")
+    assert module.strip() == str(installed / "hydra_plugins" / "losskernel_launchers.py")
+    words = ("hydra/launcher=slurm", "hydra.launcher.partition=gpu", "--cfg", "hydra", "-p", "hydra.launcher")
+    assert "partition: gpu" in far_away(installed, tmp_path, "-m", "losskernel.cli", *words)
+    # The plugin itself, as far as the first thing that it says: this machine need not have SLURM.
+    sweep = ("-m", *words[:2], "hydra.launcher.timeout_min=1", "paths.sweep=swept")
+    done = run_python("-m", "losskernel.cli", *sweep, cwd=tmp_path, env={"PYTHONPATH": str(installed)})
+    assert "losskernel: hydra.launcher.timeout_min=1 leaves no time before the signal" in done.stderr

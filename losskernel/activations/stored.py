@@ -9,11 +9,13 @@ from typing import Any, cast
 
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
 
 from losskernel.activations.products import MANY, first_entry
+from losskernel.datasets import CODEC, EVERY_CHUNK
 from losskernel.errors import TraceError
 from losskernel.geometry import Point
+from losskernel.integrity import named, read_root, require_whole, seal
+from losskernel.places import Folder
 from losskernel.store import guard
 
 # A factor with fewer columns than this share of the inputs stays a factor, for 60 of them fit anywhere.
@@ -52,30 +54,30 @@ class StoredPoint(Point):
 
     def triangle_entries(self) -> np.ndarray:
         """Return the entries on and above the diagonal, row by row, [N (N + 1) / 2]: as much as N is worth."""
-        return np.asarray(self._group["triangle"])
+        return self._whole("triangle")
 
     def diagonal(self) -> np.ndarray:
         """Return the kernel's diagonal [N], float64."""
-        return np.asarray(self._group["diagonal"])
+        return self._whole("diagonal")
 
     def sums(self) -> np.ndarray:
         """Return the sum of each of the kernel's rows [N], float64."""
-        return np.asarray(self._group["sums"])
+        return self._whole("sums")
 
-    @cached_property
-    def _group(self) -> zarr.Group:
-        return zarr.open_group(cast(Path, self.folder), mode="r")
+    def _whole(self, name: str) -> np.ndarray:
+        return _read(cast(Path, self.folder), name)
 
     @cached_property
     def _window(self) -> "_Window":
-        return _Window(cast(zarr.Array, self._group["triangle"]))
+        return _Window(cast(Path, self.folder))
 
 
 class _Window:
-    """Entries of an array on disk of which the last that were read are kept."""
+    """Entries of a triangle on disk of which the last that were read are kept."""
 
-    def __init__(self, array: zarr.Array) -> None:
-        self._array = array
+    def __init__(self, folder: Path) -> None:
+        self._place = Folder(folder)
+        self._array = cast(zarr.Array, zarr.open_group(folder, mode="r")["triangle"])
         self._begin = 0
         self._entries = np.empty(0)
 
@@ -84,7 +86,8 @@ class _Window:
             self._entries = np.empty(0)  # freed before the next are there
             # Up to the end of a chunk: none is unpacked twice.
             ahead = -(-max(end, begin + _WINDOW) // _CHUNK) * _CHUNK
-            self._begin, self._entries = begin, np.asarray(self._array[begin : min(ahead, self._array.shape[0])])
+            with named(self._place):
+                self._begin, self._entries = begin, np.asarray(self._array[begin : min(ahead, self._array.shape[0])])
         return self._entries[begin - self._begin : end - self._begin]
 
 
@@ -114,33 +117,40 @@ def open_point(folder: str | Path, ids: np.ndarray) -> Point:
         ids: [N] names of the inputs; points that share one array are known to stand over the same inputs.
 
     Raises:
-        TraceError: no point of N inputs lies there.
+        TraceError: no point of N inputs lies there, or it is damaged.
     """
     path = Path(folder)
     try:
-        group = zarr.open_group(path, mode="r")
-        about: dict[str, Any] = dict(group.attrs)
+        about = read_root(Folder(path))["attributes"]
         chains, centring = tuple(about["chains"]), about["centring"]
-    except (FileNotFoundError, ValueError, KeyError) as error:
+    except (FileNotFoundError, NotADirectoryError, KeyError) as error:
         raise TraceError(f"{path} holds no point; record it again") from error
+    require_whole(Folder(path), about)
     count = about["inputs"]
     if count != len(ids):
         raise TraceError(f"{path} holds a point over {count} inputs, but {len(ids)} ids were given; give its own")
-    if "factor" in group:
-        return Point(ids, factor=np.asarray(group["factor"]), chains=chains, centring=centring)
+    if (path / "factor").is_dir():
+        return Point(ids, factor=_read(path, "factor"), chains=chains, centring=centring)
     return StoredPoint(ids, chains=chains, centring=centring, folder=path)
+
+
+def _read(folder: Path, name: str) -> np.ndarray:
+    with named(Folder(folder)):
+        return np.asarray(zarr.open_group(folder, mode="r")[name])
 
 
 def _write(point: Point, path: Path) -> None:
     # Under another name first: a point is there whole or not at all.
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    group = zarr.open_group(partial, mode="w", zarr_format=3)
-    group.attrs.update({"inputs": point.inputs, "chains": list(point.chains), "centring": point.centring})
-    if point.factor is not None and _NARROW * point.factor.shape[1] <= point.inputs:
-        _array(group, "factor", point.factor.shape, point.factor.dtype, ("probe", "unit"))[:] = point.factor
-    else:
-        _write_triangle(point, group)
+    with zarr.config.set(EVERY_CHUNK):
+        group = zarr.open_group(partial, mode="w", zarr_format=3)
+        group.attrs.update({"inputs": point.inputs, "chains": list(point.chains), "centring": point.centring})
+        if point.factor is not None and _NARROW * point.factor.shape[1] <= point.inputs:
+            _array(group, "factor", point.factor.shape, point.factor.dtype, ("probe", "unit"))[:] = point.factor
+        else:
+            _write_triangle(point, group)
+    seal(Folder(partial))
     shutil.rmtree(path, ignore_errors=True)
     os.replace(partial, path)
 
@@ -173,5 +183,5 @@ def _array(group: zarr.Group, name: str, shape: tuple[int, ...], kind: Any, dime
         chunks=tuple(max(1, min(chunk, extent)) for chunk, extent in zip(chunks, shape, strict=True)),
         dtype=kind,
         dimension_names=dimensions,
-        compressors=[ZstdCodec(level=1, checksum=True)],
+        compressors=[CODEC],
     )

@@ -18,7 +18,7 @@ import losskernel.cli.calibrations  # noqa: F401 (it registers where choices are
 from losskernel.cli.around import around
 from losskernel.cli.kinds import DYNAMICS, LAYERS
 from losskernel.cli.requeue import hand_on
-from losskernel.cli.sweeps import compared, group_of, note_failure
+from losskernel.cli.sweeps import compared, group_of, joining, note_failure
 
 # In a checkout the registry stands beside the package; a wheel carries it inside.
 _PACKAGE = Path(__file__).parents[1]
@@ -86,7 +86,8 @@ def calibrate() -> None:
 
 
 def compare() -> None:
-    """losskernel-compare: put finished runs side by side."""
+    """losskernel-compare: put finished runs side by side, those of one kernel's chains joined on request."""
+    sys.argv = joining(sys.argv)
     _guarded(_compare)
 
 
@@ -98,6 +99,27 @@ def dynamics() -> None:
 def layers() -> None:
     """losskernel-layers: kernels of single blocks of a finished run's weights."""
     _guarded(lambda: around(LAYERS, CONF, _run))
+
+
+def prefetch() -> None:
+    """losskernel-prefetch: fetch what a run needs where there is no internet, and try it without."""
+    from losskernel.cli.fetching import prefetch_for
+
+    _guarded(lambda: prefetch_for(CONF, sys.argv[1:]))
+
+
+def dashboard() -> None:
+    """losskernel-dashboard: save a workspace of a project's runs on W&B."""
+    from losskernel.cli.dashboards import dashboard_in
+
+    _guarded(lambda: dashboard_in(CONF))
+
+
+def status() -> None:
+    """losskernel-status: where the jobs of a sweep stand, while they run."""
+    from losskernel.cli.looking import status_from
+
+    sys.exit(status_from(sys.argv[1:]))
 
 
 def _job(work: Callable[[], Any], config: DictConfig) -> Any:

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from losskernel.continuing import finished
 from losskernel.data.base import Data
 from losskernel.errors import InputError, require, require_integer
 from losskernel.locks import only_one
+from losskernel.places import below
 from losskernel.points import open_points
 from losskernel.preflight import faults_of, label_faults
 from losskernel.representations import BASELINES, read_representations
@@ -55,7 +56,9 @@ def run_from(config: DictConfig, folder: Path, sweep: str | None, overrides: Seq
     _attempt(faults, lambda: config.threads is None or require_integer("threads", config.threads, at_least=1))
     _refuse(faults)
     set_threads(config.threads)
-    outcome = run(study, folder, config=resolved, tracker=tracker)
+    shared = config.paths.get("traces")
+    traces = None if shared is None else below(str(shared), str(config.paths.outputs), folder)
+    outcome = run(study, folder, config=resolved, tracker=tracker, traces=traces)
     print(summary(outcome, str(config.get("label"))))
     return _headline(outcome)
 
@@ -81,12 +84,22 @@ def analyse_from(config: DictConfig) -> None:
     labels = dict(points.labels if traces is None and points is not None else traces.labels if traces else {})
     if config.label is None:  # a trace that was sampled from Python
         config.label = next(iter(labels), None)
+    analyses = questions(config, labels)
+    control = open_traces(folder / CONTROL) if (folder / CONTROL).exists() else None
+    with only_one(folder):
+        print(summary(analyse(traces, analyses, RunFolder(folder), Tracker(), control, points), str(config.label)))
+
+
+def questions(config: DictConfig, labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the analyses that a run's configuration asks for.
+
+    Raises:
+        InputError: they cannot be built, or ask for a label that the probes do not have.
+    """
     faults: list[str] = []
     analyses = {name: _build(f"analysis.{name}", node, faults) for name, node in _named(config, "analysis").items()}
     _refuse(faults + label_faults(analyses, labels))
-    control = open_traces(folder / CONTROL) if (folder / CONTROL).is_dir() else None
-    with only_one(folder):
-        print(summary(analyse(traces, analyses, RunFolder(folder), Tracker(), control, points), str(config.label)))
+    return analyses
 
 
 def build(config: DictConfig) -> Study:
@@ -225,6 +238,9 @@ def _tracker(config: DictConfig, folder: Path, sweep: str | None) -> Tracker:
     _refuse(faults)
     if factory.func is Tracker:
         return Tracker()
-    extra = {} if sweep is None or "project" not in config.logger else {"group": Path(sweep).name}
     RunFolder(folder).prepare()
-    return factory(folder, **extra)
+    if "project" not in config.logger:
+        return factory(folder)
+    from losskernel.cli.naming import described
+
+    return factory(folder, **described(config, folder, sweep))

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 
 # Sent on purpose, before a time limit or by hand; after SIGTERM it is the scheduler that knows what comes next.
 _ASKED = ("SIGUSR1", "SIGUSR2")
@@ -24,7 +23,12 @@ def hand_on(number: int) -> None:
         return
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-    said = "requeued" if done.returncode == 0 else f"cannot be requeued: {done.stderr.strip()}"
-    print(f"losskernel: SLURM job {job} is {said}" if done.returncode == 0 else f"losskernel: SLURM job {job} {said}")
-    sys.stdout.flush()
+    # SLURM ends this process as soon as it has agreed.
+    print(f"losskernel: asking SLURM to start job {job} again", flush=True)
+    try:
+        subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = str(getattr(error, "stderr", "") or error).strip()
+        print(
+            f"losskernel: SLURM does not start job {job} again ({reason}); submit it once more to continue", flush=True
+        )

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import zarr
@@ -16,6 +16,8 @@ from losskernel.activations import MANY, StoredPoint, open_point, write_point
 from losskernel.data.base import Data
 from losskernel.errors import InputError, TraceError, require
 from losskernel.geometry import Point
+from losskernel.integrity import damaged, read_root, seal
+from losskernel.places import Folder
 from losskernel.points.placed import Placed, PointSet
 from losskernel.representations import History, settings_of
 from losskernel.store import guard, known_types
@@ -46,7 +48,7 @@ def collect(
         path = folder / POINTS / name
         settings = settings_of(source)
         if path.exists():
-            made = json.loads(cast(str, zarr.open_group(path, mode="r").attrs["asked"]))
+            made = json.loads(_attributes(path)["asked"])
             if made != settings:
                 remedy = "choose another paths.run, or remove it"
                 raise TraceError(f"{path}: it was made by {made}, but {settings} is asked for; {remedy}")
@@ -69,7 +71,10 @@ def open_points(folder: Path) -> PointSet | None:
     root = folder / POINTS
     if not (root / "points.json").is_file():
         return None
-    about = json.loads((root / "points.json").read_text(encoding="utf-8"))
+    try:
+        about = json.loads((root / "points.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise damaged(Folder(root), "points.json", "it is no JSON") from error
     ids = np.array(about["ids"])
     labels = {name: np.array(values) for name, values in about["labels"].items()}
     placed = [each for name in about["order"] for each in _read(root / name, ids, folder)]
@@ -98,6 +103,7 @@ def _write(path: Path, settings: str, placed: Iterable[Placed]) -> None:
         group = zarr.open_group(partial, mode="w", zarr_format=3)
         about = [_write_point(partial / f"{number:04d}", each) for number, each in enumerate(placed)]
         group.attrs.update({"asked": json.dumps(settings), "points": about})
+    seal(Folder(partial))
     os.replace(partial, path)
 
 
@@ -117,15 +123,21 @@ def _write_order(root: Path, order: list[str], data: Data) -> None:
 
 
 def _read(path: Path, ids: np.ndarray, folder: Path) -> Iterator[Placed]:
-    try:
-        listed = cast(list[dict[str, Any]], zarr.open_group(path, mode="r").attrs["points"])
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        raise TraceError(f"{path} holds no points ({error}); remove {path.parent} and run again") from error
-    for number, about in enumerate(listed):
+    for number, about in enumerate(_attributes(path)["points"]):
         traces, own = about["traces"], path / f"{number:04d}"
         point = sampled_point(open_traces(folder / traces)) if traces else _held(open_point(own, ids))
         facts: dict[str, Any] = about | {"after": tuple(about["after"])}
         yield Placed(point=point, **facts)
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    try:
+        found = read_root(Folder(path))["attributes"]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise TraceError(f"{path} holds no points ({error}); remove {path.parent} and run again") from error
+    if not {"asked", "points"} <= found.keys():
+        raise TraceError(f"{path} holds no points; remove {path.parent} and run again")
+    return found
 
 
 def _held(point: Point) -> Point:

@@ -1,0 +1,139 @@
+"""The jobs of a sweep as the process that starts them knows them, and how each that failed is told to the user."""
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, env_override, filter_overrides
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict, read_write
+
+from losskernel.cli.sweeps import note_failure
+from losskernel.errors import TraceError, require
+
+FAILURE = "failure.json"  # what a job leaves where it fails, for the comparison
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """One job of a sweep.
+
+    Attributes:
+        number: of the sweep.
+        overrides: Hydra's words for it.
+        words: those that tell it from the others.
+        folder: of its run.
+        config: composed, as far as can be before it runs.
+    """
+
+    number: int
+    overrides: list[str]
+    words: str
+    folder: Path
+    config: DictConfig
+
+    @property
+    def name(self) -> str:
+        """What the user knows it by."""
+        return f"job {self.number} ({self.words})" if self.words else f"job {self.number}"
+
+
+def refuse_alone(now: Any) -> None:
+    """Raise InputError where a launcher is chosen for a run that is no sweep: Hydra would do it here and now.
+
+    Args:
+        now: HydraConfig.get().
+    """
+    name = now.runtime.choices.get("hydra/launcher")
+    alone = now.mode != RunMode.MULTIRUN and name not in (None, "basic")
+    require(not alone, f"hydra/launcher={name} starts the jobs of a sweep, of one job too: losskernel -m ...; add -m")
+
+
+def jobs_of(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> list[SweepJob]:
+    """Return the jobs that Hydra hands to a launcher; `first` is the number of the first."""
+    shared = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
+    before, jobs = HydraConfig.instance().cfg, []
+    try:
+        for number, overrides in enumerate(map(list, job_overrides), first):
+            config = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, overrides)
+            with open_dict(config):
+                config.hydra.job.num = number
+            HydraConfig.instance().set_config(config)  # names of folders may ask it
+            folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
+            with read_write(config), open_dict(config):
+                del config["hydra"]
+            own = filter_overrides([word for word in overrides if word not in shared])
+            jobs.append(SweepJob(number, overrides, " ".join(own), folder, config))
+    finally:
+        HydraConfig.instance().cfg = before
+    return jobs
+
+
+def arguments_of(job: SweepJob) -> tuple[Any, ...]:
+    """Return what submitit's launcher takes to do one job."""
+    return job.overrides, "hydra.sweep.dir", job.number, f"job_id_for_{job.number}", Singleton.get_state()
+
+
+def as_the_user() -> AbstractContextManager[None]:
+    """While it lasts, processes are started that show tracebacks if the user wants them, not because we do."""
+    from losskernel import cli
+
+    return env_override({"HYDRA_FULL_ERROR": "1" if cli._WANTS_TRACEBACK else "0"})
+
+
+def failed(job: SweepJob, line: str, error: Exception | None = None) -> JobReturn:
+    """Tell the user of a job that failed, and return that for Hydra.
+
+    Args:
+        job: which.
+        line: what became of it, where its log lies, what to do.
+        error: what it raised; None where it ended without a word, so that the comparison hears of it here.
+    """
+    from losskernel import cli
+
+    print(f"losskernel: {job.name} {line}", file=sys.stderr)
+    if error is None:
+        error = TraceError(line)
+        note_failure(job.folder, job.config, error)
+    cli._reported.append(error)
+    made = JobReturn(overrides=job.overrides, status=JobStatus.FAILED)
+    made.return_value = error
+    return made
+
+
+def ended(job: SweepJob, place: Any, how: str, remedy: str) -> JobReturn:
+    """Tell the user of a job that left no result: stopped by a signal, of which it could say so itself, or killed.
+
+    Args:
+        job: which.
+        place: submitit's job.
+        how: what else is known of its end; may be "".
+        remedy: how it is continued.
+    """
+    log, start = place.paths.stdout, place.paths.submitted_pickle
+    where = f"log {shown(log)}" if log.exists() else "no log: do compute nodes see this folder?"
+    words = f"{how}; folder {job.folder}, {where}; {remedy}"
+    note = job.folder / FAILURE
+    try:
+        stopped = note.stat().st_mtime >= start.stat().st_mtime
+        own = str(json.loads(note.read_text(encoding="utf-8"))["error"]) if stopped else ""
+    except (OSError, ValueError, KeyError):
+        own = ""
+    return failed(job, f"{own}{words}", TraceError(own)) if own else failed(job, f"was killed{words}")
+
+
+def shown(path: Path) -> Path:
+    """Return a path as short as it can be written from here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def continues(launcher: Any) -> str:
+    """Say how a sweep is continued."""
+    given = any(word.startswith("paths.sweep=") for word in launcher.config.hydra.overrides.task)
+    return "the same command" if given else f"the same command with paths.sweep={launcher.config.hydra.sweep.dir}"
