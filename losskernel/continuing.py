@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from losskernel.answers import Outcome
+from losskernel.answers import TRACES, Outcome
 from losskernel.diagnosis import Diagnosis
 from losskernel.errors import TraceError
 from losskernel.heartbeat import read_status
@@ -60,7 +60,8 @@ def finished(folder: Path, config: Mapping[str, Any] | None) -> Outcome | None:
     stored, status = _stored(folder), read_status(folder)
     if not config or stored is None or status is None or status.get("state") != "finished":
         return None
-    if differences(_inward(stored), _inward(config)):
+    sampled = "_target_" not in (config.get("schedule") or {}) or (folder / TRACES).exists()
+    if differences(_inward(stored), _inward(config)) or not sampled:
         return None
     metrics, diagnosis = (_read(folder / name) for name in ("metrics.json", "diagnosis.json"))
     judged = {key: diagnosis[key] for key in ("verdict", "reasons", "metrics", "remedy") if key in diagnosis}

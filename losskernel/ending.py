@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 from losskernel.errors import Interrupted
 from losskernel.heartbeat import Heartbeat
-from losskernel.interrupts import Stopped, heeding, name_of
+from losskernel.interrupts import Stopped, heeding
 from losskernel.tracking import Tracker
 
 
 @contextmanager
-def reported(heart: Heartbeat, tracker: Tracker, config: Mapping[str, Any]) -> Iterator[None]:
+def reported(heart: Heartbeat, tracker: Tracker, config: Mapping[str, Any], folder: Path) -> Iterator[None]:
     """Record how a run ends, and end it in order where a scheduler asks for that."""
     state = "failed"
     heart.says("starting", error=None)
@@ -22,11 +23,9 @@ def reported(heart: Heartbeat, tracker: Tracker, config: Mapping[str, Any]) -> I
         state = "finished"
     except (Stopped, Interrupted) as stop:
         state = "interrupted"
-        heart.says(state, error=str(stop))
-        if isinstance(stop, Interrupted):
-            raise
-        how = f"stopped by {name_of(stop.number)}; the same command with the same folder continues"
-        raise Interrupted(how, stop.number) from stop
+        told = str(stop).split("; ")[0]  # what the parts of a run say besides is for their own callers
+        heart.says(state, error=told)
+        raise Interrupted(f"{told}; the same command with paths.run={folder} goes on from there", stop.number) from stop
     except KeyboardInterrupt:
         state = "interrupted"
         heart.says(state, error="Ctrl-C")

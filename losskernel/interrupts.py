@@ -21,7 +21,7 @@ class Stopped(KeyboardInterrupt):
     """
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {name_of(number)}")
+        super().__init__(f"stopped ({name_of(number)})")
         self.number = number
 
 

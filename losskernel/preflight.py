@@ -17,9 +17,9 @@ from torch.utils.data import Subset
 from losskernel.analyses.result import Analysis, PointAnalysis, is_of_points
 from losskernel.data.augmentation import Augmented
 from losskernel.data.base import Data, size, stack
-from losskernel.errors import InputError, require, require_integer
+from losskernel.errors import InputError, require, require_integer, require_number
 from losskernel.samplers import Sampler
-from losskernel.sampling import settle
+from losskernel.sampling import require_offset, settle
 from losskernel.schedule import Schedule
 from losskernel.stacked import check_losses
 from losskernel.trainers import chain_trainer, quiet_settings
@@ -42,6 +42,8 @@ def faults_of(parts: Mapping[str, Any]) -> list[str]:
         _check_optimizer,
         _check_sampler,
         _check_chains,
+        _check_offset,
+        _check_state_every,
         _check_trainer,
         _check_seed,
         _check_stacking,
@@ -211,6 +213,15 @@ def _check_trainer(trainer: Callable[..., Any] | None) -> None:
 
 def _check_seed(seed: int) -> None:
     require_integer("seed", seed, at_least=0)
+
+
+def _check_offset(chain_offset: int, schedule: Schedule | None) -> None:
+    if schedule is not None:
+        require_offset(chain_offset, schedule)
+
+
+def _check_state_every(state_every: float) -> None:
+    require_number("state_every", state_every, at_least=0)
 
 
 def _check_stacking(chains_per_fit: int | None) -> None:

@@ -74,7 +74,7 @@ def run(
             return done
         claim(files, config or {})
         heart = Heartbeat(files.path, log=study.progress and in_a_log())
-        with heart, reported(heart, tracker, config or {}):
+        with heart, reported(heart, tracker, config or {}, files.path):
             outcome = _work(study, files, config, tracker, heart)
         verdict = None if outcome.diagnosis is None else outcome.diagnosis.verdict
         heart.says("finished", verdict=verdict)

@@ -48,6 +48,7 @@ class TraceStore:
         self.path: Path | str = self.place.path
         self._lease: Lease | None = None
         self._descriptions: dict[str, dict[str, Any]] = {}
+        self._unsettled: set[str] = set()  # chunks that are written, but not to the disk itself
 
     @property
     def exists(self) -> bool:
@@ -108,14 +109,12 @@ class TraceStore:
         self._require_alone()
 
         def write() -> None:
-            names: list[str] = []
             with zarr.config.set(EVERY_CHUNK):
                 group = zarr.open_group(self.place.zarr, mode="r+", zarr_format=3)
                 for name, array in values.items():
                     region = place(chains, start, array)
                     cast(zarr.Array, group[name])[region] = array
-                    names += integrity.touched(name, self._described(name), region)
-            self.place.settle(names)
+                    self._unsettled |= set(integrity.touched(name, self._described(name), region))
 
         with integrity.named(self.place):
             guard(self.place, write)
@@ -123,6 +122,7 @@ class TraceStore:
     def save_state(self, state: dict[str, Any]) -> None:
         """Replace the resume state in one step, so that a kill leaves the old one or the new one."""
         self._require_alone()
+        self._settle()
         guard(self.place, atomic_save, state, self._state)
 
     def load_state(self) -> dict[str, Any] | None:
@@ -161,6 +161,7 @@ class TraceStore:
         guard(self.place, (self.place / integrity.ROOT).read)  # a folder that has vanished is no other fault
         document = self._root()
         integrity.require_whole(self.place, document["attributes"], sure=("losses",))
+        self._settle()
         guard(self.place, (self.place / integrity.ROOT).write, integrity.root_with(document, complete=True))
         with suppress(TraceError):  # some let write and not remove; nobody reads it any more
             guard(self.place, self._state.remove)
@@ -204,6 +205,11 @@ class TraceStore:
         if array not in self._descriptions:
             self._descriptions[array] = json.loads(reading(self.place, (self.place / array / integrity.ROOT).read))
         return self._descriptions[array]
+
+    def _settle(self) -> None:
+        """What a state or the complete flag counts on must outlive a loss of power."""
+        guard(self.place, self.place.settle, self._unsettled)
+        self._unsettled = set()
 
     def _require_alone(self) -> None:
         if self._lease is not None:

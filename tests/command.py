@@ -66,3 +66,10 @@ def call(*arguments: str, command: str = "main") -> int:
         logging.root.handlers[:] = handlers
         os.environ.pop("HYDRA_FULL_ERROR", None)
         os.environ.update({} if full is None else {"HYDRA_FULL_ERROR": full})
+
+
+def scripted(folder: Path, name: str, text: str) -> None:
+    """Leave a command of the shell in a folder; it is for the caller to put that on the PATH."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+    path.chmod(0o755)

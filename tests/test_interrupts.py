@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def test_a_scheduler_may_say_it_twice_but_a_second_ctrl_c_means_now() -> None:
                 send(number)
                 seen.append(stop())
 
-    with pytest.raises(Stopped, match="stopped by SIGTERM"):
+    with pytest.raises(Stopped, match=r"stopped \(SIGTERM\)"):
         told(signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1)
     assert seen == [signal.SIGTERM] * 3  # the first one counts
     seen.clear()
@@ -165,7 +166,7 @@ def test_a_run_that_a_scheduler_stopped_continues_bit_identical_and_once_finishe
     folder = tmp_path / "run"
     code, said = stopped(folder, signal.SIGTERM)
     assert code == 128 + signal.SIGTERM, said
-    assert re.match(r"losskernel: stopped after \d+ of 1500 draws \(SIGTERM\); continue with the same call", said), said
+    assert re.match(r"losskernel: stopped after \d+ of 1500 draws \(SIGTERM\); the same command with ", said), said
     assert said.count("\n") == 1
     status = read_status(folder)
     assert status is not None
@@ -218,6 +219,9 @@ def test_a_finished_run_is_left_alone_until_it_is_asked_something_else(tmp_path:
     metrics = (folder / "metrics.json").stat().st_mtime_ns
     run_from(tiny(folder, "analysis.separation.neighbours=3"), folder, None)
     assert (folder / "metrics.json").stat().st_mtime_ns > metrics
+    shutil.rmtree(folder / "traces.zarr")  # as one does with a damaged one
+    run_from(tiny(folder, "analysis.separation.neighbours=3"), folder, None)
+    assert lk.open_traces(folder).losses.shape == (2, 20, 40)
 
 
 def test_a_run_that_failed_is_not_taken_for_finished(tmp_path: Path, monkeypatch: Any) -> None:
@@ -241,7 +245,9 @@ def test_a_signal_while_analysing_ends_the_run_in_order(tmp_path: Path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr("losskernel.run.analyse", long_analysis)
-        with pytest.raises(Interrupted, match="stopped by SIGTERM; the same command with the same folder continues"):
+        with pytest.raises(
+            Interrupted, match=r"stopped \(SIGTERM\); the same command with paths.run=.* goes on from there"
+        ):
             run_from(tiny(tmp_path / "run"), tmp_path / "run", None)
     assert run_from(tiny(tmp_path / "run"), tmp_path / "run", None) is not None
 

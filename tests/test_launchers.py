@@ -2,17 +2,14 @@
 
 import json
 import os
-import pickle
 import signal
-import stat
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
-from command import TINY, call
+from command import TINY, call, scripted
 from hydra import compose, initialize_config_dir
 from hydra.core.utils import JobStatus
 from hydra.types import RunMode
@@ -22,8 +19,8 @@ from test_around_command import trained
 
 import losskernel as lk
 import losskernel.cli
-from losskernel.cli import at_work, jobs, launching, processes
-from losskernel.cluster import GONE, Slurm, Watch
+from losskernel.cli import jobs, launching, processes
+from losskernel.cluster import Watch
 from losskernel.errors import InputError
 
 SMALL = (*TINY, "logger=none", "analysis=[complexity]", "control=false")
@@ -59,6 +56,17 @@ def test_a_cluster_of_ones_own_changes_what_it_names(tmp_path: Path) -> None:
     assert node._target_.endswith("SlurmLauncher")
 
 
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_a_launcher_that_leaves_settings_out_is_told_which(played: Path, capsys: Any, name: str) -> None:
+    own = played / "conf" / "hydra" / "launcher" / "mine.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(f"_target_: hydra_plugins.losskernel_launchers.{name.title()}Launcher\n")
+    assert call("-m", f"--config-dir={played / 'conf'}", "hydra/launcher=mine", *SMALL) == 1
+    err = capsys.readouterr().err
+    assert "hydra.launcher.n_jobs" in err or "hydra.launcher.submitit_folder, hydra.launcher.timeout_min" in err
+    assert f"missing; begin the launcher's yaml with `defaults: [{name}]`" in err
+
+
 def test_a_launcher_wants_a_sweep() -> None:
     def now(mode: RunMode, name: str | None) -> Any:
         return SimpleNamespace(mode=mode, runtime=SimpleNamespace(choices={"hydra/launcher": name}))
@@ -69,165 +77,7 @@ def test_a_launcher_wants_a_sweep() -> None:
         jobs.refuse_alone(now(mode, name))
 
 
-# --- waiting
-
-
-class Cluster:
-    """A scheduler that plays a part: at each look the next line of states; the last stays."""
-
-    def __init__(self, *looks: Mapping[str, str] | None, results: Mapping[str, int] = {}, grace: float = 30) -> None:
-        self._looks, self._results, self._now, self._look = looks, results, 0.0, -1
-        self.said: list[str] = []
-        self.asked: list[Sequence[str]] = []
-        ids = sorted({job for look in looks for job in look or ()} | set(results))
-        self.watch = Watch(ids, self.ask, self.has_result, grace=grace, say=self.said.append, clock=lambda: self._now)
-
-    def ask(self, ids: Sequence[str]) -> Mapping[str, str] | None:
-        self.asked.append(ids)
-        return self._looks[min(self._look, len(self._looks) - 1)]
-
-    def has_result(self, job: str) -> bool:
-        return self._look >= self._results.get(job, 10**6)
-
-    def wait(self, seconds: float = 10) -> dict[str, str]:
-        self._look = 0
-
-        def sleep(_: float) -> None:
-            assert self._look < 100, "it waits for ever"
-            self._now += seconds
-            self._look += 1
-
-        return self.watch.wait(15, sleep)
-
-    @property
-    def looks(self) -> int:
-        return self._look + 1
-
-
-def test_all_are_waited_for_though_one_died_at_once() -> None:
-    at_first = {"7_0": "FAILED", "7_1": "RUNNING"}
-    cluster = Cluster(*[at_first] * 8, at_first | {"7_1": "COMPLETED"}, results={"7_1": 8})
-    assert cluster.wait() == {"7_0": "FAILED"}
-    assert cluster.looks == 9  # its own grace time is long over when the other ends
-    assert cluster.said == [
-        "job 7_0 is FAILED, without result; for 30 s it may be requeued",
-        "1 of 2 jobs have ended",
-    ]
-
-
-@pytest.mark.parametrize("state", ["FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", GONE])
-def test_the_last_one_to_die_has_its_grace_time(state: str) -> None:
-    look: dict[str, str] = {"7": "RUNNING"}
-    after: dict[str, str] = {} if state == GONE else {"7": state}
-    cluster = Cluster(look, after)
-    assert cluster.wait() == {"7": state}
-    assert cluster.looks == 5  # seen dead at the second look, and given up 30 s later
-
-
-def test_one_that_is_requeued_after_its_death_counts_as_what_it_ends_as() -> None:
-    dead, alive = {"7": "FAILED"}, {"7": "RUNNING"}
-    cluster = Cluster(
-        alive, dead, dead, {"7": "PENDING"}, alive, alive, alive, alive, {"7": "COMPLETED"}, results={"7": 8}
-    )
-    assert cluster.wait() == {}
-    assert cluster.said[1:] == ["job 7 is in the queue again", "1 of 1 jobs have ended"]
-
-
-def test_a_second_death_has_a_grace_time_of_its_own() -> None:
-    dead, alive = {"7": "FAILED"}, {"7": "RUNNING"}
-    cluster = Cluster(dead, dead, alive, dead)
-    assert cluster.wait() == {"7": "FAILED"}
-    assert cluster.looks == 7
-
-
-def test_one_that_left_a_result_and_is_at_work_again_is_waited_for() -> None:
-    over = {"7_0": "COMPLETED", "7_1": "RUNNING"}
-    again = {"7_0": "PENDING", "7_1": "COMPLETED"}
-    both = {"7_0": "COMPLETED", "7_1": "COMPLETED"}
-    cluster = Cluster(over, over, again, again, again, both, results={"7_0": 1, "7_1": 2})
-    assert cluster.wait() == {}
-    assert cluster.looks == 6
-    assert Cluster({"7": "COMPLETING"}, results={"7": 0}).wait() == {}  # it is only tidied away
-
-
-def test_a_silent_scheduler_ends_nobody() -> None:
-    cluster = Cluster({"7": "RUNNING"}, *[None] * 20, {"7": "RUNNING"}, {"7": "COMPLETED"}, results={"7": 22})
-    assert cluster.wait(seconds=100) == {}
-    assert cluster.said == [
-        "the scheduler does not answer; waiting goes on",
-        "the scheduler answers again",
-        "1 of 1 jobs have ended",
-    ]
-    assert Cluster(None, results={"7": 2}).wait() == {}  # results speak for themselves
-    once = Cluster({"7": "RUNNING"}, None, {"7": "RUNNING"}, {"7": "COMPLETED"}, results={"7": 3})
-    assert once.wait() == {}
-    assert not any("answer" in line for line in once.said)
-
-
-def test_a_dead_one_is_not_given_up_while_nobody_answers() -> None:
-    cluster = Cluster({"7": "FAILED"}, *[None] * 9, {"7": "RUNNING"}, {}, results={"7": 11})
-    assert cluster.wait() == {}
-
-
-def test_a_held_one_is_named_once_and_waited_for() -> None:
-    held = {"7": "HELD"}
-    cluster = Cluster(held, held, held, {"7": "RUNNING"}, {"7": "COMPLETED"}, results={"7": 4})
-    assert cluster.wait() == {}
-    assert cluster.said[0] == "job 7 is held; `scontrol release 7` lets it go on"
-    assert len(cluster.said) == 2
-
-
-def test_only_those_without_result_are_asked_after() -> None:
-    cluster = Cluster({"7_0": "RUNNING", "7_1": "RUNNING"}, {}, results={"7_0": 1, "7_1": 2})
-    cluster.wait()
-    assert cluster.asked == [["7_0", "7_1"], ["7_1"], []]
-
-
-# --- what SLURM says
-
-
-def slurm(
-    squeue: tuple[int, str, str], sacct: tuple[int, str, str] = (1, "", "accounting storage is disabled")
-) -> Slurm:
-    return Slurm("12", lambda command: squeue if command[0] == "squeue" else sacct)
-
-
-FORGOTTEN = (1, "", "slurm_load_jobs error: Invalid job id specified\n")
-
-
-def test_squeue_is_read() -> None:
-    said = (
-        "12_0|RUNNING|None\n12_1|PENDING|Resources\n12_2|PENDING|launch failed requeued held\n"
-        "12_3|PENDING|JobHeldUser\n12_4|REQUEUE_HOLD|None\n12_5|FAILED|NonZeroExitCode\n"
-    )
-    known = slurm((0, said, ""))([])
-    assert known is not None
-    assert list(known.values()) == ["RUNNING", "PENDING", "HELD", "HELD", "HELD", "FAILED"]
-    assert slurm((0, "12|COMPLETED|None\n", ""))(["12"]) == {"12": "COMPLETED"}
-
-
-def test_what_slurm_has_forgotten_the_accounting_may_know() -> None:
-    records = "12_0|OUT_OF_MEMORY\n12_1|CANCELLED by 1000\n12_2|RUNNING\n"
-    ids = ["12_0", "12_1", "12_2", "12_3"]
-    ends = {"12_0": "OUT_OF_MEMORY", "12_1": "CANCELLED"}
-    assert slurm(FORGOTTEN, (0, records, ""))(ids) == ends  # what is at work for it alone is a record left behind
-    assert slurm((0, "12_2|RUNNING|None\n", ""), (0, records, ""))(ids) == ends | {"12_2": "RUNNING"}
-    assert slurm(FORGOTTEN)(ids) == {}
-
-
-def test_silence_is_not_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert slurm((1, "", "slurm_load_jobs error: Unable to contact slurm controller"))(["12"]) is None
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert Slurm("12")(["12"]) is None  # no squeue at all
-
-
 # --- sbatch, played by a script
-
-
-def scripted(folder: Path, name: str, text: str) -> None:
-    path = folder / name
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
 @pytest.fixture
@@ -327,60 +177,7 @@ def test_n_jobs_is_a_number_of_processes() -> None:
         processes.processes(0, 2)
 
 
-# --- the process of a job
-
-
-def test_an_error_that_nobody_printed_leaves_its_traceback_in_the_log(capsys: Any) -> None:
-    class Odd(Exception):
-        def __init__(self, one: str, two: str) -> None:
-            super().__init__(f"{one} and {two}")
-
-    def task(_: Any) -> None:
-        raise Odd("this", "that")
-
-    with pytest.raises(RuntimeError, match="Odd: this and that") as raised:  # its class cannot be read elsewhere
-        at_work.told(task, None)
-    pickle.loads(pickle.dumps(raised.value))
-    assert "in task" in capsys.readouterr().err
-
-
-def test_what_ends_a_job_leaves_the_process_that_others_share() -> None:
-    def task(_: Any) -> None:
-        raise SystemExit(143)
-
-    with pytest.raises(RuntimeError, match=r"the job was ended \(exit code 143\)"):
-        at_work.contained(task, None)
-    with pytest.raises(SystemExit):
-        at_work.told(task, None)
-
-
-@pytest.fixture
-def handlers() -> Any:
-    numbers = (signal.SIGTERM, signal.SIGCONT, signal.SIGUSR1, signal.SIGUSR2)
-    before = {number: signal.getsignal(number) for number in numbers}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def test_a_job_that_starts_again_forgets_what_an_earlier_start_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handlers: None
-) -> None:
-    old = tmp_path / "7_0_result.pkl"
-    left = [old, tmp_path / "7_0_result.pkl.save_tmp", tmp_path / "7_submitted.pkl.save_tmp"]
-    for path in left:
-        path.touch()
-    paths = SimpleNamespace(result_pickle=old, submitted_pickle=tmp_path / "7_submitted.pkl")
-    monkeypatch.setattr("submitit.JobEnvironment", lambda: SimpleNamespace(paths=paths))
-
-    def requeues(*_: Any) -> None: ...
-
-    signal.signal(signal.SIGUSR2, requeues)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    seen = at_work.at_work(lambda *given: (given, [path.exists() for path in left]), (1, 2))
-    assert seen == ((1, 2), [False] * 3)
-    assert signal.getsignal(signal.SIGUSR1) is requeues  # before the run heeds it
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+# --- what became of a job
 
 
 def test_a_result_that_cannot_be_read_is_one_line(tmp_path: Path, capsys: Any) -> None:
@@ -399,7 +196,69 @@ def test_a_result_that_cannot_be_read_is_one_line(tmp_path: Path, capsys: Any) -
     assert json.loads((tmp_path / "3" / "failure.json").read_text())["config"] == {"seed": 3}
 
 
+def test_a_job_that_could_say_why_it_stopped_has_the_word(tmp_path: Path, capsys: Any) -> None:
+    job = jobs.SweepJob(3, ["seed=3"], "seed=3", tmp_path / "3", OmegaConf.create({"seed": 3}))
+    pickled, log = tmp_path / "submitted.pkl", tmp_path / "log.out"
+    pickled.touch()
+    log.touch()
+    place = SimpleNamespace(paths=SimpleNamespace(submitted_pickle=pickled, stdout=log))
+    note = tmp_path / "3" / "failure.json"
+
+    def told() -> str:
+        jobs.ended(job, place, ", SLURM job 7_3 is FAILED", "the same command continues it")
+        return capsys.readouterr().err
+
+    where = f"SLURM job 7_3 is FAILED; folder {tmp_path / '3'}, log {log}; the same command continues it\n"
+    assert told() == f"losskernel: job 3 (seed=3) was killed, {where}"
+    note.write_text(json.dumps({"error": "stopped after 7 draws (SIGTERM)"}))
+    assert told() == f"losskernel: job 3 (seed=3) stopped after 7 draws (SIGTERM), {where}"
+    assert json.loads(note.read_text()) == {"error": "stopped after 7 draws (SIGTERM)"}
+    os.utime(note, (0, 0))  # of an earlier start: nothing to do with this end
+    assert "was killed" in told()
+
+
 # --- on this machine
+
+
+class Started:
+    """A job that submitit's local executor started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = SimpleNamespace(result_pickle=folder / "result.pkl")
+        self.over, self.signals = False, []
+        self._process = SimpleNamespace(send_signal=self.signals.append, wait=lambda: None)
+
+    def done(self) -> bool:
+        return self.over
+
+
+def test_no_more_jobs_run_at_a_time_than_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    started: list[Started] = []
+    threads: set[str | None] = set()
+
+    def submit(*_: Any) -> Started:
+        threads.add(os.environ.get("OMP_NUM_THREADS"))
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # Ctrl-C is for the process that waits
+        started.append(Started(tmp_path / str(len(started))))
+        return started[-1]
+
+    own = [jobs.SweepJob(number, [], "", tmp_path, OmegaConf.create()) for number in range(5)]
+    queue = processes._Queue(SimpleNamespace(submit=submit), None, own, at_once=2)
+    assert list(queue([]).values()) == ["RUNNING", "RUNNING", "PENDING", "PENDING", "PENDING"]
+    queue([])
+    assert len(started) == 2
+    started[0].over = True
+    assert list(queue([]).values()) == ["ENDED", "RUNNING", "RUNNING", "PENDING", "PENDING"]
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    queue.stop()
+    assert [each.signals for each in started] == [[], [signal.SIGTERM], [signal.SIGTERM]]
+    assert threads == {str(max(1, processes._cores() // 2))}
+    assert "OMP_NUM_THREADS" not in os.environ
+    assert not queue.has_result("1")
+    started[1].paths.result_pickle.parent.mkdir()
+    started[1].paths.result_pickle.touch()
+    assert queue.has_result("1")
 
 
 @pytest.mark.parametrize("name", ["local", "joblib"])

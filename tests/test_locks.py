@@ -147,6 +147,19 @@ def test_a_file_of_before_there_were_leases_is_no_hindrance(tmp_path: Path) -> N
         assert mine is not None
 
 
+def test_an_empty_lock_file_is_nobodys_unless_it_is_being_made(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / LOCK).touch()
+    with only_one(tmp_path):
+        pass
+    (tmp_path / LOCK).touch()
+    beats = iter(range(1000))
+    monkeypatch.setattr(lease.time, "sleep", lambda _: (tmp_path / LOCK).write_bytes(elsewhere().lease(next(beats))))
+    with pytest.raises(TraceError, match="is being written by process 12 on node7"), only_one(tmp_path):
+        pass
+
+
 def test_a_lock_in_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TraceError, match=r"cannot write .*; free space"), only_one(tmp_path / "file"):

@@ -7,10 +7,13 @@ import torch
 import xarray as xr
 
 from losskernel import store
+from losskernel.ending import reported
 from losskernel.errors import TraceError
+from losskernel.heartbeat import Heartbeat
 from losskernel.memory_store import MemoryStore
 from losskernel.store import CHAIN_RECORDS, TraceStore, atomic_save, differences, guard, layout
 from losskernel.traces import coordinates_of
+from losskernel.tracking import RunFolder, Tracker
 
 SHAPE = (3, 8, 5)
 ABOUT = {"identity": {"seed": 0, "betas": [1, 2]}, "chains_per_fit": 2}
@@ -134,6 +137,36 @@ def test_a_save_that_breaks_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"pickle|local object"):
         atomic_save({"step": lambda: 2}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
+
+
+def test_a_full_disk_leaves_the_old_file_and_all_the_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = _create(TraceStore(tmp_path / "traces.zarr"))
+    target.save_state({"step": 1})
+    (tmp_path / "metrics.json").write_text("{}")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(TraceError, match=r"cannot write .*: No space left on device"):
+            target.save_state({"step": 2})
+    with pytest.raises(TraceError, match=r"cannot write .*: No space left on device"):
+        RunFolder(tmp_path).write("metrics.json", lambda path: path.write_text("half") and full())
+    assert target.load_state() == {"step": 1}
+    assert (tmp_path / "metrics.json").read_text() == "{}"
+    assert not [path for path in tmp_path.rglob("*") if "partial" in path.name]
+
+
+def test_a_record_that_cannot_be_closed_does_not_hide_why_the_run_ends(tmp_path: Path) -> None:
+    class Full(Tracker):
+        def finish(self, state: str) -> None:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(TraceError, match="the reason"), reported(Heartbeat(tmp_path), Full(), {}):
+        raise TraceError("the reason")
+    with pytest.raises(OSError, match="No space left"), reported(Heartbeat(tmp_path), Full(), {}):
+        pass
 
 
 def test_a_layout_left_half_done_is_no_store(tmp_path: Path) -> None:

@@ -393,7 +393,7 @@ def test_sigterm_ends_a_command_in_training_and_the_same_words_continue(tmp_path
     _, said = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
     assert re.fullmatch(
-        r"losskernel: stopped after \d+ of 1500 training steps \(SIGTERM\); the same call .*\n", said
+        r"losskernel: stopped after \d+ of 1500 training steps \(SIGTERM\); the same command with .*\n", said
     ), said
     assert not (tmp_path / "run" / "checkpoints" / "trained.pt").exists()
     assert call(*words, f"paths.run={tmp_path / 'run'}") == 0

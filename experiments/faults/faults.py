@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +25,16 @@ WORDS = (
     "training.steps=200",
     "schedule.chains=2",
     "schedule.burn_in=50",
-    "schedule.draws=3000",
+    "schedule.draws=2000",
     "schedule.thinning=1",
-    "dataset.probes_per_task=100",
+    "dataset.probes_per_task=50",
     "analysis=[separation]",
     "logger=none",
     "progress=false",
     "state_every=0.5",
 )
+# Descriptions in a trace: of an array, and of the whole.
+LOSSES, ROOT = "losses/zarr.json", "zarr.json"
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,9 @@ class Place:
         """Start the command."""
         code = "from losskernel.cli import main; main()"
         command = [sys.executable, "-c", code, *WORDS, f"paths.run={self.folder}", *words]
-        return subprocess.Popen(command, cwd=tempfile.gettempdir(), stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            command, cwd=tempfile.gettempdir(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
 
     def sampling(self, *words: str) -> "subprocess.Popen[str]":
         """Start the command and wait until it has saved a state while sampling."""
@@ -104,10 +108,16 @@ class Faults:
         self._number += 1
         root = self._root / str(self._number)
         root.mkdir()
-        if megabytes is not None:
-            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(root)], check=True)
-            self._mounts.append(root)
-        return Place(root)
+        if megabytes is None:
+            return Place(root)
+        disk, mounted = root / "disk", root / "mounted"
+        disk.mkdir()
+        mounted.mkdir()
+        mount("-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", disk)
+        self._mounts.append(disk)
+        mount("--bind", disk, mounted)
+        self._mounts.append(mounted)
+        return Place(mounted)
 
     def copy(self) -> Place:
         """Return a place that holds the finished run."""
@@ -117,7 +127,7 @@ class Faults:
 
     def close(self) -> None:
         """Give the file systems back."""
-        for root in self._mounts:
+        for root in reversed(self._mounts):
             subprocess.run(["umount", "-l", str(root)], check=False, capture_output=True)
 
     def continued(self, place: Place) -> str:
@@ -164,8 +174,10 @@ class Faults:
         """Start a second process on the folder."""
         place = self.place()
         first = place.sampling()
+        first.send_signal(signal.SIGSTOP)  # it would be done too soon
         code, said = ended(place.start())
-        first.wait()
+        first.send_signal(signal.SIGCONT)
+        ended(first)
         return Row("a second process on the folder", f"exit {code}: {said}", f"the first ends {self.compared(place)}")
 
     # --- what disks do
@@ -191,11 +203,10 @@ class Faults:
         """Turn the file system read-only while it samples."""
         place = self.place(megabytes=64)
         process = place.sampling()
-        subprocess.run(["mount", "-o", "remount,ro", str(place.root)], check=False)
+        anew(place.root)
+        mount("-o", "remount,bind,ro", place.root)
         code, said = ended(process)
-        subprocess.run(["mount", "-o", "remount,rw", str(place.root)], check=True)
-        if code == 0:
-            return Row("file system turns read-only", "it could not be turned while files are open", "")
+        anew(place.root)
         return Row(
             "file system turns read-only while sampling",
             f"exit {code}: {said}",
@@ -203,16 +214,14 @@ class Faults:
         )
 
     def vanished(self) -> Row:
-        """Take the folder away while it samples, and bring it back."""
-        place = self.place()
+        """Take the file system away while it samples, and bring it back."""
+        place = self.place(megabytes=64)
         process = place.sampling()
-        hidden = place.root / "elsewhere"
-        place.folder.rename(hidden)
+        subprocess.run(["umount", "-l", str(place.root)], check=True)
         code, said = ended(process)
-        shutil.rmtree(place.folder, ignore_errors=True)
-        hidden.rename(place.folder)
+        mount("--bind", place.root.parent / "disk", place.root)
         return Row(
-            "the run's folder vanishes while sampling",
+            "file system vanishes while sampling",
             f"exit {code}: {said}",
             f"once it is back, the same command ends {self.continued(place)}",
         )
@@ -233,6 +242,17 @@ class Faults:
         process.wait()
         truncate(place.trace / "resume.pt")
         return Row("resume state truncated", self.continued(place), "refused; nothing of it is used")
+
+
+def mount(*words: str | Path) -> None:
+    """Mount a file system."""
+    subprocess.run(["mount", *map(str, words)], check=True)
+
+
+def anew(place: Path) -> None:
+    """Mount a place again, for those who open files from now on."""
+    subprocess.run(["umount", "-l", str(place)], check=True)
+    mount("--bind", place.parent / "disk", place)
 
 
 def truncate(path: Path) -> None:
@@ -257,45 +277,44 @@ def label(place: Place) -> Path:
     return sorted(path for path in (place.trace / "task" / "c").rglob("*") if path.is_file())[0]
 
 
-def tried(fault: Callable[[], Row]) -> Row:
-    """Try one fault; one that is not permitted here has a row that says so."""
-    try:
-        return fault()
-    except subprocess.CalledProcessError as error:
-        return Row(getattr(fault, "__name__", "fault"), f"not tried: {' '.join(error.cmd)} is not permitted here", "")
+def rows_of(faults: Faults) -> Iterator[Row]:
+    """Try every fault, one after another; one that is not permitted here has a row that says so."""
+    trials: list[tuple[str, Callable[[], Row]]] = [
+        ("SIGTERM", lambda: faults.stopped(signal.SIGTERM)),
+        ("SIGUSR1", lambda: faults.stopped(signal.SIGUSR1)),
+        ("SIGKILL", lambda: faults.stopped(signal.SIGKILL)),
+        ("SIGKILL while training", faults.killed_in_training),
+        ("a second process", faults.twice),
+        ("disk full", faults.full),
+        ("read-only file system", faults.read_only),
+        ("vanished file system", faults.vanished),
+        ("truncated chunk", lambda: faults.damaged("a chunk of losses truncated", chunk, truncate)),
+        ("flipped bit", lambda: faults.damaged("a bit of a chunk of losses flipped", chunk, flip)),
+        ("missing chunk", lambda: faults.damaged("a chunk of losses missing", chunk, Path.unlink)),
+        ("labels", lambda: faults.damaged("a bit of the labels flipped", label, flip)),
+        ("array", lambda: faults.damaged("an array's description truncated", lambda at: at.trace / LOSSES, truncate)),
+        ("root", lambda: faults.damaged("a bit of the trace's description flipped", lambda at: at.trace / ROOT, flip)),
+        ("state", faults.damaged_state),
+    ]
+    for name, trial in trials:
+        try:
+            yield trial()
+        except subprocess.CalledProcessError as error:
+            yield Row(name, f"not tried: {' '.join(error.cmd)} is not permitted here", "")
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table, row by row."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     with tempfile.TemporaryDirectory() as root:
         faults = Faults(Path(root))
+        print("| fault | what the user sees | how it ends |\n|---|---|---|", flush=True)
         try:
-            rows = [tried(lambda number=each: faults.stopped(number)) for each in (signal.SIGTERM, signal.SIGUSR1)]
-            rows += [
-                tried(lambda: faults.stopped(signal.SIGKILL)),
-                tried(faults.killed_in_training),
-                tried(faults.twice),
-            ]
-            rows += [tried(faults.full), tried(faults.read_only), tried(faults.vanished)]
-            rows += [
-                faults.damaged("a chunk of losses truncated", chunk, truncate),
-                faults.damaged("a bit of a chunk of losses flipped", chunk, flip),
-                faults.damaged("a chunk of losses missing", chunk, Path.unlink),
-                faults.damaged("a bit of the labels flipped", label, flip),
-                faults.damaged(
-                    "an array's description truncated", lambda place: place.trace / "losses/zarr.json", truncate
-                ),
-                faults.damaged(
-                    "a bit of the trace's description flipped", lambda place: place.trace / "zarr.json", flip
-                ),
-                faults.damaged_state(),
-            ]
+            for row in rows_of(faults):
+                shown = re.sub(rf"{re.escape(root)}/(whole|\d+)/(mounted/)?", "", str(row))
+                print(shown.replace("\n", " "), flush=True)
         finally:
             faults.close()
-    print("| fault | what the user sees | how it ends |\n|---|---|---|")
-    for row in rows:
-        print(re.sub(rf"{re.escape(root)}/(whole|\d+)/", "", str(row)).replace("\n", " "))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import random
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,13 @@ def written(out: Path) -> tuple[int, int]:
     return (0, 0) if state is None else (state["rows"], state["written"])
 
 
+def state_time(out: Path) -> int:
+    """Return when the resume state was last written; 0 where there is none."""
+    with suppress(FileNotFoundError):
+        return (out / "resume.pt").stat().st_mtime_ns
+    return 0
+
+
 def prefix_is_right(out: Path, whole: np.ndarray) -> bool:
     """Whether what is counted as written equals the undisturbed run's, bit by bit."""
     first, draws = written(out)
@@ -68,13 +76,20 @@ def killed(draws: int, kills: int, state_every: float, seed: int, folder: Path) 
     out, moments, seen = folder / "traces.zarr", random.Random(seed), Counter[str]()
     for _ in range(kills):
         process = server.Process(target=child, args=(draws, out, state_every))
+        before = state_time(out)
         process.start()
-        process.join(moments.uniform(0.05, 0.9))  # any moment: starting, laying out, drawing, flushing
+        if moments.random() < 0.75:  # while it draws, writes chunks and saves states
+            while process.is_alive() and state_time(out) == before:
+                process.join(0.002)
+            process.join(moments.uniform(0.0, 0.1))
+        else:  # at any moment: starting, laying out, reading what is there
+            process.join(moments.uniform(0.05, 1.0))
         if process.exitcode is not None:
             raise SystemExit(f"the run ended by itself (exit code {process.exitcode}); give it more draws")
         process.kill()
         process.join()
         seen["kills"] += 1
+        seen["of them after it had saved a state of its own"] += state_time(out) != before
         if not TraceStore(out).exists:
             seen["nothing written yet"] += 1
             continue
@@ -97,7 +112,7 @@ def main() -> None:
     """Print what was seen."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--draws", type=int, default=40_000)
+    parser.add_argument("--draws", type=int, default=10_000)
     parser.add_argument("--state-every", type=float, default=0.05, help="seconds between states")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 SCRIPT = Path(__file__).parents[2] / ".ci" / "slurm"
-PATIENCE = 240.0  # seconds for anything that is to happen
+PATIENCE = 600.0  # seconds for anything that is to happen
 
 Found = TypeVar("Found")
 

@@ -1,6 +1,6 @@
 """Six jobs of a γ sweep on a real SLURM of one node, three of them shot at: equal to an undisturbed sweep, bit for bit?
 
-uv run experiments/slurm/sweep.py            # starts the SLURM itself, and stops it; about two minutes on two cores
+uv run experiments/slurm/sweep.py            # starts the SLURM itself, and stops it; minutes, see README.md
 """
 
 import hashlib
@@ -224,7 +224,7 @@ def _left(job: str, env: dict[str, str]) -> str:
     """Return what a job has become that runs no longer, or runs anew; "" while it still does."""
     about = asked(job, env)
     if int(about["Restarts"]):
-        return "PENDING"
+        return "started anew"  # what it was in between was not seen
     return "" if about["JobState"] in ("RUNNING", "COMPLETING") else about["JobState"]
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from losskernel.cli.around import around
 from losskernel.cli.kinds import DYNAMICS, LAYERS
 from losskernel.cli.requeue import hand_on
 from losskernel.cli.sweeps import compared, group_of, joining, note_failure
+from losskernel.interrupts import Stopped, heeding
 
 # In a checkout the registry stands beside the package; a wheel carries it inside.
 _PACKAGE = Path(__file__).parents[1]
@@ -146,14 +148,17 @@ def _guarded(command: Callable[[], Any]) -> None:
     _reported.clear()
     stream: Any = sys.stderr if _WANTS_TRACEBACK else _WithoutOverrides(sys.stderr)
     try:
-        with contextlib.redirect_stderr(stream):
+        # From here on: a job that is told to make room while it still imports has to ask for its requeue, too.
+        with contextlib.redirect_stderr(stream), heeding():
             command()
     except (KeyboardInterrupt, SystemExit) as end:
         # Lightning turns Ctrl-C during training into a silent exit.
         if not isinstance(end, KeyboardInterrupt) and not isinstance(end.__context__, KeyboardInterrupt):
             raise
-        print("losskernel: interrupted", file=sys.stderr)
-        sys.exit(130)
+        number = getattr(end, "number", signal.SIGINT)
+        print(f"losskernel: {end if isinstance(end, Stopped) else 'interrupted'}", file=sys.stderr)
+        hand_on(number)
+        sys.exit(128 + number)
     except Exception as error:
         if error in _reported:
             print(f"losskernel: {len(_reported)} of the sweep's jobs failed, as said above", file=sys.stderr)
@@ -197,7 +202,8 @@ def _report(error: Exception) -> None:
     if isinstance(error, MissingConfigException) and error.options:
         text = f"Could not find '{error.missing_cfg_file}'; choose from {', '.join(error.options)}"
     if text.startswith("Could not override"):
-        text += "\n`losskernel --cfg job` lists every key; check the spelling"
+        listing = "hydra --package hydra.launcher hydra/launcher=..." if "'hydra.launcher" in text else "job"
+        text += f"\n`losskernel --cfg {listing}` lists every key; check the spelling"
     lines = [*getattr(error, "__notes__", []), *filter(str.strip, text.splitlines())]
     print("\n".join(f"losskernel: {line}" for line in lines), file=sys.stderr)
 

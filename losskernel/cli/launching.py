@@ -3,7 +3,7 @@
 import contextlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,8 @@ from losskernel.errors import InputError, require, require_integer, require_numb
 
 # Parameters that submitit has for every cluster; the others carry its name before theirs.
 _GENERAL = frozenset(field.name for field in fields(BaseQueueConf))
+_NEEDED = ("submitit_folder", "timeout_min", "signal_delay_s", "max_num_timeout", "array_parallelism")
+_OURS = ("grace_s", "poll_s")
 _ONE_TASK = {"nodes": 1, "tasks_per_node": 1}
 _SLACK = 60  # seconds: SLURM may send its signal so much earlier than asked
 
@@ -34,7 +36,7 @@ def on_slurm(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) 
     Raises:
         InputError: SLURM is not there or refuses the jobs.
     """
-    given = dict(launcher.params)
+    given = complete(launcher.params, (*_NEEDED, *_OURS), "slurm")
     grace, every = given.pop("grace_s"), given.pop("poll_s")
     require_number("hydra.launcher.grace_s", grace, at_least=0)
     require_number("hydra.launcher.poll_s", every, above=0)
@@ -66,6 +68,23 @@ def on_slurm(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) 
 
 def _again(job: str, remedy: str) -> str:
     return f"`scontrol requeue {job}` continues it, or {remedy}"
+
+
+def complete(params: Mapping[str, Any], needed: Sequence[str], name: str) -> dict[str, Any]:
+    """Return a launcher's settings.
+
+    Args:
+        params: as composed.
+        needed: names of settings.
+        name: of the launcher's own yaml, which has them.
+
+    Raises:
+        InputError: a yaml of the user's leaves some out.
+    """
+    missing = [f"hydra.launcher.{each}" for each in needed if each not in params]
+    remedy = f"begin the launcher's yaml with `defaults: [{name}]`, and it need only say what differs"
+    require(not missing, f"{', '.join(missing)} missing; {remedy}")
+    return dict(params)
 
 
 def executor_of(cluster: str, given: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus, env_override
 
 from losskernel.cli.at_work import DEVICES, contained, told
 from losskernel.cli.jobs import SweepJob, arguments_of, as_the_user, continues, ended, jobs_of
-from losskernel.cli.launching import executor_of, is_there, returned, say
+from losskernel.cli.launching import complete, executor_of, is_there, returned, say
 from losskernel.cluster import Watch
 from losskernel.errors import require, require_integer
 
@@ -33,7 +33,7 @@ def on_this_machine(launcher: Any, job_overrides: Sequence[Sequence[str]], first
     Raises:
         InputError: a setting is wrong.
     """
-    given = dict(launcher.params)
+    given = complete(launcher.params, ("submitit_folder", "n_jobs"), "local")
     at_once = processes(given.pop("n_jobs"), len(job_overrides))
     jobs = jobs_of(launcher, job_overrides, first)
     launcher.task_function = partial(told, launcher.task_function)
@@ -41,7 +41,7 @@ def on_this_machine(launcher: Any, job_overrides: Sequence[Sequence[str]], first
     executor = executor_of("local", given | {"timeout_min": _YEARS, "max_num_timeout": 0})
     queue = _Queue(executor, launcher, jobs, at_once)
     remedy = continues(launcher)
-    say(f"{len(jobs)} jobs on this machine, {at_once} at a time; Ctrl-C stops them in order")
+    say(f"{len(jobs)} job{'s' * (len(jobs) > 1)} on this machine, {at_once} at a time; Ctrl-C stops them in order")
     print(f"  logs      {launcher.config.hydra.sweep.dir}/.submitit")
     print(f"  progress  losskernel-status {launcher.config.hydra.sweep.dir}", flush=True)
     try:
@@ -121,7 +121,7 @@ def in_workers(
 
     from losskernel import cli
 
-    processes(launcher.joblib["n_jobs"], len(job_overrides))
+    processes(complete(launcher.joblib, ("n_jobs",), "joblib")["n_jobs"], len(job_overrides))
     launcher.task_function = partial(contained, launcher.task_function)
     try:
         with as_the_user():

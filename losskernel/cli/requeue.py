@@ -29,6 +29,4 @@ def hand_on(number: int) -> None:
         subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         reason = str(getattr(error, "stderr", "") or error).strip()
-        print(
-            f"losskernel: SLURM does not start job {job} again ({reason}); submit it once more to continue", flush=True
-        )
+        print(f"losskernel: SLURM does not start job {job} again: {reason}; submit it once more to continue")

@@ -75,7 +75,7 @@ def summary(outcome: Outcome, label: str) -> str:
     """Return verdict, headline numbers with standard errors, and the paths of what was made."""
     lines = ["nothing was sampled: points only"] if outcome.diagnosis is None else _verdict(outcome.diagnosis)
     if outcome.before:
-        lines = [f"{outcome.folder} has finished before; nothing was done", *lines]
+        return "\n".join([f"{outcome.folder} has finished before; nothing was done", *lines])
     lines += [f"  replaced: {each}" for each in outcome.replaced]
     for key, words in HEADLINES:
         if key in outcome.metrics and outcome.metrics[key] is not None:

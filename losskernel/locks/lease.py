@@ -136,7 +136,7 @@ def _take(cell: Cell, what: str, key: str) -> Lease:
     me = Holder.this()
     try:
         while not cell.create(me.lease(0)):
-            found = cell.read()
+            found = cell.read() or _waited(cell)
             holder = Holder.of(found)
             safe = cell.sure and (holder is None or holder.is_here())  # by the kernel's own lock
             if not (safe and holder is None) and not _is_left(cell, found, holder, me):
@@ -177,6 +177,12 @@ def _is_left(cell: Cell, found: bytes | None, holder: Holder | None, me: Holder)
         if now != found:
             raise Held(now, age=0.0)
     return cell.read() == found
+
+
+def _waited(cell: Cell) -> bytes | None:
+    """Return a lease whose holder has just made its file and may be about to write it."""
+    time.sleep(_SETTLE)
+    return cell.read()
 
 
 def _settle(cell: Cell, me: Holder) -> None:

@@ -82,7 +82,6 @@ class Folder:
         for name, content in files.items():
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             (partial / name).write_bytes(content)
-        Folder(partial).settle(files)
         os.replace(partial, self.path)
 
     def settle(self, names: Iterable[str]) -> None:
