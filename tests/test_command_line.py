@@ -26,6 +26,9 @@ def own_data(function: str) -> list[str]:
 
 # Overrides, and what the message must say: the key, the value, the remedy.
 FAULTS = {
+    "launcher without a sweep": (["hydra/launcher=slurm"], r"hydra/launcher=slurm starts the jobs of a sweep.*add -m"),
+    "chains": (["chain_offset=3.5"], r"chain_offset must be a whole number, got 3.5"),
+    "states": (["state_every=-1"], r"state_every must be >= 0, got -1"),
     "unknown key": (["sampler.foo=1"], r"Could not override 'sampler.foo'.*\+sampler.foo=1"),
     "unknown choice": (["sampler=nope"], r"Could not find 'sampler/nope'.*rmsprop_sgld"),
     "unknown argument": (["+sampler.foo=1"], r"sampler\.foo=1: .*no such argument; choose from .*step_size"),

@@ -51,6 +51,15 @@ def test_values_over_more_than_a_decade_stand_on_a_logarithmic_axis() -> None:
     np.testing.assert_array_equal(Axis("x", ["a", "b"]).places, [0, 1])
 
 
+def test_values_that_crowd_on_a_plain_axis_have_round_names() -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    Axis("step size", ["-1", "0.001", "0.002"], [-1, 0.001, 0.002]).draw(axes, named=True)
+    names = [text.get_text() for text in axes.get_xticklabels()]
+    assert len(names) >= 2
+    assert all(float(name.replace("−", "-")) % 0.25 == 0 for name in names)
+
+
 def test_a_zero_stands_one_gap_left_of_a_logarithmic_axis() -> None:
     axis = Axis("x", ["0", "1", "10", "100"], [0, 1, 10, 100])
     np.testing.assert_allclose(axis.places, [0.1, 1, 10, 100])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra.utils import instantiate
 from pytorch_lightning.callbacks import StochasticWeightAveraging
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
@@ -16,6 +17,7 @@ from losskernel.data import arithmetic, digits
 from losskernel.errors import DivergenceError, InputError, TraceError
 from losskernel.models import MLP, MultitaskMLP, SmallCNN
 from losskernel.resampling import bootstrap
+from losskernel.sampling import settle
 from losskernel.training import Training
 
 SGLD = functools.partial(lk.SGLD, step_size=1e-3, nbeta=100.0, localization=100.0)
@@ -338,3 +340,19 @@ def test_a_trainer_that_stops_early_is_not_taken_for_finished() -> None:
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, limit_train_batches=3)
     with pytest.raises(DivergenceError, match="the trainer ended after 0 of 6 draws"):
         lk.sample(model, data, SGLD, SHORT, trainer=trainer, progress=False)
+
+
+def test_a_sampler_chosen_by_hydra_keeps_its_name_when_a_setting_is_changed() -> None:
+    # Hydra's own kind of partial is not flattened within another, as the companion at nbeta = 0 has it.
+    chosen = instantiate(
+        {
+            "_target_": "losskernel.samplers.SGLD",
+            "_partial_": True,
+            "step_size": 1e-3,
+            "nbeta": 10.0,
+            "localization": 1.0,
+        }
+    )
+    idle = functools.partial(chosen, nbeta=0.0)
+    _, found, _ = settle(MultitaskMLP(2), arithmetic(probes_per_task=5), idle, lk.Schedule())
+    assert (found["sampler"], found["nbeta"], found["step_size"]) == ("SGLD", 0.0, 1e-3)

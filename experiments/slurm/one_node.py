@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,11 +45,14 @@ def asked(job: str, env: dict[str, str]) -> dict[str, str]:
 
 
 def send(name: str, job: str, env: dict[str, str]) -> None:
-    """Send a signal to a job that runs.
+    """Send a signal to a job that runs, once.
 
-    scancel says "already done" where the job ends at once; what counts is what becomes of the job.
+    scancel repeats itself, first after five seconds, where the job is just leaving: one that is requeued would get the
+    signal again in its next start. What counts is what becomes of the job.
     """
-    subprocess.run(["scancel", f"--signal={name}", job], env=env, check=False, capture_output=True)
+    with suppress(subprocess.TimeoutExpired):
+        command = ["scancel", f"--signal={name}", job]
+        subprocess.run(command, env=env, check=False, capture_output=True, timeout=3)
 
 
 def requeue(job: str, env: dict[str, str]) -> None:

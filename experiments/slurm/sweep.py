@@ -5,10 +5,11 @@ uv run experiments/slurm/sweep.py            # starts the SLURM itself, and stop
 
 import hashlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,9 @@ def disturbed(folder: Path, env: dict[str, str]) -> tuple[list[dict[str, Any]], 
         array = until(lambda: _array(out.read_text()), out.read_text, alive)
         with ThreadPoolExecutor() as hunters:  # two jobs sample at the same time
             shots = {
-                number: hunters.submit(_shoot, f"{array}_{number}", folder / "slurm" / str(number), *fault, env, out)
+                number: hunters.submit(
+                    _shoot, f"{array}_{number}", folder / "slurm" / str(number), *fault, env, out, alive
+                )
                 for number, fault in FAULTS.items()
             }
         rows: list[dict[str, Any]] = [{"job": number, "γ": gamma} for number, gamma in enumerate(GAMMAS)]
@@ -146,6 +149,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Print the table; exit 1 where anything differs, 0 with one line where there is no SLURM."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the SLURM is stopped then, too
     with tempfile.TemporaryDirectory(prefix="slurm-") as name:
         folder = Path(name)
         try:
@@ -186,7 +190,7 @@ def tried(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     checks = {
         "not all jobs completed": all((row["SLURM says"], row["run"]) == ("COMPLETED", "finished") for row in rows),
         "traces differ": all(row["unlike the undisturbed"] == "nothing" for row in rows),
-        "a job that was hit did not start again": all(rows[number]["starts"] > 1 for number in FAULTS),
+        "a job that was hit did not start twice": all(rows[number]["starts"] == 2 for number in FAULTS),
         "a job was hit before or after it sampled": all(rows[number]["draws kept"] for number in FAULTS),
         "no page compares the runs": page.is_file() and "6 kernels" in (folder / "slurm.txt").read_text(),
         "a finished job that was requeued was not left alone": left_alone,
@@ -208,11 +212,13 @@ def _command(*words: str) -> list[str]:
     return [sys.executable, "-m", "losskernel.cli", *words]
 
 
-def _shoot(job: str, folder: Path, name: str, by_hand: bool, env: dict[str, str], out: Path) -> dict[str, object]:
+def _shoot(
+    job: str, folder: Path, name: str, by_hand: bool, env: dict[str, str], out: Path, alive: Callable[[], bool]
+) -> dict[str, object]:
     """Send a signal to a job that samples, and requeue it where that is to be done by hand."""
-    until(lambda: drawn(folder) >= AT_LEAST, out.read_text)
+    until(lambda: drawn(folder) >= AT_LEAST, out.read_text, alive)
     send(name, job, env)
-    at_once = until(lambda: _left(job, env), out.read_text)
+    at_once = until(lambda: _left(job, env), out.read_text, alive)
     kept = drawn(folder) if by_hand else _stopped_at(folder)  # one that requeues itself may draw again already
     if by_hand:
         requeue(job, env)

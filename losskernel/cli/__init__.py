@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import losskernel.cli.calibrations  # noqa: F401 (it registers where choices are looked for)
 from losskernel.cli.around import around
+from losskernel.cli.jobs import refuse_alone
 from losskernel.cli.kinds import DYNAMICS, LAYERS
 from losskernel.cli.requeue import hand_on
 from losskernel.cli.sweeps import compared, group_of, joining, note_failure
@@ -67,6 +68,7 @@ def _calibrate(config: DictConfig) -> None:
 def _place() -> dict[str, Any]:
     """Return the run's folder, and the name of the sweep that it belongs to."""
     now = HydraConfig.get()
+    refuse_alone(now)
     sweep = group_of(Path(now.sweep.dir)) if now.mode == RunMode.MULTIRUN else None
     return {"folder": Path(now.runtime.output_dir), "sweep": sweep}
 

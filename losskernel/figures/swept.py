@@ -86,10 +86,7 @@ class Axis:
         axes.set_xticks(ticks, names if named else [""] * len(names))
         if named:
             axes.set_xlabel(plain(self.label))
-            crowded = (
-                max(map(len, names)) > 12 or len(places) > most or not self._apart([f"{name}  " for name in names])
-            )
-            if self.values is None and crowded:
+            if self.values is None and self._crowded(names, most):
                 axes.tick_params(axis="x", labelrotation=90, labelsize=6)
 
     def _ticks(self, most: int) -> tuple[np.ndarray, list[str]]:
@@ -107,6 +104,11 @@ class Axis:
         zero = [0] if self.values[0] == 0 else []
         ticks = np.concatenate([places[zero], 10.0 ** np.array(powers)])
         return ticks, [*(names[place] for place in zero), *(f"$10^{{{power}}}$" for power in powers)]
+
+    def _crowded(self, names: list[str], most: int) -> bool:
+        """Whether names below the places have no room side by side."""
+        long = max(map(len, names)) > 12
+        return long or len(names) > most or not self._apart([f"{name}  " for name in names])
 
     def _apart(self, names: list[str]) -> bool:
         """Whether the names of neighbouring places do not run into one another."""
