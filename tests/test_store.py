@@ -163,9 +163,9 @@ def test_a_record_that_cannot_be_closed_does_not_hide_why_the_run_ends(tmp_path:
         def finish(self, state: str) -> None:
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(TraceError, match="the reason"), reported(Heartbeat(tmp_path), Full(), {}):
+    with pytest.raises(TraceError, match="the reason"), reported(Heartbeat(tmp_path), Full(), {}, tmp_path):
         raise TraceError("the reason")
-    with pytest.raises(OSError, match="No space left"), reported(Heartbeat(tmp_path), Full(), {}):
+    with pytest.raises(OSError, match="No space left"), reported(Heartbeat(tmp_path), Full(), {}, tmp_path):
         pass
 
 
