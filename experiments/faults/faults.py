@@ -35,6 +35,7 @@ WORDS = (
 )
 # Descriptions in a trace: of an array, and of the whole.
 LOSSES, ROOT = "losses/zarr.json", "zarr.json"
+READ = "nothing: it is read"
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Place:
             lk.open_traces(self.folder)
         except TraceError as error:
             return str(error)
-        return "nothing: it is read"
+        return READ
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
@@ -152,8 +153,7 @@ class Faults:
         process.send_signal(number)
         code, said = ended(process)
         seen = f"exit {code}: {said}" if said else f"exit {code}, no word"
-        lost = "nothing lost" if number != signal.SIGKILL else "lost: the draws since the last state (state_every)"
-        return Row(f"{number.name} while sampling", seen, f"{lost}; the same command ends {self.continued(place)}")
+        return Row(f"{number.name} while sampling", seen, f"the same command ends {self.continued(place)}")
 
     def killed_in_training(self) -> Row:
         """Kill it while it trains."""
@@ -232,7 +232,8 @@ class Faults:
         """Damage a file of a finished trace."""
         place = self.copy()
         damage(file(place))
-        return Row(name, place.trace_fault(), "refused; nothing of it is used")
+        said = place.trace_fault()
+        return Row(name, said, "READ ALL THE SAME" if said == READ else "refused")
 
     def damaged_state(self) -> Row:
         """Damage the resume state of an interrupted run."""
@@ -241,7 +242,8 @@ class Faults:
         process.kill()
         process.wait()
         truncate(place.trace / "resume.pt")
-        return Row("resume state truncated", self.continued(place), "refused; nothing of it is used")
+        code, said = ended(place.start())
+        return Row("resume state truncated", f"exit {code}: {said}", "refused" if code else "USED ALL THE SAME")
 
 
 def mount(*words: str | Path) -> None:
