@@ -1,4 +1,5 @@
 import itertools
+import multiprocessing
 import os
 import time
 from pathlib import Path
@@ -122,6 +123,7 @@ def test_a_broken_picture_is_named_also_by_a_worker(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"3\.png cannot be read as a picture") as raised:
             CachedImages(whole, tmp_path / "cache", workers).held()
         assert len(str(raised.value).splitlines()) == 1
+        assert multiprocessing.active_children() == []  # though the error is still held
     (tmp_path / "3.png").write_text("no picture")
     with pytest.raises(InputError, match=r"3\.png cannot be read as a picture \(cannot identify image file"):
         whole[3]

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from losskernel.data.base import Data
-from losskernel.data.samples import as_packed, held, size, unpacker, without_traceback
-from losskernel.errors import InputError
+from losskernel.data.samples import as_packed, batches_of, held, size, unpacker
 from losskernel.interrupts import HEEDED
 from losskernel.streams import MinibatchIndices
 
@@ -111,11 +110,7 @@ def loaded(
         # Its own: a loader draws a seed for its workers, and the caller's random numbers are not ours to use.
         generator=torch.Generator(),
     )
-    try:
-        for inputs, targets in loader:
-            yield torch.as_tensor(inputs), torch.as_tensor(targets)
-    except InputError as error:
-        raise without_traceback(error) from error
+    yield from batches_of(loader)
 
 
 def _cores() -> int:

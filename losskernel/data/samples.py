@@ -1,7 +1,7 @@
 """Datasets as loaders see them: their size, whether they lie in memory, and in what form."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, cast
 
 import torch
@@ -171,13 +171,24 @@ def stack(dataset: Dataset[Any], limit: int | None = None, workers: int = 0) -> 
     samples = Subset(dataset, list(chosen))
     # Its own generator: a loader draws a seed for its workers, and the caller's random numbers are not ours to use.
     loader = DataLoader(samples, batch_size=64, num_workers=workers, generator=torch.Generator())
+    batches = list(batches_of(loader))
+    return torch.cat([inputs for inputs, _ in batches]), torch.cat([targets for _, targets in batches])
+
+
+def batches_of(loader: DataLoader[Any]) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """Yield a loader's batches; its worker processes end with the iterator, also where a sample cannot be read.
+
+    Raises:
+        InputError: what a worker's dataset says is wrong.
+    """
     try:
-        batches = list(loader)
+        for inputs, targets in loader:
+            yield torch.as_tensor(inputs), torch.as_tensor(targets)
     except InputError as error:
-        raise without_traceback(error) from error
-    return torch.cat([inputs for inputs, _ in batches]), torch.cat([torch.as_tensor(targets) for _, targets in batches])
+        error.__traceback__ = None  # for it would hold the processes
+        raise _without_traceback(error) from error
 
 
-def without_traceback(error: InputError) -> InputError:
+def _without_traceback(error: InputError) -> InputError:
     """Return what a worker process found wrong: from there it comes with that process' traceback in its text."""
     return InputError(str(error).strip().splitlines()[-1].split("InputError: ", 1)[-1])
