@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
+from losskernel.arrays import read_arrays, write_arrays
 from losskernel.data.base import Data, size
 from losskernel.data.loading import BlockLoader
 from losskernel.errors import InputError, TraceError, require, require_integer, require_number
@@ -56,7 +57,7 @@ class Retrained:
 
     Raises:
         InputError: a number out of range; when called: no subset can be trained on, or workers cannot be sent the job.
-        TraceError: the folder holds retrainings of other settings or cannot be written, or a worker died.
+        TraceError: the folder holds retrainings of other settings or damaged ones, cannot be written, or a worker died.
 
     Source: Ilyas et al. 2022 (datamodels), arXiv 2202.00622; Park et al. 2023, arXiv 2303.14186.
     """
@@ -87,7 +88,7 @@ class Retrained:
         # Each job goes its own way through them, so that two that share a folder seldom do the same twice.
         order = np.random.default_rng().permutation(len(missing))
         _work(job, [missing[place] for place in order], self.workers)
-        found = [dict(np.load(job.path(*piece))) for piece in pieces]
+        found = [read_arrays(job.path(*piece)) for piece in pieces]
         rows = {f"{name}": np.stack([each[name] for each in found], axis=1) for name in found[0]}
         chosen = np.zeros((samples, self.subsets), dtype=np.float32)
         for subset in range(self.subsets):
@@ -146,7 +147,7 @@ class Job:
             network = self.retrain(part, seed)
         except InputError as error:
             raise InputError(f"on a subset, {self.taken} of {size(self.data.train)} samples: {error}") from error
-        guard(path, _write, path, _outcome(network, self.data))
+        guard(path, write_arrays, path, _outcome(network, self.data))
 
 
 @torch.no_grad()
@@ -162,16 +163,6 @@ def _outcome(network: nn.Module, data: Data) -> dict[str, np.ndarray]:
             margins.append(log_odds(outputs, targets))
     found = {"losses": losses} | ({"margins": margins} if margins else {})
     return {name: torch.cat(parts).cpu().numpy() for name, parts in found.items()}
-
-
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write the arrays whole or not at all, whoever else writes the same."""
-    partial_path = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    with open(partial_path, "wb") as file:
-        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial_path, path)
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:

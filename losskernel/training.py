@@ -8,11 +8,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
-from losskernel.data.base import Data, size
-from losskernel.errors import DivergenceError, InputError, Interrupted, TraceError, require, require_number
+from losskernel.data.base import Data, size, stack
+from losskernel.errors import DivergenceError, Interrupted, TraceError, require, require_number
 from losskernel.interrupts import name_of, stop_on_signal
+from losskernel.layout import choose_layout
+from losskernel.models.pretrained import fill, read_file
 from losskernel.recipe import Training
 from losskernel.store import atomic_save, guard
 from losskernel.supervised import Minibatches, Supervised
@@ -66,15 +68,13 @@ def fit(
             the last. It stays there until `drop_state`, for whoever has put the result on disk. None keeps none.
 
     Raises:
-        InputError: the batch is larger than the training set.
+        InputError: the batch is larger than the training set, or the trainer ends early.
         DivergenceError: the loss becomes non-finite.
         TraceError: the state there is another training's or damaged, or the folder cannot be written.
         Interrupted: Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2; what was done is on disk if states are kept.
     """
-    # Convolutions are up to twice as fast with the channels innermost; for anything else the layout is the usual one.
-    trained = copy.deepcopy(model).to(memory_format=torch.channels_last)
     if training.steps == 0:
-        return trained.eval()
+        return copy.deepcopy(model).cpu().eval()
     samples = size(data.train)
     require(
         training.batch_size <= samples,
@@ -85,6 +85,7 @@ def fit(
         require_number("state_every", state_every, at_least=0)
         file = StateFile(checkpoints, settings_of(model, data, training, seed))
     state = None if file is None else file.read()
+    trained = _arranged(model, data)
     module = Supervised(trained.train(), data, training, state)
     keep = [] if checkpoints is None else [KeepCheckpoints(checkpoints, training.checkpoint_steps())]
     bar = [Progress("Training")] if progress else []
@@ -95,9 +96,26 @@ def fit(
         _train(module, batches, training.steps - module.step, trainer or pl.Trainer, progress, callbacks, stop)
         if stop():
             raise _interrupted(module.step, training.steps, stop(), file)
+    require(
+        module.step == training.steps,
+        f"the trainer ended training after {module.step} of {training.steps} steps; remove what stops it early "
+        "(max_steps, max_time, callbacks)",
+    )
     if not all(weight.isfinite().all() for weight in trained.parameters()):
         raise DivergenceError("training ended with non-finite weights; lower training.optimizer.lr")
     return trained.cpu().to(memory_format=torch.contiguous_format).eval()
+
+
+def _arranged(model: nn.Module, data: Data) -> nn.Module:
+    """Return a copy on the CPU, channels innermost where its convolutions can read that: up to twice as fast."""
+    copied = copy.deepcopy(model).cpu().eval()
+    with torch.random.fork_rng(devices=[]):  # samples may draw random numbers of their own
+        two = stack(Subset(data.train, range(min(2, size(data.train)))), workers=0)
+    layout = choose_layout(copied, data.loss, *two)
+    for weight in copied.parameters():
+        if weight.dim() == 4:
+            weight.data = weight.data.contiguous(memory_format=layout)
+    return copied
 
 
 def _train(
@@ -131,7 +149,9 @@ def _train(
 
 
 def _interrupted(done: int, steps: int, number: int, file: StateFile | None) -> Interrupted:
-    words = "no state of it is kept" if file is None else f"the same call goes on from {file.path}"
+    words = "no state of it is kept"
+    if file is not None and file.path.is_file():
+        words = f"the same call goes on from {file.path}"
     return Interrupted(f"stopped after {done} of {steps} training steps ({name_of(number)}); {words}", number)
 
 
@@ -156,8 +176,8 @@ def retrain(model: nn.Module, training: Training, data: Data, seed: int) -> nn.M
 
 def checkpoints(model: nn.Module, folder: Path) -> Iterator[tuple[int, nn.Module]]:
     """Yield (step, network) of the weights kept along training, in order."""
-    for path in sorted(folder.glob("step-*.pt")):
-        yield int(path.stem.removeprefix("step-")), load_weights(model, path)
+    for step, path in sorted((int(path.stem.removeprefix("step-")), path) for path in folder.glob("step-*.pt")):
+        yield step, load_weights(model, path)
 
 
 def save_weights(model: nn.Module, path: Path, about: dict[str, Any]) -> None:
@@ -170,23 +190,12 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     """Return a copy of the model with the weights of a checkpoint: ours, Lightning's, or a bare state dict.
 
     Raises:
-        InputError: the file is missing, unreadable, or holds other weights.
+        InputError: the file is missing, damaged, or holds other weights.
     """
-    path = Path(path)
-    require(path.is_file(), f"checkpoint {path} does not exist; give the path of a saved state dict")
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a different type for every way a file can be broken
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"checkpoint {path} cannot be read ({reason}); save it again") from error
-    weights = stored.get("state_dict", stored) if isinstance(stored, dict) else {}
-    wrapped = weights and all(name.startswith("model.") for name in weights)
+    stored = read_file(path, f"checkpoint {path}")
+    weights = stored.get("state_dict", stored) if isinstance(stored, dict) else None
+    weights = weights if isinstance(weights, dict) else {}
+    wrapped = all(str(name).startswith("model.") for name in weights)
     if wrapped and weights.keys() != model.state_dict().keys():
         weights = {name.removeprefix("model."): value for name, value in weights.items()}
-    model = copy.deepcopy(model)
-    try:
-        model.load_state_dict(weights)
-    except (RuntimeError, TypeError) as error:
-        lines = " ".join(str(error).split())[:300]
-        raise InputError(f"checkpoint {path} does not fit {type(model).__name__}: {lines}") from error
-    return model.eval()
+    return fill(copy.deepcopy(model), weights, f"checkpoint {path}").eval()

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor, nn
 
 from losskernel.data.base import Data
 from losskernel.errors import TraceError
 from losskernel.provenance import digest, fingerprint
 from losskernel.recipe import Training
+from losskernel.states import restored
 from losskernel.store import atomic_save, differences, guard
 
 STATE = "training.pt"
@@ -41,12 +41,11 @@ class StateFile:
         if not self.path.exists():
             return None
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            state = restored(self.path.read_bytes())
             lines = differences(state["settings"], self._settings)
-        except Exception as error:  # torch raises a different type for every way a file can be broken
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+        except (OSError, ValueError, TypeError, LookupError) as error:
             raise TraceError(
-                f"{self.path}, the state of an interrupted training, cannot be read ({reason}); remove it, and the "
+                f"{self.path}, the state of an interrupted training, cannot be read: {error}; remove it, and the "
                 "training begins anew"
             ) from error
         if lines:

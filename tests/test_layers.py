@@ -14,8 +14,9 @@ PACKAGE = Path(losskernel.__file__).parent
 LAYERS = [
     {"errors", "interrupts", "outside", "progress", "remedies"},
     {"taxonomy"},
-    {"differences", "places", "records", "states"},
-    {"integrity", "locks"},
+    {"arrays", "differences", "places", "records", "states"},
+    {"bound", "locks"},
+    {"integrity"},
     {"datasets"},
     {
         "agreement",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from damage import flipped
 from learners import deadly, learned
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -93,6 +94,18 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     assert sorted(broken.seeds + rest.seeds) == sorted(whole.seeds)
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values)
+
+
+def test_a_damaged_retraining_is_named_and_made_again(tmp_path: Path) -> None:
+    expected = _rows(tmp_path, Counting())
+    kept = tmp_path / FOLDER / "subset-0002-repeat-1.npz"
+    flipped(kept)
+    with pytest.raises(TraceError, match=r"subset-0002-repeat-1.npz is damaged: .*; remove it, and the same command"):
+        _rows(tmp_path, Counting())
+    kept.unlink()
+    again = Counting()
+    np.testing.assert_array_equal(_rows(tmp_path, again)["losses"], expected["losses"])
+    assert len(again.seeds) == 1
 
 
 def test_more_subsets_and_repeats_add_to_those_that_are_there(tmp_path: Path) -> None:

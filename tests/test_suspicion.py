@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from damage import flipped
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset
@@ -299,12 +300,15 @@ def test_a_run_that_is_killed_between_folds_goes_on_where_it_was(tmp_path: Path)
     assert process.exitcode == -signal.SIGKILL
     assert (tmp_path / "log").read_text().split() == ["0", "1", "2"]
     folder = tmp_path / "killed" / confident_learning.FOLDS / "4-seed-0"
-    assert sorted(path.name for path in folder.iterdir()) == ["fold-0.pt", "fold-1.pt"]
-    (folder / "fold-2.pt.partial").write_bytes(b"half a file")
+    assert sorted(path.name for path in folder.iterdir()) == ["fold-0.npz", "fold-1.npz"]
+    (folder / "fold-2.npz.0.partial").write_bytes(b"half a file")
     calls: list[int] = []
     again = learner(model, data, _history({}, tmp_path / "killed", partial(_remember, calls)))
     assert calls == [2, 3]
     np.testing.assert_array_equal(again, whole)
+    flipped(folder / "fold-1.npz")
+    with pytest.raises(TraceError, match=r"fold-1.npz is damaged: .*; remove it, and the same command makes it again"):
+        learner(model, data, _history({}, tmp_path / "killed", partial(_remember, [])))
     # other folds are other networks
     ConfidentLearning(folds=2)(model, data, _history({}, tmp_path / "killed", partial(_remember, calls)))
     assert calls == [2, 3, 0, 1]
@@ -339,7 +343,7 @@ def test_more_folds_than_samples_are_refused(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / confident_learning.FOLDS).write_text("in the way")
     history = _history({}, tmp_path, partial(_remember, []))
-    with pytest.raises(TraceError, match=r"cannot write .*fold-0.pt"):
+    with pytest.raises(TraceError, match=r"cannot write .*fold-0.npz"):
         ConfidentLearning(folds=2)(Memory(torch.zeros(1, 3), 1.0), _some_probed(0), history)
 
 

@@ -1,5 +1,7 @@
 import copy
 import pickle
+import random
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from command import config
+from damage import flipped
 from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import Dataset, Subset, TensorDataset
@@ -94,6 +97,51 @@ def test_batchnorm_learns_its_statistics_in_training_mode() -> None:
     assert trained.features[1].running_mean.abs().max() > 0
 
 
+class Viewing(nn.Module):
+    """A network that views activations as if channels came first, as many do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4 * 36, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(images).view(len(images), -1)).squeeze(1)
+
+
+@pytest.mark.parametrize("kind", ["pictures that are viewed", "volumes"])
+def test_networks_that_need_channels_first_are_trained(kind: str) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv3d(3, 1, 3), nn.Flatten(), nn.Linear(6**3, 1), nn.Flatten(0)]
+    model, shape = (nn.Sequential(*layers), (8, 8, 8)) if kind == "volumes" else (Viewing(), (8, 8))
+    inputs = TensorDataset(torch.randn(20, 3, *shape), torch.randn(20))
+    trained = quick(model, Data(inputs, inputs, squared_error), Training(steps=2, batch_size=5))
+    assert not _same(trained, model)
+
+
+def test_convolutions_are_trained_with_channels_innermost() -> None:
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+            weight = pl_module.model[0].weight
+            seen.append(weight.is_contiguous(memory_format=torch.channels_last))
+
+    images = TensorDataset(torch.randn(20, 3, 8, 8), torch.randn(20))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 1), nn.Flatten(0))
+    trained = quick(model, Data(images, images, squared_error), Training(2, 5), callbacks=[Watch()])
+    assert seen == [True]
+    assert trained[0].weight.is_contiguous()
+
+
+@pytest.mark.parametrize("limit", [{"max_steps": 5}, {"max_time": {"seconds": 0}}, {"fast_dev_run": True}])
+def test_a_trainer_that_ends_early_is_not_taken_for_trained(limit: dict[str, Any]) -> None:
+    early = partial(pl.Trainer, accelerator="cpu", **limit)
+    with pytest.raises(
+        InputError, match=r"the trainer ended training after \d of 40 steps; remove what stops it early"
+    ):
+        fit(_model(), DATA, SHORT, progress=False, trainer=early)
+
+
 def test_the_learning_rate_decays_to_zero() -> None:
     rates = []
 
@@ -158,6 +206,9 @@ def test_kept_weights_come_back_in_order(tmp_path: Path) -> None:
     assert _same(found[40], trained)
     assert not any(network.training for network in found.values())
     assert list(checkpoints(model, tmp_path / "none")) == []
+    for step in (10**7 - 1, 10**7):
+        save_weights(model, tmp_path / f"step-{step:07d}.pt", {})
+    assert [step for step, _ in checkpoints(model, tmp_path)][-2:] == [10**7 - 1, 10**7]
 
 
 @pytest.mark.parametrize(
@@ -387,12 +438,12 @@ def test_saved_weights_come_back(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["weights.pt"]
 
 
-@pytest.mark.parametrize("kind", ["bare", "Lightning"])
+@pytest.mark.parametrize("kind", ["bare", "Lightning", "of old"])
 def test_other_peoples_checkpoints_can_be_read(tmp_path: Path, kind: str) -> None:
     weights = _model(1).state_dict()
     if kind == "Lightning":
         weights = {"state_dict": {f"model.{name}": value for name, value in weights.items()}, "epoch": 3}
-    torch.save(weights, tmp_path / "other.ckpt")
+    torch.save(weights, tmp_path / "other.ckpt", _use_new_zipfile_serialization=kind != "of old")
     assert _same(load_weights(_model(0), str(tmp_path / "other.ckpt")), _model(1))
 
 
@@ -411,7 +462,39 @@ def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 half an archive"])
 def test_a_broken_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "weights.pt").write_bytes(content)
-    with pytest.raises(InputError, match=r"checkpoint .*weights.pt cannot be read \(.*\); save it again"):
+    with pytest.raises(InputError, match=r"checkpoint .*weights.pt cannot be read: it is no state \(.*\); restore it"):
+        load_weights(_model(), tmp_path / "weights.pt")
+
+
+def test_a_bit_that_has_flipped_since_weights_were_saved_is_seen(tmp_path: Path) -> None:
+    path, rng = tmp_path / "step-0000007.pt", random.Random(0)
+    save_weights(_model(), path, {"step": 7})
+    whole, said = path.read_bytes(), []
+    for place in rng.sample(range(len(whole)), 100):
+        content = bytearray(whole)
+        content[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+        try:
+            assert _same(load_weights(_model(1), path), _model())  # what fell is the checksum's own name
+        except InputError as error:
+            said.append(str(error))
+    assert len(said) > 95
+    wanted = (
+        rf"checkpoint {path} cannot be read: .*; restore it from a copy, save it again, or train again in another.*"
+    )
+    assert all(re.fullmatch(wanted, each) for each in said)
+    flipped(path)
+    with pytest.raises(InputError, match=r"step-0000007.pt cannot be read: its content has changed since it was wri"):
+        list(checkpoints(_model(), tmp_path))
+
+
+def test_a_checkpoint_of_a_disk_that_fails_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(_: Path) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    save_weights(_model(), tmp_path / "weights.pt", {})
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    with pytest.raises(InputError, match=r"weights.pt cannot be read: \[Errno 5\] Input/output error; restore it"):
         load_weights(_model(), tmp_path / "weights.pt")
 
 
@@ -423,14 +506,27 @@ def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "stored",
-    [MLP(4, 1, (3,)).state_dict(), MultitaskMLP(2, width=17).state_dict(), {}, [1, 2, 3], {"state_dict": {"x": 1}}],
-    ids=["other names", "other shapes", "empty", "list", "no tensors"],
+    [
+        MLP(4, 1, (3,)).state_dict(),
+        MultitaskMLP(2, width=17).state_dict(),
+        {},
+        [1, 2, 3],
+        {"state_dict": {"x": 1}},
+        {"state_dict": torch.ones(2)},
+    ],
+    ids=["other names", "other shapes", "empty", "list", "no tensors", "a tensor"],
 )
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, stored: Any) -> None:
     torch.save(stored, tmp_path / "weights.pt")
     with pytest.raises(InputError, match=r"checkpoint .*weights.pt does not fit MultitaskMLP: Error") as caught:
         load_weights(_model(), tmp_path / "weights.pt")
     assert "\n" not in str(caught.value)
+
+
+def test_weights_without_names_are_refused(tmp_path: Path) -> None:
+    torch.save({0: torch.ones(2)}, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match=r"checkpoint .*weights.pt does not fit MultitaskMLP: "):
+        load_weights(_model(), tmp_path / "weights.pt")
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

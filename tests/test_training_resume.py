@@ -18,6 +18,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from command import TINY, call, config
+from damage import flipped
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
@@ -31,7 +32,7 @@ from losskernel.losses import cross_entropy
 from losskernel.models import MultitaskMLP, SmallCNN
 from losskernel.run import run, trained
 from losskernel.store import atomic_save
-from losskernel.study import Study
+from losskernel.study import Study, preflight
 from losskernel.tracking import RunFolder
 from losskernel.training import Training, fit, retrain
 from losskernel.training_state import STATE, drop_state
@@ -240,6 +241,10 @@ def test_what_a_signal_did_to_those_that_load_samples_is_no_fault(tmp_path: Path
         dying = Data(Dying(data, number), data.probes, data.loss)
         with pytest.raises(error, match=r"stopped after 3 of 800" if number else "exited unexpectedly"):
             fit(model, dying, training, progress=False, checkpoints=tmp_path, state_every=0.0)
+    (tmp_path / STATE).unlink()
+    dying = Data(Dying(data, signal.SIGTERM), data.probes, data.loss)
+    with pytest.raises(Interrupted, match=r"stopped after 3 of 800 .*; no state of it is kept"):  # none was due yet
+        fit(model, dying, training, progress=False, checkpoints=tmp_path, state_every=1000.0)
 
 
 # --- states that do not fit
@@ -290,15 +295,31 @@ def test_a_damaged_state_says_what_to_do(tmp_path: Path) -> None:
     for content in (b"", whole[: len(whole) // 2], b"not a state"):
         (tmp_path / STATE).write_bytes(content)
         with pytest.raises(
-            TraceError, match=rf"{tmp_path}/{STATE}, the state .*cannot be read \(.*\); remove it"
+            TraceError, match=rf"{tmp_path}/{STATE}, the state .*cannot be read: it is no state \(.*\); remove it"
         ) as told:
             train("adam", tmp_path)
         assert "\n" not in str(told.value)
     atomic_save({"step": 3}, tmp_path / STATE)
-    with pytest.raises(TraceError, match=r"cannot be read \('settings'\)"):
+    with pytest.raises(TraceError, match=r"cannot be read: 'settings'; remove it"):
+        train("adam", tmp_path)
+    (tmp_path / STATE).write_bytes(whole)
+    flipped(tmp_path / STATE)
+    with pytest.raises(TraceError, match=r"cannot be read: its content has changed since it was written; remove it"):
         train("adam", tmp_path)
     (tmp_path / STATE).unlink()
     assert same(train("adam", tmp_path), undisturbed("adam"))
+
+
+def test_damaged_weights_end_a_continued_run_before_anything_is_computed(tmp_path: Path) -> None:
+    files = RunFolder(tmp_path)
+    trained(study(), files)
+    path = tmp_path / "checkpoints" / "trained.pt"
+    flipped(path)
+    for given in (study(), study(checkpoint=str(path))):
+        with pytest.raises(InputError, match=rf"checkpoint {path} cannot be read: its content has changed since it "):
+            run(given, tmp_path)
+    with pytest.raises(InputError, match=rf"checkpoint {path} cannot be read: its content has changed since it was"):
+        preflight(study(checkpoint=str(path)))
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

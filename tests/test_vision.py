@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from command import run_python
+from damage import flipped
 from pictures import googlenet_file, settled
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -117,19 +118,26 @@ def test_pretrained_weights_that_are_nowhere_say_how_to_get_them(
 def test_weights_that_do_not_fit_are_refused(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has a head of 1000 classes, but model.outputs=20; set model.outputs=1000"):
         inception_v1(outputs=20, weights=str(weights))
-    with pytest.raises(InputError, match=r"model.weights=.*googlenet.pth holds the weights of another network: "):
+    with pytest.raises(InputError, match=r"model.weights=.*googlenet.pth does not fit ResNet: Error"):
         resnet50(weights=str(weights))
-    with pytest.raises(InputError, match=r"model.weights=nowhere.pt: there is no such file; give the path"):
+    with pytest.raises(InputError, match=r"model.weights=nowhere.pt does not exist; give the path"):
         inception_v1(weights="nowhere.pt")
     with pytest.raises(InputError, match=r"model.weights must be null, torchvision or the path of a state dict, got 3"):
         resnet18(weights=3)  # pyright: ignore[reportArgumentType]
     (tmp_path / "text").write_text("no weights")
-    with pytest.raises(InputError, match=r"model.weights=.*text cannot be read \(.*\); save the state dict again"):
+    with pytest.raises(
+        InputError, match=r"model.weights=.*text cannot be read: it is no state \(.*\); restore it from"
+    ):
         inception_v1(weights=str(tmp_path / "text"))
-    for content in ([torch.zeros(2)], {}, {"state_dict": {"step": 1}, "about": {}}):
+    for content in ([torch.zeros(2)], {}, {0: torch.zeros(2)}, {"state_dict": {"step": 1}, "about": {}}):
         torch.save(content, tmp_path / "other.pt")
         with pytest.raises(InputError, match=r"model.weights=.*other.pt holds no state dict; save model.state_dict"):
             inception_v1(weights=str(tmp_path / "other.pt"))
+    save_weights(resnet18(outputs=2), tmp_path / "own.pt", {})
+    flipped(tmp_path / "own.pt")
+    for model in (resnet18, functools.partial(timm_model, "resnet18")):
+        with pytest.raises(InputError, match=r"model.weights=.*own.pt cannot be read: its content has changed since"):
+            model(outputs=2, weights=str(tmp_path / "own.pt"))
     for model in (inception_v1, resnet18, timm_model):
         name = {"name": "test_resnet"} if model is timm_model else {}
         with pytest.raises(InputError, match=r"model.outputs must be >= 1, got 0"):

@@ -235,15 +235,15 @@ class Faults:
         said = place.trace_fault()
         return Row(name, said, "READ ALL THE SAME" if said == READ else "refused")
 
-    def damaged_state(self) -> Row:
-        """Damage the resume state of an interrupted run."""
+    def damaged_meanwhile(self, name: str, file: Callable[[Place], Path], damage: Callable[[Path], None]) -> Row:
+        """Damage a file of an interrupted run, and go on."""
         place = self.place()
         process = place.sampling()
         process.kill()
-        process.wait()
-        truncate(place.trace / "resume.pt")
+        ended(process)
+        damage(file(place))
         code, said = ended(place.start())
-        return Row("resume state truncated", f"exit {code}: {said}", "refused" if code else "USED ALL THE SAME")
+        return Row(name, f"exit {code}: {said}", "refused" if code else "USED ALL THE SAME")
 
 
 def mount(*words: str | Path) -> None:
@@ -279,6 +279,16 @@ def label(place: Place) -> Path:
     return sorted(path for path in (place.trace / "task" / "c").rglob("*") if path.is_file())[0]
 
 
+def state(place: Place) -> Path:
+    """Return the resume state."""
+    return place.trace / "resume.pt"
+
+
+def weights(place: Place) -> Path:
+    """Return the trained weights."""
+    return place.folder / "checkpoints" / "trained.pt"
+
+
 def rows_of(faults: Faults) -> Iterator[Row]:
     """Try every fault, one after another; one that is not permitted here has a row that says so."""
     trials: list[tuple[str, Callable[[], Row]]] = [
@@ -296,7 +306,8 @@ def rows_of(faults: Faults) -> Iterator[Row]:
         ("labels", lambda: faults.damaged("a bit of the labels flipped", label, flip)),
         ("array", lambda: faults.damaged("an array's description truncated", lambda at: at.trace / LOSSES, truncate)),
         ("root", lambda: faults.damaged("a bit of the trace's description flipped", lambda at: at.trace / ROOT, flip)),
-        ("state", faults.damaged_state),
+        ("state", lambda: faults.damaged_meanwhile("resume state truncated", state, truncate)),
+        ("weights", lambda: faults.damaged_meanwhile("a bit of checkpoints/trained.pt flipped", weights, flip)),
     ]
     for name, trial in trials:
         try:

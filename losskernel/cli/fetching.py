@@ -15,12 +15,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from losskernel.errors import InputError, require
-from losskernel.outside import Taken, connections, impatient, overheard
+from losskernel.outside import PREFETCH, Taken, connections, impatient, overheard
 
 # Parts of the configuration that may want something from outside; jobs that differ elsewhere want the same.
 _WANTING = ("model", "dataset", "wrapper", "analysis", "baselines", "points", "checkpoint", "label")
 # They say where things lie, and must say the same on the compute nodes.
 _PLACES = ("TORCH_HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "NLTK_DATA", "LOSSKERNEL_CACHE")
+# What others say where something is missing sends its reader here, where it would send him round in a circle.
+_HERE = "run this command, which needs internet, on a machine that has it"
 
 
 def prefetch_for(conf: str, arguments: Sequence[str]) -> None:
@@ -44,7 +46,7 @@ def prefetch_for(conf: str, arguments: Sequence[str]) -> None:
             try:
                 _fetched(config)
             except InputError as error:
-                faults += str(error).splitlines()
+                faults += str(error).replace(PREFETCH, _HERE).splitlines()
         for each in heard:
             new = each.new or (each.path in found and found[each.path].new)
             found[each.path] = Taken(each.what, each.path, new)

@@ -1,31 +1,59 @@
-"""Putting trained weights into a network: from a file, with errors that say what does not fit."""
+"""Weights from files, ours and other people's, with errors that say what is damaged or does not fit."""
 
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from losskernel.errors import InputError, require
+from losskernel.states import restored
+
+
+def read_file(path: str | Path, named: str) -> Any:
+    """Return what a file of weights holds, on the CPU.
+
+    Args:
+        path: of the file, from this package or from any `torch.save`.
+        named: what messages call it.
+
+    Raises:
+        InputError: there is no such file, it has changed since this package wrote it, or it cannot be read.
+    """
+    path = Path(path)
+    require(path.is_file(), f"{named} does not exist; give the path of a saved state dict")
+    try:
+        return restored(path.read_bytes())
+    except (OSError, ValueError) as error:
+        remedy = "restore it from a copy, save it again, or train again in another folder"
+        raise InputError(f"{named} cannot be read: {error}; {remedy}") from error
+
+
+def fill(model: nn.Module, weights: Any, named: str) -> nn.Module:
+    """Put weights into a model, and return the model.
+
+    Raises:
+        InputError: they are another network's; `named` is what the message calls them.
+    """
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        lines = " ".join(str(error).split())[:300]
+        raise InputError(f"{named} does not fit {type(model).__name__}: {lines}") from error
+    return model
 
 
 def read_state(path: str | Path) -> tuple[dict[str, Tensor], bool]:
-    """Return (state dict, whether this package saved it) of a file.
+    """Return (state dict, whether this package saved it) of the file that `model.weights` names.
 
     Raises:
-        InputError: there is no such file, or it holds no state dict.
+        InputError: as of `read_file`, or the file holds no state dict.
     """
-    path = Path(path)
-    require(path.is_file(), f"model.weights={path}: there is no such file; give the path of a state dict")
-    try:
-        stored: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a different type for every way a file can be broken
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"model.weights={path} cannot be read ({reason}); save the state dict again") from error
+    stored = read_file(path, f"model.weights={path}")
     ours = isinstance(stored, dict) and {"state_dict", "about"} <= stored.keys()
     state = stored["state_dict"] if ours else stored
-    named = isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())
-    require(named and len(state) > 0, f"model.weights={path} holds no state dict; save model.state_dict() with torch")
+    held = isinstance(state, dict) and len(state) > 0
+    held = held and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
+    require(held, f"model.weights={path} holds no state dict; save model.state_dict() with torch")
     return dict(state), ours
 
 
@@ -49,9 +77,4 @@ def put(model: nn.Module, state: dict[str, Tensor], head: str, source: str) -> n
             f"model.weights={source} has a head of {len(found)} classes, but model.outputs={wanted}; "
             f"set model.outputs={len(found)}",
         )
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        lines = " ".join(str(error).split())[:300]
-        raise InputError(f"model.weights={source} holds the weights of another network: {lines}") from error
-    return model
+    return fill(model, state, f"model.weights={source}")

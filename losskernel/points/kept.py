@@ -1,13 +1,14 @@
 """Arrangements kept on disk: cosines and distances of points that have been compared before."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from losskernel.arrays import read_arrays, write_arrays
+from losskernel.errors import TraceError
 from losskernel.geometry import Arrangement, Point
 from losskernel.store import guard
 
@@ -25,10 +26,10 @@ def known_of(folder: Path, space: Any, digests: Sequence[str]) -> tuple[list[int
     if not path.is_file():
         return everyone, None
     try:
-        with np.load(path) as kept:
-            stored = {str(own): row for row, own in enumerate(kept["digests"])}
-            distances, cosines = kept["distances"], kept.get("cosines")
-    except (OSError, ValueError, KeyError, EOFError):  # a kept answer can always be found again
+        kept = read_arrays(path)
+        stored = {str(own): row for row, own in enumerate(kept["digests"])}
+        distances, cosines = kept["distances"], kept.get("cosines")
+    except (TraceError, KeyError):  # a kept answer can always be found again
         return everyone, None
     rows = {number: stored[own] for number, own in enumerate(digests) if own in stored}
     if not rows:
@@ -43,15 +44,7 @@ def write_kept(folder: Path, space: Any, digests: Sequence[str], found: Arrangem
     if found.cosines is not None:
         arrays["cosines"] = found.cosines
     path = _path(folder, space)
-
-    def write() -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".partial-{path.name}")
-        with open(partial, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(partial, path)
-
-    guard(path, write)
+    guard(path, write_arrays, path, arrays)
 
 
 def _path(folder: Path, space: Any) -> Path:

@@ -2,20 +2,20 @@
 
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Subset
 
+from losskernel.arrays import read_arrays, write_arrays
 from losskernel.classifiers import predictions, probabilities
 from losskernel.data.base import Data, size
 from losskernel.data.parts import targets_of
 from losskernel.errors import require, require_integer
 from losskernel.representations import History
-from losskernel.store import atomic_save, guard
+from losskernel.store import guard
 
 # In the run's folder.
 FOLDS = "folds"
@@ -65,7 +65,7 @@ class ConfidentLearning:
 
         Raises:
             InputError: the network is no classifier, or there are more folds than training samples.
-            TraceError: the run's folder cannot be written.
+            TraceError: the run's folder cannot be written, or what it keeps is damaged.
         """
         from cleanlab.rank import get_label_quality_scores
 
@@ -84,14 +84,15 @@ class ConfidentLearning:
         device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
         every = []
         for number in range(self.folds):
-            path = history.folder / FOLDS / f"{self.folds}-seed-{self.seed}" / f"fold-{number}.pt"
+            path = history.folder / FOLDS / f"{self.folds}-seed-{self.seed}" / f"fold-{number}.npz"
             if not path.is_file():
                 rest = Subset(data.train, np.flatnonzero(fold != number).tolist())
                 network = history.retrain(replace(data, train=rest, train_ids=None), self.seed + number)
-                _keep(probabilities(predictions(network.to(device), data)[0]), path)
-            every.append(torch.load(path, weights_only=True)["probabilities"].numpy())
-        found = np.stack(every)  # [folds, N, K]
-        return np.where(unseen[:, None] < 0, found.mean(axis=0), found[unseen, np.arange(len(unseen))])
+                found = probabilities(predictions(network.to(device), data)[0])
+                guard(path, write_arrays, path, {"probabilities": found})
+            every.append(read_arrays(path)["probabilities"])
+        stacked = np.stack(every)  # [folds, N, K]
+        return np.where(unseen[:, None] < 0, stacked.mean(axis=0), stacked[unseen, np.arange(len(unseen))])
 
 
 def stratified(classes: np.ndarray, folds: int, seed: int) -> np.ndarray:
@@ -102,9 +103,3 @@ def stratified(classes: np.ndarray, folds: int, seed: int) -> np.ndarray:
     fold = np.empty(len(classes), dtype=int)
     fold[order] = np.arange(len(classes)) % folds
     return fold
-
-
-def _keep(values: np.ndarray, path: Path) -> None:
-    stored: dict[str, Tensor] = {"probabilities": torch.as_tensor(values)}
-    guard(path, path.parent.mkdir, 0o777, True, True)
-    guard(path, atomic_save, stored, path)
