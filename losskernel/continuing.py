@@ -56,12 +56,16 @@ def claim(files: RunFolder, config: Mapping[str, Any]) -> None:
 
 
 def finished(folder: Path, config: Mapping[str, Any] | None) -> Outcome | None:
-    """Return what a run that has finished with the same configuration left; None where there is something to do."""
+    """Return what a run that has finished with the same configuration left; None where there is something to do.
+
+    Raises:
+        TraceError: a file of it is damaged.
+    """
     stored, status = _stored(folder), read_status(folder)
     if not config or stored is None or status is None or status.get("state") != "finished":
         return None
-    sampled = "_target_" not in (config.get("schedule") or {}) or (folder / TRACES).exists()
-    if differences(_inward(stored), _inward(config)) or not sampled:
+    left = ["metrics.json", *["diagnosis.json", TRACES] * ("_target_" in (config.get("schedule") or {}))]
+    if differences(_inward(stored), _inward(config)) or not all((folder / name).exists() for name in left):
         return None
     metrics, diagnosis = (_read(folder / name) for name in ("metrics.json", "diagnosis.json"))
     judged = {key: diagnosis[key] for key in ("verdict", "reasons", "metrics", "remedy") if key in diagnosis}
@@ -70,7 +74,16 @@ def finished(folder: Path, config: Mapping[str, Any] | None) -> Outcome | None:
 
 def _stored(folder: Path) -> dict[str, Any] | None:
     path = folder / "config.yaml"
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        reason = "it holds no configuration; restore it from a copy, or remove it"
+        raise TraceError(f"{path} is damaged: {reason} if this is the same run: its traces know their own settings")
+    return found
 
 
 def _inward(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,4 +91,8 @@ def _inward(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        remedy = "remove it and run again, which samples nothing anew"
+        raise TraceError(f"{path} is damaged: it is no JSON; {remedy}") from error

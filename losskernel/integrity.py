@@ -1,10 +1,12 @@
 """Whether arrays on disk are what was written: checksums of descriptions, a file for every chunk, checksums within.
 
 Zarr checks a chunk's content, but takes a chunk that is missing for one that was never written, and believes every
-description of an array. So the description of a group holds the checksums of those below it, and of itself.
+description of an array. So the description of a group holds the checksums of the files below it, and of itself.
+
+Of groups that `seal` closes these are the descriptions alone: chunks of theirs that are whole, but in another's place,
+are not told from them.
 """
 
-import hashlib
 import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping
@@ -15,21 +17,23 @@ import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
+from losskernel.bound import CHANGED, Bound, checksum
+from losskernel.bound import damaged as damaged
+from losskernel.bound import missing as missing
 from losskernel.errors import TraceError
 from losskernel.places import Folder, Place, reading
 
 ROOT = "zarr.json"
-# Attribute of the root: description -> checksum.
+# Attribute of the root: file -> checksum.
 CHECKSUMS = "checksums"
-_CHANGED = "its content has changed since it was written"
 # Chunks that are read at once, where a trace is to be continued.
 _SLAB = 16
 Arrays = dict[str, dict[str, Any]]  # name -> description
 
 
 def sealed(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the files of a Zarr group with checksums of all descriptions in its root's."""
-    checksums = {name: _checksum(content) for name, content in files.items() if name.endswith(f"/{ROOT}")}
+    """Return the files of a Zarr group with checksums of all of them in its root's description."""
+    checksums = {name: checksum(content) for name, content in files.items() if name != ROOT}
     return {**files, ROOT: root_with(json.loads(files[ROOT]), **{CHECKSUMS: checksums})}
 
 
@@ -39,7 +43,7 @@ def root_with(document: Mapping[str, Any], **attributes: Any) -> bytes:
     if CHECKSUMS in now["attributes"]:
         others = {name: each for name, each in now["attributes"][CHECKSUMS].items() if name != ROOT}
         now["attributes"][CHECKSUMS] = others
-        now["attributes"][CHECKSUMS] = others | {ROOT: _checksum(_plain(now))}
+        now["attributes"][CHECKSUMS] = others | {ROOT: checksum(_plain(now))}
     return json.dumps(now, indent=1).encode()
 
 
@@ -64,12 +68,17 @@ def read_root(place: Place) -> dict[str, Any]:
         if any(name == CHECKSUMS or (isinstance(each, dict) and ROOT in each) for name, each in attributes.items()):
             checksums = attributes[CHECKSUMS]
             own = checksums.pop(ROOT)
-            if _checksum(_plain(document)) != own:
-                raise damaged(place, ROOT, _CHANGED)
+            if checksum(_plain(document)) != own:
+                raise damaged(place, ROOT, CHANGED)
             checksums[ROOT] = own
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise damaged(place, ROOT, "it cannot be read") from error
     return document
+
+
+def checksums_of(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """Return file -> checksum of a group's files, its own description left out; of old ones nothing is known."""
+    return {name: each for name, each in attributes.get(CHECKSUMS, {}).items() if name != ROOT}
 
 
 def require_whole(place: Place, attributes: Mapping[str, Any], sure: Collection[str] = ()) -> None:
@@ -90,12 +99,22 @@ def require_whole(place: Place, attributes: Mapping[str, Any], sure: Collection[
         if array not in arrays:
             raise missing(place, f"{array}/{ROOT}")
         for name, _ in _chunks(array, arrays[array]):
-            if name not in names:
-                raise missing(place, name)
+            _require_there(place, names, name)
+
+
+def _require_there(place: Place, names: Collection[str], name: str) -> None:
+    """A listing may lag behind what was written: what it lacks is looked for."""
+    if name not in names and not reading(place, (place / name).exists):
+        raise missing(place, name)
 
 
 def require_written(
-    place: Place, attributes: Mapping[str, Any], growing: Collection[str], rows: int, written: int
+    place: Place,
+    attributes: Mapping[str, Any],
+    growing: Collection[str],
+    rows: int,
+    written: int,
+    chunks: dict[str, str],
 ) -> None:
     """Read what an unfinished trace holds.
 
@@ -105,18 +124,19 @@ def require_written(
         growing: arrays that grow while sampling; others are there from the start.
         rows: first chain of those that are being sampled; chains before are done.
         written: draws of the former that are written.
+        chunks: of what grows: name -> checksum.
 
     Raises:
         TraceError: a file is missing or damaged.
     """
     names = reading(place, place.names)
     arrays = _arrays(place, attributes, names)
-    group = zarr.open_group(place.zarr, mode="r")
+    group = zarr.open_group(Bound(place, checksums_of(attributes) | chunks), mode="r")
     for array, about in arrays.items():
         for region in _regions(about, rows, written) if array in growing else [()]:
             for name, _ in _chunks(array, about, region):
-                if name not in names and (array == "losses" or CHECKSUMS in attributes):
-                    raise missing(place, name)
+                if array == "losses" or CHECKSUMS in attributes:
+                    _require_there(place, names, name)
             _ = cast(zarr.Array, group[array])[region]
 
 
@@ -156,31 +176,16 @@ def _require_sound(place: Place) -> None:
                 raise damaged(place, name, _reason(error)) from error
 
 
-def damaged(place: Place, name: str, reason: str) -> TraceError:
-    """Return the error of a file that is not what was written."""
-    return TraceError(f"{place}/{name} is damaged: {reason}; {_remedy(place)}")
-
-
-def missing(place: Place, name: str) -> TraceError:
-    """Return the error of a file that is not there."""
-    return TraceError(f"{place}/{name} is missing; {_remedy(place)}")
-
-
-def _remedy(place: Place) -> str:
-    return f"restore it from a copy, or remove {place} and run again"
-
-
 def _arrays(place: Place, attributes: Mapping[str, Any], names: Collection[str]) -> Arrays:
     """Return the descriptions of a group's arrays, each as it was written."""
-    checksums: dict[str, str] = attributes.get(CHECKSUMS, {})
-    found = checksums if CHECKSUMS in attributes else [name for name in names if name.endswith(f"/{ROOT}")]
-    listed = sorted(name for name in found if name != ROOT)
+    checksums = checksums_of(attributes)
+    listed = sorted(name for name in checksums or names if name.endswith(f"/{ROOT}"))
     contents, arrays = reading(place, place.read_all, listed), {}
     for name in listed:
         if name not in contents:
             raise missing(place, name)
-        if checksums and _checksum(contents[name]) != checksums[name]:
-            raise damaged(place, name, _CHANGED)
+        if checksums and checksum(contents[name]) != checksums[name]:
+            raise damaged(place, name, CHANGED)
         array = name.removesuffix(f"/{ROOT}")
         try:
             arrays[array] = json.loads(contents[name])
@@ -203,11 +208,6 @@ def _chunks(
         yield "/".join([array, "c", *map(str, index)]), own
 
 
-def touched(array: str, about: Mapping[str, Any], region: tuple[slice, ...]) -> list[str]:
-    """Return the names of the chunks that a region touches."""
-    return [name for name, _ in _chunks(array, about, region)]
-
-
 def _regions(about: Mapping[str, Any], rows: int, written: int) -> Iterator[tuple[slice, ...]]:
     """Yield what is written of an array [chain, ...] or [chain, draw, ...], some chunks at a time."""
     shape, sizes = about["shape"], about["chunk_grid"]["configuration"]["chunk_shape"]
@@ -223,10 +223,6 @@ def _regions(about: Mapping[str, Any], rows: int, written: int) -> Iterator[tupl
 
 def _reason(error: Exception) -> str:
     return (" ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__).rstrip(".")
-
-
-def _checksum(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _plain(document: Mapping[str, Any]) -> bytes:

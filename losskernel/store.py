@@ -1,7 +1,8 @@
 """A trace on disk: Zarr arrays that grow while chains are sampled, and the state to continue them.
 
 Order of writing is what makes a kill harmless: a chunk of draws is written once and whole, then the resume
-state that counts it replaces the old one in one step, and the `complete` flag comes last of all.
+state that counts it replaces the old one in one step, and the `complete` flag comes last of all. State and flag come
+with the checksums of the chunks that they count, so that each is the one that was written there.
 """
 
 import json
@@ -16,7 +17,8 @@ import xarray as xr
 import zarr
 
 from losskernel import integrity
-from losskernel.datasets import CODEC, EVERY_CHUNK, dataset_of, files_of
+from losskernel.bound import Bound, checksum
+from losskernel.datasets import EVERY_CHUNK, create_arrays, dataset_of, files_of
 from losskernel.datasets import known_types as known_types
 from losskernel.differences import differences as differences
 from losskernel.errors import TraceError
@@ -25,11 +27,13 @@ from losskernel.places import Folder, Place, place_of, reading
 from losskernel.places import guard as guard
 from losskernel.records import CHAIN_RECORDS as CHAIN_RECORDS
 from losskernel.records import PRECISION_CHECKS as PRECISION_CHECKS
-from losskernel.records import Arrays, layout, place
+from losskernel.records import layout, place
 from losskernel.states import restored, saved
 
 # In the store's folder.
 STATE = "resume.pt"
+# Of the resume state: the checksums of the trace's description, and of the chunks written so far.
+_BOUND = "bound"
 _CHUNK_BYTES = 4 * 2**20
 
 
@@ -47,8 +51,9 @@ class TraceStore:
         self.place = place_of(path)
         self.path: Path | str = self.place.path
         self._lease: Lease | None = None
-        self._descriptions: dict[str, dict[str, Any]] = {}
-        self._unsettled: set[str] = set()  # chunks that are written, but not to the disk itself
+        self._chunks: dict[str, str] = {}  # written so far: name -> checksum
+        self._unsettled: set[str] = set()  # those that are not on the disk itself
+        self._trace: bytes | None = None  # the description of the trace that is written here
 
     @property
     def exists(self) -> bool:
@@ -95,35 +100,39 @@ class TraceStore:
         arrays, labels = layout(shape, burn_in, checks), [str(name) for name in known.coords if name not in known.dims]
 
         def grow(group: zarr.Group) -> None:
-            _create_arrays(group, arrays, about["chains_per_fit"], dtype, " ".join(labels))
+            create_arrays(group, arrays, about["chains_per_fit"], _CHUNK_BYTES, dtype, " ".join(labels))
 
         guard(self.place, self.place.lay_out, files_of(known, grow))
+        self._require_ours()
 
     @cached_property
     def chunk_draws(self) -> int:
         """Draws per chunk of the store."""
-        return int(self._described("losses")["chunk_grid"]["configuration"]["chunk_shape"][1])
+        described = json.loads(reading(self.place, (self.place / "losses" / integrity.ROOT).read))
+        return int(described["chunk_grid"]["configuration"]["chunk_shape"][1])
 
     def write(self, chains: slice, values: dict[str, np.ndarray], start: int) -> None:
         """Write arrays [chain, draw, ...] of some chains from draw `start` on, or [chain] ones."""
-        self._require_alone()
+        self._require_ours()
+        written: dict[str, str] = {}
 
         def write() -> None:
             with zarr.config.set(EVERY_CHUNK):
-                group = zarr.open_group(self.place.zarr, mode="r+", zarr_format=3)
+                group = zarr.open_group(Bound(self.place, written), mode="r+", zarr_format=3)
                 for name, array in values.items():
-                    region = place(chains, start, array)
-                    cast(zarr.Array, group[name])[region] = array
-                    self._unsettled |= set(integrity.touched(name, self._described(name), region))
+                    cast(zarr.Array, group[name])[place(chains, start, array)] = array
 
         with integrity.named(self.place):
             guard(self.place, write)
+        self._chunks |= written
+        self._unsettled |= written.keys()
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Replace the resume state in one step, so that a kill leaves the old one or the new one."""
-        self._require_alone()
+        trace = self._require_ours()
         self._settle()
-        guard(self.place, atomic_save, state, self._state)
+        bound = {"trace": checksum(trace), "chunks": self._chunks}
+        guard(self.place, atomic_save, state | {_BOUND: bound}, self._state)
 
     def load_state(self) -> dict[str, Any] | None:
         """Return the resume state, or None where sampling has not begun.
@@ -131,10 +140,14 @@ class TraceStore:
         Raises:
             TraceError: it is damaged.
         """
+        return self._loaded()[0]
+
+    def _loaded(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         try:
-            return restored(reading(self.place, self._state.read))
+            state = restored(reading(self.place, self._state.read))
+            return state, state.pop(_BOUND, {})
         except (FileNotFoundError, NotADirectoryError):
-            return None
+            return None, {}
         except ValueError as error:
             raise integrity.damaged(self.place, STATE, str(error)) from error
 
@@ -142,13 +155,17 @@ class TraceStore:
         """Return the resume state as `load_state` does, once all that it counts is read: nothing is built on damage.
 
         Raises:
-            TraceError: something is damaged.
+            TraceError: something is damaged, or another trace's.
         """
         guard(self.place, self.place.sweep)
-        state = self.load_state()
+        (state, bound), attributes = self._loaded(), self._attributes()
+        if bound and bound["trace"] != checksum(self._require_ours()):
+            raise integrity.damaged(self.place, STATE, "it is another trace's")
+        self._chunks = dict(bound.get("chunks", {}))
         rows, draws = (0, 0) if state is None else (state["rows"], state["written"])
         with integrity.named(self.place):
-            integrity.require_written(self.place, self._attributes(), layout((1, 1, 1), 1, 1).keys(), rows, draws)
+            growing = layout((1, 1, 1), 1, 1).keys()
+            integrity.require_written(self.place, attributes, growing, rows, draws, self._chunks)
         return state
 
     def finish(self) -> None:
@@ -157,12 +174,14 @@ class TraceStore:
         Raises:
             TraceError: a file is missing, or the store cannot be written.
         """
-        self._require_alone()
-        guard(self.place, (self.place / integrity.ROOT).read)  # a folder that has vanished is no other fault
+        self._require_ours()
         document = self._root()
-        integrity.require_whole(self.place, document["attributes"], sure=("losses",))
+        attributes = document["attributes"]
+        integrity.require_whole(self.place, attributes, sure=("losses",))
         self._settle()
-        guard(self.place, (self.place / integrity.ROOT).write, integrity.root_with(document, complete=True))
+        known = attributes.get(integrity.CHECKSUMS)
+        bound = {} if known is None else {integrity.CHECKSUMS: known | self._chunks}
+        guard(self.place, (self.place / integrity.ROOT).write, integrity.root_with(document, complete=True, **bound))
         with suppress(TraceError):  # some let write and not remove; nobody reads it any more
             guard(self.place, self._state.remove)
 
@@ -201,39 +220,26 @@ class TraceStore:
     def _attributes(self) -> dict[str, Any]:
         return self._root()["attributes"]
 
-    def _described(self, array: str) -> dict[str, Any]:
-        if array not in self._descriptions:
-            self._descriptions[array] = json.loads(reading(self.place, (self.place / array / integrity.ROOT).read))
-        return self._descriptions[array]
-
     def _settle(self) -> None:
         """What a state or the complete flag counts on must outlive a loss of power."""
         guard(self.place, self.place.settle, self._unsettled)
         self._unsettled = set()
 
-    def _require_alone(self) -> None:
+    def _require_ours(self) -> bytes:
+        """Return the description of the trace; what another process has put in its place meanwhile is not written to.
+
+        Raises:
+            TraceError: another process writes here, the folder has vanished, or another trace lies there now.
+        """
         if self._lease is not None:
             self._lease.require()
+        found = guard(self.place, (self.place / integrity.ROOT).read)
+        self._trace = self._trace or found
+        if found != self._trace:
+            raise TraceError(f"{self.place} was replaced while it was written; run again to see what lies there now")
+        return found
 
 
 def atomic_save(state: dict[str, Any], path: Path | Place) -> None:
     """Save with torch so that `path` is either the old file or the whole new one, which carries its own checksum."""
     (Folder(path) if isinstance(path, Path) else path).write(saved(state))
-
-
-def _create_arrays(group: zarr.Group, arrays: Arrays, stacked: int, dtype: str, labels: str) -> None:
-    shape = arrays["losses"][1]
-    stacked = min(stacked, shape[0])
-    chunk = max(1, min(shape[1], _CHUNK_BYTES // (shape[2] * np.dtype(dtype).itemsize * stacked)))
-    for name, (dimensions, extent) in arrays.items():
-        per_draw = {"draw": chunk, "chain": stacked}
-        group.create_array(
-            name,
-            shape=extent,
-            chunks=tuple(per_draw.get(each, length) for each, length in zip(dimensions, extent, strict=True)),
-            dtype=dtype,
-            dimension_names=dimensions,
-            fill_value=np.nan,
-            attributes={"coordinates": labels} if name == "losses" and labels else {},
-            compressors=[CODEC],
-        )

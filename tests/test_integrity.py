@@ -1,6 +1,7 @@
 """Whatever happens to a file of a trace: it is named, or it changes nothing."""
 
 import functools
+import json
 import random
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from losskernel.activations import open_point, write_point
 from losskernel.data import arithmetic
 from losskernel.errors import Interrupted, TraceError
 from losskernel.geometry import Point
+from losskernel.integrity import root_with
 from losskernel.models import MultitaskMLP
 from losskernel.points.store import open_points
 from losskernel.representations import read_representations, represent
@@ -119,6 +121,54 @@ def test_a_flipped_bit_is_named_unless_it_means_nothing(finished: Path, tmp_path
     assert named > 0.9 * len(flips)
 
 
+def exchange(folder: Path, one: str, other: str) -> None:
+    first, second = (folder / one).read_bytes(), (folder / other).read_bytes()
+    (folder / one).write_bytes(second)
+    (folder / other).write_bytes(first)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("losses/c/0/0/0", "losses/c/0/1/0"),
+        ("train_loss/c/0/0", "distance/c/0/0"),
+        ("curvature/c/0", "relaxation_rate/c/0"),
+    ],
+)
+def test_whole_chunks_in_the_place_of_others_are_named(finished: Path, tmp_path: Path, one: str, other: str) -> None:
+    folder = tmp_path / "traces.zarr"
+    shutil.copytree(finished, folder)
+    exchange(folder, one, other)
+    with pytest.raises(TraceError, match=rf"{folder}/({one}|{other}) is damaged: its content has changed .*; {REMEDY}"):
+        open_traces(folder)
+
+
+@pytest.mark.parametrize("name", ["losses/c/1/1/0", "zarr.json"])
+def test_a_file_of_another_trace_is_named(finished: Path, tmp_path: Path, name: str) -> None:
+    folder, other = tmp_path / "traces.zarr", TraceStore(tmp_path / "other.zarr")
+    shutil.copytree(finished, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "_CHUNK_BYTES", 2 * 2 * 5 * 4)
+        patch.setitem(RECORDS, "losses", -RECORDS["losses"])
+        fill(other)
+        other.finish()
+    shutil.copy(tmp_path / "other.zarr" / name, folder / name)
+    with pytest.raises(TraceError, match=rf"{folder}/losses/c/\d/\d/0 is damaged: its content has changed"):
+        open_traces(folder)
+
+
+def test_a_trace_of_before_chunks_were_bound_still_opens(finished: Path, tmp_path: Path) -> None:
+    folder, whole = tmp_path / "traces.zarr", open_traces(finished).dataset
+    shutil.copytree(finished, folder)
+    document = json.loads((folder / "zarr.json").read_text())
+    sums = {name: each for name, each in document["attributes"]["checksums"].items() if name.endswith("zarr.json")}
+    (folder / "zarr.json").write_bytes(root_with(document, checksums=sums))
+    assert open_traces(folder).dataset.identical(whole)
+    (folder / "losses" / "c" / "0" / "0" / "0").unlink()
+    with pytest.raises(TraceError, match="losses/c/0/0/0 is missing"):
+        open_traces(folder)
+
+
 def test_a_trace_of_before_there_were_checksums_still_opens(tmp_path: Path) -> None:
     losses = RNG.normal(size=(2, 6, 3))
     dataset = lk.LossTraces.from_arrays(losses, labels={"class": [0, 0, 0]}).dataset
@@ -217,6 +267,43 @@ def test_nothing_is_built_on_damage(unfinished: TraceStore, name: str, counts: b
         with pytest.raises(TraceError, match=rf"{path} is missing; {REMEDY}"):
             unfinished.finish()
         assert not unfinished.complete or name == "zarr.json"
+
+
+@pytest.mark.parametrize(("one", "other"), [("losses/c/0/0/0", "losses/c/0/1/0"), ("acceptance/c/0", "curvature/c/0")])
+def test_nothing_is_built_on_chunks_in_the_place_of_others(unfinished: TraceStore, one: str, other: str) -> None:
+    assert TraceStore(unfinished.path).continued() is not None
+    exchange(Path(unfinished.path), one, other)
+    with pytest.raises(TraceError, match=rf"/({one}|{other}) is damaged: its content has changed .*; {REMEDY}"):
+        TraceStore(unfinished.path).continued()
+
+
+def test_what_was_bound_before_a_kill_stays_bound(unfinished: TraceStore) -> None:
+    again = TraceStore(unfinished.path)
+    again.continued()
+    again.finish()
+    exchange(Path(unfinished.path), "losses/c/0/0/0", "losses/c/0/1/0")
+    with pytest.raises(TraceError, match=r"losses/c/0/\d/0 is damaged: its content has changed"):
+        open_traces(unfinished.path)
+
+
+def test_a_state_of_another_trace_is_named(unfinished: TraceStore, tmp_path: Path) -> None:
+    other = TraceStore(tmp_path / "other.zarr")
+    other.create(coordinates_of(5, range(3), 4, {}, None), {"chains_per_fit": 2, "seed": 1}, SHAPE, 3, "float32")
+    other.save_state({"rows": 0, "written": 0})
+    shutil.copy(tmp_path / "other.zarr" / "resume.pt", Path(unfinished.path) / "resume.pt")
+    with pytest.raises(TraceError, match=rf"resume\.pt is damaged: it is another trace's; {REMEDY}"):
+        unfinished.continued()
+
+
+def test_a_state_of_before_chunks_were_bound_is_continued(unfinished: TraceStore) -> None:
+    path = Path(unfinished.path) / "resume.pt"
+    state = restored(path.read_bytes())
+    assert set(state.pop("bound")) == {"trace", "chunks"}
+    path.write_bytes(saved(state))
+    again = TraceStore(unfinished.path)
+    assert again.continued() == state
+    again.finish()
+    np.testing.assert_array_equal(open_traces(unfinished.path).losses, RECORDS["losses"])
 
 
 def test_what_killed_writers_left_is_removed(unfinished: TraceStore) -> None:

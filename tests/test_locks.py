@@ -365,6 +365,14 @@ def test_a_store_has_one_writer_and_any_number_of_readers(tmp_path: Path, at_wor
         assert lk.open_traces(tmp_path / "done.zarr").losses.equals(traces.losses)
 
 
+def test_all_links_to_a_store_lead_to_one_lock(tmp_path: Path) -> None:
+    target, link = _store(tmp_path), TraceStore(tmp_path / "link.zarr")
+    (tmp_path / "link.zarr").symlink_to(tmp_path / "x.zarr")
+    message = r"link\.zarr is being written by process"
+    with target.alone(), pytest.raises(TraceError, match=message), link.alone():
+        pass
+
+
 def test_a_lock_beside_a_store_is_gone_after_it(tmp_path: Path) -> None:
     with only_writer(Folder(tmp_path / "new" / "x.zarr")):
         assert [each.name for each in (tmp_path / "new").iterdir()] == [".x.zarr.lock"]

@@ -137,6 +137,32 @@ def test_an_interrupted_trace_is_continued_to_the_bit(anywhere: str, monkeypatch
     assert "resume.pt" not in objects(f"{anywhere}/x.zarr")
 
 
+def test_names_that_look_like_patterns_are_names(anywhere: str) -> None:
+    url, traces = f"{anywhere}/layer=[a,b] x?y*z ü/x.zarr", draw(None)
+    (place_of(anywhere) / "layer=a x0y0z ü/x.zarr/zarr.json").write(b"another's")
+    traces.save(url)
+    assert lk.open_traces(url).dataset.identical(traces.dataset)
+
+
+def test_a_listing_that_lags_is_no_loss(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = Remote.names
+    monkeypatch.setattr(Remote, "names", lambda place: {each for each in listed(place) if "losses/c/1" not in each})
+    assert draw(f"{memory}/x.zarr").losses.equals(draw(None).losses)
+    (place_of(f"{memory}/x.zarr") / "losses/c/1/0/0").remove()
+    with pytest.raises(TraceError, match=r"losses/c/1/0/0 is missing"):
+        lk.open_traces(f"{memory}/x.zarr")
+
+
+def test_chunks_exchanged_below_a_url_are_named(memory: str) -> None:
+    draw(f"{memory}/x.zarr")
+    one, other = (place_of(f"{memory}/x.zarr") / f"losses/c/{number}/0/0" for number in (0, 1))
+    content = one.read()
+    one.write(other.read())
+    other.write(content)
+    with pytest.raises(TraceError, match=r"losses/c/\d/0/0 is damaged: its content has changed"):
+        lk.open_traces(f"{memory}/x.zarr")
+
+
 def test_damage_below_a_url_is_named(bucket: str) -> None:
     url, traces = f"{bucket}/x.zarr", lk.LossTraces.from_arrays(np.random.default_rng(0).normal(size=(2, 12, 10)))
     traces.save(url)
@@ -272,9 +298,24 @@ def test_a_folder_given_for_traces_is_used_as_a_url_is(tmp_path: Path) -> None:
     assert lk.open_traces(tmp_path / "run").dataset.equals(draw(None).dataset)
     assert lk.open_traces(f"file://{elsewhere}").dataset.equals(draw(None).dataset)
     point(tmp_path / "run" / "traces.zarr", str(elsewhere))  # the same word again
+    point(tmp_path / "run" / "traces.zarr", f"file://{elsewhere}")
     (tmp_path / "b").mkdir()
     with pytest.raises(TraceError, match=r"b is there already, but /y is asked for; set paths\.traces as it was"):
         point(tmp_path / "b", "/y")
+
+
+def test_word_of_a_folder_holds_wherever_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    point(Path("run/traces.zarr"), "scratch/x.zarr")
+    monkeypatch.chdir("/")
+    assert place_of(tmp_path / "run" / "traces.zarr").path == tmp_path / "scratch" / "x.zarr"
+
+
+def test_traces_asked_for_in_their_own_folder_need_no_word(tmp_path: Path) -> None:
+    own = tmp_path / "run" / "traces.zarr"
+    point(own, str(own))
+    assert place_of(own).path == own
+    assert not own.exists()
 
 
 @pytest.mark.parametrize(

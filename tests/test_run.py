@@ -17,10 +17,11 @@ from PIL import Image
 import losskernel as lk
 import losskernel.run
 from losskernel.cli.build import analyse_from, build, run_from
+from losskernel.continuing import claim
 from losskernel.errors import InputError, TraceError
 from losskernel.run import run, set_threads
 from losskernel.schedule import Schedule
-from losskernel.tracking import CSVTracker, LogDraws
+from losskernel.tracking import CSVTracker, LogDraws, RunFolder
 
 ANALYSES = "analysis=[convergence,separation,spectrum,complexity,neighbours]"
 
@@ -190,9 +191,9 @@ def test_a_sweep_makes_a_folder_per_job_and_one_bad_job_does_not_stop_it(tmp_pat
     sweep = ["-m", "sampler.localization=10,-1,100", f"paths.outputs={tmp_path}"]
     assert call(*sweep, "analysis=[complexity]", "logger=none", *TINY) == 1
     said = capsys.readouterr().err
-    assert "losskernel: job 1 failed (sampler.localization=-1" in said
+    assert "losskernel: job 1 (sampler.localization=-1) failed: sampler.localization must be >= 0" in said
     assert said.count("sampler.localization must be >= 0, got -1; raise sampler.localization") == 1
-    assert said.endswith("losskernel: 1 of the sweep's jobs failed, as said above\n")
+    assert said.endswith("losskernel: 1 of the sweep's jobs did not finish, as said above\n")
     assert "Error executing" not in said
     assert "Traceback" not in said
     (folder,) = (tmp_path / "multitask").iterdir()
@@ -347,3 +348,33 @@ def test_the_number_of_threads_is_that_of_every_library(monkeypatch: pytest.Monk
         set_threads(None)
         assert torch.get_num_threads() == 2
     torch.set_num_threads(before)
+
+
+# --- what a loss of power leaves of small files
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"- 1"])
+def test_a_damaged_configuration_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "config.yaml").write_bytes(content)
+    message = r"config\.yaml is damaged: it holds no configuration; restore it from a copy, or remove it if this is the"
+    with pytest.raises(TraceError, match=message):
+        claim(RunFolder(tmp_path), {"seed": 0})
+    (tmp_path / "config.yaml").unlink()
+    claim(RunFolder(tmp_path), {"seed": 0})
+    with pytest.raises(TraceError, match="seed: stored 0, asked 1"):
+        claim(RunFolder(tmp_path), {"seed": 1})
+
+
+def test_damaged_numbers_of_a_finished_run_are_named_and_computed_again(tmp_path: Path) -> None:
+    asked = tiny(tmp_path / "run", "analysis=[complexity]", "training.steps=5")
+    run_from(asked, tmp_path / "run", None)
+    whole, drawn = metrics(tmp_path / "run")["complexity/llc"], stamps(tmp_path / "run" / "traces.zarr")
+    for name in ("metrics.json", "diagnosis.json"):
+        (tmp_path / "run" / name).write_text("{")
+        with pytest.raises(TraceError, match=rf"{name} is damaged: it is no JSON; remove it and run again, which samp"):
+            run_from(asked, tmp_path / "run", None)
+        (tmp_path / "run" / name).unlink()
+        run_from(asked, tmp_path / "run", None)
+        assert (tmp_path / "run" / name).is_file()
+    assert metrics(tmp_path / "run")["complexity/llc"] == whole
+    assert stamps(tmp_path / "run" / "traces.zarr") == drawn

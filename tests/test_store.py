@@ -158,6 +158,53 @@ def test_a_full_disk_leaves_the_old_file_and_all_the_room(tmp_path: Path, monkey
     assert not [path for path in tmp_path.rglob("*") if "partial" in path.name]
 
 
+def test_a_layout_that_fails_leaves_all_the_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, settled = Path.write_bytes, []
+    monkeypatch.setattr("os.fsync", settled.append)
+
+    def full(path: Path, content: bytes) -> int:
+        if path.parent.name == "losses":
+            raise OSError(28, "No space left on device")
+        return written(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(TraceError, match="No space left on device"):
+            _create(TraceStore(tmp_path / "traces.zarr"))
+    assert not list(tmp_path.iterdir())
+    _create(TraceStore(tmp_path / "traces.zarr"))
+    assert len(settled) == len([path for path in tmp_path.rglob("*") if path.is_file()])  # it outlives a loss of power
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_link_to_another_disk_is_followed(tmp_path: Path, there: bool) -> None:
+    if there:
+        (tmp_path / "disk").mkdir()
+    (tmp_path / "traces.zarr").symlink_to(tmp_path / "disk")
+    target = _create(TraceStore(tmp_path / "traces.zarr"))
+    _fill(target)
+    target.finish()
+    assert (tmp_path / "traces.zarr").is_symlink()
+    np.testing.assert_array_equal(TraceStore(tmp_path / "disk").dataset()["losses"], RECORDS["losses"])
+
+
+def test_an_array_on_another_disk_is_not_missing(tmp_path: Path) -> None:
+    target = _create(TraceStore(tmp_path / "traces.zarr"))
+    _fill(target)
+    (target.path / "losses" / "c").rename(tmp_path / "disk")
+    (target.path / "losses" / "c").symlink_to(tmp_path / "disk")
+    target.finish()
+    np.testing.assert_array_equal(target.dataset()["losses"], RECORDS["losses"])
+
+
+def test_a_name_like_a_url_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    target = _create(TraceStore(Path("a::b") / "ü [1]?.zarr"))
+    _fill(target)
+    target.finish()
+    np.testing.assert_array_equal(target.dataset()["losses"], RECORDS["losses"])
+
+
 def test_a_record_that_cannot_be_closed_does_not_hide_why_the_run_ends(tmp_path: Path) -> None:
     class Full(Tracker):
         def finish(self, state: str) -> None:
@@ -198,6 +245,34 @@ def test_a_store_that_vanishes_is_one_line(tmp_path: Path, action: str) -> None:
     }
     with pytest.raises(TraceError, match=r"cannot write .*traces.zarr: .*what was written before stays readable"):
         actions[action]()
+
+
+@pytest.mark.parametrize("action", ["write", "save_state", "finish"])
+def test_a_trace_that_another_has_replaced_is_left_alone(tmp_path: Path, action: str) -> None:
+    target = _create(TraceStore(tmp_path / "traces.zarr"))
+    target.path.rename(tmp_path / "elsewhere.zarr")
+    other = TraceStore(tmp_path / "traces.zarr")
+    other.create(coordinates_of(5, range(3), 8, {}, None), ABOUT | {"seed": 1}, SHAPE, 4, "float32")
+    _fill(other)
+    other.finish()
+    before = {path: path.read_bytes() for path in target.path.rglob("*") if path.is_file()}
+    actions = {
+        "write": lambda: target.write(slice(0, 2), {"losses": RECORDS["losses"][:2]}, 0),
+        "save_state": lambda: target.save_state({"step": 1}),
+        "finish": target.finish,
+    }
+    with pytest.raises(TraceError, match=r"traces\.zarr was replaced while it was written; run again to see what lies"):
+        actions[action]()
+    assert {path: path.read_bytes() for path in target.path.rglob("*") if path.is_file()} == before
+
+
+def test_no_state_is_left_in_a_folder_made_anew(tmp_path: Path) -> None:
+    target = _create(TraceStore(tmp_path / "traces.zarr"))
+    target.path.rename(tmp_path / "elsewhere.zarr")
+    target.path.mkdir()
+    with pytest.raises(TraceError, match=r"cannot write .*traces.zarr: No such file or directory"):
+        target.save_state({"step": 1})
+    assert not target.exists  # the run may begin again
 
 
 def test_provenance_needs_a_trace(tmp_path: Path) -> None:

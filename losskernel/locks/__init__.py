@@ -38,7 +38,8 @@ def only_writer(place: Place) -> Iterator[Lease | None]:
         with held(ObjectCell(place / LEASE), str(place), "out= or paths.traces") as lease:
             yield lease
         return
-    with _held(place, place.path.with_name(f".{place.path.name}{LOCK}"), "out=") as lease:
+    own = place.path.resolve()  # all links to it lead to one lock
+    with _held(place, own.with_name(f".{own.name}{LOCK}"), "out=") as lease:
         yield lease
 
 

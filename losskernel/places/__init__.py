@@ -7,9 +7,9 @@ from pathlib import Path
 
 from losskernel.errors import require
 from losskernel.places.folder import Folder as Folder
+from losskernel.places.pointing import LOCAL, pointed
 from losskernel.places.pointing import below as below
 from losskernel.places.pointing import point as point
-from losskernel.places.pointing import pointed
 from losskernel.places.refusals import Place as Place
 from losskernel.places.refusals import guard as guard
 from losskernel.places.refusals import reading as reading
@@ -18,12 +18,11 @@ from losskernel.places.remote import Remote as Remote
 
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(://|::)")  # two letters at least: C:\ is a drive
 _SHORTENED = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
-_LOCAL = ("file://", "local://")
 
 
 def is_url(path: str | Path) -> bool:
     """Whether something is to be reached by fsspec; file:// is a folder as any other."""
-    return isinstance(path, str) and bool(_URL.match(path)) and not path.startswith(_LOCAL)
+    return isinstance(path, str) and bool(_URL.match(path)) and not path.startswith(LOCAL)
 
 
 def place_of(path: str | Path) -> Place:
@@ -35,11 +34,11 @@ def place_of(path: str | Path) -> Place:
     if is_url(path):
         return Remote(str(path))
     text = str(path)
-    shortened = isinstance(path, Path) and _SHORTENED.match(text) and not text.startswith(_LOCAL)
+    shortened = isinstance(path, Path) and _SHORTENED.match(text) and not text.startswith(LOCAL)
     require(
         not shortened, f"{text} was a URL before pathlib shortened it; give it as text, such as 's3://bucket/place'"
     )
-    own = Path(text.split("://", 1)[1]) if text.startswith(_LOCAL) else Path(path)
+    own = Path(text.split("://", 1)[1]) if text.startswith(LOCAL) else Path(path)
     elsewhere = pointed(own)
     return Folder(own) if elsewhere is None else place_of(elsewhere)
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 # How a name of the folder is called while it is written.
 PARTIAL = ".partial"
@@ -27,9 +28,11 @@ class Folder:
         return Folder(self.path / name)
 
     @property
-    def zarr(self) -> Path:
+    def zarr(self) -> Any:
         """What Zarr opens."""
-        return self.path
+        from zarr.storage import LocalStore
+
+        return LocalStore(self.path)
 
     @property
     def occupied(self) -> bool:
@@ -76,13 +79,19 @@ class Folder:
 
     def lay_out(self, files: Mapping[str, bytes]) -> None:
         """Write a whole folder, under another name first: it has all its files or is not there."""
-        partial = self.path.with_name(self.path.name + PARTIAL)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        own = self.path.resolve()  # where a link leads, which need not be there yet
+        partial = own.with_name(own.name + PARTIAL)
+        own.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
-        for name, content in files.items():
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            (partial / name).write_bytes(content)
-        os.replace(partial, self.path)
+        try:
+            for name, content in files.items():
+                (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                (partial / name).write_bytes(content)
+            Folder(partial).settle(files)
+            os.replace(partial, own)
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)  # a full disk needs the room
+            raise
 
     def settle(self, names: Iterable[str]) -> None:
         """Bring files below to the disk itself, before anything counts on them."""

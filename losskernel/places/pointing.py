@@ -9,16 +9,19 @@ from losskernel.places.refusals import guard
 
 # The rest of the line says where.
 _POINTER = "losskernel keeps this at "
+# How a folder of this machine is called as a URL.
+LOCAL = ("file://", "local://")
 
 
 def point(pointer: Path, elsewhere: str) -> None:
-    """Leave word in a run's folder of what lies elsewhere.
+    """Leave word in a run's folder of what lies elsewhere; what lies in its own place needs none.
 
     Raises:
         TraceError: something else stands there, or it cannot be written.
     """
+    elsewhere = _whole(elsewhere)
     found = pointed(pointer)
-    if found == elsewhere:
+    if elsewhere in (str(pointer.absolute()), str(pointer.resolve())) or (found and _whole(found) == elsewhere):
         return
     if found is not None or pointer.exists():
         raise TraceError(
@@ -44,8 +47,14 @@ def below(base: str, outputs: str | Path, folder: Path) -> str:
 
     A folder elsewhere is named by its last part and by what tells its whole path from others.
     """
-    base = base if "://" in base or "::" in base else str(Path(base).absolute())
+    base = _whole(base)
     own, root = folder.absolute(), Path(outputs).absolute()
     if own.is_relative_to(root) and own != root:
         return "/".join([base.rstrip("/"), *own.relative_to(root).parts])
     return f"{base.rstrip('/')}/{own.name}-{hashlib.sha256(str(own).encode()).hexdigest()[:8]}"
+
+
+def _whole(place: str) -> str:
+    """Return a folder's whole path, which holds wherever it is read; a URL is whole."""
+    place = place.partition("://")[2] if place.startswith(LOCAL) else place
+    return place if "://" in place or "::" in place else str(Path(place).absolute())

@@ -83,11 +83,13 @@ class Remote:
         """Return the content of objects below; those that are not there are left out."""
         files, path = self._there
         asked = {f"{path}/{name}": name for name in names}
-        found = files.cat(list(asked), on_error="return") if asked else {}
-        for content in found.values():
+        # Unlike `cat`, it takes no [ and no ? in a name for a pattern.
+        found = files.cat_ranges(list(asked), None, None, on_error="return") if asked else []
+        for content in found:
             if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
                 raise content
-        return {asked[each]: bytes(got) for each, got in found.items() if not isinstance(got, Exception)}
+        pairs = zip(asked.values(), found, strict=True)
+        return {name: bytes(content) for name, content in pairs if not isinstance(content, Exception)}
 
     def write(self, content: bytes) -> None:
         """Write the object in one step."""
