@@ -17,7 +17,7 @@ from losskernel.cli import naming
 from losskernel.cli.build import run_from
 from losskernel.curves import CLOCK
 from losskernel.errors import InputError, TraceError
-from losskernel.wandb_tracker import WandbTracker, logged_in
+from losskernel.wandb_tracker import WandbTracker
 from losskernel.wandb_tracker.settings import recorded as as_recorded
 from losskernel.wandb_tracker.verdict import verdict_panel
 
@@ -160,15 +160,6 @@ def test_a_fault_known_before_compute_opens_no_run(tmp_path: Path) -> None:
     assert read_runs(tmp_path) == []
 
 
-def test_wandb_can_be_switched_off_by_its_own_variable(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    folder = tmp_path / "run"
-    run_from(tiny(folder, "logger=wandb", "analysis=[complexity]"), folder, None)
-    assert read_runs(tmp_path) == []
-    assert (folder / "metrics.json").is_file()
-    assert not (folder / "wandb.json").exists()
-
-
 def test_a_run_that_wandb_cannot_open_is_one_line(tmp_path: Path, monkeypatch: Any) -> None:
     def refuse(**_: Any) -> None:
         raise wandb.errors.CommError("no network")
@@ -178,22 +169,6 @@ def test_a_run_that_wandb_cannot_open_is_one_line(tmp_path: Path, monkeypatch: A
     with pytest.raises(InputError, match=r"W&B cannot open a run: no network; use logger\.mode=offline"):
         tracker.start({})
     tracker.finish("failed")
-
-
-def test_auto_is_online_only_where_somebody_is_logged_in(tmp_path: Path, monkeypatch: Any) -> None:
-    assert not logged_in()
-    assert WandbTracker(tmp_path, name="x").mode == "offline"
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    assert WandbTracker(tmp_path, name="x").mode == "online"
-    assert WandbTracker(tmp_path, name="x", mode="offline").mode == "offline"
-    monkeypatch.delenv("WANDB_API_KEY")
-    (tmp_path / "home" / ".netrc").touch(mode=0o600)  # as `wandb login` does; netrc refuses what others can read
-    (tmp_path / "home" / ".netrc").write_text("machine api.wandb.ai login user password " + "x" * 40)
-    assert logged_in()
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8080")
-    assert not logged_in()
-    (tmp_path / "home" / ".netrc").write_text("not a netrc")
-    assert not logged_in()
 
 
 @pytest.mark.parametrize(
@@ -214,30 +189,6 @@ def test_long_lists_are_told_by_their_length() -> None:
     assert found == {"a": {"b": "51 values", "c": [1, 2]}, "sampler": {"nbeta": "batch", "step_size": 0.1}} | {
         "step_size": 0.1
     }
-
-
-# --- under W&B's own agent
-
-
-def test_an_agents_run_id_and_project_win(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    chosen = tmp_path / "config.yaml"
-    chosen.write_text("sampler.localization:\n  value: 50.0\n")
-    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep123")
-    monkeypatch.setenv("WANDB_RUN_ID", "agents01")
-    monkeypatch.setenv("WANDB_PROJECT", "theirs")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
-    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(chosen))
-    monkeypatch.setenv("WANDB_SILENT", "false")
-    wandb.teardown()
-    folder = tmp_path / "run"
-    run_from(tiny(folder, "logger=wandb", "logger.artifact_mb=0", "analysis=[]", "logger.project=ours"), folder, None)
-    wandb.teardown()
-    run = one(folder)
-    assert (run.about.run_id, run.about.project, run.about.sweep_id) == ("agents01", "theirs", "sweep123")
-    assert run.about.run_group == ""
-    assert run.config["sampler.localization"] == run.config["sampler"]["localization"] == 50.0
-    assert json.loads((folder / "wandb.json").read_text())["id"] == "agents01"
-    assert "Ignoring" not in capsys.readouterr().err
 
 
 def test_a_run_that_diverges_has_failed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One W&B run for one run folder, whatever becomes of the process, of W&B's own, and of the network."""
+"""One W&B run for one run folder, whatever becomes of the process, online and offline."""
 
 import json
 import os
@@ -14,14 +14,13 @@ import pytest
 import wandb
 from command import TINY, run_python, tiny
 from wandb_reader import read_runs
-from wandb_runs import alone, draws, one, said, stop_at
-from wandb_server import KEY, standing_for_wandb
+from wandb_runs import alone, attempt, draws, one, said, stop_at
+from wandb_server import KEY, Service, standing_for_wandb
 
 import losskernel as lk
 from losskernel.cli.build import run_from
-from losskernel.curves import CLOCK, LogDraws
+from losskernel.curves import CLOCK
 from losskernel.errors import Interrupted
-from losskernel.wandb_tracker import WandbTracker, connection
 
 
 @pytest.fixture(autouse=True)
@@ -165,87 +164,43 @@ def test_online_a_continued_run_resumes_where_the_service_stands(tmp_path: Path,
         wandb.teardown()  # its process would look for this server in the next test
     (history,) = service.histories.values()
     assert (history.name, history.exit_codes) == ("study", [1, 0])
+    known = json.loads((folder / "wandb.json").read_text())
+    assert known["url"] == f"{service.url}/me/losskernel/runs/{known['id']}"
     assert history.tags == ["MultitaskMLP", "arithmetic", "SGHMC", "keep this", "fail"]
     # Every draw once: what the service has is not sent again.
     assert [line["draw"] for line in history.lines if "draw" in line] == list(range(-9, 21))
     assert [line["_step"] for line in history.lines if "draw" in line] == list(range(1, 31))
 
 
-# --- whatever W&B does
+def drawn(service: Service) -> list[int]:
+    (history,) = service.histories.values()
+    return [line["draw"] for line in history.lines if "draw" in line]
 
 
-def core() -> list[int]:
-    """Process numbers of W&B's own process."""
-    own = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    return [int(each) for each in own if "wandb-core" in Path(f"/proc/{each}/comm").read_text()]
+def test_what_began_offline_stays_so_until_it_is_sent(tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
+    attempt(tmp_path, 1, 5, "interrupted")
+    with standing_for_wandb() as service:
+        monkeypatch.setenv("WANDB_BASE_URL", service.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        assert attempt(tmp_path, 6, 10, "interrupted").mode == "offline"  # else `wandb sync` doubles draws 1 to 5
+        (line,) = said(caplog)
+        assert f"`wandb sync {tmp_path}/wandb` sends both" in line
+        synced([tmp_path / "wandb"], service.url)
+        assert attempt(tmp_path, 11, 15, "finished").mode == "online"
+        synced([tmp_path / "wandb"], service.url)
+        assert drawn(service) == list(range(1, 16))
+        (history,) = service.histories.values()
+        assert history.exit_codes[-1] == 0
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds W&B's process in /proc")
-def test_a_run_outlives_wandbs_own_process(tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
-    # scancel ends every process of a job, and W&B's does not wait.
-    log = LogDraws.on_train_batch_end
-
-    def ending(self: LogDraws, trainer: Any, module: Any, *rest: Any) -> None:
-        log(self, trainer, module, *rest)
-        if module.step == 20:
-            for number in core():
-                os.kill(number, signal.SIGKILL)
-
-    monkeypatch.setattr(LogDraws, "on_train_batch_end", ending)
-    asked = ("logger=wandb", "logger.artifact_mb=0", "analysis=[complexity]")
-    assert run_from(tiny(tmp_path, *asked), tmp_path, None) is None
-    run = one(tmp_path)  # another process took over, and was told all of it
-    assert run.exit_code == 0
-    assert [row["draw"] for row in draws(run)] == list(range(1, 21))
-    assert "complexity/llc" in run.summary
-    assert run.config["localization"] == 50.0
-    assert said(caplog) == []
-    second = tmp_path / "second"  # and the next run of this process is none the wiser
-    monkeypatch.undo()
-    run_from(tiny(second, *asked), second, None)
-    assert one(second).exit_code == 0
-
-
-def test_what_wandb_does_not_manage_is_one_line(tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(wandb.sdk.wandb_run.Run, "log", full)
-    run_from(tiny(tmp_path, "logger=wandb", "analysis=[complexity]"), tmp_path, None)
-    (line,) = said(caplog)
-    assert (
-        line
-        == f"W&B has not recorded everything (OSError: [Errno 28] No space left on device); it is all in {tmp_path}"
-    )
-    run = one(tmp_path)
-    assert (run.exit_code, run.summary["verdict"]) == (0, "fail")
-    assert "complexity/llc" in run.summary
-
-
-def test_wandbs_process_lost_twice_is_let_go(tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
-    def lost(*_: Any, **__: Any) -> None:
-        raise ConnectionResetError("Connection lost")
-
-    monkeypatch.setattr(wandb.sdk.wandb_run.Run, "log", lost)
-    run_from(tiny(tmp_path, "logger=wandb", "analysis=[]", "logger.artifact_mb=0"), tmp_path, None)
-    (line,) = said(caplog)
-    assert "ConnectionResetError: Connection lost" in line
-    assert (tmp_path / "metrics.json").is_file()
-    assert wandb.run is None
-
-
-def test_auto_is_offline_where_wandb_does_not_answer(tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
-    monkeypatch.setattr(connection, "_REACH", 1)
-    wandb.teardown()  # W&B reads its variables once
-    tracker = WandbTracker(tmp_path, name="x")
-    assert tracker.mode == "online"
-    tracker.start({})
-    assert tracker.mode == "offline"
-    tracker.finish("finished")
-    wandb.teardown()
-    (line,) = said(caplog)
-    assert f"W&B cannot be reached, recorded offline; `wandb sync {tmp_path}/wandb` sends it" in line
-    (path,) = tmp_path.glob("wandb/offline-run-*")
-    assert path.is_dir()
+def test_what_began_online_goes_on_offline(tmp_path: Path, monkeypatch: Any) -> None:
+    with standing_for_wandb() as service:
+        with monkeypatch.context() as patch:
+            patch.setenv("WANDB_BASE_URL", service.url)
+            patch.setenv("WANDB_API_KEY", KEY)
+            assert attempt(tmp_path, 1, 5, "interrupted").mode == "online"
+        monkeypatch.setenv("WANDB_MODE", "dryrun")  # W&B's older word
+        assert attempt(tmp_path, 6, 10, "interrupted").mode == "offline"
+        assert attempt(tmp_path, 11, 15, "finished").mode == "offline"
+        synced([tmp_path / "wandb"], service.url)
+        assert drawn(service) == list(range(1, 16))

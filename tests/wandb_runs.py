@@ -5,15 +5,18 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import wandb
 from wandb_reader import Run, read_runs
 
-from losskernel.curves import LogDraws
+from losskernel.curves import CLOCK, LogDraws
 from losskernel.errors import Interrupted
+from losskernel.wandb_tracker import WandbTracker
 
 
 def alone(home: Path, monkeypatch: Any) -> None:
     """A home in which nobody has logged in, and W&B's own folders inside it."""
     home.mkdir()
+    os.environ.pop("WANDB_SERVICE", None)  # put back, it would name a process that has ended
     for name in [each for each in os.environ if each.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("NETRC", raising=False)
@@ -47,3 +50,15 @@ def stop_at(step: int, patch: Any, *, number: int = signal.SIGTERM) -> None:
             raise Interrupted("stopped", number)
 
     patch.setattr(LogDraws, "on_train_batch_end", interrupted)
+
+
+def attempt(folder: Path, first: int, last: int, state: str) -> WandbTracker:
+    """Record some rows of curves, as a run does from one start to its end."""
+    wandb.teardown()  # W&B reads its variables once
+    tracker = WandbTracker(folder, name="x")
+    tracker.start({})
+    for step in range(first, last + 1):
+        tracker.loggers()[0].log_metrics({"draw": step, CLOCK: step / 10}, step=step)
+    tracker.finish(state)
+    wandb.teardown()
+    return tracker

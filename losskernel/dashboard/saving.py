@@ -12,7 +12,7 @@ from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from losskernel.errors import InputError, require
 from losskernel.wandb_tracker import logged_in
 
-_LOOK_AT = 200  # runs; more only repeat what these have recorded
+_LOOK_AT = 200  # runs, the latest
 
 
 def save_dashboard(project: str, entity: str | None = None, group: str | None = None, name: str | None = None) -> str:
@@ -36,7 +36,8 @@ def save_dashboard(project: str, entity: str | None = None, group: str | None = 
         api = wandb.Api(timeout=20)
         owner = entity or api.default_entity
         require(bool(owner), "W&B knows no default entity for this key; give entity=..., your user or team")
-        found = api.runs(f"{owner}/{project}", filters={"group": group} if group else {}, lazy=False)
+        chosen = {"group": group} if group else {}
+        found = api.runs(f"{owner}/{project}", filters=chosen, order="-created_at", lazy=False)
         runs = [Recorded(dict(run.config), _plain(run.summary), _job_type(run)) for run in islice(found, _LOOK_AT)]
     which = f" in the group {group}" if group else ""
     remedy = "check project=, entity= and group=, and send offline runs with wandb sync"

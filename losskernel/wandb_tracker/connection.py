@@ -1,7 +1,6 @@
 """One W&B run for one run folder, however often it is interrupted; nothing that W&B does ends what is recorded."""
 
 import logging
-import netrc
 import os
 import threading
 import time
@@ -11,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import wandb
+from wandb.sdk import wandb_setup
+from wandb.sdk.lib.runid import generate_id
+from wandb.sdk.lib.wbauth import authenticate_session
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
 from losskernel.errors import InputError
-from losskernel.wandb_tracker.identity import note, put_aside, recall
+from losskernel.wandb_tracker.identity import note, put_aside, recall, unsent
 
 # Seconds. What is stopped by a scheduler has less time for its uploads than what has all of it.
-_REACH, _UPLOAD, _MAKE_ROOM = 30, 300, 20
+_REACH, _UPLOAD, _MAKE_ROOM, _LET_GO = 30, 300, 20, 5
+_OLDER_WORDS = {"dryrun": "offline", "run": "online"}  # that W&B still takes for a mode
 # W&B's own process is gone, killed with the job's others by a scheduler's SIGTERM, say.
 _GONE = (ConnectionError, HandleAbandonedError, MailboxClosedError)
 
@@ -43,9 +46,9 @@ class Connection:
     ) -> None:
         self._folder, self._about, self._prepare, self._repeat = folder, dict(about), prepare, repeat
         # W&B's own variable wins, for it may say "disabled" as well.
-        asked = os.environ.get("WANDB_MODE", mode)
+        asked = os.environ.get("WANDB_MODE") or mode
         self._auto = asked == "auto"
-        self.mode = ("online" if logged_in() else "offline") if self._auto else asked
+        self.mode = ("online" if logged_in() else "offline") if self._auto else _OLDER_WORDS.get(asked, asked)
         self.run: Any = None
         self._told: list[Callable[[Any], Any]] = []
         self._next = 0  # step of the run's history
@@ -58,16 +61,20 @@ class Connection:
             InputError: W&B cannot.
         """
         self._began = time.monotonic()
+        sends = f"`wandb sync {self._folder}/wandb` sends"
+        if self._auto and self.mode == "online" and unsent(self._folder, self._kept().get("id")):
+            _say(f"recorded offline, for W&B has not got what was recorded offline before; {sends} both")
+            self.mode = "offline"
         try:
             self._open()
-        except wandb.Error as error:
+        except Exception as error:  # its own errors, those of its settings' library, those of its process
             reason = " ".join(str(error).split())
             if not (self._auto and self.mode == "online"):
                 remedy = f"use logger.mode=offline or logger=csv, or remove {self._folder}/wandb*.json for another run"
                 raise InputError(f"W&B cannot open a run: {reason}; {remedy}") from error
-            _say(f"W&B cannot be reached, recorded offline; `wandb sync {self._folder}/wandb` sends it ({reason})")
+            _say(f"W&B cannot be reached, recorded offline; {sends} it ({reason})")
             self.mode = "offline"
-            self._open()
+            self.open()
 
     def tell(self, work: Callable[[Any], Any]) -> None:
         """Have W&B do something, if a run is open; what it does not manage is said once."""
@@ -96,17 +103,24 @@ class Connection:
         if state == "interrupted":
             self.tell(lambda run: run.mark_preempting())
         code = 0 if state == "finished" else 1
-        # In a thread of its own, for a scheduler does not wait for a network.
-        closing = threading.Thread(target=self.tell, args=(lambda run: run.finish(exit_code=code),), daemon=True)
-        closing.start()
-        closing.join(_MAKE_ROOM if state == "interrupted" else None)
         if self.mode != "disabled":
             self._note(seconds=self.seconds)
-        if wandb.run is None:
-            self._closed()
-        elif not closing.is_alive():
-            _let_go()
-        self.run, self._told = None, []
+
+        def end(run: Any) -> None:
+            run.finish(exit_code=code)
+            self._closed(run)
+
+        # In a thread of its own, for a scheduler does not wait for a network.
+        closing = threading.Thread(target=self.tell, args=(end,), daemon=True)
+        closing.start()
+        try:
+            closing.join(_MAKE_ROOM if state == "interrupted" else None)
+        finally:
+            if closing.is_alive() or wandb.run is not None:
+                self._replaced = True  # by no other, now
+                _let_go()
+                closing.join(_LET_GO)  # a thread that waits for W&B while the interpreter ends aborts the process
+            self.run, self._told = None, []
 
     @property
     def seconds(self) -> float:
@@ -115,8 +129,10 @@ class Connection:
 
     def _open(self) -> None:
         agent = "WANDB_SWEEP_ID" in os.environ  # has chosen the run and all that says where it lies
-        given = agent or "WANDB_RUN_ID" in os.environ
-        settings = wandb.Settings(console="off", x_disable_stats=True, silent=True, finish_timeout=_UPLOAD)
+        # An id of the user's is that of one run, not of every job of a sweep.
+        given = agent or ("WANDB_RUN_ID" in os.environ and self._about["group"] is None)
+        settings = wandb.Settings(console="off", x_disable_stats=True, silent=True)
+        settings.finish_timeout, settings.finish_timeout_raises = _UPLOAD, True
         if self._auto:
             settings.init_timeout = _REACH
         kept = self._kept()
@@ -125,7 +141,7 @@ class Connection:
             about |= {"name": kept.get("name")} | ({"tags": None} if self.mode == "online" else {})
         self.run = wandb.init(
             **about,
-            id=None if given else kept.get("id"),
+            id=None if given else kept.get("id") or generate_id(),
             resume="allow",
             dir=self._folder,
             mode=self.mode,  # pyright: ignore[reportArgumentType]
@@ -135,7 +151,7 @@ class Connection:
         offline = self.mode == "offline" and self.run.id == kept.get("id")
         self._next = kept.get("next", 0) if offline else self.run.starting_step
         if self.mode != "disabled":
-            facts = {name: getattr(self.run, name) for name in ("id", "project", "entity")}
+            facts = {name: getattr(self.run, name) for name in ("id", "project", "entity", "url")}
             self._note(**facts, name=about["name"])
         self._prepare(self.run)
 
@@ -161,13 +177,15 @@ class Connection:
         except Exception as error:
             self._complain(error)
 
-    def _closed(self) -> None:
-        """Note how far the files of this process go, which ended in order, and put aside what others left unended."""
-        if self.mode != "offline":
+    def _closed(self, run: Any) -> None:
+        """Note how far this process has told W&B, and put aside what others did not send, which was told again."""
+        if self.mode == "disabled":
             return
-        closed = [*self._kept().get("closed", []), Path(self.run.dir).parent.name]
+        closed = []
+        if self.mode == "offline":
+            closed = [*self._kept().get("closed", []), Path(run.dir).parent.name]
         self._note(next=self._next, closed=closed)
-        put_aside(self._folder, self.run.id, closed)
+        put_aside(self._folder, run.id, closed)
 
     def _kept(self) -> dict[str, Any]:
         return recall(self._folder, self._about["job_type"])
@@ -183,14 +201,12 @@ class Connection:
 
 
 def logged_in() -> bool:
-    """Whether W&B has a key to use: in the environment or the netrc file that `wandb login` writes."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0].split(":")[0]
+    """Whether W&B has a key to use for its server, wherever it looks for one: as it says itself, but asking nobody."""
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+        host = wandb_setup.singleton().settings.base_url
+        return authenticate_session(host=host, source="losskernel", prompt=False, update_session=False) is not None
+    except Exception:  # a key or an address that is none: what opens the run says what is wrong with it
+        return True
 
 
 def _say(text: str) -> None:

@@ -36,10 +36,16 @@ def put_aside(folder: Path, run_id: str, closed: Collection[str]) -> None:
         run_id: of the W&B run.
         closed: names of the folders of W&B files that ended in order.
     """
-    for file in folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb"):
-        if file.parent.name not in closed and not file.with_name(f"{file.name}.synced").exists():
+    for file in unsent(folder, run_id):
+        if file.parent.name not in closed:
             with suppress(OSError):
                 file.rename(file.with_name(f"{file.name}.unended"))
+
+
+def unsent(folder: Path, run_id: str | None) -> list[Path]:
+    """Return the files of an offline run that `wandb sync` has not sent."""
+    found = folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb")
+    return [file for file in found if not file.with_name(f"{file.name}.synced").exists()]
 
 
 def _file(job_type: str) -> str:

@@ -1,6 +1,7 @@
 """What a run's W&B record holds: settings, numbers with their errors, verdict, curves, figures, tables, artifacts."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from losskernel.wandb_tracker.settings import recorded
 from losskernel.wandb_tracker.verdict import verdict_panel
 
 LARGEST_TABLE = 10_000
-_LONGEST_TAG = 64  # W&B takes none longer
+_LONGEST, _LONGEST_TAG = 128, 64  # name, group and tag that W&B takes
 _VERDICTS = ("pass", "warn", "fail")
 # Of the diagnosis' numbers, those by which one sorts runs; the panel has all of them.
 _SORTED_BY = ("rhat", "ess", "ess_tail", "ess_kernel", "split_agreement", "trend_share", "stiffness", "step_inflation")
@@ -27,14 +28,14 @@ class WandbTracker(Tracker):
     """One W&B run.
 
     Args:
-        folder: the run folder; W&B keeps its files there, and wandb.json the run's id.
+        folder: the run folder; W&B keeps its files there, and wandb.json the run's id and, online, its URL.
         name: run name.
         group: sweep that the run belongs to; None for a single run.
         job_type: "run", "compare", or the kind of sweep around a run.
         project: W&B project.
         entity: W&B user or team; None for the default.
         mode: "online", "offline", or "auto": online where somebody is logged in and W&B can be reached.
-        tags: W&B tags; the verdict joins them.
+        tags: W&B tags; those of WANDB_TAGS and the verdict join them.
         artifact_mb: traces and kernel are uploaded as artifacts up to this size; 0 uploads none.
 
     Raises:
@@ -59,10 +60,13 @@ class WandbTracker(Tracker):
         require_number("logger.artifact_mb", artifact_mb, at_least=0)
         require(not isinstance(tags, str), f"logger.tags must be a list, got {tags!r}; write logger.tags=[{tags}]")
         self._folder, self._largest = Path(folder), artifact_mb * 2**20
-        self._tags = [tag[:_LONGEST_TAG] for tag in dict.fromkeys(map(str, tags)) if tag]
-        if job_type == "compare" and "compar" not in name:
+        tags = [*map(str, tags), *os.environ.get("WANDB_TAGS", "").split(",")]
+        self._tags = list(dict.fromkeys(tag[:_LONGEST_TAG] for tag in tags if tag))
+        if job_type == "compare" and "compar" not in str(name):
             name = f"{name}: comparison"
-        about = {"name": name, "group": group, "job_type": job_type, "project": project, "entity": entity}
+        # The command line takes a name of digits for a number.
+        about = {key: None if text is None else str(text) for key, text in (("project", project), ("entity", entity))}
+        about |= {"name": _fitting(str(name)), "group": group and _fitting(group), "job_type": job_type}
         self._config: dict[str, Any] = {}
         self._curves = Curves(self._folder, lambda row, step: self._to.log(row, step), self._settle)
         about |= {"tags": self._tags}
@@ -157,6 +161,12 @@ class WandbTracker(Tracker):
         if diagnosis.get("screens"):
             logged["trust/screens"] = wandb.Table(dataframe=pd.DataFrame(diagnosis["screens"]))
         self._to.append(run, logged)
+
+
+def _fitting(text: str) -> str:
+    """Return a name as long as W&B takes it; its end tells the jobs of a sweep apart."""
+    half = (_LONGEST - 3) // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]}...{text[-half:]}"
 
 
 def _picture(path: Path, caption: str | None) -> Any:
