@@ -28,6 +28,32 @@ def test_an_error_that_nobody_printed_leaves_its_traceback_in_the_log(capsys: An
     assert "in task" in capsys.readouterr().err
 
 
+def test_a_fault_of_the_code_is_one_line_where_jobs_share_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def task(_: Any) -> None:
+        raise ZeroDivisionError("nothing to\ndivide by")
+
+    (tmp_path / "multirun.yaml").write_text("hydra: {overrides: {task: ['+seed=0,1', width=8]}}")
+    now = SimpleNamespace(
+        job=SimpleNamespace(num=1, name="losskernel"),
+        overrides=SimpleNamespace(task=["+seed=1", "width=8"]),
+        runtime=SimpleNamespace(output_dir=str(tmp_path)),
+        sweep=SimpleNamespace(dir=str(tmp_path)),
+    )
+    monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.get", lambda: now)
+    monkeypatch.chdir(tmp_path)
+    line = "losskernel: job 1 (+seed=1) failed: ZeroDivisionError: nothing to divide by; log losskernel.log\n"
+    with pytest.raises(ZeroDivisionError):
+        at_work.contained(task, None)
+    assert capsys.readouterr().err == line
+    assert "in task" in (tmp_path / "losskernel.log").read_text()
+    monkeypatch.setattr("losskernel.cli._WANTS_TRACEBACK", True)
+    with pytest.raises(ZeroDivisionError):
+        at_work.contained(task, None)
+    assert "in task" in capsys.readouterr().err
+
+
 def test_what_ends_a_job_leaves_the_process_that_others_share() -> None:
     def task(_: Any) -> None:
         raise SystemExit(143)

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,7 +110,7 @@ def test_jobs_that_vanish_are_named_with_what_to_do(played: Path, capsys: Any) -
         "losskernel: job 1 (sampler.localization=20) was killed, SLURM job 12_1 is GONE; folder swept/1, no log: do "
         "compute nodes see this folder?; `scontrol requeue 12_1` continues it, or the same command"
     )
-    assert "2 of the sweep's jobs failed, as said above" in err
+    assert "2 of the sweep's jobs did not finish, as said above" in err
     for number, gamma in enumerate((10, 20)):
         noted = json.loads((played / "swept" / str(number) / "failure.json").read_text())
         assert noted["error"].startswith(f"was killed, SLURM job 12_{number} is GONE")
@@ -137,6 +139,19 @@ def test_what_sbatch_says_is_passed_on(played: Path, capsys: Any) -> None:
     err = capsys.readouterr().err.strip()
     assert err.startswith("losskernel: SLURM takes no jobs: sbatch: error: invalid partition specified: gpu; check")
     assert len(err.splitlines()) == 1
+
+
+def test_a_slurm_that_does_not_answer_is_told_from_one_that_refuses(played: Path, capsys: Any) -> None:
+    said = """%s: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host
+%s: error: fetch_config: DNS SRV lookup failed
+%s: fatal: Could not establish a configuration source"""
+    for name in ("sbatch", "squeue"):
+        scripted(played, name, f'echo "{said.replace("%s", name)}" >&2; exit 1')
+    assert call("-m", *SMALL, *QUICK, "seed=0,1", "paths.sweep=swept") == 1
+    assert capsys.readouterr().err == (
+        "losskernel: SLURM does not answer: sbatch: fatal: Could not establish a configuration source; `sinfo` must "
+        "list partitions here, as on the cluster's login node; hydra/launcher=local needs no SLURM\n"
+    )
 
 
 def test_without_slurm_the_login_node_is_recommended(
@@ -236,6 +251,7 @@ def test_no_more_jobs_run_at_a_time_than_asked_for(tmp_path: Path, monkeypatch: 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     started: list[Started] = []
     threads: set[str | None] = set()
+    before = signal.getsignal(signal.SIGINT)
 
     def submit(*_: Any) -> Started:
         threads.add(os.environ.get("OMP_NUM_THREADS"))
@@ -250,7 +266,7 @@ def test_no_more_jobs_run_at_a_time_than_asked_for(tmp_path: Path, monkeypatch: 
     assert len(started) == 2
     started[0].over = True
     assert list(queue([]).values()) == ["ENDED", "RUNNING", "RUNNING", "PENDING", "PENDING"]
-    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) == before
     queue.stop()
     assert [each.signals for each in started] == [[], [signal.SIGTERM], [signal.SIGTERM]]
     assert threads == {str(max(1, processes._cores() // 2))}
@@ -273,13 +289,17 @@ def test_a_sweep_on_this_machine_of_which_one_job_fails(
     out, err = capfd.readouterr()
     lines = [line for line in err.splitlines() if "sampler.localization must be >= 0, got -1" in line]
     assert len(lines) == 2
+    assert lines[0].startswith("losskernel: job 1 (sampler.localization=-1) failed: sampler.localization must be")
+    assert out.startswith("losskernel: 2 jobs on this machine, ")
+    assert "HYDRA" not in out + err
     assert "1 finished run: a comparison needs 2 (run 1: sampler" in lines[1]  # the comparison hears of it, too
-    assert "losskernel: 1 of the sweep's jobs failed, as said above" in err
+    assert "losskernel: 1 of the sweep's jobs did not finish, as said above" in err
     assert "Traceback" not in out + err
     swept = tmp_path / "swept"
     assert lk.open_traces(swept / "0").losses.shape == (2, 20, 40)
     logs = sorted((swept / ".submitit").glob("*/*_log.out"))
     assert len(logs) == (2 if name == "local" else 0)
+    assert not (swept / ".submitit" / "%j").exists()
     assert sum("learning coefficient" in log.read_text() for log in logs) == (1 if name == "local" else 0)
 
 
@@ -290,3 +310,17 @@ def test_sweeps_around_a_run_take_a_launcher(tmp_path: Path) -> None:
     steps = sorted(path.parent.name for path in (run / "dynamics").glob("*/report.html"))
     assert steps[0] == "step-0000000"
     assert len(list((run / "dynamics" / ".submitit").glob("*/*_log.out"))) == len(steps) > 1
+
+
+def test_other_programs_keep_their_joblib(tmp_path: Path) -> None:
+    (tmp_path / "theirs.yaml").write_text("seed: 0\n")
+    (tmp_path / "theirs.py").write_text(
+        "import hydra\n"
+        "from hydra.core.hydra_config import HydraConfig\n"
+        "hydra.main(config_path='.', config_name='theirs', version_base='1.3')(\n"
+        "    lambda config: print(HydraConfig.get().launcher._target_)\n"
+        ")()\n"
+    )
+    words = [sys.executable, "theirs.py", "hydra/launcher=joblib", "hydra.run.dir=out"]
+    said = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import losskernel.cli.calibrations  # noqa: F401 (it registers where choices are looked for)
 from losskernel.cli.around import around
-from losskernel.cli.jobs import refuse_alone
+from losskernel.cli.jobs import at_work_on, refuse_alone
 from losskernel.cli.kinds import DYNAMICS, LAYERS
 from losskernel.cli.requeue import hand_on
 from losskernel.cli.sweeps import compared, group_of, joining, note_failure
@@ -127,16 +127,17 @@ def status() -> None:
 
 
 def _job(work: Callable[[], Any], config: DictConfig) -> Any:
-    """Do one job; in a sweep, report its failure at once and by name, for the other jobs go on."""
+    """Do one job; in a sweep, report its failure or its stop at once and by name, for the other jobs go on."""
     try:
         return work()
     except Exception as error:
         now = HydraConfig.get()
         if now.mode == RunMode.MULTIRUN:
             note_failure(Path(now.runtime.output_dir), config, error)
-            error.add_note(f"job {now.job.num} failed ({' '.join(now.overrides.task)}):")
+            stopped = type(error).__name__ == "Interrupted"
+            error.add_note(f"{at_work_on(now)}{'' if stopped else ' failed:'}")
             # Hydra would take Ctrl-C for the failure of one job and start the next.
-            if type(error).__name__ == "Interrupted" or (_expected(error) and not _WANTS_TRACEBACK):
+            if stopped or (_expected(error) and not _WANTS_TRACEBACK):
                 _report(error)
                 _reported.append(error)
             _leave(error)
@@ -163,7 +164,7 @@ def _guarded(command: Callable[[], Any]) -> None:
         sys.exit(128 + number)
     except Exception as error:
         if error in _reported:
-            print(f"losskernel: {len(_reported)} of the sweep's jobs failed, as said above", file=sys.stderr)
+            print(f"losskernel: {len(_reported)} of the sweep's jobs did not finish, as said above", file=sys.stderr)
         elif _expected(error) and not _WANTS_TRACEBACK:
             _report(error)
         else:
@@ -206,8 +207,10 @@ def _report(error: Exception) -> None:
     if text.startswith("Could not override"):
         listing = "hydra --package hydra.launcher hydra/launcher=..." if "'hydra.launcher" in text else "job"
         text += f"\n`losskernel --cfg {listing}` lists every key; check the spelling"
-    lines = [*getattr(error, "__notes__", []), *filter(str.strip, text.splitlines())]
-    print("\n".join(f"losskernel: {line}" for line in lines), file=sys.stderr)
+    lines, job = [*filter(str.strip, text.splitlines())], " ".join(getattr(error, "__notes__", []))
+    if job:
+        lines = [f"{job} {lines[0]}"] if len(lines) == 1 else [job, *lines]
+    sys.stderr.write("".join(f"losskernel: {line}\n" for line in lines))  # whole: jobs share the terminal
 
 
 def _expected(error: Exception) -> bool:

@@ -7,7 +7,13 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+
+from losskernel.cli.jobs import at_work_on, shown
 
 DEVICES = "CUDA_VISIBLE_DEVICES"
 
@@ -64,16 +70,39 @@ def told(task: Callable[[Any], Any], config: Any) -> Any:
 
 
 def contained(task: Callable[[Any], Any], config: Any) -> Any:
-    """Do a task in a process that others share: what ends the process of a job ends this job alone.
+    """Do a task in a process that others share, as they do the terminal: of a fault of the code its line goes there.
+
+    What ends the process of a job ends this job alone.
 
     Args:
         task: of the command.
         config: of the job.
     """
+    from losskernel import cli
+
     try:
-        return told(task, config)
+        return task(config)
     except SystemExit as end:
         raise RuntimeError(f"the job was ended (exit code {end.code})") from None
+    except Exception as error:
+        if error not in cli._reported:
+            _tell(error)
+        raise _portable(error) from None
+
+
+def _tell(error: Exception) -> None:
+    """Print what a job raised and leave the traceback in its log."""
+    from losskernel import cli
+
+    trace = "".join(traceback.format_exception(error))
+    now = HydraConfig.get()
+    log = Path(now.runtime.output_dir) / f"{now.job.name}.log"
+    words = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    line = f"losskernel: {at_work_on(now)} failed: {words}; log {shown(log)}\n"
+    sys.stderr.write(trace if cli._WANTS_TRACEBACK else line)
+    sys.stderr.flush()
+    with suppress(OSError), log.open("a", encoding="utf-8") as file:
+        file.write(trace)
 
 
 def _portable(error: Exception) -> Exception:

@@ -41,7 +41,7 @@ class SweepJob:
     @property
     def name(self) -> str:
         """What the user knows it by."""
-        return f"job {self.number} ({self.words})" if self.words else f"job {self.number}"
+        return _named(self.number, self.words)
 
 
 def refuse_alone(now: Any) -> None:
@@ -73,6 +73,23 @@ def jobs_of(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -
     finally:
         HydraConfig.instance().cfg = before
     return jobs
+
+
+def at_work_on(now: Any) -> str:
+    """Return what the user knows the job of this process by; in its own process a job knows the others by its sweep.
+
+    Args:
+        now: HydraConfig.get().
+    """
+    from losskernel.cli.naming import swept
+
+    keys = swept(Path(now.sweep.dir))
+    words = [word for word in now.overrides.task if word.partition("=")[0].lstrip("+~") in keys]
+    return _named(now.job.num, " ".join(words))
+
+
+def _named(number: int, words: str) -> str:
+    return f"job {number} ({words})" if words else f"job {number}"
 
 
 def arguments_of(job: SweepJob) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ _GENERAL = frozenset(field.name for field in fields(BaseQueueConf))
 _NEEDED = ("submitit_folder", "timeout_min", "signal_delay_s", "max_num_timeout", "array_parallelism")
 _OURS = ("grace_s", "poll_s")
 _ONE_TASK = {"nodes": 1, "tasks_per_node": 1}
+_SILENT = "`sinfo` must list partitions here, as on the cluster's login node; hydra/launcher=local needs no SLURM"
 _SLACK = 60  # seconds: SLURM may send its signal so much earlier than asked
 
 
@@ -160,13 +161,16 @@ def _submitted(executor: Any, launcher: Any, jobs: Sequence[SweepJob]) -> list[A
     """Return submitit's jobs.
 
     Raises:
-        InputError: sbatch refuses them, in its own words.
+        InputError: sbatch refuses them, in its own words, or nobody answers it.
     """
     try:
         with as_the_user(), contextlib.redirect_stderr(io.StringIO()):  # submitit prints the words as well
             return executor.map_array(launcher, *zip(*map(arguments_of, jobs), strict=True))
     except (RuntimeError, OSError) as error:
         words = " ".join(str(error).split()) or type(error).__name__
+        if Slurm("1")([]) is None:  # a question that any SLURM answers
+            last = (str(error).strip().splitlines() or [words])[-1]
+            raise InputError(f"SLURM does not answer: {last}; {_SILENT}") from error
         raise InputError(f"SLURM takes no jobs: {words}; check hydra.launcher, `sinfo` lists partitions") from error
 
 

@@ -45,7 +45,7 @@ def _told() -> list[str]:
     now = HydraConfig.get()
     given = {name: value for name, value in map(_split, now.overrides.task) if name.split(".")[0] not in _UNTOLD}
     if now.mode == RunMode.MULTIRUN:
-        given = {name: value for name, value in given.items() if name in _swept(Path(now.sweep.dir))}
+        given = {name: value for name, value in given.items() if name in swept(Path(now.sweep.dir))}
     told = [f"{SYMBOLS.get(name, name.rsplit('.', 1)[-1])}={_short(value)}" for name, value in given.items()]
     return [*told[:_MOST], *(["..."] if len(told) > _MOST else [])]
 
@@ -57,7 +57,7 @@ def _number() -> str:
     return f" · {HydraConfig.get().job.num}"
 
 
-def _swept(folder: Path) -> list[str]:
+def swept(folder: Path) -> list[str]:
     """Return the keys that a sweep varies, from what Hydra notes in its folder before the first job."""
     try:
         words = OmegaConf.load(folder / "multirun.yaml").hydra.overrides.task

@@ -1,10 +1,11 @@
 """Sweeps on this machine: a process for every job, by submitit, or a few that share the jobs, by joblib."""
 
+import logging
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -50,6 +51,9 @@ def on_this_machine(launcher: Any, job_overrides: Sequence[Sequence[str]], first
         say(f"the jobs are being stopped; {remedy} continues them")
         queue.stop()
         raise
+    finally:
+        with suppress(OSError):
+            executor.folder.rmdir()  # named %j, which submitit makes and leaves empty
     return [
         ended(job, place, "", f"{remedy} continues it") if str(job.number) in dead else returned(job, place)
         for job, place in zip(jobs, queue.places.values(), strict=True)
@@ -117,11 +121,16 @@ def in_workers(
         job_overrides: words of each job.
         first: number of the first.
     """
+    from hydra_plugins.hydra_joblib_launcher import _core as joblib_launcher
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
     from losskernel import cli
 
-    processes(complete(launcher.joblib, ("n_jobs",), "joblib")["n_jobs"], len(job_overrides))
+    jobs = len(job_overrides)
+    at_once = processes(complete(launcher.joblib, ("n_jobs",), "joblib")["n_jobs"], jobs)
+    say(f"{jobs} job{'s' * (jobs > 1)} on this machine, in {at_once} process{'es' * (at_once > 1)} that they share")
+    print(f"  progress  losskernel-status {launcher.config.hydra.sweep.dir}", flush=True)
+    logging.getLogger(joblib_launcher.__name__).setLevel(logging.WARNING)  # the same, with all words of every job
     launcher.task_function = partial(contained, launcher.task_function)
     try:
         with as_the_user():

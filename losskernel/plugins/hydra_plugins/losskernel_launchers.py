@@ -3,6 +3,7 @@
 What they do is in `losskernel.cli.launching` and `.processes`, loaded when a sweep begins.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,5 +66,6 @@ class OwnJoblib(SearchPathPlugin):
     """Makes `hydra/launcher=joblib` our own: Hydra would warn that another plugin's choice has the same name."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Take the other one back, once all plugins have registered theirs."""
-        ConfigStore.instance().repo["hydra"]["launcher"].pop("joblib.yaml", None)
+        """Take the other one back, once all plugins have registered theirs; programs that are not ours keep it."""
+        if "losskernel.cli" in sys.modules:
+            ConfigStore.instance().repo["hydra"]["launcher"].pop("joblib.yaml", None)

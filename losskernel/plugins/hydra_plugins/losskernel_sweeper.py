@@ -1,0 +1,18 @@
+"""The sweeper of conf/hydra/sweeper: what it looks for is in `losskernel.cli.overlaps`, loaded when a sweep begins."""
+
+from collections.abc import Sequence
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+
+class CheckedSweeper(BasicSweeper):
+    """Hydra's own sweeper, which refuses jobs that do not go together before it starts the first, by any launcher."""
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Compose the jobs of all batches once, before the first of them."""
+        from losskernel.cli.jobs import jobs_of
+        from losskernel.cli.overlaps import refuse_overlaps
+
+        if self.batch_index == 1:  # this one is the first
+            every = [words for each in self.overrides or () for words in each]
+            refuse_overlaps(jobs_of(self, every, 0))
