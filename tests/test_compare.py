@@ -57,6 +57,24 @@ def test_replicates_are_a_mean_with_their_range() -> None:
     assert len(curve.single[0]) == 3
 
 
+def test_the_metrics_are_named_on_the_last_curve_that_has_them() -> None:
+    keys = [{"sampler.localization": g, "schedule.chains": c} for g, c in ((1.0, 4), (2.0, 4), (2.0, 2), (3.0, 2))]
+    numbers = {"separation/within": 0.3, "separation/across": 0.1}
+    found = [Run(Path(f"x/{n}"), key, numbers, "pass") for n, key in enumerate(keys[:3])]
+    failed = [Run(Path(f"x/{n}"), key, missing="lost") for n, key in enumerate(keys[2:], 2)]
+    for runs, noted in ((found, [2, 3]), ([*found[:2], *failed], [0, 1])):
+        panel = panels(specs_for(runs, None), runs, lay_out(runs))[0]
+        assert [number for number, each in enumerate(panel.curves) if each.note] == noted
+        assert {each.note for each in panel.curves} == {"within", "across", ""}
+
+
+def test_values_that_are_paths_are_drawn_by_what_differs() -> None:
+    runs = swept("checkpoint", ["/a/b/run/step-1.pt", "/a/b/run/step-2.pt", "/a/b/other/step-1.pt"])
+    design = lay_out(runs)
+    assert design.axis.names == design.names == ["run/step-1.pt", "run/step-2.pt", "other/step-1.pt"]
+    assert lay_out(swept("model.name", ["a/x", "b/x"])).axis.names == ["a/x", "b/x"]
+
+
 def test_controls_come_from_the_run_or_from_runs_at_nbeta_zero() -> None:
     found = swept("sampler.localization", [1.0, 2.0])
     own = [

@@ -2,6 +2,8 @@
 
 import io
 import math
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,6 +94,34 @@ def test_curves_are_moved_apart_by_equal_shares_of_a_gap() -> None:
 )
 def test_names_are_printed_as_in_a_paper(values: list[float] | None, names: list[str], printed: list[str]) -> None:
     assert Axis("x", names, values).printed() == printed
+
+
+def test_names_of_neighbours_stand_a_letter_apart() -> None:
+    def named(axis: Axis, most: int) -> list[str]:
+        axes = Figure().subplots()
+        axis.draw(axes, named=True, most=most)
+        return [text.get_text() for text in axes.get_xticklabels()]
+
+    crowded = Axis("localization γ", ["10", "50", "250", "1e+08"], [10, 50, 250, 1e8])
+    assert named(crowded, 9) == [f"$10^{{{power}}}$" for power in range(1, 9)]  # not 50250
+    assert named(Axis("x", ["10", "100", "1e+03"], [10, 100, 1000]), 5) == ["$10^{1}$", "$10^{2}$", "$10^{3}$"]
+    wide = Axis("x", ["10", "20", "30", "45", "60"], [10, 20, 30, 45, 60])
+    assert named(wide, 9) == ["10", "20", "30", "45", "60"]
+    many = named(Axis("first chain", [str(4 * job) for job in range(100)]), 9)
+    assert many == [str(20 * tick) for tick in range(20)]
+
+
+def test_long_names_of_places_leave_room_for_the_panels() -> None:
+    names = [f"/home/someone/outputs/some/very/long/folder/of/a/run/step-{n}.pt" for n in range(3)]
+    axis = Axis("checkpoint", names)
+    panels = [Panel(f"{n}", [Curve("", "k", np.ones(3), np.ones(3), np.ones(3), WORDS[:3])]) for n in range(4)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rendered(comparison(panels, axis, [Row("", "k", WORDS[:3])]))
+    printed = axis.printed()
+    assert len(set(printed)) == 3
+    assert max(map(len, printed)) <= 28
+    assert printed[0].endswith("/step-0.pt")
 
 
 def test_many_values_get_round_ticks() -> None:
@@ -185,7 +215,7 @@ def test_the_matrix_shows_distances_and_on_its_diagonal_the_floor() -> None:
 
 def test_steps_are_drawn_from_each_value_to_the_next() -> None:
     steps = kernel_similarity(kernels([[0, 1, 2, 3]], [""]), GAMMA).axes[2]
-    drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in steps.lines]
+    drawn = [tuple(np.ravel(side).tolist() for side in line.get_data()) for line in steps.lines]
     assert ([0.01, 1], [0.1, 0.1]) in drawn
     assert any(np.array_equal(ys, np.full(4, 0.4)) for _, ys in drawn)  # the controls
     assert len(steps.collections) == 3  # the noise below each
@@ -198,6 +228,31 @@ def test_runs_of_several_curves_stand_in_blocks_and_share_a_key() -> None:
     np.testing.assert_allclose(shown[0, 4:], [0.7, 0.6, 0.5, 0.4])
     assert {"nβ = 1", "nβ = 2", "γ = $10^{-2}$"} <= set(legend(figure))
     rendered(figure)
+
+
+def test_paths_of_one_kernel_each_have_no_steps_to_explain() -> None:
+    alone = replace(kernels([[0], [1]], ["1", "2"], count=2), to_control=np.full(2, np.nan))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = kernel_similarity(alone, Axis("chains", ["2", "4"], [2, 4]))
+    assert figure.axes[2].get_legend() is None
+
+
+def test_a_logarithmic_panel_within_a_decade_has_values_between_its_powers() -> None:
+    def ticks(*values: float) -> list[str]:
+        panel = Panel("draws", [curve(list(values))], thresholds=((400.0, "warn"), (100.0, "fail")))
+        figure = comparison([panel], GAMMA, [Row("", "k", WORDS)])
+        rendered(figure)
+        low, high = figure.axes[1].get_ylim()
+        axis = figure.axes[1].yaxis
+        pairs = zip(np.array(axis.get_majorticklocs()), axis.get_majorticklabels(), strict=True)
+        return [text.get_text() for place, text in pairs if low <= place <= high]
+
+    assert [text for text in ticks(85, 123, 208, 300) if text] == [
+        r"$\mathdefault{10^{2}}$",
+        r"$\mathdefault{2\times10^{2}}$",
+    ]
+    assert len(ticks(1, 10, 100, 1000)) == 4  # powers of ten alone
 
 
 def test_without_an_order_there_is_no_path() -> None:

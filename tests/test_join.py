@@ -141,6 +141,22 @@ def test_every_key_of_a_configuration_must_agree_or_is_known_not_to() -> None:
     assert inward({"dataset": {"workers": 3, "cache": "x", "root": "y"}}) == {"dataset.root": "y"}
 
 
+def test_the_order_of_wrappers_must_agree() -> None:
+    noisy, doubled = (
+        {"symmetric_noise": {"_target_": "n", "rate": 0.2}},
+        {"duplicates": {"_target_": "d", "share": 0.1}},
+    )
+    given = [
+        {"wrapper": noisy | doubled},
+        {"wrapper": doubled | noisy},
+        {"wrapper": noisy | doubled | {"of": {"x": 1}}},
+    ]
+    line = 'wrapper: ["symmetric_noise", "duplicates"] in A, ["duplicates", "symmetric_noise"] in B'
+    assert unlike(given[:2], "AB") == [line]
+    assert unlike([inward(each) for each in given[:2]], "AB") == [line]
+    assert unlike(given[::2], "AB") == ["wrapper.of.x: null in A, 1 in B"]  # a setting of what is not chosen
+
+
 def test_settings_outside_the_chains_may_differ(jobs: list[Path], tmp_path: Path) -> None:
     more = ["threads=2", "name=other", "state_every=1", "chains_per_fit=1", "analysis=[spectrum]"]
     other = job(tmp_path / "other", "chain_offset=2", f"checkpoint={jobs[0]}/checkpoints/trained.pt", *more)
@@ -158,6 +174,11 @@ def test_weights_that_differ_are_said_to_with_what_to_do(jobs: list[Path], tmp_p
     assert remedy == "train once, and give every job checkpoint=<run>/checkpoints/trained.pt"
     named = job(tmp_path / "named", "chain_offset=2", f"checkpoint={trained}")
     assert refusal(jobs[0], named) == [f"checkpoint: null in A, {str(trained)[:60]}… in B"]
+    config = {"seed": 0, "checkpoint": "trained.pt"}
+    weights = [{"seed": 0, "model": {"weights": name}} for name in "xy"]
+    same = [made(tmp_path / f"{n}", [n], config=config, identity=weights[n]) for n in range(2)]
+    changed = "although checkpoint agrees: the file has changed"
+    assert refusal(*same) == [f"the trained weights: x in A, y in B, {changed}", "give every job the same file"]
 
 
 def made(folder: Path, chains: list[int], **meta: Any) -> Path:

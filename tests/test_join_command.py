@@ -1,6 +1,7 @@
 """Chains of several jobs become one run: a folder as one job would have left it, whole, and only once."""
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +21,8 @@ from wandb_reader import read_runs
 import losskernel as lk
 from losskernel.cli.joins import together
 from losskernel.compare.design import lay_out
-from losskernel.compare.groups import grouped, names_of
-from losskernel.compare.runs import Run, read_run
+from losskernel.compare.groups import Group, grouped, names_of
+from losskernel.compare.runs import Run, find_runs, read_run
 from losskernel.compare.words import caption_of_metrics
 from losskernel.errors import TraceError
 from losskernel.representations import read_representations
@@ -114,7 +115,7 @@ def planted_jobs(monkeypatch: Any, lost: Sequence[int]) -> None:
 
 
 def test_a_sweep_that_lost_a_job_is_joined_when_that_is_repeated(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    command = ["-m", "chain_offset=range(0,6,2)", "logger=none", f"paths.sweep={tmp_path}/sweep"]
+    command = ["-m", "schedule.chains=2", "chain_offset=range(0,6,2)", "logger=none", f"paths.sweep={tmp_path}/sweep"]
     planted_jobs(monkeypatch, [4])
     assert call(*command) == 1  # of the job
     said = capsys.readouterr()
@@ -129,14 +130,18 @@ def test_a_sweep_that_lost_a_job_is_joined_when_that_is_repeated(tmp_path: Path,
 def test_a_joined_kernel_has_one_wandb_run_of_its_own(tmp_path: Path, monkeypatch: Any) -> None:
     nobody_logged_in(tmp_path / "home", monkeypatch)
     planted_jobs(monkeypatch, [])
-    assert call("-m", "chain_offset=0,2", "logger.tags=[one]", f"paths.sweep={tmp_path}/sweep") == 0
+    assert (
+        call("-m", "schedule.chains=2", "chain_offset=0,2", "logger.tags=[one]", f"paths.sweep={tmp_path}/sweep") == 0
+    )
     folder = tmp_path / "sweep" / "joined" / "planted"
     (first,) = read_runs(folder)
     assert (first.about.job_type, first.about.run_group) == ("join", "sweep")
     assert (first.about.display_name, list(first.about.tags)[:1]) == ("planted: joined", ["one"])
     assert first.config["schedule"]["chains"] == 4
     assert first.summary["verdict"]
-    assert call("-m", "chain_offset=0,2,4", "logger.tags=[one]", f"paths.sweep={tmp_path}/sweep") == 0
+    assert (
+        call("-m", "schedule.chains=2", "chain_offset=0,2,4", "logger.tags=[one]", f"paths.sweep={tmp_path}/sweep") == 0
+    )
     assert {run.about.run_id for run in read_runs(folder)} == {first.about.run_id}
 
 
@@ -208,6 +213,31 @@ def test_what_is_broken_off_leaves_what_was_there(sweep: Path, monkeypatch: Any,
     assert {path.name for path in (sweep / "joined").iterdir()} - {".lock"} == {"planted"}
 
 
+@pytest.mark.parametrize("killed", [True, False])
+def test_between_two_renames_nothing_is_lost(sweep: Path, monkeypatch: Any, killed: bool, capsys: Any) -> None:
+    assert join(sweep) == 0
+    folder = sweep / "joined" / "planted"
+    before, rename = stamps(folder), os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if Path(target) == folder and ".before" not in str(source):
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    part(sweep / "3", 6, controlled=True)
+    monkeypatch.setattr("losskernel.compare.joins.os.replace", full)
+    with monkeypatch.context() as kill:
+        if killed:
+            kill.setattr("losskernel.compare.joins._clear", lambda _: None)
+        assert join(sweep) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert folder.exists() is not killed
+    shutil.rmtree(sweep / "0")  # whose chains are nowhere else now
+    assert join(sweep) == 1
+    assert "joined/planted holds chains 0 to 1, which none of these runs has; give those" in capsys.readouterr().err
+    assert stamps(folder) == before
+
+
 def test_an_unfinished_part_is_named_and_its_kernel_refused(sweep: Path, capsys: Any) -> None:
     unfinished(sweep / "3", 6)
     other = {"localization": 10.0}
@@ -223,6 +253,30 @@ def test_an_unfinished_part_is_named_and_its_kernel_refused(sweep: Path, capsys:
     assert "comparison: " in said.out  # of the whole one and of that which is alone
     assert "run localization_50 has no result: localization_50 is not joined" in said.out
     assert [path.name for path in (sweep / "joined").glob("*_*")] == ["localization_10"]
+
+
+def test_two_parts_of_which_one_is_unfinished_are_no_comparison(tmp_path: Path, capsys: Any) -> None:
+    part(tmp_path / "0", 0)
+    unfinished(tmp_path / "1", 2)
+    assert join(tmp_path) == 1
+    line = f"planted is not joined: {tmp_path}/1: it stopped before the first draw; continue what is unfinished, then"
+    assert capsys.readouterr().err.startswith(f"losskernel: {line}")
+    for job in range(2, 10):
+        unfinished(tmp_path / str(job), 2 * job)
+    assert join(tmp_path) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/3: it stopped before the first draw; 6 others; continue what is" in said
+    assert f"{tmp_path}/4" not in said
+
+
+def test_a_pattern_takes_the_parts_and_not_what_was_joined_of_them(sweep: Path, capsys: Any) -> None:
+    assert join(sweep) == 0
+    capsys.readouterr()
+    assert call("--join", f"runs='{sweep}/*'", "logger=none", f"out={sweep}", command="compare") == 0
+    assert "joined before, nothing new: chains 0 to 5, sampled by 3 runs" in capsys.readouterr().out
+    assert [path.name for path in find_runs(f"{sweep}/*")] == ["0", "1", "2"]
+    for given in (f"{sweep.parent}/*/joined", f"{sweep}/joined/*", sweep / "joined"):  # where that is meant
+        assert [path.name for path in find_runs(given)] == ["planted"]
 
 
 def test_runs_of_other_kernels_are_refused_with_what_differs(tmp_path: Path, capsys: Any) -> None:
@@ -298,6 +352,18 @@ def test_runs_are_grouped_by_all_that_must_agree(tmp_path: Path) -> None:
     assert [[run.folder.name for run in group.waiting] for group in found] == [["4"], [], []]
     assert names_of(found) == ["localization_50-seed_0", "localization_1-seed_0", "localization_50-seed_1"]
     assert names_of(found[:1]) == ["planted"]
+
+
+def test_names_of_kernels_hold_no_paths(tmp_path: Path) -> None:
+    def names(key: str, *values: Any) -> list[str]:
+        return names_of([Group({}, [Run(Path(f"x/{n}/0"), {key: value})]) for n, value in enumerate(values)])
+
+    assert names("checkpoint", "/a/b/step-1.pt", "/a/b/step-2.pt") == ["checkpoint_step-1.pt", "checkpoint_step-2.pt"]
+    assert names("sampler.parameters", ["head.*"], None) == ["parameters_head", "parameters_null"]
+    assert names("sampler.nbeta", -1, 1) == ["nbeta_-1", "nbeta_1"]
+    assert names("checkpoint", "/a/last.pt", "/b/last.pt") == ["0-0", "1-0"]  # as much of their paths as differs
+    alone = Group({}, [Run(tmp_path, {"name": "my runs/digits"})])
+    assert names_of([alone]) == ["digits"]
 
 
 def test_weights_from_other_files_make_another_kernel_unless_they_are_the_same(tmp_path: Path) -> None:

@@ -13,13 +13,11 @@ from losskernel.cli.summary import summary
 from losskernel.compare.design import first_chain
 from losskernel.compare.groups import Group, grouped, names_of, why_waiting
 from losskernel.compare.joins import Joined, join_runs
+from losskernel.compare.runs import HOME as HOME
 from losskernel.compare.runs import Run, read_run
 from losskernel.errors import InputError, TraceError
-from losskernel.joining import inward, unlike
+from losskernel.joining import few, inward, unlike
 from losskernel.tracking import Tracker
-
-# Beside the runs, where the joined ones lie.
-HOME = "joined"
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def together(runs: Sequence[Run], home: Path, tracker: Callable[[Path], Tracker]
 
     Raises:
         InputError: no two runs are of one kernel.
-        TraceError: the folder cannot be written.
+        TraceError: the folder cannot be written; or nothing is joined, and fewer than two runs have results to show.
     """
     groups = grouped(runs)
     several = [group for group in groups if len(group.all) > 1]
@@ -76,6 +74,8 @@ def together(runs: Sequence[Run], home: Path, tracker: Callable[[Path], Tracker]
         except InputError as error:  # an analysis broke; the others' answers are there
             refused.append(str(error))
             found.append(read_run(folder))
+    if not joined and len([run for run in runs if not run.missing]) < 2:
+        raise TraceError("\n".join(refused))
     return Together(found, joined, refused)
 
 
@@ -87,7 +87,7 @@ def _whole(group: Group) -> dict[str, Any]:
 
 def _joined(group: Group, folder: Path, tracker: Callable[[Path], Tracker]) -> Joined:
     if group.waiting:
-        told = "; ".join(f"{run.folder}: {why_waiting(run)}" for run in group.waiting)
+        told = "; ".join(few([f"{run.folder}: {why_waiting(run)}" for run in group.waiting]))
         raise TraceError(f"{told}; continue what is unfinished, then join again")
 
     def asked(config: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:

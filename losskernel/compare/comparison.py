@@ -21,6 +21,7 @@ from losskernel.compare.similarity import Similarity, Stretch, measure, paths, s
 from losskernel.errors import InputError, require, require_number
 from losskernel.figures.swept import plain
 from losskernel.geometry import classical_scaling
+from losskernel.joining import few
 from losskernel.store import guard
 from losskernel.tracking import RunFolder, Tracker
 
@@ -75,7 +76,7 @@ class Comparison:
             words.like_control(self.runs, self.design, self.similarity) if self.similarity else "",
             self.unlike,
             words.asked_differently(self.runs, self.specs),
-            *(f"run {names[run]} is not among the kernels: {why}" for run, why in kept_out.items()),
+            *few([f"run {names[run]} is not among the kernels: {why}" for run, why in kept_out.items()]),
         ]
 
     def overview(self) -> str:

@@ -189,14 +189,23 @@ def _titles(runs: Sequence[Run], keys: list[str]) -> list[str]:
         return [", ".join(value_of(run, key) for key in repeated) for run in runs]
     if not 0 < len(keys) <= _MOST_KEYS:
         return short_names(runs)
-    return [", ".join(value_of(run, key) for key in keys) for run in runs]
+    shown = [_shown(runs, key) for key in keys]
+    return [", ".join(values) for values in zip(*shown, strict=True)]
+
+
+def _shown(runs: Sequence[Run], key: str) -> list[str]:
+    """Return the runs' values of a key for a figure; of paths what is not the same in all."""
+    parts = [value_of(run, key).split("/") for run in runs]
+    while all(len(own) > 1 and own[0] == parts[0][0] for own in parts):
+        parts = [own[1:] for own in parts]
+    return ["/".join(own) for own in parts]
 
 
 def _names(runs: Sequence[Run], keys: list[str]) -> list[str]:
     """Return what to call each run: its values, with the keys' labels where there are several."""
     if not 0 < len(keys) <= _MOST_KEYS:
         return _titles(runs, keys)
-    names = [_curve(run, keys) if len(keys) > 1 else value_of(run, keys[0]) for run in runs]
+    names = [_curve(run, keys) for run in runs] if len(keys) > 1 else _shown(runs, keys[0])
     repeated = repeated_by(runs)
     return [
         ", ".join([name, repetition(run, repeated)]) if repeated else name

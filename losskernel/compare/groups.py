@@ -70,11 +70,19 @@ def names_of(groups: Sequence[Group]) -> list[str]:
     firsts = [group.all[0] for group in groups]
     keys = [*swept_keys(firsts), *(["seed"] if len({value_of(run, "seed") for run in firsts}) > 1 else [])]
     short = [key.removesuffix("._target_").rsplit(".", 1)[-1] for key in keys]
-    names = ["-".join(f"{word}_{value_of(run, key)}" for word, key in zip(short, keys, strict=True)) for run in firsts]
+    named = list(zip(short, keys, strict=True))
+    names = ["-".join(f"{word}_{_worded(value_of(run, key))}" for word, key in named) for run in firsts]
     if not keys:
-        names = [str(run.config.get("name") or "kernel") for run in firsts]
-    names = [re.sub(r"[^\w.+-]+", "-", name) for name in names]  # Hydra would want quotes around others, as in run=
-    return names if len(set(names)) == len(names) and max(map(len, names)) <= _LONGEST else short_names(firsts)
+        names = [_worded(str(run.config.get("name") or "kernel")) for run in firsts]
+    fit = len(set(names)) == len(names) and max(map(len, names)) <= _LONGEST
+    return names if fit else [name.replace("/", "-") for name in short_names(firsts)]
+
+
+def _worded(value: str) -> str:
+    """Return a value as part of a folder's name; Hydra would want quotes around other signs, as in run=."""
+    signs = r"[^\w.+-]+"
+    last = value.rsplit("/", 1)[-1]  # of a path
+    return re.sub(signs, "-", last).strip("-." if re.search(signs, last) else "") or "-"
 
 
 def complete(run: Run) -> bool:

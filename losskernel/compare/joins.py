@@ -19,7 +19,7 @@ from losskernel.compare.runs import Run
 from losskernel.continuing import finished
 from losskernel.errors import InputError, TraceError
 from losskernel.heartbeat import Heartbeat
-from losskernel.joining import JOINED, as_one_job, digest, span
+from losskernel.joining import JOINED, as_one_job, digest, few, span
 from losskernel.locks import only_one
 from losskernel.points import POINTS, open_points
 from losskernel.representations import BASELINES, read_representations
@@ -28,6 +28,8 @@ from losskernel.store import TraceStore, guard
 from losskernel.traces import LossTraces, open_traces
 from losskernel.tracking import RunFolder, Tracker
 
+# In the folder of joined kernels, while one is made; in that, the one whose place it takes.
+_BESIDE, _BEFORE = ".partial", ".before"
 # Beside what was sampled, in a run's folder: the same for all jobs of one kernel.
 _SHARED = (".hydra", "checkpoints", BASELINES, POINTS, KERNELS)
 
@@ -81,6 +83,7 @@ def join_runs(
     config["paths"] = (config.get("paths") or {}) | {"run": str(folder), "traces": None}  # they lie in it
     RunFolder(folder.parent).prepare()
     with only_one(folder.parent):
+        _clear(folder.parent / _BESIDE)
         known = _known(runs, folder, config)
         if known is not None:
             return known
@@ -125,9 +128,8 @@ def _require_no_loss(folder: Path, chains: Sequence[int]) -> None:
 @contextmanager
 def _beside(folder: Path) -> Iterator[Path]:
     """Yield a folder of the same name that takes the other's place when all is there; nothing of it stays before."""
-    beside = folder.parent / ".partial"
-    made, old = beside / folder.parent.name / folder.name, beside / "old"  # pages name the end of their path
-    shutil.rmtree(beside, ignore_errors=True)
+    beside = folder.parent / _BESIDE
+    made, old = beside / folder.parent.name / folder.name, beside / _BEFORE / folder.name  # pages name a path's end
     try:
         guard(made, lambda: made.mkdir(parents=True))
         for record in folder.glob("wandb*"):  # one folder, one W&B run, however often it is joined
@@ -137,12 +139,21 @@ def _beside(folder: Path) -> Iterator[Path]:
 
         def replaced() -> None:
             if folder.exists():
+                old.parent.mkdir()
                 os.replace(folder, old)
             os.replace(made, folder)
 
         guard(folder, replaced)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        _clear(beside)
+
+
+def _clear(beside: Path) -> None:
+    """Remove what was made beside a folder; one that lost its place to nothing, as by a kill, gets it back."""
+    for old in (beside / _BEFORE).glob("*"):
+        if not (beside.parent / old.name).exists():
+            os.replace(old, beside.parent / old.name)
+    shutil.rmtree(beside, ignore_errors=True)
 
 
 def _filled(
@@ -193,7 +204,7 @@ def _lay_out(runs: Sequence[Run], made: Path, config: Mapping[str, Any], traces:
         control.save(made / CONTROL)
         return control
     without = [str(run.folder) for run in runs if not is_complete(run.folder, CONTROL)]
-    return f"no control was sampled in {', '.join(without)}" if len(without) < len(runs) else None
+    return f"no control was sampled in {', '.join(few(without))}" if len(without) < len(runs) else None
 
 
 def _controlled(runs: Sequence[Run]) -> bool:

@@ -111,6 +111,7 @@ def panels(specs: Sequence[Spec], runs: Sequence[Run], design: Design) -> list[P
     colours = palette(len(design.curves))
     result = []
     for spec in specs:
+        last = {metric: _last(metric, runs, design) for metric, _, _ in spec.metrics}
         curves = []
         for number in range(len(design.curves)):
             for metric, name, own in spec.metrics:
@@ -119,7 +120,7 @@ def panels(specs: Sequence[Spec], runs: Sequence[Run], design: Design) -> list[P
                 shown = name if len(design.curves) == 1 else ""
                 drawn = _curve(metric, shown, colour, floor, spec.above, runs, design, number)
                 # Where colour says which curve, words say which metric, once.
-                note = name if number == len(design.curves) - 1 > 0 else ""
+                note = name if number == last[metric] and len(design.curves) > 1 else ""
                 shift = 0.08 * (number - (len(design.curves) - 1) / 2)
                 curves.append(replace(drawn, note=note, shift=shift))
         result.append(Panel(spec.title, curves, spec.thresholds, spec.bounds))
@@ -183,6 +184,12 @@ def _curve(
         noise[place] = _mean([run.metrics[floor] for run in own if floor in run.metrics] if floor else [])
     verdicts = [worst_verdict(runs, design.at(curve, place)) for place in range(count)]
     return Curve(name, colour, values, low, high, verdicts, single, zero, noise if floor else None)
+
+
+def _last(metric: str, runs: Sequence[Run], design: Design) -> int:
+    """Return the last curve that has a metric."""
+    curves = [curve for run, curve in zip(runs, design.curve, strict=True) if metric in run.metrics]
+    return max((curve for curve in curves if curve is not None), default=-1)
 
 
 def _shifted(value: float, above: float | None) -> float:

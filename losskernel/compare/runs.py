@@ -15,6 +15,8 @@ from losskernel.errors import InputError, TraceError, require
 from losskernel.joining import flat
 from losskernel.store import TraceStore
 
+# In a sweep's folder, where kernels lie whose chains its jobs sampled.
+HOME = "joined"
 # What a job of a sweep leaves where it failed: {"error": text, "config": resolved}. Results outrank it.
 FAILURE = "failure.json"
 # The verdict of a run that was not to sample.
@@ -58,6 +60,8 @@ def find_runs(given: str | Path | Sequence[str | Path]) -> list[Path]:
     remedy = "give run folders or a sweep's folder, such as runs=outputs/multitask/..."
     if any(sign in str(given) for sign in "*?["):
         found = [Path(each) for each in sorted(glob(str(given)), key=_order) if Path(each).is_dir()]
+        if Path(given).name != HOME:  # beside the runs that it holds the chains of
+            found = [each for each in found if each.name != HOME or _is_run(each)]
         require(len(found) > 0, f"runs={given}: no folder matches the pattern; {remedy}")
         found = [folder for each in found for folder in _inside(each)]
     else:

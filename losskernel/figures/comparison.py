@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator, NullFormatter
 
 from losskernel.figures.style import DOUBLE, FAINT, INK, MUTED, paper
 from losskernel.figures.swept import VERDICTS, Axis, plain
@@ -92,7 +92,9 @@ def comparison(panels: Sequence[Panel], axis: Axis, rows: Sequence[Row], error_b
     lines = -(-len(panels) // columns)
     strip = 0.17 * len(rows)
     with paper():
-        height = 1.42 * lines + strip + 0.75 + (0.35 if axis.values is None else 0.0)
+        upright = max(0.35, 0.055 * max(map(len, axis.printed()))) if axis.values is None else 0.0  # names of places
+        named = 1 if len(panels) % columns == 0 else 2  # lines with panels that have none below them
+        height = 1.42 * lines + strip + 0.75 + named * upright
         figure = Figure(figsize=(DOUBLE * columns / _COLUMNS, height), layout="constrained")
         figure.get_layout_engine().set(wspace=0.06, hspace=0.04)  # pyright: ignore
         grid = GridSpec(lines + 1, columns, figure=figure, height_ratios=[strip, *[1.42] * lines])
@@ -150,7 +152,10 @@ def _panel(axes: Axes, panel: Panel, axis: Axis, key: _Key) -> None:
     if len(shown) and min(shown) > 0 and wide and not panel.bounds:
         axes.set_yscale("log")
         axes.margins(y=0.12)
-        axes.yaxis.set_major_locator(LogLocator(numticks=5))
+        low, high = np.log10(axes.get_ylim())
+        powers = np.floor(high) - np.ceil(low)  # between two of them a reader needs values in between
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if powers > 0 else (1.0, 2.0, 5.0), numticks=5))
+        axes.yaxis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(9, 9)))
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.yaxis.set_major_locator(MaxNLocator(4))

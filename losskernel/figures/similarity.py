@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from losskernel.figures.style import DOUBLE, FAINT, INK, MUTED, SEQUENTIAL, palette, paper
-from losskernel.figures.swept import VERDICTS, Axis, plain
+from losskernel.figures.swept import VERDICTS, Axis, plain, shortened
 
 _MOST_NUMBERS = 9  # rows of the matrix whose entries can be read
 _MOST_NAMES = 16
@@ -155,7 +155,7 @@ def _name_blocks(axes: Axes, blocks: Sequence[Sequence[int]], names: Sequence[st
 
 
 def _shortened(name: str) -> str:
-    return name if "$" in name or len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    return name if "$" in name else shortened(name, _LONGEST_NAME)
 
 
 def _map(axes: Axes, kernels: Kernels, colours: Sequence[str], lines: Sequence[str]) -> None:
@@ -235,5 +235,7 @@ def _steps(axes: Axes, kernels: Kernels, axis: Axis, lines: Sequence[str]) -> No
     axes.set_ylim(0, (1.25 if entries <= 2 else 1.4) * axes.get_ylim()[1])  # room for the legend
     axes.locator_params(axis="y", nbins=5)
     axes.set_ylabel("angular CKA distance, rad")
-    axes.legend(loc="upper center", ncols=2, handlelength=1.2, handletextpad=0.4, columnspacing=0.9, borderaxespad=0.1)
+    if entries:
+        look = {"handlelength": 0.9, "handletextpad": 0.3, "columnspacing": 0.6, "borderaxespad": 0.1, "fontsize": 6}
+        axes.legend(loc="upper center", ncols=2, **look)  # pyright: ignore[reportArgumentType]
     axes.set_title("steps along the path")

@@ -17,7 +17,9 @@ VERDICTS = {
     "unsampled": ("o", "#262626", "nothing sampled"),
 }
 _MOST_NAMES = 9
+_MOST_UPRIGHT = 20
 _LETTERS = 28  # that fit below a panel of a third of a page
+_LONGEST = 28  # letters of a name that is no number
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,16 @@ class Axis:
         axes.set_xticks(ticks, names if named else [""] * len(names))
         if named:
             axes.set_xlabel(plain(self.label))
-            if self.values is None and self._crowded(names, most):
+            if self.values is None and self._crowded(self.printed(), most):
                 axes.tick_params(axis="x", labelrotation=90, labelsize=6)
 
     def _ticks(self, most: int) -> tuple[np.ndarray, list[str]]:
-        """Return the values and their names; of numbers that would be too many, round ones."""
+        """Return the values and their names; of numbers that would be too many, round ones, of others some."""
         places, names = self.places, self.printed()
-        if self.values is None or (len(places) <= most and self._apart(names)):
+        if self.values is None:
+            step = -(-len(places) // _MOST_UPRIGHT)
+            return places[::step], names[::step]
+        if len(places) <= most and self._apart(names, most):
             return places, names
         if not self.logarithmic:
             round_ones = MaxNLocator(most - 1).tick_values(places[0], places[-1])
@@ -108,24 +113,31 @@ class Axis:
     def _crowded(self, names: list[str], most: int) -> bool:
         """Whether names below the places have no room side by side."""
         long = max(map(len, names)) > 12
-        return long or len(names) > most or not self._apart([f"{name}  " for name in names])
+        return long or len(names) > most or not self._apart([f"{name} " for name in names], most)
 
-    def _apart(self, names: list[str]) -> bool:
-        """Whether the names of neighbouring places do not run into one another."""
+    def _apart(self, names: list[str], most: int) -> bool:
+        """Whether the names of neighbouring places stand a letter apart, below a panel narrower if it names fewer."""
         places = np.log(self.places) if self.logarithmic else self.places
         lengths = np.array([len(re.sub(r"\\!|\\times|[${}^]", "", name)) for name in names], dtype=float)
-        room = np.diff(places) / max(float(np.ptp(places)), 1e-300) * _LETTERS
-        return bool((room > (lengths[:-1] + lengths[1:]) / 2).all())
+        letters = _LETTERS if most >= _MOST_NAMES else 0.75 * _LETTERS
+        room = np.diff(places) / max(float(np.ptp(places)), 1e-300) * letters
+        return bool((room > (lengths[:-1] + lengths[1:]) / 2 + 1).all())
 
     def printed(self) -> list[str]:
         """Return the values' names as a paper prints them: powers of ten throughout where some need them."""
         if self.values is None:
-            return [plain(name) for name in self.names]
+            return [plain(shortened(name)) for name in self.names]
         powers = [value > 0 and abs(np.log10(value) - np.round(np.log10(value))) < 1e-9 for value in self.values]
         some = any(value > 0 and not 0.01 <= value < 1000 for value in self.values)
         if some and all(powers):
             return [f"$10^{{{round(float(np.log10(value)))}}}$" for value in self.values]
         return [_printed(name) for name in self.names]
+
+
+def shortened(name: str, longest: int = _LONGEST) -> str:
+    """Return a name that fits beside a figure: of a long one both ends, of which one tells it from its like."""
+    half = (longest - 1) // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"
 
 
 def plain(text: str) -> str:

@@ -1,6 +1,7 @@
 """What must agree between jobs that sample chains of one kernel, and how a difference is told."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,8 @@ _REASONS = {
     "data": "the files are others, or have changed; give every job the same files",
 }
 _LONGEST = 60  # characters of a value
-_MOST = 3  # traces named beside a value
+_MOST = 3  # of many runs, those that are named
+_CHANGED = "although checkpoint agrees: the file has changed; give every job the same file"
 
 
 def flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -40,8 +42,10 @@ def flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 def inward(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a configuration, nested or flat, that must agree; null says no more than an absent key."""
-    outward = (*OUTWARD, CHECKPOINT)
-    found = {key: value for key, value in flat(config).items() if value is not None and not _within(key, outward)}
+    outward, every = (*OUTWARD, CHECKPOINT), flat(config)
+    found = {key: value for key, value in every.items() if value is not None and not _within(key, outward)}
+    wrappers = [key.split(".")[1] for key in found if re.fullmatch(r"wrapper\.[^.]+\._target_", key)]
+    found |= {"wrapper": wrappers} if wrappers[1:] else {}  # they work one after another
     return {key: json.loads(json.dumps(value, default=str)) for key, value in found.items()}  # a tuple equals a list
 
 
@@ -70,8 +74,10 @@ def disagreements(abouts: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
         if any(_within(known, makers) for known in keys):
             continue
         decided = [maker for maker in makers if any(_within(known, [maker]) for known in inward(configs[0]))]
-        reason = f", although {', '.join(decided)} agree: {_REASONS[part]}" if told and part in _REASONS else ""
-        lines.append(f"{_WORDS.get(key, key)}:{values}{reason}")
+        reason = f"although {', '.join(decided)} agree: {_REASONS[part]}" if part in _REASONS else ""
+        if key == WEIGHTS and configs[0].get(CHECKPOINT):
+            reason = _CHANGED
+        lines.append(", ".join([f"{_WORDS.get(key, key)}:{values}", *([reason] if told and reason else [])]))
     return lines
 
 
@@ -94,12 +100,13 @@ def _told(values: Sequence[Any], names: Sequence[str]) -> str:
     for value, name in zip(values, names, strict=True):
         text = value if isinstance(value, str) else json.dumps(value)
         holders.setdefault(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…", []).append(name)
-    return ", ".join(f"{text} in {_listed(each)}" for text, each in holders.items())
+    return ", ".join(f"{text} in {' and '.join(few(each))}" for text, each in holders.items())
 
 
-def _listed(names: Sequence[str]) -> str:
-    rest = [f"{len(names) - _MOST} others"] if len(names) > _MOST else []
-    return " and ".join([*names[:_MOST], *rest])
+def few(names: Sequence[str]) -> list[str]:
+    """Return what to say of many: the first three, and how many others there are."""
+    rest = len(names) - _MOST
+    return [*names[:_MOST], f"{rest} others"] if rest > 1 else list(names)
 
 
 def _differ(values: Sequence[Any]) -> bool:
