@@ -1,7 +1,7 @@
 """Ask every analysis of a trace; write and record the answers, and say first whether they may be trusted."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ def analyse(
     tracker: Tracker,
     control: LossTraces | str | None = None,
     points: PointSet | None = None,
+    says: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Ask every question of the kernel of some traces, and of points; write and record the answers.
 
@@ -59,6 +60,7 @@ def analyse(
         control: traces of the companion at nbeta = 0, or why there are none. Analyses of which its numbers mean
             something are asked again.
         points: layers, labels and kernels of the run; what was sampled joins them.
+        says: is told the name of each analysis before it is asked.
 
     Raises:
         InputError: one or more analyses failed.
@@ -72,6 +74,8 @@ def analyse(
     metrics, asked = _known_metrics(files, analyses), _asked(files)
     broken: list[tuple[str, Exception]] = []
     for name, analysis in analyses.items():
+        if says is not None:
+            says(name)
         try:
             result = _answer(analysis, kernel, traces, points)
             metrics |= {f"{name}/{key}": value for key, value in result.metrics.items()}

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +11,8 @@ import pytorch_lightning as pl
 
 from losskernel.chains import JUDGE, Stride
 from losskernel.glances import Glances
-from losskernel.heartbeat import Heartbeat, stamp
+from losskernel.heartbeat import Heartbeat
+from losskernel.places import Remote, place_of
 from losskernel.progress import MINUTE, Pace, lasting, rate
 from losskernel.schedule import Schedule
 from losskernel.standing import Standing
@@ -24,28 +25,38 @@ class _Told(pl.Callback):
 
     speaks: ClassVar[bool] = True  # a bar's own lines are not wanted beside these
 
-    def __init__(self, heart: Heartbeat, state: Path | None, clock: Callable[[], float]) -> None:
+    def __init__(self, heart: Heartbeat, state: Path | str | None, clock: Callable[[], float]) -> None:
         self._heart, self._state, self._clock = heart, state, clock
 
     def _begin(self) -> None:
+        if self._state is not None:
+            self._heart.watches(partial(written, self._state))
         self._began = self._noted = self._logged = self._clock()
 
     def _note(self, now: float, facts: dict[str, Any], words: Callable[[], str]) -> None:
         self._noted = now
-        self._heart.beats(**facts, **self._saved())
+        self._heart.beats(**facts)
         if now - self._logged >= MINUTE:
             self._logged = now
             self._heart.line(words())
 
-    def _saved(self) -> dict[str, str]:
-        """Return when the state on disk was written, from which a killed run would go on."""
-        with suppress(OSError):
-            if self._state is not None:
-                return {"saved": stamp(self._state.stat().st_mtime)}
-        return {}
-
     def _again(self) -> str:
         return f", restart {self._heart.restarts}" if self._heart.restarts else ""
+
+
+def written(state: Path | str) -> float:
+    """Return when a file, or what lies at a URL, was written; seconds since 1970.
+
+    Raises:
+        OSError: it is not there, or cannot be reached.
+    """
+    place = place_of(state)
+    if not isinstance(place, Remote):
+        return place.path.stat().st_mtime
+    import fsspec
+
+    files, path = fsspec.url_to_fs(place.path, use_listings_cache=False)  # the store's own is another thread's
+    return files.modified(path).timestamp()
 
 
 class BeatTraining(_Told):
@@ -59,7 +70,7 @@ class BeatTraining(_Told):
     """
 
     def __init__(
-        self, heart: Heartbeat, steps: int, state: Path | None = None, clock: Callable[[], float] = time.monotonic
+        self, heart: Heartbeat, steps: int, state: Path | str | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__(heart, state, clock)
         self._steps = steps
@@ -101,7 +112,7 @@ class Beat(_Told):
         first: number of the first chain.
         after: kernels of the same cost that are known to come.
         more: whether still others may come.
-        state: file of the state from which sampling would go on.
+        state: file or URL of the state from which sampling would go on.
         clock: seconds that go by.
     """
 
@@ -114,7 +125,7 @@ class Beat(_Told):
         first: int = 0,
         after: int = 0,
         more: bool = False,
-        state: Path | None = None,
+        state: Path | str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(heart, state, clock)
@@ -162,7 +173,7 @@ class Beat(_Told):
         """Say what all the draws of a stack look like."""
         self._glances.look(at_once=True)
         self._glances.end()
-        self._heart.beats(**self._facts(now), **self._saved())
+        self._heart.beats(**self._facts(now))
         took = lasting(self._before - self._began)
         self._heart.line(f"{self._of_kernel()}{now}: drawn and judged in {took}{self._so_far()}")
 

@@ -5,6 +5,8 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ STATES = ("starting", "training", "preparing", "sampling", "analysing", "interru
 ENDS = STATES[-3:]
 EVERY = 5.0  # seconds between two signs of life
 # What stays true when a run goes on to something else.
-_LASTING = ("kernel", "draws", "of", "so_far", "saved", "error")
+_LASTING = ("kernel", "draws", "of", "so_far", "error")
 
 
 class Heartbeat:
@@ -50,6 +52,8 @@ class Heartbeat:
             "slurm_array": _array(),
         }
         self._facts: dict[str, Any] = {"state": "starting", "advanced": now}
+        self._look: Callable[[], float] | None = None
+        self._saved: dict[str, str] = {}
 
     @property
     def restarts(self) -> int:
@@ -62,6 +66,7 @@ class Heartbeat:
         self.line(f"{self._path.parent}: {place}{f', SLURM job {slurm}' if slurm else ''}")
         self._thread = threading.Thread(target=self._live, name="heartbeat", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._watch, name="heartbeat-saved", daemon=True).start()
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -79,6 +84,24 @@ class Heartbeat:
         """Note facts for the next sign of life; each stays until it is said anew."""
         self._facts = self._facts | {"advanced": stamp(time.time())} | facts  # whole: another thread reads it
 
+    @property
+    def doing(self) -> str | None:
+        """What was said last to be done."""
+        return self._facts.get("doing")
+
+    def names(self, doing: str) -> None:
+        """Note by its name what is done next."""
+        self.beats(doing=doing)
+
+    def watches(self, look: Callable[[], float]) -> None:
+        """Have it said when the state was written from which a killed run would go on.
+
+        Args:
+            look: seconds since 1970. Asked as often as there are signs of life, in a thread of its own: it may be slow,
+                and it may fail.
+        """
+        self._look = look
+
     def line(self, words: str) -> None:
         """Write a line where there is a log."""
         if self.logs:
@@ -88,10 +111,15 @@ class Heartbeat:
         while not self._ended.wait(self._every):
             self._write()
 
+    def _watch(self) -> None:
+        while not self._ended.wait(self._every):
+            with suppress(Exception):  # there is no state yet, and behind a URL anything may go wrong
+                self._saved = {"saved": stamp(self._look())} if self._look is not None else {}
+
     def _write(self) -> None:
         unfinished = self._path.with_name(f".partial-{STATUS}")
         with self._lock:
-            told = self._facts | {"time": stamp(time.time())} | self._identity
+            told = self._facts | self._saved | {"time": stamp(time.time())} | self._identity
             try:
                 unfinished.write_text(json.dumps(_plain(told), indent=1) + "\n", encoding="utf-8")
                 os.replace(unfinished, self._path)

@@ -47,9 +47,16 @@ class History:
 
 
 def represent(
-    baselines: Baselines, model: nn.Module, data: Data, path: Path, history: History | None = None
+    baselines: Baselines,
+    model: nn.Module,
+    data: Data,
+    path: Path,
+    history: History | None = None,
+    says: Callable[[str], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """Return name -> [N, d], computed or, where this run was interrupted later, read again.
+
+    `says` is told the name of each baseline before it is computed.
 
     Raises:
         InputError: a baseline fails, does not give one row a probe, or gives a number that is not finite.
@@ -66,6 +73,8 @@ def represent(
         return read_representations(path)
     found: dict[str, np.ndarray] = {}
     for name, baseline in baselines.items():
+        if says is not None:
+            says(name)
         found |= _rows(name, baseline, model, data, history)
     if found:
         guard(path, _write, found, {name: settings_of(each) for name, each in baselines.items()}, path)

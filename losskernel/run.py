@@ -91,8 +91,8 @@ def _work(
     if study.baselines or study.points:
         heart.says("preparing", doing=", ".join([*study.baselines, *study.points]))
         heart.line(f"preparing: {', '.join([*study.baselines, *study.points])}")
-    baselines = _represented(study, model, files, history)
-    points = _placed(study, model, files, history)
+    baselines = _represented(study, model, files, history, heart)
+    points = _placed(study, model, files, history, heart)
     traces = control = None
     if study.schedule is not None:
         heart.says("sampling")
@@ -105,7 +105,7 @@ def _work(
         control = _control(study, model, files, config, heart) if study.control else None
     heart.says("analysing", doing=", ".join(study.analyses))
     heart.line(f"analysing: {', '.join(study.analyses)}")
-    outcome = analyse(traces, study.analyses, files, tracker, control, points)
+    outcome = analyse(traces, study.analyses, files, tracker, control, points, heart.names)
     failing = outcome.diagnosis if outcome.diagnosis is not None and outcome.diagnosis.verdict == "fail" else None
     if study.on_fail == "stop" and failing is not None:
         reason = failing.reasons[0]
@@ -142,16 +142,17 @@ def _beating(study: Study, heart: Heartbeat, out: Path | str, kernel: str = "") 
         return []
     after = 0 if kernel == COMPANION else study.control + (kernel != "")
     more = kernel not in ("", COMPANION)
-    state = Path(out) / SAMPLED_SO_FAR
+    state = f"{out}/{SAMPLED_SO_FAR}"
     return [Beat(heart, study.schedule, kernel, first=study.chain_offset, after=after, more=more, state=state)]
 
 
 def _history(study: Study, files: RunFolder, config: Mapping[str, Any] | None, heart: Heartbeat) -> History:
     def another(model: nn.Module, name: str, settings: Mapping[str, float]) -> LossTraces:
         own, out = replace(study, sampler=partial(study.sampler, **settings)), files.trace(name)
+        doing = heart.doing
         heart.says("sampling")
         found = _sampled(own, model, out, _beating(study, heart, out, name.removesuffix(".zarr")), config)
-        heart.says("preparing", doing=", ".join(study.points))
+        heart.says("preparing", doing=doing)
         return found
 
     return History(
@@ -168,18 +169,21 @@ def _on_device(study: Study, model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).to(chain_trainer(study.trainer, False, slice(0, 1), 1).strategy.root_device)
 
 
-def _placed(study: Study, model: nn.Module, files: RunFolder, history: History) -> PointSet | None:
+def _placed(study: Study, model: nn.Module, files: RunFolder, history: History, heart: Heartbeat) -> PointSet | None:
     """Return the points of the run's sources, computed on the device that the chains would use."""
     if not study.points:
         return None
-    return collect(study.points, _on_device(study, model), study.data, files.path, history)
+    return collect(study.points, _on_device(study, model), study.data, files.path, history, heart.names)
 
 
-def _represented(study: Study, model: nn.Module, files: RunFolder, history: History) -> dict[str, np.ndarray]:
+def _represented(
+    study: Study, model: nn.Module, files: RunFolder, history: History, heart: Heartbeat
+) -> dict[str, np.ndarray]:
     """Return the baselines' rows, computed on the device that the chains will use."""
     if not study.baselines:
         return {}
-    return represent(study.baselines, _on_device(study, model), study.data, files.path / BASELINES, history)
+    path = files.path / BASELINES
+    return represent(study.baselines, _on_device(study, model), study.data, path, history, heart.names)
 
 
 def _control(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command import TINY, call
 
 import losskernel as lk
 from losskernel import trainers
-from losskernel.beating import Beat, BeatTraining
+from losskernel.beating import Beat, BeatTraining, written
 from losskernel.data import arithmetic
 from losskernel.diagnosis import diagnose
 from losskernel.errors import Interrupted
@@ -26,6 +28,7 @@ from losskernel.glances import Glances
 from losskernel.heartbeat import ENDS, STATES, Heartbeat, process_began, read_status, seconds_of, stamp
 from losskernel.interim import ENOUGH, interim
 from losskernel.models import MLP
+from losskernel.places import place_of
 from losskernel.progress import Pace, in_a_log, lasting, rate
 from losskernel.standing import Standing
 
@@ -64,6 +67,61 @@ def test_a_heart_beats_while_the_run_says_nothing(tmp_path: Path) -> None:
     time.sleep(0.05)
     assert status(tmp_path)["draws"] == 7  # the heart has stopped
     assert not list(tmp_path.glob(".partial*"))
+
+
+def test_the_last_state_is_looked_for_where_no_beat_waits_for_it(tmp_path: Path) -> None:
+    asked: list[float] = []
+
+    def look() -> float:
+        asked.append(time.monotonic())
+        if len(asked) < 3:
+            raise ConnectionError("no network")
+        if len(asked) > 3:
+            time.sleep(30)  # nobody answers
+        return 1_700_000_000.0
+
+    with Heartbeat(tmp_path, every=0.05) as heart:
+        heart.watches(look)
+        heart.says("sampling", draws=1)
+        _until(lambda: len(asked) == 4 and "saved" in status(tmp_path))
+        assert status(tmp_path)["saved"] == stamp(1_700_000_000)
+        assert all(later - earlier >= 0.05 for earlier, later in pairwise(asked))
+        heart.beats(draws=2)
+        _until(lambda: status(tmp_path)["draws"] == 2)  # the heart beats while the other waits
+        heart.says("analysing")
+    assert status(tmp_path)["saved"] == stamp(1_700_000_000)
+
+
+def _until(holds: Any) -> None:
+    began = time.monotonic()
+    while not holds() and time.monotonic() - began < 20:
+        time.sleep(0.01)
+    assert holds()
+
+
+def test_when_a_state_was_written_is_known_of_urls_too(tmp_path: Path) -> None:
+    for state in (tmp_path / "resume.pt", f"memory://{tmp_path.name}/traces.zarr/resume.pt"):
+        with pytest.raises(FileNotFoundError):
+            written(state)
+        place_of(state).write(b"state")
+        assert abs(written(state) - time.time()) < 60
+
+
+def test_a_run_names_what_it_does_and_its_states_at_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    class Named(Heartbeat):
+        def beats(self, **facts: Any) -> None:
+            super().beats(**facts)
+            told.append(f"{self._facts['state']} {facts.get('doing')}")
+
+    monkeypatch.setattr("losskernel.run.Heartbeat", functools.partial(Named, every=0.02))
+    words = ("analysis=[separation,complexity]", "points=[targets,layers]", "logger=none", "state_every=0")
+    place = ("paths.traces=memory://bucket/place", f"paths.outputs={tmp_path}", f"paths.run={tmp_path / 'toy'}")
+    assert call(*TINY, *words, *place) == 0
+    named = [each for each in dict.fromkeys(told) if "chain" not in each and "None" not in each]
+    assert named == ["preparing targets", "preparing layers", "analysing separation", "analysing complexity"]
+    assert abs((seconds_of(status(tmp_path / "toy")["saved"]) or 0) - time.time()) < 60
 
 
 def test_progress_is_forgotten_when_something_else_begins_and_the_rest_stays(tmp_path: Path) -> None:
@@ -297,9 +355,12 @@ class Heart(Heartbeat):
         super().__init__(folder, log=True)
         self.beaten: list[dict[str, Any]] = []
         self.lines: list[str] = []
+        self.saved: list[float] = []
 
     def beats(self, **facts: Any) -> None:
         self.beaten.append(facts)
+        with suppress(OSError):
+            self.saved += [] if self._look is None else [self._look()]
 
     def line(self, words: str) -> None:
         self.lines.append(words)
@@ -368,9 +429,8 @@ def test_a_continued_stack_says_where_it_goes_on(problem: tuple[Any, Any, Any], 
     sampled(problem, schedule, Beat(heart, schedule, state=out / "resume.pt", clock=seconds()), out=out)
     assert heart.lines[0] == "chains 0-1 of 2: continued at 20 of 60 draws, restart 1"
     assert heart.beaten[0]["draws"] == 20
-    saved = [seconds_of(facts["saved"]) for facts in heart.beaten if "saved" in facts]
-    assert len(saved) >= 20
-    assert all(when is not None for when in saved)
+    assert len(heart.saved) >= 20
+    assert all(abs(when - time.time()) < 60 for when in heart.saved)
 
 
 def test_training_says_how_far_it_is(problem: tuple[Any, Any, Any], tmp_path: Path) -> None:

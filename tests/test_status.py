@@ -2,8 +2,10 @@
 
 import json
 import os
+import pickle
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from command import TINY, run_python
+from command import TINY, call, run_python
 
 import losskernel as lk
 from losskernel.cli.expected import Sweep, command_of, sweeps_in
@@ -34,18 +36,20 @@ def nobody(_: Sequence[str]) -> None:
     """A scheduler that does not answer."""
 
 
-def multirun(folder: Path, words: Sequence[str] = WORDS, **hydra: Any) -> None:
-    """Write what Hydra leaves of a sweep."""
+def multirun(folder: Path, words: Sequence[str] = WORDS, ago: float = 1, **hydra: Any) -> None:
+    """Write what Hydra leaves of a sweep, begun so many seconds ago."""
     told = {"task": list(words), "hydra": ["hydra/launcher=slurm", "hydra.mode=MULTIRUN"]}
     made = {"sweep": {"subdir": "${hydra:job.num}"}, "overrides": told, "job": {"name": "losskernel"}}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "multirun.yaml").write_text(yaml.safe_dump({"hydra": made | hydra}))
+    os.utime(folder / "multirun.yaml", (NOW - ago, NOW - ago))
 
 
 def begun(folder: Path, *words: str, ago: float | None = None, **status: Any) -> Path:
-    """Write what a job leaves that has begun, and what it said so many seconds ago."""
+    """Write what a job leaves that has begun, and what it said so many seconds ago; nothing where that is None."""
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(words)))
+    os.utime(folder / ".hydra" / "overrides.yaml", (NOW - 1, NOW - 1))
     if ago is not None:
         common = {"started": stamp(NOW - 700), "host": "node07", "process": 4711, "process_began": 5, "restarts": 0}
         said = {"time": stamp(NOW - ago), "advanced": stamp(NOW - ago), "slurm_job": "902", "slurm_array": None}
@@ -73,12 +77,11 @@ def sweep(tmp_path: Path) -> Path:
     still = {"state": "sampling", "draws": 0, "of": 3200, "step": 120, "steps": 2500, "seconds_left": 400.0}
     more = {"at_least": True, "kernel": "control", "doing": "control: chains 0-7 of 8, burn-in", "restarts": 2}
     begun(folder / "2", *words_for(2), ago=4, **(still | more))
-    begun(
-        folder / "3", *words_for(3), ago=60, state="failed", error="chain 3 left the finite numbers", draws=0, of=3200
-    )
+    begun(folder / "3", *words_for(3), ago=60, state="failed", error=ERROR, draws=0, of=3200)
     return folder
 
 
+ERROR = "chain 3 left the finite numbers; lower sampler.step_size"
 GOLDEN = """
 job swept state draws a second left seen where verdict
 0 localization=1 finished 3,200/3,200 2 min ago node07 902 pass
@@ -88,8 +91,7 @@ job swept state draws a second left seen where verdict
 4 localization=1000 waiting
 FOLDER: 5 jobs: 1 finished, 2 sampling, 1 failed, 1 waiting; at least 12 min left
 R-hat and ESS: of the probes' mean loss, so far; the diagnosis follows when all is drawn
-3 failed: chain 3 left the finite numbers
-once the others have ended, go on with: losskernel -m hydra/launcher=slurm WORDS paths.sweep=FOLDER
+3 failed: chain 3 left the finite numbers; lower sampler.step_size
 """
 
 
@@ -101,7 +103,7 @@ def lines(text: str) -> list[str]:
 def test_a_sweep_is_a_table(sweep: Path) -> None:
     (found,) = looked([str(sweep)], NOW, nobody)
     told = table(found, None, command_of)
-    assert lines(told) == lines(GOLDEN.replace("FOLDER", str(sweep)).replace("WORDS", " ".join(WORDS)))
+    assert lines(told) == lines(GOLDEN.replace("FOLDER", str(sweep)))
     rows = told.splitlines()[:6]
     ends = {row.index("3,200/3,200") + 11 for row in rows if "3,200/3,200" in row}
     assert ends == {rows[0].index("draws") + 5}  # numbers stand below each other
@@ -199,7 +201,7 @@ STATES = {"7": "PENDING", "8": "RUNNING", "10": "HELD", "12": "OUT_OF_MEMORY", "
         ("sampling", "12", "silent", True, "SLURM: OUT_OF_MEMORY: killed?"),
         ("failed", "7", "failed", True, "stopped"),
         ("", "13_4", "waiting", False, "SLURM: PENDING"),
-        ("", "13_5", "silent", True, "SLURM knows 13_5 no more: killed?"),
+        ("", "13_5", "not begun", True, "SLURM knows 13_5 no more: killed?"),
     ],
 )
 def test_slurm_is_asked_about_jobs_in_doubt(
@@ -238,10 +240,213 @@ def test_squeue_is_called_once_for_all(sweep: Path, tmp_path: Path, monkeypatch:
     (call,) = calls.read_text().splitlines()
     assert "--jobs=890" in call
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert jobs_in(sweep, ask=asked_of_slurm)["4"].note == ""
+    unasked = jobs_in(sweep, ask=asked_of_slurm)["4"]
+    told = "submitted to SLURM as 890_4, which cannot be asked from here"
+    assert (unasked.state, unasked.ended, unasked.note) == ("not begun", False, told)
 
 
-# --- what has not begun, what was there before, what goes on
+# --- what never began
+
+BASIC = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
+SLURM = {"_target_": "hydra_plugins.losskernel_launchers.SlurmLauncher"}
+SLURM |= {"submitit_folder": "${hydra.sweep.dir}/.submitit/%j"}
+QUIET = "no job of the sweep has begun in"
+
+
+@pytest.mark.parametrize(
+    ("ago", "state", "ended", "note"),
+    [
+        (59, "waiting", False, ""),
+        (61, "not begun", False, f"{QUIET} 61 s: was it refused?"),
+        (1200, "not begun", True, f"{QUIET} 20 min: was it refused?"),
+    ],
+)
+def test_a_sweep_of_which_nothing_began_is_not_said_to_come(
+    ago: float, state: str, ended: bool, note: str, tmp_path: Path
+) -> None:
+    multirun(tmp_path, ["seed=0,1"], ago)
+    (sweep,) = looked([str(tmp_path)], NOW, nobody)
+    assert [(job.state, job.ended, job.note) for job in sweep.jobs] == [(state, ended, note)] * 2
+    rows = table(sweep, None, command_of).splitlines()
+    again = f"to begin, or to be told why not: losskernel -m hydra/launcher=slurm seed=0,1 paths.sweep={tmp_path}"
+    assert rows[4:] == [f"0, 1 not begun: {note}"] * bool(note) + [again] * ended
+
+
+def test_a_run_that_left_its_configuration_alone_is_not_said_to_come(tmp_path: Path) -> None:
+    for name, ago in (("0", 59), ("1", 61), ("2", 601)):
+        overrides = begun(tmp_path / name) / ".hydra" / "overrides.yaml"
+        os.utime(overrides, (NOW - ago, NOW - ago))
+    found = jobs_in(tmp_path)
+    told = "it was refused, or killed, or is still at its model and data"
+    assert [(job.state, job.ended, job.note) for job in found.values()] == [
+        ("starting", False, ""),
+        ("not begun", False, told),
+        ("not begun", True, told),
+    ]
+
+
+def test_jobs_that_slurm_has_not_taken_are_told_from_those_that_it_may_have(tmp_path: Path) -> None:
+    def told(now: float = NOW, ask: Any = nobody) -> set[tuple[str, bool, str]]:
+        return {(job.state, job.ended, job.note) for job in jobs_in(tmp_path, now, ask).values()}
+
+    multirun(tmp_path, ["seed=0,1"], 120, launcher=SLURM)
+    refused = "SLURM has not taken the sweep's jobs"
+    assert told() == {("not begun", False, refused)}
+    assert told(NOW + 1000) == {("not begun", True, refused)}
+    multirun(tmp_path, ["seed=0,1"], 120, launcher=SLURM | {"submitit_folder": "/elsewhere/%j"})
+    assert told(NOW + 1000) == {("not begun", False, "whether SLURM has it, nothing here tells")}
+    (tmp_path / ".submitit").mkdir()
+    (tmp_path / ".submitit" / ".submission_file_0af.sh").touch()  # as it stays where sbatch refuses
+    assert told(NOW + 1000) == {("not begun", True, refused)}
+    for number in (0, 1):
+        (tmp_path / ".submitit" / f"7_{number}").mkdir()
+    told_here = {(f"submitted to SLURM as 7_{number}, which cannot be asked from here") for number in (0, 1)}
+    assert told(NOW + 1000) == {("not begun", False, each) for each in told_here}
+    waiting = {"7_0": "PENDING", "7_1": "PENDING"}
+    assert told(NOW + 1000, lambda ids: waiting) == {("waiting", False, "SLURM: PENDING")}
+
+
+def test_jobs_around_a_run_are_found_at_slurm_by_what_they_sweep(tmp_path: Path) -> None:
+    blocks = {"first": ["a.*"], "second": ["b.*", "c"], "third": "/my path/step-3.pt"}
+    (tmp_path / "jobs.json").write_text(json.dumps(blocks))  # the first had finished before
+    begun(tmp_path / "first", ago=9000, state="finished")
+    words = ["seed=1", "sampler.parameters=['b.*','c'],'/my path/step-3.pt'"]
+    multirun(tmp_path, words, 9000, launcher=SLURM, sweep={"subdir": "${of:${checkpoint}}"})
+    for number in (0, 1):
+        (tmp_path / ".submitit" / f"7_{number}").mkdir(parents=True)
+    found = jobs_in(tmp_path, ask=lambda ids: {"7_0": "HELD", "7_1": "PENDING"})
+    assert [job.note.partition(";")[0] for job in found.values()] == ["", "SLURM: HELD", "SLURM: PENDING"]
+    assert found["third"].words[-1] == "sampler.parameters='/my path/step-3.pt'"
+
+
+def test_a_sweep_of_one_job_is_no_array_of_slurm(tmp_path: Path) -> None:
+    multirun(tmp_path, ["seed=1"], launcher=SLURM)
+    for earlier_and_now in ("11", "12"):
+        (tmp_path / ".submitit" / earlier_and_now).mkdir(parents=True)
+    assert jobs_in(tmp_path, ask=lambda ids: {"12": "PENDING"})["0"].note == "SLURM: PENDING"
+    multirun(tmp_path, ["seed=1"])  # of another launcher they are processes
+    assert jobs_in(tmp_path)["0"].slurm == ""
+
+
+def test_what_submitit_keeps_of_a_job_that_broke_before_it_began_is_told(tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self) -> Any:
+            return (tmp_path / "harmed").touch, ()
+
+    multirun(tmp_path, ["seed=0,1,2"], launcher=SLURM)
+    left = [("error", "Traceback ...\n  in it\nImportError: no torch\n"), ("success", Harm()), ("error", Harm())]
+    for number, result in enumerate(left):
+        place = tmp_path / ".submitit" / f"7_{number}"
+        place.mkdir(parents=True)
+        (place / f"7_{number}_0_result.pkl").write_bytes(pickle.dumps(result))
+        (place / f"7_{number}_0_log.out").touch()
+    (sweep,) = looked([str(tmp_path)], NOW, lambda _: {})
+    assert [(job.state, job.ended) for job in sweep.jobs] == [("failed", True)] + [("not begun", True)] * 2
+    assert not (tmp_path / "harmed").exists()
+    log = tmp_path / ".submitit" / "7_0" / "7_0_0_log.out"
+    assert f"0 failed: ImportError: no torch; log {log}" in table(sweep, None, command_of)
+
+
+@pytest.mark.parametrize(
+    ("host", "began", "state", "note"),
+    [
+        ("here", "now", "waiting", ""),
+        ("here", "before", "not begun", "the process that did the jobs one after another is gone"),
+        ("elsewhere", "before", "not begun", "no job of the sweep has been at work for 2 min: has its command ended?"),
+    ],
+)
+def test_jobs_of_one_process_come_while_it_lives(host: str, began: str, state: str, note: str, tmp_path: Path) -> None:
+    multirun(tmp_path, ["seed=0,1,2"], 400, launcher=BASIC)
+    process = {"process": os.getpid(), "process_began": process_began(os.getpid()) if began == "now" else -1}
+    place = socket.gethostname() if host == "here" else host
+    begun(tmp_path / "0", "seed=0", ago=120, state="finished", host=place, started=stamp(NOW - 300), **process)
+    overrides = begun(tmp_path / "1", "seed=1") / ".hydra" / "overrides.yaml"
+    os.utime(overrides, (NOW - 110, NOW - 110))
+    found = jobs_in(tmp_path)
+    assert (found["2"].state, found["2"].note, found["2"].ended) == (state, note, began == "before" and host == "here")
+    assert found["1"].state == ("starting" if began == "now" else "not begun")
+    multirun(tmp_path, ["seed=0,1,2"], 30, launcher=BASIC)  # begun again, by a process that has not yet spoken
+    assert jobs_in(tmp_path)["2"].state == "waiting"
+
+
+def test_the_real_command_line_says_what_never_began(tmp_path: Path, capsys: Any) -> None:
+    assert call("schedule.chains=0", "logger=none", f"paths.run={tmp_path / 'run'}") == 1
+    sweep = ("-m", "hydra/launcher=local", "hydra.launcher.n_jobs=0", "seed=0,1", f"paths.sweep={tmp_path / 'sweep'}")
+    assert call(*sweep, "logger=none") == 1
+    assert call("-m", "seed=0,1", "schedule.chains=0", "logger=none", f"paths.sweep={tmp_path / 'jobs'}") == 1
+    for left in (tmp_path / "run" / ".hydra" / "overrides.yaml", tmp_path / "sweep" / "multirun.yaml"):
+        os.utime(left, (time.time() - 1000, time.time() - 1000))
+    capsys.readouterr()
+    assert status_from([str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "run not begun: it was refused, or killed, or is still" in told
+    assert f"to begin, or to be told why not: losskernel schedule.chains=0 logger=none paths.run={tmp_path}/run" in told
+    assert f"0, 1 not begun: {QUIET} 17 min: was it refused?" in told
+    assert "0, 1 failed: schedule.chains must be >= 1, got 0; raise schedule.chains" in told
+    assert "go on with" not in told
+    assert "waiting" not in told
+
+
+# --- what goes on and what does not
+
+
+def test_an_error_is_not_repeated_and_an_interruption_goes_on(tmp_path: Path) -> None:
+    multirun(tmp_path, ["seed=0,1,2"])
+    begun(tmp_path / "0", "seed=0", ago=5, state="finished")
+    begun(tmp_path / "1", "seed=1", ago=5, state="failed", error=ERROR)
+    begun(tmp_path / "2", "seed=2", ago=5, state="interrupted", error="stopped (SIGTERM)")
+    command = f"losskernel -m hydra/launcher=slurm seed=0,1,2 paths.sweep={tmp_path}"
+
+    def told() -> list[str]:
+        (sweep,) = looked([str(tmp_path)], NOW, nobody)
+        return table(sweep, None, command_of).splitlines()[5:]
+
+    error, stopped = f"1 failed: {ERROR}", "2 interrupted: stopped (SIGTERM)"
+    repeats = "that repeats 1 too, whose error comes again unless it is mended"
+    assert told() == [error, stopped, f"go on with: {command}", repeats]
+    shutil.rmtree(tmp_path / "2")
+    begun(tmp_path / "2", "seed=2", ago=5, state="sampling")
+    assert told() == [error]
+    # What whoever started it says of a job that was killed is no error of its own.
+    shutil.rmtree(tmp_path / "1")
+    killed = begun(tmp_path / "1", "seed=1", ago=5, state="sampling") / "failure.json"
+    killed.write_text(json.dumps({"error": "was killed, SLURM job 3 is OUT_OF_MEMORY; folder ..."}))
+    os.utime(killed, (NOW - 1, NOW - 1))
+    assert told()[1:] == [f"once the others have ended, go on with: {command}"]
+
+
+def test_an_end_that_is_noted_twice_is_one(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "0", ago=30, state="interrupted", error="stopped (SIGTERM)")
+    for text, state in (("stopped (SIGTERM); the same command goes on", "interrupted"), ("seed must be", "failed")):
+        (folder / "failure.json").write_text(json.dumps({"error": text}))
+        os.utime(folder / "failure.json", (NOW - 20, NOW - 20))  # W&B took its time
+        assert job_of(folder, NOW).state == state
+
+
+def test_joined_kernels_have_rows_beside_the_jobs(tmp_path: Path, capsys: Any) -> None:
+    multirun(tmp_path, ["chain_offset=0,4"])
+    for number, offset in enumerate((0, 4)):
+        words = f"chain_offset={offset}"
+        begun(tmp_path / str(number), words, ago=120, state="finished", draws=8, of=8, started=stamp(NOW - 240))
+    whole, made = tmp_path / "joined" / "toy", tmp_path / "joined" / ".partial" / "joined"
+    config = yaml.safe_dump({"chain_offset": 0, "schedule": {"chains": 8}})
+    for folder, status in ((whole, {"state": "finished", "verdict": "warn"}), (made / "other", {"state": "analysing"})):
+        (begun(folder, "chain_offset=0", ago=9, **status) / "config.yaml").write_text(config)
+    (sweep,) = looked([str(tmp_path)], NOW, nobody)
+    rows = lines(table(sweep, None, command_of))
+    assert rows[3] == "joined/toy 8 chains finished 9 s ago node07 902 warn"
+    assert rows[4] == "joined/other 8 chains analysing 9 s ago node07 902"
+    assert rows[5:] == [f"{tmp_path}: 2 jobs: 2 finished; 2 joined"]
+    shutil.copytree(whole, made / "toy")  # joined anew: it stands for the one that it replaces
+    (made / "toy" / "status.json").write_text(json.dumps({"state": "failed", "error": "no; mend", "time": stamp(NOW)}))
+    (sweep,) = looked([str(tmp_path)], NOW, nobody)
+    assert (sweep.joined[0].name, sweep.joined[0].state) == ("joined/toy", "failed")
+    assert table(sweep, None, command_of).endswith("joined/toy failed: no; mend")
+    assert status_from([str(tmp_path), "--json"]) == 0
+    assert [job["name"] for job in json.loads(capsys.readouterr().out)[0]["joined"]] == ["joined/toy", "joined/other"]
+
+
+# --- what has not begun, what was there before
 
 
 def test_jobs_that_have_not_begun_are_known_from_hydra(tmp_path: Path) -> None:
@@ -250,12 +455,15 @@ def test_jobs_that_have_not_begun_are_known_from_hydra(tmp_path: Path) -> None:
     begun(tmp_path / "1", "b=1")
     found = jobs_in(tmp_path)
     assert list(found) == [str(number) for number in range(8)]
-    assert {job.state for job in found.values()} == {"waiting"}
+    assert [job.state for job in found.values()] == ["waiting", "starting", *["waiting"] * 6]
     assert found["6"].words == ("b=2", "seed=1", "name=a", "+sampler.x=1", "paths.sweep=there")
     (tmp_path / "report.html").touch()
     os.utime(tmp_path / "report.html", (2e9, 2e9))
-    found = jobs_in(tmp_path)
-    assert all(job.ended and job.note == "the sweep has ended without it" for job in found.values())
+    found = jobs_in(tmp_path, NOW + 1000)
+    assert {job.state for job in found.values()} == {"not begun"}
+    told = "the sweep has ended without it"
+    assert [job.name for job in found.values() if not job.ended or job.note != told] == ["1"]
+    assert found["1"].ended
 
 
 @pytest.mark.parametrize("words", [["seed=interval(0,1)"], ["seed=(("]])
@@ -321,7 +529,7 @@ def test_files_that_are_damaged_stop_nobody(tmp_path: Path) -> None:
     for name in ("status.json", "failure.json", ".hydra/overrides.yaml", "diagnosis.json"):
         (folder / name).write_text("{]")
     (tmp_path / "multirun.yaml").write_text("{]")
-    assert jobs_in(tmp_path)["0"].state == "waiting"
+    assert jobs_in(tmp_path)["0"].state == "not begun"
 
 
 def test_a_run_is_continued_by_its_own_words(tmp_path: Path) -> None:

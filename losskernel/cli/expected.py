@@ -2,19 +2,24 @@
 
 import itertools
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from losskernel.cli.rollcall import Job, is_run, job_of, read_yaml
+from losskernel.cli.unbegun import raised, slurm_ids, taken
 
 MULTIRUN = "multirun.yaml"
 # Of a sweep around a run: name of each job -> its value.
 _JOBS = "jobs.json"
+# Where a sweep's joined kernels lie, and where in it they are made.
+_JOINED, _MADE = "joined", ".partial"
 _NUMBERED = ("${hydra:job.num}", "${hydra.job.num}")
 
 
@@ -26,11 +31,19 @@ class Sweep:
         folder: where they lie.
         jobs: in their order.
         command: what continues those that are not finished; "" where nobody knows, or each has its own.
+        joined: kernels of the chains of several jobs.
+        launcher: what starts them, with its settings, as Hydra notes them.
+        launched: when that was begun last, seconds since 1970.
+        taken: whether SLURM took jobs of it; None where nobody can tell.
     """
 
     folder: Path
     jobs: tuple[Job, ...]
     command: str = ""
+    joined: tuple[Job, ...] = ()
+    launcher: Mapping[str, str] = field(default_factory=dict)
+    launched: float = 0.0
+    taken: bool | None = None
 
 
 def sweeps_in(folder: Path, now: float, depth: int = 4) -> list[Sweep]:
@@ -67,24 +80,70 @@ def _sweep(folder: Path, now: float) -> Sweep:
     begun = {each.name: job_of(each, now) for each in _folders(folder) if is_run(each)}
     hydra = (read_yaml(folder / MULTIRUN) or {}).get("hydra", {})
     told = [str(word) for word in (hydra.get("overrides") or {}).get("task") or []]
+    params = (hydra.get("sweeper") or {}).get("params") or {}
+    words = _combinations([*(f"{key}={value}" for key, value in params.items()), *told])
+    launcher = {key: str(value) for key, value in (hydra.get("launcher") or {}).items()}
+    ids = slurm_ids(folder, launcher, len(words))
     around = read_yaml(folder / _JOBS)
     if isinstance(around, dict):
-        jobs = [begun.pop(name, Job(folder / name, name)) for name in map(str, around)]
-        return Sweep(
-            folder, (*jobs, *begun.values()), f"losskernel-{folder.name} run={shlex.quote(str(folder.parent))}"
-        )
-    numbered = (hydra.get("sweep") or {}).get("subdir") in _NUMBERED
-    params = (hydra.get("sweeper") or {}).get("params") or {}
-    combinations = _combinations([*(f"{key}={value}" for key, value in params.items()), *told])
-    ids, over = _slurm_ids(folder), _over(folder)
-    jobs = []
-    for number, words in enumerate(combinations if numbered or not begun else []):
-        job = begun.pop(str(number), Job(folder / str(number), str(number), words))
-        if job.state == "waiting":
-            note = "the sweep has ended without it" if over else ""
-            job = replace(job, words=job.words or words, slurm=ids.get(number, ""), ended=over, note=note)
-        jobs.append(job)
-    return Sweep(folder, (*jobs, *begun.values()), _again(["-m"], hydra, told, "paths.sweep", folder))
+        numbers = {str(name): _number(value, words) for name, value in around.items()}
+        command = f"losskernel-{folder.name} run={shlex.quote(str(folder.parent))}"
+    else:
+        numbered = (hydra.get("sweep") or {}).get("subdir") in _NUMBERED
+        numbers = {str(number): number for number in range(len(words) if numbered or not begun else 0)}
+        command = _again(["-m"], hydra, told, "paths.sweep", folder)
+    over = _over(folder)
+
+    def expected(name: str, number: int | None) -> Job:
+        job = Job(folder / name, name)
+        return job if number is None else replace(job, words=words[number], slurm=ids.get(number, ""))
+
+    jobs = [_unheard(expected(*each), begun.pop(each[0], None), over) for each in numbers.items()]
+    every, joined = (*jobs, *begun.values()), _joined(folder, now)
+    return Sweep(folder, every, command, joined, launcher, _launched(folder), taken(folder, launcher, ids))
+
+
+def _number(value: Any, combinations: Sequence[Sequence[str]]) -> int | None:
+    """Return the number of the job that has a value, of those that were started last; None where none was to be."""
+    for number, words in enumerate(combinations):
+        with suppress(yaml.YAMLError):
+            if any(yaml.safe_load(word.partition("=")[2]) == value for word in words):
+                return number
+    return None
+
+
+def _unheard(expected: Job, found: Job | None, over: bool) -> Job:
+    """Return a job that has said nothing, with what the sweep's folder knows of it; others as they are."""
+    job = found or expected
+    if job.status or job.state not in ("waiting", "starting", "not begun"):
+        return job
+    job = replace(job, words=job.words or expected.words, slurm=expected.slurm)
+    if fault := raised(job):
+        return replace(job, state="failed", ended=True, note=fault)
+    if over and job.state == "waiting":
+        return replace(job, state="not begun", ended=True, note="the sweep has ended without it")
+    return job
+
+
+def _joined(folder: Path, now: float) -> tuple[Job, ...]:
+    """Return the kernels of the chains of several jobs; one that is being made stands for the one that it replaces."""
+    home = folder / _JOINED
+    found = {each.name: each for each in _folders(home) if is_run(each)}
+    found |= {each.name: each for each in _folders(home / _MADE / _JOINED) if is_run(each)}
+
+    def of(made: Path) -> Job:
+        chains = ((read_yaml(made / "config.yaml") or {}).get("schedule") or {}).get("chains")
+        words = (f"{chains} chains",) if chains else ()  # those that Hydra left are the first job's
+        return replace(job_of(made, now), name=f"{_JOINED}/{made.name}", words=words)
+
+    return tuple(map(of, found.values()))
+
+
+def _launched(folder: Path) -> float:
+    try:
+        return (folder / MULTIRUN).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _combinations(words: Sequence[str]) -> list[tuple[str, ...]]:
@@ -101,13 +160,6 @@ def _combinations(words: Sequence[str]) -> list[tuple[str, ...]]:
         values = each.sweep_string_iterator() if each.is_sweep_override() else [each.get_value_element_as_str()]
         choices[key] = [f"{key}={value}" for value in values]
     return list(itertools.product(*choices.values()))
-
-
-def _slurm_ids(folder: Path) -> dict[int, str]:
-    """Return number of a job -> SLURM's id for it, from the folders that submitit makes; the newest array's."""
-    names = [each.name.split("_") for each in _folders(folder / ".submitit")]
-    arrays = [(int(name[0]), int(name[1])) for name in names if len(name) == 2 and all(map(str.isdecimal, name))]
-    return {number: f"{array}_{number}" for array, number in sorted(arrays)}
 
 
 def _over(folder: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from losskernel.cli.expected import Sweep, command_of, sweeps_in
 from losskernel.cli.rollcall import Job, looked_up, queued
 from losskernel.cli.status_table import counted, seconds_left, swept, table
+from losskernel.cli.unbegun import is_slurm, one_process, settled
 from losskernel.cluster import Slurm
 from losskernel.heartbeat import process_began
 
@@ -35,7 +36,7 @@ def status_from(arguments: Sequence[str], sleep: Callable[[float], None] = time.
             print(f"losskernel: {folders}: no run is there; give the folder of a run or of a sweep", file=sys.stderr)
             return 1
         print(_again(given) + (_json(found) if given.json else _tables(found)), flush=True)
-        if given.watch is None or all(job.ended for sweep in found for job in sweep.jobs):
+        if given.watch is None or all(job.ended for sweep in found for job in (*sweep.jobs, *sweep.joined)):
             return 0
         try:
             sleep(given.watch)
@@ -54,16 +55,32 @@ def looked(folders: Sequence[str], now: float, ask: Ask) -> list[Sweep]:
     here = socket.gethostname()
 
     def own(job: Job) -> Job:
-        process = job.status.get("process")
-        return looked_up(job, here, process_began(process) if isinstance(process, int) else None)
+        return looked_up(job, here, _began(job))
 
     found = [sweep for folder in folders for sweep in sweeps_in(Path(folder), now)]
-    found = [replace(sweep, jobs=tuple(map(own, sweep.jobs))) for sweep in found]
+    found = [replace(each, jobs=tuple(map(own, each.jobs)), joined=tuple(map(own, each.joined))) for each in found]
     doubtful = [job.slurm for sweep in found for job in sweep.jobs if job.slurm and _doubtful(job)]
     states = ask(doubtful) if doubtful else None
-    if states is None:
-        return found
-    return [replace(sweep, jobs=tuple(queued(job, states) for job in sweep.jobs)) for sweep in found]
+    if states is not None:
+        found = [replace(sweep, jobs=tuple(queued(job, states) for job in sweep.jobs)) for sweep in found]
+    return [_settled(sweep, here, now, states is not None) for sweep in found]
+
+
+def _settled(sweep: Sweep, here: str, now: float, answers: bool) -> Sweep:
+    """Return a sweep with what can be told of the jobs that have said nothing."""
+    told = one_process(sweep.jobs, sweep.launcher, sweep.launched)
+    own = told is not None and told.status.get("host") == here and told.status.get("process_began") is not None
+    lives = _began(told) == told.status["process_began"] if told is not None and own else None
+    slurm = is_slurm(sweep.launcher)
+    age = now - sweep.launched
+    jobs = settled(sweep.jobs, age, lives=lives, slurm=slurm, took=sweep.taken, answers=answers)
+    return replace(sweep, jobs=jobs)
+
+
+def _began(job: Job) -> int | None:
+    """Return when a process of this machine began that has the number of a job's; None where there is none."""
+    process = job.status.get("process")
+    return process_began(process) if isinstance(process, int) else None
 
 
 def _doubtful(job: Job) -> bool:
@@ -111,7 +128,8 @@ def _json(found: Sequence[Sweep]) -> str:
     for sweep in found:
         named = zip(sweep.jobs, swept(sweep.jobs), strict=True)
         jobs = [asdict(job) | {"folder": str(job.folder), "swept": words} for job, words in named]
+        joined = [asdict(job) | {"folder": str(job.folder)} for job in sweep.joined]
         left, at_least = seconds_left(sweep.jobs)
         told: dict[str, Any] = {"folder": str(sweep.folder), "jobs": jobs, "seconds_left": left}
-        sweeps.append(told | {"at_least": at_least, "command": sweep.command})
+        sweeps.append(told | {"at_least": at_least, "command": sweep.command, "joined": joined})
     return json.dumps(sweeps, indent=1)

@@ -26,8 +26,9 @@ class Job:
         folder: of the run.
         name: among the jobs of its sweep.
         words: Hydra's overrides.
-        state: one of the heartbeat's, or "waiting" (not begun, or in the queue again), "silent" (it should be at work
-            and says nothing), "unfinished" (of a run of before there were signs of life).
+        state: one of the heartbeat's, or "waiting" (its turn will come, or it is in the queue again), "not begun"
+            (nobody can tell whether it will, or it will not), "silent" (it should be at work and says nothing),
+            "unfinished" (of a run of before there were signs of life).
         ended: whether nothing is to be expected of it by itself.
         age: seconds since the last sign of life; None where there was none.
         verdict: of its diagnosis; "" before.
@@ -50,7 +51,7 @@ class Job:
     @property
     def at_work(self) -> bool:
         """Whether it goes on just now."""
-        return self.state not in (*ENDS, "waiting", "silent", "unfinished")
+        return self.state not in (*ENDS, "waiting", "not begun", "silent", "unfinished")
 
 
 def is_run(folder: Path) -> bool:
@@ -81,7 +82,8 @@ def job_of(folder: Path, now: float) -> Job:
         note=str(status.get("error") or ""),
         status=status,
     )
-    if failure and failed > said + 1:  # time stamps are whole seconds
+    # Time stamps are whole seconds. What a run says at its end is noted twice, and a record may take its time between.
+    if failure and failed > said + 1 and not (job.note and _error(failure).startswith(job.note)):
         job = replace(job, state="failed", age=max(0.0, now - failed), note=_error(failure))
     if job.state == "finished":
         job = replace(job, note="", verdict=str(status.get("verdict") or "") or _verdict(folder))
@@ -147,7 +149,7 @@ def queued(job: Job, states: Mapping[str, str]) -> Job:
     how = f"SLURM: {state}" if state else f"SLURM knows {job.slurm} no more"
     if job.state == "interrupted":
         return replace(job, note=f"{job.note}; {how}")
-    return replace(job, state="silent", ended=True, note=f"{how}: killed?")
+    return replace(job, state="silent" if job.status else "not begun", ended=True, note=f"{how}: killed?")
 
 
 def _of_before(job: Job, failure: dict[str, Any], now: float) -> Job:
@@ -163,7 +165,15 @@ def _of_before(job: Job, failure: dict[str, Any], now: float) -> Job:
         return replace(job, state="failed", ended=True, age=age, note=_error(failure))
     if age is not None:
         return replace(job, state="unfinished", ended=True, age=age, note="it gives no signs of life")
-    return job
+    composed = _when(folder / ".hydra" / "overrides.yaml")
+    if composed == 0:
+        return job
+    age = max(0.0, now - composed)
+    if age <= SILENT:
+        return replace(job, state="starting", age=age)
+    # What is refused leaves no word where it was started alone, and large data take their time.
+    note = "it was refused, or killed, or is still at its model and data"
+    return replace(job, state="not begun", ended=age > STILL, age=age, note=note)
 
 
 def _verdict(folder: Path) -> str:

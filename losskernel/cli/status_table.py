@@ -8,6 +8,7 @@ from typing import Any
 
 from losskernel.cli.expected import Sweep
 from losskernel.cli.rollcall import Job
+from losskernel.cli.unbegun import log_of
 from losskernel.heartbeat import seconds_of
 from losskernel.progress import lasting, rate
 
@@ -15,6 +16,8 @@ _HEADS = ("job", "swept", "state", "draws", "a second", "left", "seen", "where",
 # Where the terminal is narrow, and where it is narrower still.
 _FOLDED = (("swept", "where", "verdict"), ("swept", "a second", "seen", "where", "verdict"))
 _SPACE = "  "
+_MOST = 8  # jobs named in one line
+_KILLED = "was killed"  # what whoever started a job leaves for one that could say nothing
 _SO_FAR = "R-hat and ESS: of the probes' mean loss, so far; the diagnosis follows when all is drawn"
 
 
@@ -26,7 +29,9 @@ def table(sweep: Sweep, width: int | None, command_of: Callable[[Job], str]) -> 
         width: of the terminal; None folds nothing.
         command_of: what continues a run that belongs to no sweep.
     """
-    cells = [_cells(job, words) for job, words in zip(sweep.jobs, swept(sweep.jobs), strict=True)]
+    words = [*swept(sweep.jobs), *(" ".join(job.words) for job in sweep.joined)]
+    rows = [*sweep.jobs, *sweep.joined]
+    cells = [_cells(job, own) for job, own in zip(rows, words, strict=True)]
     lines = _plain(cells, _HEADS)
     if width is not None and max(map(len, lines)) > width:
         folded = [_narrow(cells, each, width) for each in _FOLDED]
@@ -34,19 +39,50 @@ def table(sweep: Sweep, width: int | None, command_of: Callable[[Job], str]) -> 
     lines += [f"{sweep.folder}: {totals(sweep)}"]
     if any(_so_far(job) and not job.verdict for job in sweep.jobs):
         lines.append(_SO_FAR)
-    lines += [f"{job.name} {job.state}: {job.note}" for job in sweep.jobs if job.note]
+    return "\n".join([*lines, *_notes(rows), *_commands(sweep, command_of)])
+
+
+def _notes(jobs: Sequence[Job]) -> list[str]:
+    """Return what is wrong with jobs, or waited for; what is the same of several in one line."""
+    told: dict[str, list[str]] = {}
+    for job in jobs:
+        if job.note:
+            log = log_of(job) if job.state == "failed" and job.note.count("; ") == 0 else ""
+            told.setdefault(f"{job.state}: {job.note}{f'; log {log}' * bool(log)}", []).append(job.name)
+    return [f"{_listed(names)} {words}" for words, names in told.items()]
+
+
+def _commands(sweep: Sweep, command_of: Callable[[Job], str]) -> list[str]:
+    """Return the commands that go on with what has ended unfinished; none that only meets an error again.
+
+    What an error says of its remedy stands in its own line.
+    """
     lost = [job for job in sweep.jobs if job.ended and job.state != "finished"]
-    commands = [sweep.command] if sweep.command else [command_of(job) for job in lost]
+    again = [job for job in lost if job.state != "failed" or job.note.startswith(_KILLED)]
+    refused = [job for job in again if job.state == "not begun" and not job.slurm]
+    if sweep.command and len(refused) < len(sweep.jobs):  # it began: what has not comes with the rest
+        refused = []
     # A second process is refused where a first is at work.
     when = "" if all(job.ended for job in sweep.jobs) or not sweep.command else "once the others have ended, "
-    if lost:
-        lines += [f"{when}go on with: {command}" for command in dict.fromkeys(commands) if command]
-    return "\n".join(lines)
+    lines: dict[str, None] = {}
+    for job in again:
+        command = sweep.command or command_of(job)
+        how = "to begin, or to be told why not" if job in refused else f"{when}go on with"
+        lines |= {f"{how}: {command}": None} if command else {}
+    failed = [job.name for job in lost if job not in again]
+    if sweep.command and lines and failed:
+        lines[f"that repeats {_listed(failed)} too, whose error comes again unless it is mended"] = None
+    return list(lines)
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = [f"{len(names) - _MOST} others"] if len(names) > _MOST else []
+    return ", ".join([*names[:_MOST], *rest])
 
 
 def totals(sweep: Sweep) -> str:
     """Return how many jobs are in which state, and how long they will take, analyses of those at work left out."""
-    told = counted(sweep.jobs)
+    told = counted(sweep.jobs) + (f"; {len(sweep.joined)} joined" if sweep.joined else "")
     seconds, at_least = seconds_left(sweep.jobs)
     if seconds is None:
         return told
@@ -74,6 +110,7 @@ def seconds_left(jobs: Sequence[Job]) -> tuple[float | None, bool]:
     lengths += [_spent(job) + own for job, own in zip(at_work, left, strict=True)]
     to_come = len(waiting) * statistics.median(lengths)
     at_least = bool(unknown) or any(job.status.get("at_least") for job in at_work)
+    at_least |= any(job.state == "not begun" and not job.ended for job in jobs)
     return max(max(left), (sum(left) + to_come) / len(at_work)), at_least
 
 

@@ -31,12 +31,17 @@ Source = Callable[[nn.Module, Data, History], Iterable[Placed]]
 
 
 def collect(
-    sources: Mapping[str, Source], model: nn.Module, data: Data, folder: Path, history: History
+    sources: Mapping[str, Source],
+    model: nn.Module,
+    data: Data,
+    folder: Path,
+    history: History,
+    says: Callable[[str], None] | None = None,
 ) -> PointSet | None:
     """Return the points of all sources, computed or, where this run was interrupted later, read again.
 
     A source whose points are all there is not asked again; one that was interrupted is asked from its beginning, and
-    may itself keep what is dear in the run's folder.
+    may itself keep what is dear in the run's folder. `says` is told the name of each source before it is asked.
 
     Raises:
         InputError: a source fails, or gives a point over other probes.
@@ -53,6 +58,8 @@ def collect(
                 remedy = "choose another paths.run, or remove it"
                 raise TraceError(f"{path}: it was made by {made}, but {settings} is asked for; {remedy}")
             continue
+        if says is not None:
+            says(name)
         try:
             guard(path, _write, path, settings, _checked(source(model, data, history), data))
         except InputError as error:
