@@ -75,8 +75,8 @@ def join_runs(
         tracker: folder -> where else to record.
 
     Raises:
-        TraceError: they are not of one kernel, hold a chain twice, or lack one that the folder holds; the folder
-            cannot be written.
+        TraceError: they are not of one kernel, hold a chain twice, lack one that the folder holds, or have not all
+            sampled the same loss kernels; the folder cannot be written.
         InputError: analyses failed; all others, and the traces, are written.
     """
     config = yaml.safe_load((runs[0].folder / "config.yaml").read_text(encoding="utf-8"))
@@ -90,11 +90,12 @@ def join_runs(
         traces = open_traces([run.folder for run in runs])
         chains: list[int] = traces.losses["chain"].values.tolist()
         _require_no_loss(folder, chains)
+        further = _further(runs)
         config = as_one_job(config, chains)
         with _beside(folder) as made:
             record = (tracker or _nowhere)(made)
             record.start(config)
-            outcome = _filled(made, runs, traces, config, questions, record)
+            outcome = _filled(made, runs, further, traces, config, questions, record)
         if isinstance(outcome, InputError):
             raise InputError(f"{folder}: {outcome}") from outcome
         return Joined(folder, chains, len(runs), replace(outcome, folder=folder))
@@ -159,6 +160,7 @@ def _clear(beside: Path) -> None:
 def _filled(
     made: Path,
     runs: Sequence[Run],
+    further: Sequence[str],
     traces: LossTraces,
     config: Mapping[str, Any],
     questions: Questions,
@@ -167,7 +169,7 @@ def _filled(
     """Write a run into a folder; return what it ends with, or the fault of analyses beside which all else is there."""
     state, heart = "failed", Heartbeat(made)
     try:
-        control = _lay_out(runs, made, config, traces)
+        control = _lay_out(runs, further, made, config, traces)
         heart.says("analysing", kernel=TRACES, chains=traces.losses.sizes["chain"])
         record.keep("traces", "traces", made / TRACES)
         points, analyses = open_points(made), questions(config, traces.labels)
@@ -183,7 +185,9 @@ def _filled(
         record.finish(state)
 
 
-def _lay_out(runs: Sequence[Run], made: Path, config: Mapping[str, Any], traces: LossTraces) -> LossTraces | str | None:
+def _lay_out(
+    runs: Sequence[Run], further: Sequence[str], made: Path, config: Mapping[str, Any], traces: LossTraces
+) -> LossTraces | str | None:
     """Write what was sampled and what all jobs share; return the companion at nbeta = 0, or why there is none."""
     first = runs[0].folder
     for name in _SHARED:
@@ -193,18 +197,30 @@ def _lay_out(runs: Sequence[Run], made: Path, config: Mapping[str, Any], traces:
     traces.save(made / TRACES)
     told = pd.DataFrame([{"run": each["trace"], "chains": span(each["chains"])} for each in traces.meta[JOINED]])
     RunFolder(made).write("tables/joined_from.csv", lambda path: told.to_csv(path, index=False))
-    # Loss kernels among the points were sampled by every job too.
-    for kernel in sorted((first / KERNELS).glob("*.zarr")):
-        parts = [run.folder / KERNELS / kernel.name for run in runs]
-        if all(is_complete(part.parent, part.name) for part in parts):
-            _remove(made / KERNELS / kernel.name)
-            open_traces(parts).save(made / KERNELS / kernel.name)
+    for name in further:
+        _remove(made / KERNELS / name)
+        open_traces([run.folder / KERNELS / name for run in runs]).save(made / KERNELS / name)
     if _controlled(runs):
         control = open_traces([run.folder / CONTROL for run in runs])
         control.save(made / CONTROL)
         return control
     without = [str(run.folder) for run in runs if not is_complete(run.folder, CONTROL)]
     return f"no control was sampled in {', '.join(few(without))}" if len(without) < len(runs) else None
+
+
+def _further(runs: Sequence[Run]) -> list[str]:
+    """Return the loss kernels among the points, which every job samples too.
+
+    Raises:
+        TraceError: a job has none of one: its chains diverged there, alone or at first.
+    """
+    names = sorted({each.name for run in runs for each in (run.folder / KERNELS).glob("*.zarr")})
+    lacking = {name: [str(run.folder) for run in runs if not is_complete(run.folder / KERNELS, name)] for name in names}
+    for name, without in lacking.items():
+        if 0 < len(without) < len(runs):
+            remedy = "run all jobs at a smaller sampler.step_size, or leave it out of points"
+            raise TraceError(f"{KERNELS}/{name} was sampled by some jobs, not in {', '.join(few(without))}; {remedy}")
+    return [name for name in names if not lacking[name]]
 
 
 def _controlled(runs: Sequence[Run]) -> bool:
