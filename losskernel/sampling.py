@@ -79,8 +79,7 @@ def sample(
     Raises:
         InputError: settings, data and model do not fit together; known before any step.
         DivergenceError: a loss or weight became non-finite.
-        TraceError: the store belongs to other settings, is damaged, is being written by another process, or cannot be
-            written.
+        TraceError: the store belongs to other settings, is damaged, in use elsewhere, or cannot be written.
         Interrupted: Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2; what was drawn is on disk if `out` is given.
 
     Source: arXiv 2509.26537, section 3.2.
@@ -174,10 +173,12 @@ def settle(
     require(len(names) > 0, f"{type(model).__name__} has no weights to sample; give a model with parameters")
     moving = select(names, globs)
     kinds = {weight.dtype for name, weight in model.named_parameters() if name in set(moving)}
-    require(len(kinds) == 1, f"the moving weights mix {sorted(map(str, kinds))}; cast the model to one, e.g. .float()")
+    got = ", ".join(sorted(map(str, kinds)))
+    fine = kinds in ({torch.float32}, {torch.float64})  # small steps are lost in coarser ones
+    require(fine, f"the moving weights must all be float32 or all float64, got {got}; cast the model, e.g. .float()")
     require(
         schedule.probe_precision == "float32" or kinds == {torch.float32},
-        f"schedule.probe_precision={schedule.probe_precision} needs a float32 model, got {kinds}; leave it float32",
+        f"schedule.probe_precision={schedule.probe_precision} needs a float32 model, got {got}; leave it float32",
     )
     # A trial on one number finds every bad setting before any compute.
     base([torch.zeros(1, 1)], noise=torch.zeros_like, **given)
@@ -244,6 +245,6 @@ def _require_done(recorder: RecordLosses, schedule: Schedule, stop: Callable[[],
         done = f"{recorder.draws_done} of {schedule.draws} draws"
         raise Interrupted(f"stopped after {done} ({name_of(number)}); {where}", number)
     raise DivergenceError(
-        f"the trainer ended after {recorder.draws_done} of {schedule.draws} draws; "
-        f"remove what stops it early (limit_train_batches, max_time, callbacks), then {where}"
+        f"the trainer ended after {recorder.draws_done} of {schedule.draws} draws; remove what stops it early "
+        f"(limit_train_batches, callbacks), then {where}"
     )

@@ -24,6 +24,7 @@ _CHANGES_LAW = {
     "WeightAveraging",
     "EMAWeightAveraging",
     "GradientAccumulationScheduler",
+    "Timer",
 }
 
 
@@ -163,8 +164,14 @@ def refuse_changed_law(trainer: pl.Trainer) -> None:
         faults.append(f"precision={trainer.precision} (cast the model instead, e.g. model.double())")
     if trainer.world_size != 1:
         faults.append(f"devices={trainer.world_size} (averaged gradients couple the chains; run more jobs instead)")
+    limits: dict[str, Any] = {"max_steps": -1, "fast_dev_run": False, "overfit_batches": 0.0}
     faults += [
-        f"callback {type(callback).__name__} (averages or accumulates)"
+        f"{key}={getattr(trainer, key)} (ends training and chains early)"
+        for key, unlimited in limits.items()
+        if getattr(trainer, key) != unlimited
+    ]
+    faults += [
+        f"callback {type(callback).__name__} (averages, accumulates, or ends early)"
         for callback in trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
         if _CHANGES_LAW & {parent.__name__ for parent in type(callback).__mro__}
     ]

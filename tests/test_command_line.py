@@ -61,6 +61,7 @@ FAULTS = {
     "no class": (["model._target_=losskernel.models.Nope"], r"_target_=losskernel\.models\.Nope cannot be imported"),
     "not callable": (["model._target_=losskernel.models.mlp"], r"is a module; give a class or a function"),
     "law": (["+trainer.gradient_clip_val=1"], r"gradient_clip_val=1 \(clipping changes the drift\)"),
+    "early end": (["+trainer.max_steps=5"], r"max_steps=5 \(ends training and chains early\)"),
     "devices": (["+trainer.devices=2"], r"trainer\.devices cannot be chosen.*remove it"),
     "on_fail": (["on_fail=ignore"], r"on_fail must be one of \('warn', 'stop'\), got 'ignore'"),
     "seed": (["seed=-1"], r"seed must be >= 0, got -1"),

@@ -301,10 +301,11 @@ def test_bad_settings_are_refused_before_compute(sampler: Any, schedule: lk.Sche
         lk.sample(model, data, sampler, schedule, progress=False)
 
 
-def test_weights_of_mixed_precision_are_refused() -> None:
+def test_weights_of_mixed_or_low_precision_are_refused() -> None:
     mixed = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1).double())
-    with pytest.raises(InputError, match=r"the moving weights mix .*float32.*float64"):
-        lk.sample(mixed, MODELS[0][1], SGLD, SHORT, progress=False)
+    for model, got in ((mixed, "float32.*float64"), (nn.Linear(4, 1).bfloat16(), "bfloat16")):
+        with pytest.raises(InputError, match=f"the moving weights must all be float32 or all float64, got .*{got}"):
+            lk.sample(model, MODELS[0][1], SGLD, SHORT, progress=False)
 
 
 def test_a_model_without_weights_is_refused() -> None:
@@ -319,6 +320,9 @@ def test_a_model_without_weights_is_refused() -> None:
         ({"accumulate_grad_batches": 4}, "accumulate_grad_batches"),
         ({"precision": "bf16-mixed"}, "precision"),
         ({"callbacks": [StochasticWeightAveraging(1e-3)]}, "StochasticWeightAveraging"),
+        ({"max_steps": 5}, r"max_steps=5 \(ends training and chains early\)"),
+        ({"max_time": {"seconds": 9}}, "callback Timer"),
+        ({"overfit_batches": 3}, "overfit_batches=3"),
     ],
 )
 def test_lightning_features_that_change_the_law_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,15 @@ class Atlas:
     of: str = "correlation"
     animate: bool = True
     seed: int = 0
+
+    meanings: ClassVar[dict[str, str]] = {
+        "neighbours_kept": (
+            "mean share of a probe's nearest under the kernel that are its nearest on the map too; 0 to 1"
+        ),
+        "label_purity": "mean share of a probe's nearest on the map that are of its class; 0 to 1",
+        "label_purity_chance": "the same for random other probes; 0 to 1",
+        "regions": "clusters on the map that hold one branch of the taxonomy; a count",
+    }
 
     def __post_init__(self) -> None:
         for key in ("label", "taxonomy"):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -53,6 +53,24 @@ class Attribution:
     shown: int = 6
     top: int = 4
     seed: int = 0
+
+    meanings: ClassVar[dict[str, str]] = {
+        "queries": "probes whose loss is attributed; a count",
+        "training_samples": "probes that it is attributed to; a count",
+        "subsets": "subsets of the training set that were retrained on; a count",
+        "margin_lds_{method}": (
+            "the linear datamodelling score of {method}, of the margin in place of the loss; -1 to 1"
+        ),
+        "lds_{method}": (
+            "linear datamodelling score of {method}: mean over queries of the rank correlation of foretold "
+            "and retrained loss; -1 to 1"
+        ),
+        "lead_over_{method}": "LDS of the first method less that of {method}; above 0 the first foretells better",
+        "p_{method}": "one-sided p of {method}'s LDS, subsets permuted; 0 to 1",
+        "repeatability_{method}": "how {method}'s predictions agree with those of another run of as many draws; 0 to 1",
+        "reliability": "mean rank correlation of two retrainings on the same subsets; -1 to 1",
+        "ceiling": "LDS of a method that knew the mean over endless retrainings; 0 to 1",
+    }
 
     def __post_init__(self) -> None:
         listed = self.methods is None or (not isinstance(self.methods, str) and len(self.methods) > 0)

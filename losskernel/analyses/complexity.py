@@ -1,6 +1,7 @@
 """Free by-products of the same trace: learning coefficient, WAIC, singular fluctuation."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,13 @@ class Complexity:
     waic = -mean log E[exp(-l(z))] + nbeta / n · mean Var l(z), in loss units, where losses are negative log
     likelihoods. gain = mean over probes of E[l(z)] - l(z; w*).
     """
+
+    meanings: ClassVar[dict[str, str]] = {
+        "llc": "local learning coefficient nbeta (E L - L(w*)); half the number of weights in a regular model",
+        "singular_fluctuation": "nbeta / 2 times the mean variance of a probe's loss; 0 or more",
+        "waic": "widely applicable information criterion over the probes; in units of the loss, lower is better",
+        "gain": "mean over probes of E l less l at the trained weights; in units of the loss",
+    }
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return the numbers that the trace's records allow, and a table per probe."""

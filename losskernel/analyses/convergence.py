@@ -1,6 +1,7 @@
 """May the kernel be trusted? Mixing, drift, effective draws; the chains' loss traces."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,57 @@ from losskernel.traces import LossTraces
 @dataclass(frozen=True)
 class Convergence:
     """R-hat and effective draws (ArviZ), drift share, relaxation time, distance from w*, per chain and in all."""
+
+    meanings: ClassVar[dict[str, str]] = {
+        "chains": "independent chains; a count",
+        "draws": "draws of each chain; a count",
+        "first_twin": "number of a chain that takes the same steps as second_twin",
+        "second_twin": "number of a chain that takes the same steps as first_twin",
+        "constant_probes": "share of the probes whose loss never changes; 0 to 1",
+        "twin_chains": "1 where two chains are one and the same, else 0",
+        "dead_chain": (
+            "variance of the stillest chain against the median chain's; 0 to 1, near 0 is a chain that hardly moves"
+        ),
+        "stillest_chain": "number of the chain with the least variance",
+        "chain_correlation": "mean correlation of different chains' steps at the same draw; 0 for independent chains",
+        "chain_correlation_score": "chain_correlation in standard errors from that of independent chains",
+        "rhat": "largest R-hat of the mean loss and three leading directions of the kernel; 1 where chains agree",
+        "rhat_good": "R-hat up to which chains pass, as chance alone may reach it; 1.01 to 1.05",
+        "rhat_entries": "R-hat that a tenth of some losses and entries of the kernel exceed; 1 where chains agree",
+        "rhat_distance": "R-hat of the distance from w*; 1 where the weights do not drift",
+        "ess": "effective draws of the mean loss, all chains together",
+        "ess_tail": "effective draws of the 5 and 95 % quantiles of the mean loss, all chains together",
+        "ess_kernel": "least effective draws of three leading directions and some entries of the kernel",
+        "tail_index": (
+            "median Pareto index of the tails behind entries of the kernel; from 1/2 no variance, from 1 no mean"
+        ),
+        "split_agreement": (
+            "correlation of R from disjoint halves of the chains; -1 to 1, near 0 is noise or no structure"
+        ),
+        "trend_share": (
+            "share of the losses' variance that a straight line in the draws explains; 0 to 1, near 1 is a drift"
+        ),
+        "shared_mode_share": "share of the covariance that all probes moving together carry; 0 to 1",
+        "heavy_share": "share of the covariance that the heaviest hundredth of the draws carries; 0 to 1",
+        "transient": "how far the first draws lie from the rest, in the scatter of equal stretches; 0 or more",
+        "relaxation_steps": "steps in which a direction without curvature forgets its start",
+        "relaxations_burn_in": "length of the burn-in in relaxation_steps",
+        "relaxations_sampled": "length of each chain's sampling in relaxation_steps",
+        "curvature": "largest second derivative of nbeta times the loss where the chains ended, mean over chains",
+        "stiffness": "curvature times step_size; steps are unstable from 4 on",
+        "step_inflation": (
+            "variance along the steepest direction against its target; 1 for small steps, median over chains"
+        ),
+        "acceptance": "share of the steps that a Metropolis test would accept; 0 to 1, median over chains",
+        "noise_to_gradient": (
+            "what the noise moves the weights in a step against what the loss does; above 1 noise prevails"
+        ),
+        "excess_loss": (
+            "nbeta (E L - L(w*)) against half the number of moving weights; above 1 the chains have left the basin"
+        ),
+        "precision_error": "root mean square error of R's entries by rounding losses to a lower precision; 0 or more",
+        "distance": "mean distance of the weights from w*, |w - w*|",
+    }
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return the diagnosis' numbers, a table of chains, and the loss traces."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,12 @@ class Embedding:
     neighbours: int = 15
     min_distance: float = 0.1
     seed: int = 0
+
+    meanings: ClassVar[dict[str, str]] = {
+        "neighbours_kept": (
+            "mean share of a probe's nearest under the kernel that are its nearest on the map too; 0 to 1"
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_integer("analysis.embedding.neighbours", self.neighbours, at_least=2)

@@ -48,6 +48,51 @@ class Hierarchy:
     seed: int = 0
 
     controlled: ClassVar[bool] = True
+    meanings: ClassVar[dict[str, str]] = {
+        "spearman_classes_{kernel}_p": "one-sided Mantel p of spearman_classes_{kernel}, classes permuted; 0 to 1",
+        "partial_{kernel}_p": "one-sided p of partial_{kernel}, classes permuted; 0 to 1",
+        "reverse_{kernel}_p": "one-sided p of reverse_{kernel}, classes permuted; 0 to 1",
+        "spearman_classes_{kernel}": (
+            "rank correlation over pairs of classes of {kernel} and nearness in the taxonomy; -1 to 1"
+        ),
+        "kendall_classes_{kernel}": (
+            "Kendall's tau over pairs of classes of {kernel} and nearness in the taxonomy; -1 to 1"
+        ),
+        "spearman_images_{kernel}": (
+            "rank correlation over pairs of probes of {kernel} and nearness in the taxonomy; -1 to 1"
+        ),
+        "kendall_images_{kernel}": (
+            "Kendall's tau over pairs of probes of {kernel} and nearness in the taxonomy; -1 to 1"
+        ),
+        "partial_{kernel}": "rank correlation of {kernel} and nearness in the taxonomy, features held fixed; -1 to 1",
+        "reverse_{kernel}": (
+            "rank correlation of the features and nearness in the taxonomy, {kernel} held fixed; -1 to 1"
+        ),
+        "reliability_{kernel}": (
+            "rank correlation of {kernel}'s class means with another run's, from halves of the chains; up to 1"
+        ),
+        "ceiling_{kernel}": "spearman_classes_{kernel} as it would be without Monte-Carlo noise; -1 to 1",
+        "draws_to_double_{kernel}": "draws of all chains that would double spearman_classes_{kernel}; a count",
+        "{kernel}_same_class": "mean {kernel} of pairs of probes of the same class",
+        "{kernel}_depth_{depth}": (
+            "mean {kernel} of pairs of classes whose lowest common ancestor has depth {depth}, the root 0"
+        ),
+        "knn": "share of a probe's nearest that are in its group at the middle level; 0 to 1",
+        "ami": "adjusted mutual information of clusters and groups at the middle level; 0 by chance, 1 the same",
+        "nmi": "normalised mutual information of clusters and groups at the middle level; 0 to 1, above 0 by chance",
+        "purity": "share of members in their cluster's commonest group at the middle level; 0 to 1, above 0 by chance",
+        "dendrogram_purity": (
+            "mean purity of the smallest branches that join two of one group at the middle level; 0 to 1"
+        ),
+        "cophenetic": "correlation of heights in the class tree and distances in the taxonomy; -1 to 1",
+        "tree_fit": "correlation of heights in the class tree and the kernel itself: how well a tree suits it; -1 to 1",
+        "monotone": "1 where the kernel's mean falls with every step up the taxonomy, else 0",
+        "levels_apart": "neighbouring levels whose means have disjoint 90 % intervals; a count",
+        "leading_levels_apart": "levels apart from the same class onwards, before two first overlap; a count",
+        "noise_floor": "mean |R| of pairs of probes by Monte-Carlo noise alone; 0 to 1",
+        "classes": "classes of the probes; a count",
+        "probes": "probes; a count",
+    }
 
     def __post_init__(self) -> None:
         for key in ("label", "taxonomy", "features"):

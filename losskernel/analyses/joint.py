@@ -54,6 +54,43 @@ class JointSpace:
 
     of_points: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"layer", "loss_kernel"})
+    meanings: ClassVar[dict[str, str]] = {
+        "points": "points in the space, the placebo left out; a count",
+        "probes": "probes that all kernels stand over; a count",
+        "reliability": "share of signal in the loss kernel, from disjoint halves of its chains; 0 to 1",
+        "nearest_layer_angle": (
+            "angle from the loss kernel to the point of the network's path nearest to it; radians, 0 the same"
+        ),
+        "nearest_layer_cosine_corrected": "cosine to the nearest point without sampling noise; 1 the same, 0 unrelated",
+        "nearest_layer_floor": "angle to the nearest point that sampling noise alone would give; radians",
+        "nearest_layer_lead": "how much farther the second nearest point is; radians",
+        "nearest_layer_p": "p of the nearest point, probes relabelled, adjusted for the number of points; 0 to 1",
+        "nearest_layer_place": "place of the nearest point on the network's path, counted from 0",
+        "placebo_angle": "angle to the nearest point once the loss kernel's probes change places; radians, about pi/2",
+        "labels_angle": "angle from the loss kernel to the first target; radians, 0 the same",
+        "beyond_labels_{point}": "cosine of the loss kernel and {point}, the labels' kernel taken out of both; -1 to 1",
+        "gradient_angle_largest_localization": (
+            "angle to the loss gradients at the strongest localization; radians, towards 0"
+        ),
+        "gradient_cosine_corrected_largest_localization": "its cosine without sampling noise; towards 1",
+        "gradient_floor_largest_localization": "the angle that sampling noise alone would give there; radians",
+        "{kind}_angle": "angle from the loss kernel to the {kind} kernel in closed form; radians, 0 the same",
+        "{kind}_cosine_corrected": "cosine to the {kind} kernel without sampling noise; 1 the same, 0 unrelated",
+        "sweep_length": "length of the loss kernel's path from the weakest localization to the loss gradients; radians",
+        "sweep_straightness": "distance of that path's ends over its length; 0 to 1, 1 is straight",
+        "participation": (
+            "how evenly the probes share the loss kernel's variance; 1 where all do alike, 1/N where one has it all"
+        ),
+        "share_together": "share of the loss kernel in which all losses move together; 0 to 1",
+        "bures_spearman": "rank correlation of distances here and in Bures space, over pairs of points; -1 to 1",
+        "training_length": "length of the loss kernel's path over training; radians",
+        "training_straightness": "distance of that path's ends over its length; 0 to 1, 1 is straight",
+        "training_velocity_angle": (
+            "median angle between the loss kernel's steps and the last layer's; radians, pi/2 unrelated"
+        ),
+        "left_out": "kernels left out as their chains diverged; a count",
+        "map_stress": "share of the distances that the map gets wrong (Kruskal); 0 or more",
+    }
 
     def __post_init__(self) -> None:
         require(self.form in FORMS, f"analysis.joint.form must be one of {FORMS}, got {self.form!r}")

@@ -40,6 +40,14 @@ class Levels:
     limit: int = 1000
 
     controlled: ClassVar[bool] = True
+    meanings: ClassVar[dict[str, str]] = {
+        "contrast_{level}": (
+            "(W - A) / (W + A) of the coupling within and across groups of {level}; 0 unknown, 1 wholly apart"
+        ),
+        "coupling_{depth}": (
+            "mean coupling (R² without noise floor) of pairs that share {depth} levels, not the class; about 0 to 1"
+        ),
+    }
 
     def __post_init__(self) -> None:
         listed = self.levels is None or (not isinstance(self.levels, str) and len(self.levels) > 0)

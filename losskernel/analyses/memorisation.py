@@ -61,6 +61,35 @@ class Memorisation:
     seed: int = 0
 
     controlled: ClassVar[bool] = True
+    meanings: ClassVar[dict[str, str]] = {
+        "probes": "probes; a count",
+        "disputed": "probes whose label the kernel disputes (opposition above 0); a count",
+        "backdoored_auroc_minus_loss_{score}": "AUROC of {score} for backdoored probes, less plain loss's; -1 to 1",
+        "backdoored_auroc_minus_rival_{score}": (
+            "AUROC of {score} for backdoored probes, less the best rival's; -1 to 1"
+        ),
+        "backdoored_auroc_{score}": (
+            "chance that {score} ranks a backdoored probe above a clean one; 0 to 1, 0.5 by chance"
+        ),
+        "auroc_minus_loss_{score}": "AUROC of {score} for mislabelled probes, less plain loss's; -1 to 1",
+        "auroc_minus_rival_{score}": "AUROC of {score} for mislabelled probes, less the best rival's; -1 to 1",
+        "auroc_{score}": "chance that {score} ranks a mislabelled probe above another; 0 to 1, 0.5 by chance",
+        "ap_{score}": "average precision of {score} for mislabelled probes; 0 to 1, by chance their share",
+        "recall_{score}": (
+            "share of the m mislabelled probes among the m highest by {score}; 0 to 1, by chance their share"
+        ),
+        "backdoored_clustering": "mean share of backdoored probes among a backdoored probe's nearest; 0 to 1",
+        "clustering": "mean share of mislabelled probes among a mislabelled probe's nearest; 0 to 1",
+        "{number}_chance": "{number} by chance: the share among all other probes; 0 to 1",
+        "{number}_p": "one-sided p of {number}, marks permuted; 0 to 1",
+        "likely_accuracy": "share of probes whose likely label is the true one; 0 to 1",
+        "likely_accuracy_mislabelled": "the same of the mislabelled probes; 0 to 1",
+        "likely_accuracy_clean": "the same of all others; 0 to 1",
+        "rival_accuracy_mislabelled": "share of the mislabelled probes whose rival label is the true one; 0 to 1",
+        "twin_nearest": "share of twins whose nearest probe is their twin; 0 to 1",
+        "twin_rank": "mean rank of the twin among all other probes by R; 1 is nearest",
+        "twin_pairs": "pairs of twins; a count",
+    }
 
     def __post_init__(self) -> None:
         for key in ("label", "truth", "rank_by"):

@@ -42,6 +42,22 @@ class Paths:
 
     of_points: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"layer", "target"})
+    meanings: ClassVar[dict[str, str]] = {
+        "probes": "probes that all kernels stand over; a count",
+        "untrained_{number}": "{number} of the untrained network, at step 0; in the same unit",
+        "points": "points on the network's path; a count",
+        "length": (
+            "sum of the steps from inputs to output; in the space's unit (angular: radians), more layers make it longer"
+        ),
+        "straightness": "distance of the path's ends over its length; 0 to 1, 1 is straight",
+        "chord": "distance of the path's ends, inputs and output; in the space's unit (angular: radians)",
+        "efficiency": "by how much the path comes nearer to the target, over its length; -1 to 1",
+        "distance_to_target_{point}": (
+            "distance of the {point} to the target; in the space's unit (angular: radians), 0 the same"
+        ),
+        "stress_{map}": "share of the distances that the {map} map gets wrong (Kruskal); 0 or more",
+        "dimensions_{map}": "dimensions that a {map} map needs for 95 % of what dimensions can mend; a count",
+    }
 
     def __post_init__(self) -> None:
         words = "analysis.path.space must be a space of losskernel.geometry"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,21 @@ class Robustness:
     held: Sequence[str] = ("loss", "margin", "uncertainty")
     permutations: int = 999
     seed: int = 0
+
+    meanings: ClassVar[dict[str, str]] = {
+        "probes": "probes; a count",
+        "{kind}_censored": "share of the probes that no size of {kind} flips; 0 to 1",
+        "{kind}_radius": (
+            "mean size of {kind} at which predictions flip, the largest size for those that never do; its own unit"
+        ),
+        "{kind}_spearman_{score}_p": "two-sided p of {kind}_spearman_{score}, probes permuted; 0 to 1",
+        "{kind}_partial_{score}_p": "two-sided p of {kind}_partial_{score}, probes permuted; 0 to 1",
+        "{kind}_spearman_{score}": "rank correlation of {score} and flipping first under {kind}; -1 to 1",
+        "{kind}_partial_{score}": "the same with plain scores (analysis.robustness.held) held fixed; -1 to 1",
+        "{kind}_concordance_{score}": (
+            "share of pairs in which the probe of higher {score} flips first under {kind}; 0.5 by chance"
+        ),
+    }
 
     def __post_init__(self) -> None:
         named = self.label is None or isinstance(self.label, str)

@@ -39,6 +39,21 @@ class Separation:
     seed: int = 0
 
     controlled: ClassVar[bool] = True
+    meanings: ClassVar[dict[str, str]] = {
+        "within": "mean |R| over pairs of probes of one group; 0 to 1, noise alone gives noise_floor",
+        "across": "mean |R| over pairs of probes of two groups; 0 to 1, noise alone gives noise_floor",
+        "noise_floor": "mean |R| by Monte-Carlo noise alone; 0 to 1",
+        "ratio": "across / within; 0 is full separation, 1 none",
+        "coupling_within": "mean coupling (R² without noise floor) over pairs of one group; about 0 to 1",
+        "coupling_across": "mean coupling (R² without noise floor) over pairs of two groups; about 0 to 1",
+        "ari": "adjusted Rand index of groups and clusters of |R|; 0 by chance, 1 the same",
+        "nmi": "normalised mutual information of groups and clusters of |R|; 0 to 1, above 0 by chance",
+        "purity": "mean share of a probe's most coupled that share its group; 0 to 1, purity_null by chance",
+        "{number}_p": "one-sided p of {number}, probes relabelled; 0 to 1",
+        "{number}_null": "mean of {number} with relabelled probes: what chance gives",
+        "groups": "groups of the label; a count",
+        "probes": "probes; a count",
+    }
 
     def __post_init__(self) -> None:
         require(isinstance(self.group, str), f"analysis.separation.group must be a label's name, got {self.group!r}")

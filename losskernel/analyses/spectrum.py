@@ -30,6 +30,15 @@ class Spectrum:
     group: str | None = None
 
     controlled: ClassVar[bool] = True
+    meanings: ClassVar[dict[str, str]] = {
+        "effective_rank": (
+            "how many directions carry R: participation ratio of its eigenvalues; 1 to the number of probes"
+        ),
+        "effective_rank_covariance": (
+            "how many directions carry K: the same of the covariance; 1 to the number of probes"
+        ),
+        "leading_share": "share of R's trace in its largest eigenvalue; 0 to 1",
+    }
 
     def __post_init__(self) -> None:
         require_integer("analysis.spectrum.modes", self.modes, at_least=1)
