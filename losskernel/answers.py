@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from losskernel.analyses.result import Analysis, PointAnalysis, Result, is_of_points
+from losskernel.analyses import Convergence
+from losskernel.analyses.result import Analysis, PointAnalysis, Result, is_of_points, meaning_of
 from losskernel.diagnosis import Diagnosis, diagnose
 from losskernel.errors import InputError, require
 from losskernel.figures import stamp, stamp_page
 from losskernel.kernel import LossKernel
 from losskernel.points import LOSS_KERNEL, TRAINED, Placed, PointSet, sampled_point
-from losskernel.report import write_report
+from losskernel.report import is_beside, meanings_of, write_report
 from losskernel.representations import settings_of
 from losskernel.store import guard
 from losskernel.traces import LossTraces
@@ -92,6 +94,7 @@ def analyse(
     files.write_json("metrics.json", metrics)
     said = {} if diagnosis is None else _said(diagnosis)
     tracker.summarise(metrics | said)
+    _explain(metrics, diagnosis, analyses, files, tracker)
     if kernel is not None and kernel.probes <= 2000:
         matrices = {"covariance": kernel.covariance(), "correlation": kernel.correlation(), "ids": kernel.ids}
         tracker.keep("kernel", "kernel", files.write("kernel.npz", lambda path: _save_matrices(path, matrices)))
@@ -154,6 +157,29 @@ def _stamped(result: Result, diagnosis: Diagnosis | None) -> Result:
 def _save_matrices(path: Path, matrices: dict[str, np.ndarray]) -> None:
     with open(path, "wb") as file:  # given a name, numpy would add its own ending
         np.savez_compressed(file, **matrices)  # pyright: ignore[reportArgumentType]
+
+
+def _explain(
+    metrics: Mapping[str, float],
+    diagnosis: Diagnosis | None,
+    analyses: Mapping[str, Any],
+    files: RunFolder,
+    tracker: Tracker,
+) -> None:
+    """Write and record what each number means; of analyses that were not asked now, what was said before."""
+    measured = {} if diagnosis is None else diagnosis.metrics
+    told = {f"diagnosis/{name}": meaning_of(name, Convergence) for name in measured}
+    before = meanings_of(files.path)
+    for key in [key for key in metrics if not is_beside(key, metrics)]:
+        name, _, metric = key.removeprefix("control/").partition("/")
+        told[key] = meaning_of(metric, analyses[name]) if name in analyses else before.get(key, "")
+        if told[key] and name in analyses and key.startswith("control/"):
+            told[key] += " (of the companion at nbeta = 0)"
+    rows = [each for each in told.items() if each[1]]
+    if rows:
+        table = pd.DataFrame(rows, columns=["metric", "meaning"])
+        files.write_result(Result(tables={"meanings": table}))
+        tracker.show({}, {"meanings": table}, {})
 
 
 def _asked(files: RunFolder) -> dict[str, str]:

@@ -18,7 +18,8 @@ CURVES = "curves.jsonl"  # in a run's folder, a row a line
 CLOCK = "sampling_seconds"
 # Of one stack of chains, a few hundred calls being cheap.
 _MOST_DRAWS, _MOST_OF_BURN_IN = 200, 50
-_RECORDED = "/probe_loss"  # of a chain, at its draws alone
+# Of every chain, `distance/chain_0`: W&B makes a section of what stands before the slash. The first at draws alone.
+CURVED = ("probe_loss", "train_loss", "distance")
 _SETTINGS = ("localization", "nbeta", "step_size")
 
 
@@ -96,7 +97,7 @@ class Curves(Logger):
     def speed(self) -> dict[str, float]:
         """Return the seconds of sampling and the draws a second, of all chains and restarts; nothing before a draw."""
         rows = self.rows()
-        drawn = {name: row["draw"] for row in rows for name in row if name.endswith(_RECORDED)}
+        drawn = {name: row["draw"] for row in rows for name in row if name.startswith(CURVED[0])}
         seconds = max((row[CLOCK] for row in rows), default=0.0)
         if not drawn or not seconds:
             return {}
@@ -142,9 +143,9 @@ class LogDraws(pl.Callback):
         values: dict[str, float] = {"draw": draw, CLOCK: round(self._seconds, 3)}
         for place, chain in enumerate(chains):
             if recorded:
-                values[f"chain_{chain}{_RECORDED}"] = float(outputs["losses"][place].mean())
-            values[f"chain_{chain}/train_loss"] = float(outputs["train_loss"][place])
-            values[f"chain_{chain}/distance"] = float(outputs["distance"][place])
+                values[f"probe_loss/chain_{chain}"] = float(outputs["losses"][place].mean())
+            values[f"train_loss/chain_{chain}"] = float(outputs["train_loss"][place])
+            values[f"distance/chain_{chain}"] = float(outputs["distance"][place])
         for logger in self._loggers:
             if recorded or isinstance(logger, Curves):
                 # Stacks follow one another, and no two of their rows have the same step.

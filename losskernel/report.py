@@ -1,6 +1,7 @@
 """The page of a run: one file that opens anywhere, offline, and says first whether the kernel can be trusted."""
 
 import csv
+import io
 import itertools
 import json
 import re
@@ -11,6 +12,8 @@ from urllib.parse import quote
 
 from losskernel.page import banner, caption, heading, number, picture, section, with_error, write_page
 
+# What the metrics of a run mean, in its folder: metric, meaning.
+MEANINGS = "tables/meanings.csv"
 _ROWS = 20
 
 # Icon and word as well as colour: a verdict must survive a grey print and colour-blind eyes.
@@ -37,12 +40,15 @@ def write_report(folder: Path) -> Path:
         raise FileNotFoundError(f"no metrics.json in {folder}; pass the folder of a run that has finished")
     metrics = _read_json(folder / "metrics.json")
     config = _read_text(folder / "config.yaml")
-    name = _run_name(folder, config)
+    name, meanings = _run_name(folder, config), meanings_of(folder)
     maps, library = _interactive(folder)
     sections = [
         heading(name, folder),
-        _verdict(folder / "diagnosis.json"),
-        section("Results (± standard error; hover for the 90 % interval)", _metrics(metrics)),
+        _verdict(folder / "diagnosis.json", meanings),
+        section(
+            "Results (± standard error; hover numbers for 90 % intervals, names for meanings)",
+            _metrics(metrics, meanings) + _glossary(meanings),
+        ),
         section("Figures", _figures(folder)),
         section("Interactive maps", maps),
         section("Tables", _tables(folder)),
@@ -52,6 +58,18 @@ def write_report(folder: Path) -> Path:
         else "",
     ]
     return write_page(folder / "report.html", name, sections, library)
+
+
+def meanings_of(folder: Path) -> dict[str, str]:
+    """Return what a run's folder says that its metrics mean, name -> one sentence; of users' own often nothing."""
+    rows = csv.DictReader(io.StringIO(_read_text(folder / MEANINGS)))
+    return {row["metric"]: row["meaning"] for row in rows if row.get("metric") and row.get("meaning")}
+
+
+def is_beside(name: str, metrics: Mapping[str, object]) -> bool:
+    """Whether a number is the standard error, or a bound of the interval, of another one."""
+    ending = re.search("_(se|low|high)$", name)
+    return ending is not None and name.removesuffix(ending.group()) in metrics
 
 
 def _read_text(path: Path) -> str:
@@ -80,7 +98,7 @@ def _run_name(folder: Path, config: str) -> str:
     return found.group(1).strip("'\"") if found else folder.resolve().name
 
 
-def _verdict(path: Path) -> str:
+def _verdict(path: Path, meanings: Mapping[str, str]) -> str:
     if not path.is_file():
         return "<div class='verdict none'><div><strong>Not diagnosed: nothing was sampled</strong></div></div>"
     diagnosis = _read_json(path)
@@ -91,27 +109,35 @@ def _verdict(path: Path) -> str:
     reasons = diagnosis.get("reasons")
     items = "".join(f"<li>{escape(str(reason))}</li>" for reason in (reasons if isinstance(reasons, list) else []))
     details = diagnosis.get("metrics")
-    table = _metrics(details) if isinstance(details, dict) else ""
+    own = {key.removeprefix("diagnosis/"): words for key, words in meanings.items() if key.startswith("diagnosis/")}
+    table = _metrics(details, own) if isinstance(details, dict) else ""
     if table:
         table = f"<details><summary>What the diagnosis measured</summary>{table}</details>"
     first = f"<p>First: <strong>{escape(str(remedy))}</strong></p>" if (remedy := diagnosis.get("remedy")) else ""
     return banner(verdict, icon, words, (f"<ul>{items}</ul>" if items else "") + first) + table
 
 
-def _metrics(metrics: Mapping[str, object]) -> str:
+def _metrics(metrics: Mapping[str, object], meanings: Mapping[str, str]) -> str:
     groups: dict[str, list[str]] = {}
     for name, value in metrics.items():
-        ending = re.search("_(se|low|high)$", name)
-        if ending and name.removesuffix(ending.group()) in metrics:
+        if is_beside(name, metrics):
             continue
         group, _, short = name.partition("/") if "/" in name else ("run", "", name)
         text = with_error(value, metrics.get(f"{name}_se"))
         low, high = (metrics.get(f"{name}{end}") for end in ("_low", "_high"))
         hover = "" if low is None or high is None else f" title='90 % interval: {number(low)} to {number(high)}'"
-        row = f"<tr><th scope='row'>{escape(short)}</th><td class='number'{hover}>{escape(text)}</td></tr>"
+        told = f"<abbr title='{escape(meanings[name])}'>{escape(short)}</abbr>" if name in meanings else escape(short)
+        row = f"<tr><th scope='row'>{told}</th><td class='number'{hover}>{escape(text)}</td></tr>"
         groups.setdefault(group, []).append(row)
     tables = [f"<div><h3>{escape(group)}</h3><table>{''.join(rows)}</table></div>" for group, rows in groups.items()]
     return f"<div class='metrics'>{''.join(tables)}</div>" if tables else ""
+
+
+def _glossary(meanings: Mapping[str, str]) -> str:
+    """Return all meanings as a list to unfold, for print and screens without a mouse."""
+    rows = [f"<tr><th scope='row'>{escape(key)}</th><td>{escape(words)}</td></tr>" for key, words in meanings.items()]
+    table = f"<table>{''.join(rows)}</table><p class='note'><a href='{quote(MEANINGS)}'>CSV</a></p>"
+    return f"<details><summary>What the numbers mean</summary>{table}</details>" if rows else ""
 
 
 def _figures(folder: Path) -> str:
@@ -155,7 +181,7 @@ def _installed_plotly() -> str:
 
 def _tables(folder: Path) -> str:
     parts = []
-    for path in sorted((folder / "tables").glob("*.csv")):
+    for path in sorted(set((folder / "tables").glob("*.csv")) - {folder / MEANINGS}):
         with path.open(newline="", encoding="utf-8") as file:
             lines = csv.reader(file)
             header = next(lines, [])

@@ -59,11 +59,11 @@ def test_a_folder_that_cannot_be_written_costs_the_file_alone(tmp_path: Path) ->
 
 def test_speed_counts_every_chain_and_no_burn_in(tmp_path: Path) -> None:
     curves, _ = logged(tmp_path)
-    curves.log_metrics({"draw": 0, CLOCK: 1.0, "chain_0/train_loss": 1.0}, step=1)
+    curves.log_metrics({"draw": 0, CLOCK: 1.0, "train_loss/chain_0": 1.0}, step=1)
     assert curves.speed() == {}
     for stack, seconds in ((0, 3.0), (1, 5.0)):  # one chain after the other
         for draw in (1, 2):
-            row = {"draw": draw, CLOCK: seconds, f"chain_{stack}/probe_loss": 1.0}
+            row = {"draw": draw, CLOCK: seconds, f"probe_loss/chain_{stack}": 1.0}
             curves.log_metrics(row, step=10 * stack + draw)
     assert curves.speed() == {CLOCK: 5.0, "draws_per_second": 4 / 5.0}
 

@@ -68,7 +68,7 @@ def test_the_workspace_shows_what_the_runs_have_recorded() -> None:
     for section, axis in (("Curves against the draw", "draw"), ("Curves against seconds", "sampling_seconds")):
         curves = [panel["config"] for panel in panels(found, section)]
         assert [each["xAxis"] for each in curves] == [axis] * 3
-        assert curves[0]["metricRegex"] == r"chain_\d+/probe_loss"
+        assert curves[0]["metricRegex"] == r"probe_loss/chain_\d+"
     kernels = [panel["config"]["mediaKeys"] for panel in panels(found, "Kernels")]
     assert kernels == [["figures/kernel_matrix"], ["figures/embedding_map"]]
     assert [panel["config"]["mediaKeys"] for panel in panels(found, "Maps")] == [["interactive/map"]]

@@ -101,9 +101,9 @@ def test_the_terminal_ends_with_verdict_numbers_and_paths(finished: tuple[Path, 
 def test_curves_along_the_draws_are_kept_as_csv(finished: tuple[Path, str]) -> None:
     rows = list(csv.DictReader((finished[0] / "curves" / "metrics.csv").open()))
     assert [int(float(row["draw"])) for row in rows] == list(range(1, 21))
-    assert {"chain_0/probe_loss", "chain_1/distance", "chain_1/train_loss"} <= set(rows[0])
+    assert {"probe_loss/chain_0", "distance/chain_1", "train_loss/chain_1"} <= set(rows[0])
     losses = lk.open_traces(finished[0]).losses
-    np.testing.assert_allclose([float(row["chain_1/probe_loss"]) for row in rows], losses[1].mean("probe"), rtol=1e-5)
+    np.testing.assert_allclose([float(row["probe_loss/chain_1"]) for row in rows], losses[1].mean("probe"), rtol=1e-5)
 
 
 def test_a_second_run_in_the_same_folder_does_not_sample_again(finished: tuple[Path, str], capsys: Any) -> None:
@@ -330,7 +330,7 @@ def test_draws_of_a_continued_run_keep_their_numbers(tmp_path: Path) -> None:
     tracker.finish(False)
     (row,) = csv.DictReader((tmp_path / "curves" / "metrics.csv").open())  # one draw in two of so many
     assert float(row["draw"]) == 400
-    assert row["chain_3/probe_loss"] == "1.0"
+    assert row["probe_loss/chain_3"] == "1.0"
 
 
 def test_the_number_of_threads_is_that_of_every_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,9 +79,9 @@ def test_the_history_follows_the_draws_and_the_clock(recorded: tuple[Path, Run])
     assert run.curve(CLOCK) == sorted(run.curve(CLOCK))
     losses = lk.open_traces(folder).losses.mean("probe")
     for chain in (0, 1):
-        np.testing.assert_allclose(run.curve(f"chain_{chain}/probe_loss"), losses[chain], rtol=1e-5)
-        assert len(run.curve(f"chain_{chain}/distance")) == 30
-    assert run.axes["chain_*"].step_metric == run.axes[CLOCK].step_metric == "draw"
+        np.testing.assert_allclose(run.curve(f"probe_loss/chain_{chain}"), losses[chain], rtol=1e-5)
+        assert len(run.curve(f"distance/chain_{chain}")) == 30
+    assert {run.axes[each].step_metric for each in ("probe_loss/*", "train_loss/*", "distance/*", CLOCK)} == {"draw"}
     assert "trainer/global_step" not in run.history[0]
 
 

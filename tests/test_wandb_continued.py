@@ -57,7 +57,7 @@ def test_a_continued_run_is_the_same_one_with_all_of_its_curves(tmp_path: Path) 
     assert second.summary["seconds"] > first.summary["seconds"]
     run_from(tiny(undisturbed, *asked), undisturbed, None)
     wanted = one(undisturbed)
-    for name in ("draw", "chain_0/train_loss", "chain_1/probe_loss"):  # `wandb sync` puts the two files end to end
+    for name in ("draw", "train_loss/chain_0", "probe_loss/chain_1"):  # `wandb sync` puts the two files end to end
         assert first.curve(name) + second.curve(name) == wanted.curve(name)
     for name in ("_step", CLOCK):
         both = first.curve(name) + second.curve(name)
@@ -113,7 +113,7 @@ def test_a_killed_run_loses_nothing(killed: Path) -> None:
     assert len(list(killed.glob("wandb/offline-run-*/*.unended"))) == 1
     assert [row["draw"] for row in draws(run)] == list(range(1, 21))
     losses = lk.open_traces(killed).losses.mean("probe")
-    np.testing.assert_allclose(run.curve("chain_1/probe_loss"), losses[1], rtol=1e-5)
+    np.testing.assert_allclose(run.curve("probe_loss/chain_1"), losses[1], rtol=1e-5)
 
 
 def synced(paths: list[Path], url: str) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,7 @@ from losskernel.compare.panels import Spec, worst_verdict
 from losskernel.compare.runs import Run, short_names
 from losskernel.compare.words import ICONS, headline
 from losskernel.page import banner, heading, number, picture, section, with_error, write_page
+from losskernel.report import meanings_of
 
 _LABELS = {"pass": "pass", "warn": "warn", "fail": "fail", "none": "no result", "unsampled": "not sampled"}
 
@@ -48,8 +49,10 @@ def _runs(folder: Path, runs: Sequence[Run], design: Design, specs: Sequence[Spe
     metrics = [(metric, spec.title, name) for spec in specs for metric, name, _ in spec.metrics]
     head = ["run", *map(label_of, design.keys), "verdict"]
     cells = "".join(f"<th>{escape(each)}</th>" for each in head)
+    told = {name: f": {words}" for run in runs for name, words in meanings_of(run.folder).items()}
     cells += "".join(
-        f"<th class='number' title='{escape(metric)}'>{escape(_short(metric))}</th>" for metric, *_ in metrics
+        f"<th class='number' title='{escape(metric + told.get(metric, ''))}'>{escape(_short(metric))}</th>"
+        for metric, *_ in metrics
     )
     rows = []
     for run, name in zip(runs, short_names(runs), strict=True):

@@ -95,7 +95,7 @@ def _curves(axis: str) -> list[Any]:
     wanted = {"probe_loss": "mean probe loss", "train_loss": "training loss", "distance": "|w - w*|"}
     title = "draw" if axis == "draw" else "seconds of sampling"
     return [
-        wr.LinePlot(title=words, x=axis, title_x=title, metric_regex=f"chain_\\d+/{name}", max_runs_to_show=50)
+        wr.LinePlot(title=words, x=axis, title_x=title, metric_regex=f"{name}/chain_\\d+", max_runs_to_show=50)
         for name, words in wanted.items()
     ]
 

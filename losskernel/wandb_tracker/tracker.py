@@ -10,7 +10,7 @@ import pandas as pd
 import wandb
 from pytorch_lightning.loggers.logger import Logger
 
-from losskernel.curves import CLOCK, Curves
+from losskernel.curves import CLOCK, CURVED, Curves
 from losskernel.errors import require, require_number
 from losskernel.tracking import CAPTIONS, Tracker
 from losskernel.wandb_tracker.connection import Connection
@@ -146,7 +146,8 @@ class WandbTracker(Tracker):
         run.tags = list(dict.fromkeys([*(run.tags or ()), *self._tags]))
         run.define_metric("draw", hidden=True)
         run.define_metric(CLOCK, step_metric="draw")
-        run.define_metric("chain_*", step_metric="draw", summary="none")
+        for curves in CURVED:
+            run.define_metric(f"{curves}/*", step_metric="draw", summary="none")
         run.config.update(self._config, allow_val_change=True)
 
     def _settle(self, settings: Mapping[str, Any]) -> None:
