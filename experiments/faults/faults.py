@@ -269,14 +269,27 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-def chunk(place: Place) -> Path:
-    """Return a chunk of losses."""
-    return sorted(path for path in (place.trace / "losses" / "c").rglob("*") if path.is_file())[0]
+def exchange(path: Path) -> None:
+    """Exchange a chunk of distances with that of the training losses: both are whole."""
+    other = Path(str(path).replace("/distance/", "/train_loss/"))
+    first, second = path.read_bytes(), other.read_bytes()
+    path.write_bytes(second)
+    other.write_bytes(first)
+
+
+def chunk(place: Place, array: str = "losses") -> Path:
+    """Return a chunk of an array."""
+    return sorted(path for path in (place.trace / array / "c").rglob("*") if path.is_file())[0]
+
+
+def distances(place: Place) -> Path:
+    """Return a chunk of the distances."""
+    return chunk(place, "distance")
 
 
 def label(place: Place) -> Path:
     """Return a chunk of a label."""
-    return sorted(path for path in (place.trace / "task" / "c").rglob("*") if path.is_file())[0]
+    return chunk(place, "task")
 
 
 def state(place: Place) -> Path:
@@ -303,6 +316,7 @@ def rows_of(faults: Faults) -> Iterator[Row]:
         ("truncated chunk", lambda: faults.damaged("a chunk of losses truncated", chunk, truncate)),
         ("flipped bit", lambda: faults.damaged("a bit of a chunk of losses flipped", chunk, flip)),
         ("missing chunk", lambda: faults.damaged("a chunk of losses missing", chunk, Path.unlink)),
+        ("exchanged chunks", lambda: faults.damaged("two whole chunks exchanged", distances, exchange)),
         ("labels", lambda: faults.damaged("a bit of the labels flipped", label, flip)),
         ("array", lambda: faults.damaged("an array's description truncated", lambda at: at.trace / LOSSES, truncate)),
         ("root", lambda: faults.damaged("a bit of the trace's description flipped", lambda at: at.trace / ROOT, flip)),
