@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import wandb
-from wandb.sdk import wandb_setup
 from wandb.sdk.lib.runid import generate_id
-from wandb.sdk.lib.wbauth import authenticate_session
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
 from losskernel.errors import InputError
@@ -203,6 +201,10 @@ class Connection:
 def logged_in() -> bool:
     """Whether W&B has a key to use for its server, wherever it looks for one: as it says itself, but asking nobody."""
     try:
+        # Inside, for W&B has no public way to ask; a version without these is one more that says itself what is wrong.
+        from wandb.sdk import wandb_setup
+        from wandb.sdk.lib.wbauth import authenticate_session
+
         host = wandb_setup.singleton().settings.base_url
         return authenticate_session(host=host, source="losskernel", prompt=False, update_session=False) is not None
     except Exception:  # a key or an address that is none: what opens the run says what is wrong with it
