@@ -62,8 +62,8 @@ class Attribution:
             "the linear datamodelling score of {method}, of the margin in place of the loss; -1 to 1"
         ),
         "lds_{method}": (
-            "linear datamodelling score of {method}: mean over queries of the rank correlation of foretold "
-            "and retrained loss; -1 to 1"
+            "linear datamodelling score of {method}: mean over queries of the rank correlation over subsets "
+            "of summed influences and minus the loss; -1 to 1"
         ),
         "lead_over_{method}": "LDS of the first method less that of {method}; above 0 the first foretells better",
         "p_{method}": "one-sided p of {method}'s LDS, subsets permuted; 0 to 1",

@@ -53,12 +53,16 @@ class Convergence:
         "relaxation_steps": "steps in which a direction without curvature forgets its start",
         "relaxations_burn_in": "length of the burn-in in relaxation_steps",
         "relaxations_sampled": "length of each chain's sampling in relaxation_steps",
-        "curvature": "largest second derivative of nbeta times the loss where the chains ended, mean over chains",
-        "stiffness": "curvature times step_size; steps are unstable from 4 on",
-        "step_inflation": (
-            "variance along the steepest direction against its target; 1 for small steps, median over chains"
+        "curvature": (
+            "largest curvature of nbeta L + localization/2 |w - w*|² where the chains ended, in the sampler's "
+            "coordinates; mean over chains"
         ),
-        "acceptance": "share of the steps that a Metropolis test would accept; 0 to 1, median over chains",
+        "stiffness": "curvature times step_size; plain Langevin steps are unstable from 4 on",
+        "step_inflation": (
+            "factor by which the steps enlarge the variance along the steepest direction; 1 for small steps, "
+            "median over chains"
+        ),
+        "acceptance": "mean probability with which a Metropolis test would accept a step; 0 to 1, median over chains",
         "noise_to_gradient": (
             "what the noise moves the weights in a step against what the loss does; above 1 noise prevails"
         ),

@@ -73,9 +73,10 @@ class Hierarchy:
         ),
         "ceiling_{kernel}": "spearman_classes_{kernel} as it would be without Monte-Carlo noise; -1 to 1",
         "draws_to_double_{kernel}": "draws of all chains that would double spearman_classes_{kernel}; a count",
-        "{kernel}_same_class": "mean {kernel} of pairs of probes of the same class",
+        "{kernel}_same_class": "mean {kernel} over pairs of probes of the same class",
         "{kernel}_depth_{depth}": (
-            "mean {kernel} of pairs of classes whose lowest common ancestor has depth {depth}, the root 0"
+            "mean {kernel} over pairs of probes whose classes first meet at depth {depth} of the taxonomy, "
+            "the root being 0"
         ),
         "knn": "share of a probe's nearest that are in its group at the middle level; 0 to 1",
         "ami": "adjusted mutual information of clusters and groups at the middle level; 0 by chance, 1 the same",

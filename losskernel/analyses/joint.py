@@ -57,7 +57,7 @@ class JointSpace:
     meanings: ClassVar[dict[str, str]] = {
         "points": "points in the space, the placebo left out; a count",
         "probes": "probes that all kernels stand over; a count",
-        "reliability": "share of signal in the loss kernel, from disjoint halves of its chains; 0 to 1",
+        "reliability": "cosine of the loss kernel with a second sample of it, from halves of its chains; 0 to 1",
         "nearest_layer_angle": (
             "angle from the loss kernel to the point of the network's path nearest to it; radians, 0 the same"
         ),
@@ -72,19 +72,25 @@ class JointSpace:
         "gradient_angle_largest_localization": (
             "angle to the loss gradients at the strongest localization; radians, towards 0"
         ),
-        "gradient_cosine_corrected_largest_localization": "its cosine without sampling noise; towards 1",
-        "gradient_floor_largest_localization": "the angle that sampling noise alone would give there; radians",
+        "gradient_cosine_corrected_largest_localization": (
+            "cosine to the loss gradients at the strongest localization, without sampling noise; towards 1"
+        ),
+        "gradient_floor_largest_localization": (
+            "angle to the loss gradients that sampling noise alone gives at the strongest localization; radians"
+        ),
         "{kind}_angle": "angle from the loss kernel to the {kind} kernel in closed form; radians, 0 the same",
         "{kind}_cosine_corrected": "cosine to the {kind} kernel without sampling noise; 1 the same, 0 unrelated",
-        "sweep_length": "length of the loss kernel's path from the weakest localization to the loss gradients; radians",
-        "sweep_straightness": "distance of that path's ends over its length; 0 to 1, 1 is straight",
+        "sweep_length": "length of the loss kernel's path from the weakest localization to the gradients; radians",
+        "sweep_straightness": "straightness of the path to the gradients: its ends' distance over its length; 0 to 1",
         "participation": (
             "how evenly the probes share the loss kernel's variance; 1 where all do alike, 1/N where one has it all"
         ),
         "share_together": "share of the loss kernel in which all losses move together; 0 to 1",
         "bures_spearman": "rank correlation of distances here and in Bures space, over pairs of points; -1 to 1",
         "training_length": "length of the loss kernel's path over training; radians",
-        "training_straightness": "distance of that path's ends over its length; 0 to 1, 1 is straight",
+        "training_straightness": (
+            "straightness of the loss kernel's path over training: its ends' distance over its length; 0 to 1"
+        ),
         "training_velocity_angle": (
             "median angle between the loss kernel's steps and the last layer's; radians, pi/2 unrelated"
         ),

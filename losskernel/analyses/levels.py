@@ -45,7 +45,8 @@ class Levels:
             "(W - A) / (W + A) of the coupling within and across groups of {level}; 0 unknown, 1 wholly apart"
         ),
         "coupling_{depth}": (
-            "mean coupling (R² without noise floor) of pairs that share {depth} levels, not the class; about 0 to 1"
+            "mean coupling (R² without noise floor) of pairs of probes that share {depth} levels and not the "
+            "class; about 0 to 1"
         ),
     }
 

@@ -53,7 +53,7 @@ class Paths:
         "chord": "distance of the path's ends, inputs and output; in the space's unit (angular: radians)",
         "efficiency": "by how much the path comes nearer to the target, over its length; -1 to 1",
         "distance_to_target_{point}": (
-            "distance of the {point} to the target; in the space's unit (angular: radians), 0 the same"
+            "distance of {point} (hidden: the last hidden layer) to the target; in the space's unit (angular: radians)"
         ),
         "stress_{map}": "share of the distances that the {map} map gets wrong (Kruskal); 0 or more",
         "dimensions_{map}": "dimensions that a {map} map needs for 95 % of what dimensions can mend; a count",

@@ -58,9 +58,11 @@ class Robustness:
         "{kind}_spearman_{score}_p": "two-sided p of {kind}_spearman_{score}, probes permuted; 0 to 1",
         "{kind}_partial_{score}_p": "two-sided p of {kind}_partial_{score}, probes permuted; 0 to 1",
         "{kind}_spearman_{score}": "rank correlation of {score} and flipping first under {kind}; -1 to 1",
-        "{kind}_partial_{score}": "the same with plain scores (analysis.robustness.held) held fixed; -1 to 1",
+        "{kind}_partial_{score}": (
+            "rank correlation of {score} and flipping first under {kind}, plain scores held fixed; -1 to 1"
+        ),
         "{kind}_concordance_{score}": (
-            "share of pairs in which the probe of higher {score} flips first under {kind}; 0.5 by chance"
+            "share of pairs in which the probe of higher {score} flips first under {kind}; 0 to 1, 0.5 by chance"
         ),
     }
 

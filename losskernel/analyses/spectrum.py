@@ -32,10 +32,10 @@ class Spectrum:
     controlled: ClassVar[bool] = True
     meanings: ClassVar[dict[str, str]] = {
         "effective_rank": (
-            "how many directions carry R: participation ratio of its eigenvalues; 1 to the number of probes"
+            "how many directions carry R: participation ratio of its eigenvalues; 1 to the probes' number"
         ),
         "effective_rank_covariance": (
-            "how many directions carry K: the same of the covariance; 1 to the number of probes"
+            "how many directions carry K: participation ratio of its eigenvalues; 1 to the probes' number"
         ),
         "leading_share": "share of R's trace in its largest eigenvalue; 0 to 1",
     }
