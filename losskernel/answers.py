@@ -1,6 +1,5 @@
 """Ask every analysis of a trace; write and record the answers, and say first whether they may be trusted."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -66,6 +65,7 @@ def analyse(
 
     Raises:
         InputError: one or more analyses failed.
+        TraceError: what was answered before is damaged, or the folder cannot be written.
     """
     kernel = None if traces is None else LossKernel.from_traces(traces)
     diagnosis = None if traces is None else diagnose(traces)
@@ -73,7 +73,7 @@ def analyse(
         files.write_json("diagnosis.json", asdict(diagnosis) | _control_diagnosis(control))
     if points is not None and traces is not None:
         points = points.extended([_placed(traces)])
-    metrics, asked = _known_metrics(files, analyses), _asked(files)
+    metrics, asked = _known_metrics(files, analyses), files.read_json(ASKED)
     broken: list[tuple[str, Exception]] = []
     for name, analysis in analyses.items():
         if says is not None:
@@ -182,15 +182,9 @@ def _explain(
         tracker.show({}, {"meanings": table}, {})
 
 
-def _asked(files: RunFolder) -> dict[str, str]:
-    path = files.path / ASKED
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
 def _known_metrics(files: RunFolder, analyses: Mapping[str, Any]) -> dict[str, float]:
     """Return the folder's metrics of other analyses, so that asking one more question keeps the rest."""
-    path = files.path / "metrics.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = files.read_json("metrics.json")
     return {key: value for key, value in known.items() if key.removeprefix("control/").split("/")[0] not in analyses}
 
 

@@ -1,6 +1,5 @@
 """What a run's folder already holds: the same run, to be continued or left as it is, or another one."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,7 @@ def finished(folder: Path, config: Mapping[str, Any] | None) -> Outcome | None:
     left = ["metrics.json", *["diagnosis.json", TRACES] * ("_target_" in (config.get("schedule") or {}))]
     if differences(_inward(stored), _inward(config)) or not all((folder / name).exists() for name in left):
         return None
-    metrics, diagnosis = (_read(folder / name) for name in ("metrics.json", "diagnosis.json"))
+    metrics, diagnosis = (RunFolder(folder).read_json(name) for name in ("metrics.json", "diagnosis.json"))
     judged = {key: diagnosis[key] for key in ("verdict", "reasons", "metrics", "remedy") if key in diagnosis}
     return Outcome(metrics, Diagnosis(**judged) if judged else None, folder, before=True)
 
@@ -88,11 +87,3 @@ def _stored(folder: Path) -> dict[str, Any] | None:
 
 def _inward(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in _OUTWARD} | decisive(config)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        remedy = "remove it and run again, which samples nothing anew"
-        raise TraceError(f"{path} is damaged: it is no JSON; {remedy}") from error

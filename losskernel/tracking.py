@@ -15,6 +15,7 @@ from pytorch_lightning.loggers.logger import Logger
 from losskernel.analyses import Result
 from losskernel.curves import Curves
 from losskernel.curves import LogDraws as LogDraws
+from losskernel.errors import TraceError
 from losskernel.figures import paper
 from losskernel.places import Folder, guard, place_of, point, probe
 from losskernel.trainers import quiet
@@ -63,6 +64,19 @@ class RunFolder:
     def write_json(self, name: str, value: Mapping[str, Any]) -> Path:
         """Write one JSON file; numbers that are not finite become null, which every reader accepts."""
         return self.write_text(name, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Return what such a file holds; nothing where there is none.
+
+        Raises:
+            TraceError: it is damaged.
+        """
+        path = self.path / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError as error:
+            remedy = "remove it and run again, which samples nothing anew"
+            raise TraceError(f"{path} is damaged: it is no JSON; {remedy}") from error
 
     def write(self, name: str, save: Callable[[Path], Any]) -> Path:
         """Write one file by `save`, under another name first."""

@@ -377,4 +377,7 @@ def test_damaged_numbers_of_a_finished_run_are_named_and_computed_again(tmp_path
         run_from(asked, tmp_path / "run", None)
         assert (tmp_path / "run" / name).is_file()
     assert metrics(tmp_path / "run")["complexity/llc"] == whole
+    (tmp_path / "run" / "analyses.json").write_text("{")
+    with pytest.raises(TraceError, match=r"analyses\.json is damaged: it is no JSON; remove it and run again"):
+        run_from(tiny(tmp_path / "run", "analysis=[convergence]", "training.steps=5"), tmp_path / "run", None)
     assert stamps(tmp_path / "run" / "traces.zarr") == drawn

@@ -174,7 +174,7 @@ def _filled(
         record.keep("traces", "traces", made / TRACES)
         points, analyses = open_points(made), questions(config, traces.labels)
         whole = traces.with_baselines(read_representations(made / BASELINES))
-        outcome = analyse(whole, analyses, RunFolder(made), record, control, points)
+        outcome = analyse(whole, analyses, RunFolder(made), record, control, points, heart.names)
         heart.says("finished", verdict=outcome.diagnosis and outcome.diagnosis.verdict)
         state = "finished"
         return outcome
