@@ -90,7 +90,9 @@ def test_controls_come_from_the_run_or_from_runs_at_nbeta_zero() -> None:
         return caption_of_metrics(runs, lay_out(runs), specs_for(runs, None), "")
 
     assert "each run's control, sampled again at nβ = 0" in said(own)
-    assert "Those at 1, 2 fail their own diagnosis" in said(own)
+    assert "weights. All fail their own diagnosis" in said(own)
+    more = swept("sampler.nbeta", [1.0, 2.0, 3.0])[2:]
+    assert "Those at nβ = 100, γ = 1; nβ = 100, γ = 2 fail their own diagnosis" in said([*own, *more])
     assert "the runs of this sweep at nβ = 0" in said(among)
     assert "No control at nβ = 0 was sampled (control=true" in said(found)
 
@@ -132,6 +134,13 @@ def test_a_comparison_leaves_figures_and_tables(compared: Comparison) -> None:
     assert counted == {"runs": 7, "runs_pass": 4, "runs_warn": 1, "runs_fail": 1, "runs_none": 1}
     assert (summary["stable/from"], summary["stable/to"]) == (1, 100)
     assert summary["path/length"] == pytest.approx(steps["distance"].sum())
+
+
+def test_runs_of_two_seeds_are_told_apart_on_the_page(tmp_path: Path) -> None:
+    runs = [*swept("sampler.localization", [1.0, 2.0]), *swept("sampler.localization", [1.0, 2.0], seed=1)]
+    page = write_comparison(tmp_path, "x", runs, lay_out(runs), [], {}, []).read_text()
+    assert "<th>localization γ</th><th>seed</th><th>verdict</th>" in page
+    assert re.findall(r"<td>([12])</td><td>([01])</td>", page) == [("1", "0"), ("2", "0"), ("1", "1"), ("2", "1")]
 
 
 def test_the_page_stands_alone_and_leads_to_every_run(compared: Comparison) -> None:

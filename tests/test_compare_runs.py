@@ -9,7 +9,7 @@ from planted_runs import configuration, losses, plant, runs_of, swept
 
 import losskernel as lk
 from losskernel.compare import find_runs
-from losskernel.compare.design import lay_out, value_of
+from losskernel.compare.design import lay_out, repeated_by, value_of
 from losskernel.compare.panels import Spec, rows
 from losskernel.compare.runs import Run, read_run, short_names
 from losskernel.compare.words import asked_differently
@@ -106,6 +106,9 @@ def test_seeds_are_replicates_and_settings_of_the_page_are_ignored() -> None:
     assert design.keys == ["sampler.nbeta"]
     assert [design.at(0, place) for place in (0, 1)] == [[0, 2], [1, 3]]
     assert design.names[3] == "10, seed 1"
+    assert repeated_by(runs_of(*configs)) == ["seed"]
+    of_data = runs_of({"seed": 0, "dataset.seed": 0}, {"seed": 0, "dataset.seed": 1})
+    assert (repeated_by(of_data), lay_out(of_data).keys) == (["dataset.seed"], [])
     alone = lay_out(runs_of({"seed": 3}, {"seed": 4}))
     assert (alone.axis.label, alone.axis.names, alone.axis.values) == ("seed", ["3", "4"], None)
 

@@ -13,10 +13,14 @@ from losskernel.figures.swept import Axis
 IGNORED = ("analysis", "chains_per_fit", "control", "hydra", "label", "logger", "name", "on_fail", "paths", "progress")
 IGNORED += ("threads", "trainer", "calibrated", "into", "rounds", "state_every")
 # What tells one repetition from another: key -> what it is called before its value, and of several of them.
-REPETITIONS = {"seed": ("seed", "seeds"), "chain_offset": ("chains from", "jobs")}
-_REPEATED = (*REPETITIONS, "dataset.seed")
+REPETITIONS = {
+    "seed": ("seed", "seeds"),
+    "dataset.seed": ("data seed", "data seeds"),
+    "chain_offset": ("chains from", "jobs"),
+}
 LABELS = {
     "chain_offset": "first chain",
+    "dataset.seed": "data seed",
     "sampler.localization": "localization γ",
     "sampler.nbeta": "inverse temperature nβ",
     "sampler.step_size": "step size ε",
@@ -110,7 +114,7 @@ def swept_keys(runs: Sequence[Run]) -> list[str]:
     every = list(dict.fromkeys(key for run in runs for key in run.config))
     found: dict[tuple[int, ...], str] = {}
     for key in every:
-        if key.split(".")[0] in IGNORED or key in _REPEATED or not _differ(runs, key):
+        if key.split(".")[0] in IGNORED or key in REPETITIONS or not _differ(runs, key):
             continue
         shown = [value_of(run, key) for run in runs]
         pattern = tuple(shown.index(each) for each in shown)
@@ -120,8 +124,12 @@ def swept_keys(runs: Sequence[Run]) -> list[str]:
 
 
 def repeated_by(runs: Sequence[Run]) -> list[str]:
-    """Return the keys that tell repetitions apart and that differ between these runs."""
-    return [key for key in REPETITIONS if _differ(runs, key)]
+    """Return the keys that tell repetitions apart and that differ between these runs.
+
+    A dataset's seed is named only where it is not the run's own, which it follows by default.
+    """
+    follows = all(value_of(run, "dataset.seed") == value_of(run, "seed") for run in runs)
+    return [key for key in REPETITIONS if _differ(runs, key) and not (follows and key == "dataset.seed")]
 
 
 def repetition(run: Run, keys: Sequence[str]) -> str:

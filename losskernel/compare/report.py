@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from losskernel.compare.design import Design, label_of, value_of
+from losskernel.compare.design import Design, label_of, repeated_by, value_of
 from losskernel.compare.panels import Spec, worst_verdict
 from losskernel.compare.runs import Run, short_names
 from losskernel.compare.words import ICONS, headline
@@ -47,7 +47,8 @@ def write_comparison(
 
 def _runs(folder: Path, runs: Sequence[Run], design: Design, specs: Sequence[Spec]) -> str:
     metrics = [(metric, spec.title, name) for spec in specs for metric, name, _ in spec.metrics]
-    head = ["run", *map(label_of, design.keys), "verdict"]
+    keys = [*design.keys, *repeated_by(runs)]
+    head = ["run", *map(label_of, keys), "verdict"]
     cells = "".join(f"<th>{escape(each)}</th>" for each in head)
     told = {name: f": {words}" for run in runs for name, words in meanings_of(run.folder).items()}
     cells += "".join(
@@ -58,7 +59,7 @@ def _runs(folder: Path, runs: Sequence[Run], design: Design, specs: Sequence[Spe
     for run, name in zip(runs, short_names(runs), strict=True):
         verdict = run.verdict or "none"
         own = [f"<td>{_link(folder, run, name)}</td>"]
-        own += [f"<td>{escape(value_of(run, key))}</td>" for key in design.keys]
+        own += [f"<td>{escape(value_of(run, key))}</td>" for key in keys]
         own.append(f"<td><span class='chip {verdict}'>{ICONS[verdict]} {_LABELS[verdict]}</span></td>")
         if run.missing:
             own.append(f"<td colspan='{len(metrics)}'>no result: {escape(run.missing)}</td>")

@@ -113,7 +113,8 @@ def control_words(runs: Sequence[Run], design: Design) -> str:
         return "Dashed: the control, the runs of this sweep at nβ = 0, where the loss does not hold the weights."
     if any(name.startswith("control/") for run in runs for name in run.metrics):
         failed = [name for run, name in zip(runs, design.names, strict=True) if run.control == "fail"]
-        doubt = f" Those at {', '.join(failed)} fail their own diagnosis." if failed else ""
+        which = "All" if len(failed) == len(runs) > 1 else f"Those at {'; '.join(failed)}"
+        doubt = f" {which} fail their own diagnosis." if failed else ""
         return f"Dashed: each run's control, sampled again at nβ = 0, where the loss does not hold the weights.{doubt}"
     return "No control at nβ = 0 was sampled (control=true samples one beside each run)."
 
