@@ -1,6 +1,7 @@
 """What a run says of itself while it is at work: a small file in its folder, for whoever looks from afar."""
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -103,7 +104,8 @@ class Heartbeat:
         self._look = look
 
     def line(self, words: str) -> None:
-        """Write a line where there is a log."""
+        """Write a line into the run's own log (Hydra's file), and where standard error is one into that too."""
+        logging.getLogger(__name__).info(words)
         if self.logs:
             log_line(words, self._job)
 

@@ -15,6 +15,8 @@ from losskernel.page import banner, caption, heading, number, picture, section, 
 # What the metrics of a run mean, in its folder: metric, meaning.
 MEANINGS = "tables/meanings.csv"
 _ROWS = 20
+# What the words of a command begin with that change no number.
+_OUTWARD = ("paths.", "logger", "hydra/", "hydra.", "progress=", "threads=")
 
 # Icon and word as well as colour: a verdict must survive a grey print and colour-blind eyes.
 _VERDICTS = {
@@ -27,9 +29,10 @@ _VERDICTS = {
 def write_report(folder: Path) -> Path:
     """Write `report.html` in a run's folder from the files that lie there, and return its path.
 
-    Read: metrics.json (flat: name -> number), diagnosis.json, analyses.json, config.yaml, tables/*.csv,
-    figures/*.png with a .pdf of the same stem linked and their figures/captions.json, figures/*.gif, figures/*.html
-    embedded. All but metrics.json may be missing. The page needs no network; an older page is replaced in one step.
+    Read: metrics.json (flat: name -> number), diagnosis.json, analyses.json, config.yaml, .hydra/overrides.yaml,
+    tables/*.csv, figures/*.png with a .pdf of the same stem linked and their figures/captions.json, figures/*.gif,
+    figures/*.html embedded. All but metrics.json may be missing. The page needs no network; an older page is replaced
+    in one step.
 
     Raises:
         FileNotFoundError: the folder holds no metrics.json.
@@ -43,7 +46,7 @@ def write_report(folder: Path) -> Path:
     name, meanings = _run_name(folder, config), meanings_of(folder)
     maps, library = _interactive(folder)
     sections = [
-        heading(name, folder),
+        heading(name, folder) + _asked_for(folder),
         _verdict(folder / "diagnosis.json", meanings),
         section(
             "Results (± standard error; hover numbers for 90 % intervals, names for meanings)",
@@ -96,6 +99,14 @@ def _run_name(folder: Path, config: str) -> str:
     # A line of top level is all that is needed, and spares a YAML parser.
     found = re.search(r"^name:[ \t]*(\S.*?)[ \t]*$", config, re.MULTILINE)
     return found.group(1).strip("'\"") if found else folder.resolve().name
+
+
+def _asked_for(folder: Path) -> str:
+    """Return the words of the run's command that say what it is, which tell the jobs of a sweep apart."""
+    lines = _read_text(folder / ".hydra" / "overrides.yaml").splitlines()
+    words = [line.removeprefix("- ").strip("'\"") for line in lines if line.startswith("- ")]
+    told = " ".join(word for word in words if not word.startswith(_OUTWARD))
+    return f"<p class='note'><code>{escape(told)}</code></p>" if told else ""
 
 
 def _verdict(path: Path, meanings: Mapping[str, str]) -> str:

@@ -104,7 +104,8 @@ def _work(
         tracker.keep("traces", "traces", files.path / TRACES)
         control = _control(study, model, files, config, heart) if study.control else None
     heart.says("analysing", doing=", ".join(study.analyses))
-    heart.line(f"analysing: {', '.join(study.analyses)}")
+    if study.analyses:
+        heart.line(f"analysing: {', '.join(study.analyses)}")
     outcome = analyse(traces, study.analyses, files, tracker, control, points, heart.names)
     failing = outcome.diagnosis if outcome.diagnosis is not None and outcome.diagnosis.verdict == "fail" else None
     if study.on_fail == "stop" and failing is not None:

@@ -60,4 +60,6 @@ class Standing:
     def __str__(self) -> str:
         last = self.first + self.schedule.chains - 1
         own = f"chains {self.chains[0]}-{self.chains[-1]}" if len(self.chains) > 1 else f"chain {self.chains[0]}"
-        return f"{own} of {f'{self.first}-{last}' if self.first else self.schedule.chains}"
+        if self.first == 0:
+            return f"{own} of {self.schedule.chains}"
+        return own if len(self.chains) == self.schedule.chains else f"{own} of {self.first}-{last}"

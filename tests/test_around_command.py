@@ -190,7 +190,7 @@ def test_the_others_are_shown_where_a_job_fails_and_it_is_tried_again(
     fake_jobs(monkeypatch, broken=("step-0000005",))
     assert call(f"run={run}", command="dynamics") == 1
     said = capsys.readouterr()
-    assert "1 of the sweep's jobs failed" in said.err
+    assert "1 of the sweep's jobs did not finish" in said.err
     assert "this job is broken" in said.err
     assert "run step-0000005 has no result: this job is broken" in said.out
     assert pd.read_csv(run / "dynamics" / "tables" / "path.csv")["step"].tolist() == [0, 10]
@@ -206,7 +206,7 @@ def test_where_nothing_can_be_shown_the_jobs_own_failure_is_told(tmp_path: Path,
     assert call(f"run={run}", command="dynamics") == 1
     said = capsys.readouterr().err
     assert "there is nothing to show yet: 1 finished run: a comparison needs 2" in said
-    assert "2 of the sweep's jobs failed" in said
+    assert "2 of the sweep's jobs did not finish" in said
     # One checkpoint alone is too little, and no failure of a job.
     fake_jobs(monkeypatch)
     assert call(f"run={run}", "paths.sweep=" + str(tmp_path / "one"), "checkpoints=5", command="dynamics") == 1

@@ -203,6 +203,8 @@ def test_draws_are_counted_over_all_stacks() -> None:
     here = Standing(SCHEDULE, 7, [9], 13)
     assert (here.draws, here.of, here.own_draws, str(here)) == (2 * 20 + 1, 100, 1, "chain 9 of 7-11")
     assert str(Standing(SCHEDULE, 0, [0, 1], 0)) == "chains 0-1 of 5"
+    assert str(Standing(SCHEDULE, 8, [8, 9], 0)) == "chains 8-9 of 8-12"
+    assert str(Standing(SCHEDULE, 8, range(8, 13), 0)) == "chains 8-12"
     assert [Standing(SCHEDULE, 0, [0], step).burning_in for step in (9, 10)] == [True, False]
 
 

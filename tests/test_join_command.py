@@ -288,7 +288,9 @@ def test_runs_of_other_kernels_are_refused_with_what_differs(tmp_path: Path, cap
     )
     assert said in capsys.readouterr().err
     assert join(tmp_path / "0") == 1
-    assert "no two of these 1 runs sampled chains of one kernel: give those of all its jobs" in capsys.readouterr().err
+    assert (
+        "no other run than this one sampled chains of one kernel: give those of all its jobs" in capsys.readouterr().err
+    )
     assert join(tmp_path, "join=maybe") == 1
     assert "join must be true or false, got 'maybe'" in capsys.readouterr().err
 

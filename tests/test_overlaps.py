@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 import losskernel.cli
 from losskernel.cli.calibrations import _SUBJECT
 from losskernel.cli.jobs import SweepJob
-from losskernel.cli.overlaps import refuse_overlaps
+from losskernel.cli.overlaps import note_other_probes, refuse_overlaps
 from losskernel.errors import InputError
 
 
@@ -120,3 +120,19 @@ def test_the_sweeper_says_what_hydras_own_says() -> None:
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 
     assert set(own) == set(OmegaConf.structured(BasicSweeperConf))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "told"),
+    [
+        ([{"dataset.seed": "${seed}", "seed": 0}, {"dataset.seed": "${seed}", "seed": 1}], False),  # asked for so
+        ([{"seed": 0}, {"seed": 0, "sampler.nbeta": 1}], False),
+        ([{"seed": 0}, {"seed": 1}], True),
+    ],
+)
+def test_probes_that_follow_the_seed_are_told_of(jobs: list[dict[str, Any]], told: bool, capsys: Any) -> None:
+    made = sweep(*jobs)
+    for job in made:
+        job.config.dataset = {"seed": "${seed}"}
+    note_other_probes(made)
+    assert ("kernels cannot be compared; dataset.seed=0 gives all the same" in capsys.readouterr().out) == told

@@ -165,6 +165,15 @@ def test_the_name_comes_from_the_config_and_else_from_the_folder(tmp_path: Path)
     assert "<h1>multitask</h1>" in _page(folder)
 
 
+def test_the_words_of_the_command_tell_the_jobs_of_a_sweep_apart(tmp_path: Path) -> None:
+    words = _run(tmp_path) / ".hydra" / "overrides.yaml"
+    words.parent.mkdir()
+    words.write_text("- seed=1\n- paths.sweep=x\n- 'dataset.tasks=[add,<b>]'\n- logger=csv\n")
+    assert "<code>seed=1 dataset.tasks=[add,&lt;b&gt;]</code>" in _page(tmp_path)
+    words.write_text("[]\n")
+    assert "<code>" not in _page(tmp_path)
+
+
 def test_an_older_page_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
     (_run(tmp_path) / "report.html").write_text("old")
     assert write_report(tmp_path) == tmp_path / "report.html"

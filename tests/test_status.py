@@ -131,6 +131,17 @@ def test_what_is_common_to_all_jobs_is_not_repeated() -> None:
     assert swept([job("a.x=1")]) == [""]
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    begun(tmp_path / "run", "seed=1", ago=5, state="sampling")
+    code = "import sys; from losskernel.cli.looking import status_from; sys.exit(status_from(sys.argv[1:]))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as pipe:
+        words = [sys.executable, "-c", code, str(tmp_path)]
+        done = subprocess.run(words, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_time_left_counts_those_that_wait() -> None:
     def job(state: str, **status: Any) -> Job:
         said = {"started": stamp(NOW - 100), "time": stamp(NOW)} | status
@@ -140,7 +151,7 @@ def test_the_time_left_counts_those_that_wait() -> None:
     assert seconds_left([finished]) == (None, True)
     assert seconds_left([finished, here]) == (20.0, False)
     assert seconds_left([finished, here, job("waiting")]) == (20 + 110, False)  # 100 and 120 s a job
-    assert seconds_left([here, here, job("waiting"), job("waiting")]) == ((40 + 240) / 2, False)
+    assert seconds_left([here, here, job("waiting"), job("waiting")]) == ((40 + 240) / 2, True)  # with their analyses
     assert seconds_left([here, job("sampling", seconds_left=300.0)]) == (300, False)
     assert seconds_left([here, job("training")]) == (20, True)
     assert seconds_left([job("training")]) == (None, True)

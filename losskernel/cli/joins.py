@@ -55,7 +55,8 @@ def together(runs: Sequence[Run], home: Path, tracker: Callable[[Path], Tracker]
     if not several:
         lines = unlike([run.config for run in runs], [run.folder.name for run in runs])
         told = f"they differ in {'; '.join(lines)}" if lines else "give those of all its jobs"
-        raise InputError(f"no two of these {len(runs)} runs sampled chains of one kernel: {told}")
+        these = f"no two of these {len(runs)} runs" if len(runs) > 1 else "no other run than this one"
+        raise InputError(f"{these} sampled chains of one kernel: {told}")
     folders = dict(zip(map(id, several), _folders(several, home), strict=True))
     found: list[Run] = []
     joined: list[Joined] = []

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shutil
 import socket
 import sys
@@ -35,7 +36,11 @@ def status_from(arguments: Sequence[str], sleep: Callable[[float], None] = time.
             folders = ", ".join(given.folders)
             print(f"losskernel: {folders}: no run is there; give the folder of a run or of a sweep", file=sys.stderr)
             return 1
-        print(_again(given) + (_json(found) if given.json else _tables(found)), flush=True)
+        try:
+            print(_again(given) + (_json(found) if given.json else _tables(found)), flush=True)
+        except BrokenPipeError:  # `| head` has read enough; what is left in the buffer must not be tried again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         if given.watch is None or all(job.ended for sweep in found for job in (*sweep.jobs, *sweep.joined)):
             return 0
         try:

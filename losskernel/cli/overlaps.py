@@ -1,4 +1,4 @@
-"""Chains that two jobs of one sweep would both sample, found before the first job begins; no join would take them."""
+"""What a sweep's jobs will not be able to do together, found before the first begins: be joined, or be compared."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -41,6 +41,15 @@ def refuse_overlaps(jobs: Sequence[SweepJob]) -> None:
     for parts in kernels.values():
         if len({part.first for part in parts}) > 1:
             _require_apart(sorted(parts, key=lambda part: part.first))
+
+
+def note_other_probes(jobs: Sequence[SweepJob]) -> None:
+    """Say where jobs have other probes only since the dataset's seed follows the run's: kernels need the same."""
+    chosen = any(word.lstrip("+~").startswith("dataset.seed=") for job in jobs for word in job.overrides)
+    seeds = {(_resolved(job).get("dataset") or {}).get("seed") for job in jobs} - {None}
+    if len(seeds) > 1 and not chosen:
+        why = "the dataset's seed follows the run's, so runs of different seeds have other probes"
+        print(f"losskernel: {why}, and their kernels cannot be compared; dataset.seed=0 gives all the same", flush=True)
 
 
 def _require_apart(parts: Sequence[_Part]) -> None:

@@ -111,6 +111,7 @@ def seconds_left(jobs: Sequence[Job]) -> tuple[float | None, bool]:
     to_come = len(waiting) * statistics.median(lengths)
     at_least = bool(unknown) or any(job.status.get("at_least") for job in at_work)
     at_least |= any(job.state == "not begun" and not job.ended for job in jobs)
+    at_least |= bool(waiting) and all(job.state != "finished" for job in jobs)  # how long one takes in all nobody knows
     return max(max(left), (sum(left) + to_come) / len(at_work)), at_least
 
 

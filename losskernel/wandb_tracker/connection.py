@@ -149,7 +149,8 @@ class Connection:
         offline = self.mode == "offline" and self.run.id == kept.get("id")
         self._next = kept.get("next", 0) if offline else self.run.starting_step
         if self.mode != "disabled":
-            facts = {name: getattr(self.run, name) for name in ("id", "project", "entity", "url")}
+            known = ("id", "project", "entity", *["url"] * (self.mode == "online"))  # W&B warns that there is no other
+            facts = {name: getattr(self.run, name) for name in known}
             self._note(**facts, name=about["name"])
         self._prepare(self.run)
 

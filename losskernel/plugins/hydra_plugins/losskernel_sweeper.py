@@ -10,9 +10,12 @@ class CheckedSweeper(BasicSweeper):
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose the jobs of all batches once, before the first of them."""
-        from losskernel.cli.jobs import jobs_of
-        from losskernel.cli.overlaps import refuse_overlaps
+        from losskernel.cli.jobs import jobs_of, refuse_one_folder
+        from losskernel.cli.overlaps import note_other_probes, refuse_overlaps
 
         if self.batch_index == 1:  # this one is the first
+            refuse_one_folder(self.config.hydra)
             every = [words for each in self.overrides or () for words in each]
-            refuse_overlaps(jobs_of(self, every, 0))
+            jobs = jobs_of(self, every, 0)
+            refuse_overlaps(jobs)
+            note_other_probes(jobs)
