@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from losskernel.blocks import LARGEST
 from losskernel.data.base import Data, size
 from losskernel.data.loading import BlockLoader, MinibatchLoader
-from losskernel.errors import DivergenceError
+from losskernel.errors import DivergenceError, Interrupted
 from losskernel.judgement import effort_for, judge
 from losskernel.samplers.base import Sampler
 from losskernel.schedule import Schedule
@@ -52,6 +52,9 @@ class Chains(pl.LightningModule):
         moving: names of the weights that move.
         resume: state of an interrupted stack, as `state()` gave it.
         stack: the same model stacked as often, where it exists: what it recorded serves these chains too.
+
+    Attributes:
+        stop: asked while chains are judged, which takes long; the number of a signal ends it with Interrupted.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Chains(pl.LightningModule):
         self._seed, self.chain_numbers, self._resume = seed, list(chains), resume
         self.step = 0 if resume is None else int(resume["step"])
         self.probes, self.effort = size(data.probes), effort_for(self._stack[0])
+        self.stop: Callable[[], int] = lambda: 0
         self.block = (schedule.probe_batch_size or LARGEST) if resume is None else int(resume["block"])
         self._lowered = None if schedule.probe_precision == "float32" else getattr(torch, schedule.probe_precision)
 
@@ -129,12 +133,19 @@ class Chains(pl.LightningModule):
             self._report_divergence(steps, observed)
         return observed
 
-    def probe_losses(self, lowered: torch.dtype | None) -> Tensor:
-        """Return the losses [C, N] of all probes at the weights as they are, multiplied in a lower type or not."""
+    def probe_losses(self, lowered: torch.dtype | None, heed: Callable[[], None] = lambda: None) -> Tensor:
+        """Return the losses [C, N] of all probes at the weights as they are, multiplied in a lower type or not.
+
+        Before each block `heed` is called, which may raise.
+        """
         while True:
             evaluate = self._stack[0].evaluator(self._views, lowered)
             try:
-                return torch.cat([evaluate(*block) for block in self._probes], dim=1)
+                losses: list[Tensor] = []
+                for block in self._probes:
+                    heed()
+                    losses.append(evaluate(*block))
+                return torch.cat(losses, dim=1)
             except torch.OutOfMemoryError:
                 if self.block == 1:
                     raise
@@ -149,16 +160,26 @@ class Chains(pl.LightningModule):
     def _judged(self) -> dict[str, Tensor]:
         """Judge the steps where the chains stand, and the precision of the probes' losses a little further on."""
         stack, weights, sampler = self._stack[0], self.weights, self._optimizer
-        found = judge(stack, weights, self._start, sampler, self._minibatches, self._noise)
+        found = judge(stack, weights, self._start, sampler, self._minibatches, self._noise, self._heed)
         if self._lowered is None:
             return found
         apart: list[Tensor] = []
         for _ in range(PRECISION_CHECKS):
             for _ in range(self._schedule.thinning):
+                self._heed()
                 weights.grad = stack.gradient(self._views, *self._minibatches())[0]
                 sampler.step()
-            apart.append(self.probe_losses(self._lowered) - self.probe_losses(None))
+            lowered = self.probe_losses(self._lowered, self._heed)
+            apart.append(lowered - self.probe_losses(None, self._heed))
         return found | {"precision_noise": torch.stack(apart, dim=1)}
+
+    def _heed(self) -> None:
+        """Raise Interrupted if a signal came; what a GPU was given before must be done, lest it queue up."""
+        if self.weights.is_cuda:
+            torch.cuda.synchronize(self.weights.device)
+        if number := self.stop():
+            self._minibatches.close()  # Lightning does not call `teardown` behind an error
+            raise Interrupted("stopped while the chains were judged", number)
 
     def _report_divergence(self, steps: Tensor, observed: dict[str, Tensor]) -> None:
         """Raise DivergenceError that names the first chain and step that left the finite numbers."""

@@ -1,7 +1,7 @@
 """Was the step size right? Judged once per chain, where it ends: curvature, minibatch noise, acceptance."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from losskernel.samplers.base import Phase, Sampler, wide
 from losskernel.stacked import StackedModel
 
 Minibatch = tuple[Tensor, Tensor]
+_Item = TypeVar("_Item")
 _BATCHES = 16  # over which the noise of the gradient is measured
 
 
@@ -47,10 +48,12 @@ def judge(
     sampler: Sampler,
     minibatches: Callable[[], Minibatch],
     noise: Callable[[Tensor], Tensor],
+    heed: Callable[[], None] = lambda: None,
 ) -> dict[str, Tensor]:
     """Measure, at the weights [C, P] where chains stand, what decides whether their steps are small enough.
 
     U = nbeta · L + localization/2 · |w - w*|², in the coordinates w / √G in which the sampler is plain Langevin.
+    Before each evaluation `heed` is called, which may raise: judging takes long.
 
     Returns:
         curvature: largest eigenvalue of U's Hessian (power iteration on a few hundred training samples).
@@ -61,15 +64,18 @@ def judge(
         Each [C], float64, finite.
     """
     scale = sampler.preconditioner(weights, sampler.state[weights]).sqrt()
-    batches = [minibatches() for _ in range(_BATCHES)]
+    batches = [minibatches() for _ in _heeded(range(_BATCHES), heed)]
     views, effort = stack.views(weights), effort_for(stack)
     few = batches[: max(1, effort.samples // batches[0][0].shape[1])]
     vector = noise(weights)
     if stack.lone:
         gradient = scale * stack.gradient(views, *batches[0])[0]
         vector = gradient + 0.1 * gradient.norm().clamp_min(1e-20) / vector.norm() * vector
-    direction, curvature = _steepest(stack, weights, sampler, scale, few, vector, effort.iterations)
-    slopes = [(scale * sampler.nbeta * stack.gradient(views, *batch)[0] * direction).sum(1) for batch in batches]
+    direction, curvature = _steepest(stack, weights, sampler, scale, few, vector, effort.iterations, heed)
+    slopes = [
+        (scale * sampler.nbeta * stack.gradient(views, *batch)[0] * direction).sum(1)
+        for batch in _heeded(batches, heed)
+    ]
     variance = torch.stack(slopes).var(0)
     inflation = [
         a * sampler.stationary_variance(a, v) if a > 0 else 1.0  # without a well there is no variance to compare with
@@ -81,7 +87,7 @@ def judge(
         "curvature": curvature,
         "minibatch_variance": variance,
         "step_inflation": torch.tensor(inflation),
-        "acceptance": _acceptance(stack, weights, start, sampler, minibatches, effort.steps),
+        "acceptance": _acceptance(stack, weights, start, sampler, minibatches, effort.steps, heed),
         "relaxation_rate": torch.tensor(rates),
     }
     largest = torch.finfo(torch.float32).max  # a trace holds finite numbers only
@@ -96,13 +102,16 @@ def _steepest(
     batches: list[Minibatch],
     vector: Tensor,
     iterations: int,
+    heed: Callable[[], None],
 ) -> tuple[Tensor, Tensor]:
     """Return the direction [C, P] of U's largest curvature and that curvature [C], by power iteration."""
+    heed()
     hessian = _hessian(stack, weights, max(1e-3, sampler.step_size**0.5), batches[0])
 
     def product(vector: Tensor) -> Tensor:
         moved = scale * vector
-        loss = sum(hessian(batch, moved.to(weights.dtype)).to(wide(weights)) for batch in batches) / len(batches)
+        products = (hessian(batch, moved.to(weights.dtype)).to(wide(weights)) for batch in _heeded(batches, heed))
+        loss = sum(products) / len(batches)
         return scale * (sampler.nbeta * loss + sampler.localization * moved)
 
     # In a wide type, so that a chain's sums do not depend on how many chains stand beside it.
@@ -136,6 +145,7 @@ def _acceptance(
     sampler: Sampler,
     minibatches: Callable[[], Minibatch],
     steps: int,
+    heed: Callable[[], None],
 ) -> Tensor:
     """Return the mean acceptance [C] of further steps; the chains move on, for nothing is drawn after this."""
     views = stack.views(weights)
@@ -150,10 +160,17 @@ def _acceptance(
         return Phase(weights.clone(), drift, sampler.nbeta * loss.to(pull.dtype) + pull, state), gradient
 
     accepted = []
-    for _ in range(steps):
+    for _ in _heeded(range(steps), heed):
         batch = minibatches()
         before, weights.grad = phase(batch)
         sampler.step()
+        heed()
         after, _ = phase(batch)
         accepted.append(sampler.log_acceptance(before, after).clamp(max=0).exp().nan_to_num(nan=0.0))
     return torch.stack(accepted).mean(0)
+
+
+def _heeded(items: Iterable[_Item], heed: Callable[[], None]) -> Iterator[_Item]:
+    for item in items:
+        heed()
+        yield item

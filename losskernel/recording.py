@@ -19,7 +19,7 @@ class RecordLosses(pl.Callback):
         store: where arrays and state go.
         rows: the chains' places in the store.
         state_every: seconds between states; what a kill can cost.
-        stop: asked after each batch; anything but 0 ends the run between two draws.
+        stop: asked after each batch, and while chains are judged; anything but 0 ends the run there.
         state: what an interrupted recorder saved, to go on from there.
     """
 
@@ -37,12 +37,23 @@ class RecordLosses(pl.Callback):
         self.written, self.batches_done = state["written"], state["batches_done"]
         self._pending: list[dict[str, Tensor]] = list(state["pending"])
         self._burn_in: list[Tensor] = list(state["burn_in"])
-        self._last_state = time.monotonic()
+        self._last_state, self._saved = time.monotonic(), self.batches_done
 
     @property
     def draws_done(self) -> int:
-        """Draws recorded so far, written or held."""
+        """Draws of each chain recorded so far, written or held."""
         return self.written + len(self._pending)
+
+    def drawn(self, draws: int) -> int:
+        """Return the draws of all chains recorded so far; those of the stacks before have so many each."""
+        return self._rows.start * draws + (self._rows.stop - self._rows.start) * self.draws_done
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Stride, batch_idx: int) -> None:
+        """Save what is drawn before it is judged: a run that is stopped meanwhile judges anew from there."""
+        if batch == JUDGE:
+            if self._saved != self.batches_done:
+                self.save(pl_module)
+            pl_module.stop = self._stop
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Stride, batch_idx: int
@@ -93,7 +104,7 @@ class RecordLosses(pl.Callback):
                 "summary": f"chains {numbers[0]} to {numbers[-1]}: {self.draws_done} draws done",
             }
         )
-        self._last_state = time.monotonic()
+        self._last_state, self._saved = time.monotonic(), self.batches_done
 
 
 def _stack(values: list[Tensor]) -> np.ndarray:

@@ -4,6 +4,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,8 @@ def sample(
                 recorder = RecordLosses(store, rows, state_every=state_every, stop=stop, state=state)
                 state = None
                 own = first_trainer if rows is stacks[0] else trainer_of(rows)
-                fit_once(own, chains, strides(schedule)[recorder.batches_done :], [recorder, *callbacks])
+                with suppress(Interrupted):  # while they were judged: what was drawn is saved
+                    fit_once(own, chains, strides(schedule)[recorder.batches_done :], [recorder, *callbacks])
                 _require_done(recorder, schedule, stop, store)
                 recorder.finish(chains)
         store.finish()
@@ -240,11 +242,9 @@ def _require_done(recorder: RecordLosses, schedule: Schedule, stop: Callable[[],
         return
     kept = isinstance(store, TraceStore)
     where = f"continue with the same call and out={store.path}" if kept else "pass out= to keep draws"
-    number = stop()
-    if number:
-        done = f"{recorder.draws_done} of {schedule.draws} draws"
+    judging = ", judging" if recorder.draws_done == schedule.draws else ""
+    done = f"{recorder.drawn(schedule.draws)} of {schedule.chains * schedule.draws} draws{judging}"
+    if number := stop():
         raise Interrupted(f"stopped after {done} ({name_of(number)}); {where}", number)
-    raise DivergenceError(
-        f"the trainer ended after {recorder.draws_done} of {schedule.draws} draws; remove what stops it early "
-        f"(limit_train_batches, callbacks), then {where}"
-    )
+    cause = "remove what stops it early (limit_train_batches, callbacks)"
+    raise DivergenceError(f"the trainer ended after {done}; {cause}, then {where}")

@@ -50,6 +50,10 @@ def empty_probes() -> lk.Data:
     return lk.Data(train=train, probes=TensorDataset(none, none[:, 0]), loss=lk.losses.squared_error)
 
 
+def with_truths(plain: bool = False, late: bool | None = None, free: object = False) -> lk.Data:
+    return _data(lk.losses.squared_error)
+
+
 def not_data() -> list[int]:
     return [1, 2]
 

@@ -59,16 +59,9 @@ def test_dynamics_samples_at_every_checkpoint_and_leaves_finished_ones_alone(
     sweep = run / "dynamics"
 
     # Stopped within the second job, as by Ctrl-C: nothing is lost, nothing further is begun.
-    stops = 0
-
     class Stop:
         def __enter__(self) -> Any:
-            def after_some() -> int:
-                nonlocal stops
-                stops += 1
-                return 2 * (stops > 50)
-
-            return after_some
+            return lambda: 2 * (sweep / "step-0000001" / "traces.zarr" / "zarr.json").exists()
 
         def __exit__(self, *_: Any) -> None: ...
 
@@ -240,6 +233,7 @@ FAULTS = {
     "checkpoint": ("dynamics", ["run={run}", "checkpoint=x"], r"checkpoint is not to be set: .*checkpoints=\.\.\."),
     "weights": ("layers", ["run={run}", "sampler.parameters=[a]"], r"sampler\.parameters is not.*by blocks=\.\.\."),
     "recipe": ("dynamics", ["run={run}", "experiment=digits"], "experiment is not to be set"),
+    "folder": ("dynamics", ["run={run}", "paths.run=x"], r"paths\.run is not to be set: .*; paths\.sweep=\.\.\. names"),
     "alike": ("layers", ["run={run}", "alike=high"], "alike must be a number, got 'high'"),
     "step": ("dynamics", ["run={run}", "checkpoints=[7]"], r"none of step 7; choose all, last, or from \[0, 5, 10\]"),
     "block": ("layers", ["run={run}", "blocks=[[nope.*]]"], r"'nope\.\*' matches no weight; the names are trunk"),

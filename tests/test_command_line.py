@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,21 @@ FAULTS = {
     "launcher without a sweep": (["hydra/launcher=slurm"], r"hydra/launcher=slurm starts the jobs of a sweep.*add -m"),
     "chains": (["chain_offset=3.5"], r"chain_offset must be a whole number, got 3.5"),
     "states": (["state_every=-1"], r"state_every must be >= 0, got -1"),
-    "unknown key": (["sampler.foo=1"], r"Could not override 'sampler.foo'.*\+sampler.foo=1"),
+    "unknown key": (["sampler.foo=1"], r"Could not override 'sampler.foo'; `losskernel --cfg job` lists every key\n$"),
+    "mistyped key": (["sampler.localisation=10"], r"'sampler.localisation'; did you mean sampler\.localization\?"),
+    "mistyped part": (["analysis.separatoin.group=x"], r"did you mean analysis\.separation\.group\?"),
+    "mistyped group": (["sampelr=sgld"], r"'sampelr'; did you mean sampler\?"),
+    "key of a part": (["localization=10"], r"'localization'; did you mean sampler\.localization\?"),
+    "mistyped choice": (
+        ["experiment=digitz"],
+        r"'experiment/digitz'; did you mean digits\? choose from attribution, .*",
+    ),
+    "mistyped in a list": (
+        ["analysis=[embeding]"],
+        r"^losskernel: Could not find 'analysis/embeding'; did you mean embedding\? choose from atlas, .*, spectrum\n$",
+    ),
+    "no truth value": (["model.towers=fasle"], r"^losskernel: model\.towers must be true or false, got 'fasle'\n$"),
+    "a sweep's folder": (["paths.sweep=x"], r"paths\.sweep=x names .* of a sweep.*; write paths\.run=x, or add -m\n$"),
     "unknown choice": (["sampler=nope"], r"Could not find 'sampler/nope'.*rmsprop_sgld"),
     "unknown argument": (["+sampler.foo=1"], r"sampler\.foo=1: .*no such argument; choose from .*step_size"),
     "unknown nested argument": (["+training.optimizer.rate=1"], r"training\.optimizer\.rate=1: .*no such argument"),
@@ -88,6 +103,36 @@ def test_bad_input_is_one_clear_line_before_any_compute(fault: str, tmp_path: Pa
     assert "nope" not in said.out  # nothing is logged beside the message
     made = {path.name for path in tmp_path.rglob("*") if ".hydra" not in path.parts and not path.is_dir()}
     assert made <= {"losskernel.log"}
+
+
+def test_a_sweep_is_not_given_the_folder_of_one_run(tmp_path: Path, capsys: Any) -> None:
+    assert call("-m", "paths.run=x", "seed=1,2", "logger=none", f"paths.outputs={tmp_path}") == 1
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"losskernel: paths\.run=x names the folder of one run.* write paths\.sweep=x, .*\n", said), (
+        said
+    )
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"multirun.yaml"}
+
+
+def test_choices_of_ones_own_are_among_those_to_choose_from(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "analysis").mkdir()
+    (tmp_path / "analysis" / "inbedding.yaml").touch()
+    assert call("--config-dir", str(tmp_path), "analysis=[inbeding]") == 1
+    assert "did you mean inbedding? choose from atlas, " in capsys.readouterr().err
+    assert call("--config-dir", str(tmp_path), "analysis=[nowhere/at_all]") == 1
+    assert "Could not load 'analysis/nowhere/at_all'" in capsys.readouterr().err
+
+
+def test_truth_values_of_parts_of_ones_own() -> None:
+    with pytest.raises(InputError) as raised:
+        build(config(*own_data("with_truths"), "+dataset.plain=on", "+dataset.late=yes", "+dataset.free=yes"))
+    lines = str(raised.value).splitlines()
+    assert lines == [
+        f"dataset.{name} must be true or false, got '{value}'" for name, value in (("plain", "on"), ("late", "yes"))
+    ]
+    for plain, late in (("true", "null"), ("False", "false")):
+        given = (f"+dataset.plain={plain}", f"+dataset.late={late}", "+dataset.free=yes", "training.batch_size=50")
+        build(config(*own_data("with_truths"), *given, "schedule.batch_size=50"))
 
 
 def test_all_faults_are_reported_at_once(tmp_path: Path, capsys: Any) -> None:
@@ -203,6 +248,23 @@ def test_ctrl_c_ends_a_whole_sweep(monkeypatch: Any, tmp_path: Path, capsys: Any
     monkeypatch.setattr("losskernel.cli.build.build", stopped)
     assert call("-m", "seed=1,2", f"paths.outputs={tmp_path}", "logger=none") == 130
     assert capsys.readouterr().err == "losskernel: job 0 (seed=1) stopped after 3 of 20 draws\n"
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_job_of_a_sweep_is_continued_with_the_sweep(
+    given: bool, monkeypatch: Any, tmp_path: Path, capsys: Any
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise lk.errors.Interrupted("stopped after 3 of 20 draws; the same call goes on", signal.SIGTERM)
+
+    monkeypatch.setattr("losskernel.run.sample", stopped)
+    sweep = tmp_path / "swept"
+    place = f"paths.sweep={sweep}" if given else f"hydra.sweep.dir={sweep}"
+    assert call("-m", "seed=1,2", place, "logger=none", *TINY) == 128 + signal.SIGTERM
+    remedy = "the same command" if given else f"the same command with paths.sweep={sweep}"
+    said = f"stopped after 3 of 20 draws; {remedy} goes on from there"
+    assert capsys.readouterr().err == f"losskernel: job 0 (seed=1) {said}\n"
+    assert json.loads((sweep / "0" / "failure.json").read_text())["error"] == said
 
 
 def test_help_and_cfg_load_neither_torch_nor_lightning(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Every recipe and every choice of every group composes, binds and builds; keys are argument names."""
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,31 @@ def test_every_choice_builds(choice: str, companions: Callable[[str], list[str]]
         assert set(node) - {"_target_", "_partial_"} <= set(inspect.signature(get_object(node._target_)).parameters)
     else:
         check([*companions(choice), own])
+
+
+def truths(node: Any, key: str = "") -> list[str]:
+    """Every key that is true or false."""
+    if isinstance(node, dict):
+        return [found for name in node for found in truths(node[name], f"{key}.{name}".strip("."))]
+    return [key] if isinstance(node, bool) and not key.rpartition(".")[2].startswith("_") else []
+
+
+def test_no_other_word_is_taken_for_true() -> None:
+    said = re.compile(r"^ *(?!_)\w+: (true|false)\b", re.MULTILINE)
+    choices = [each for each in CHOICES if said.search((CONF / f"{each.replace('=', '/')}.yaml").read_text())]
+    assert {"analysis=atlas", "dataset=cifar10", "model=multitask_mlp", "training=stepped_sgd"} <= set(choices)
+    for choice in choices:
+        group, name = choice.split("=")
+        own = [*COMPANIONS.get(choice, []), f"analysis=[{name}]" if group == "analysis" else choice]
+        keys = truths(OmegaConf.to_container(config(*own)))
+        assert "progress" in keys
+        assert any(key.startswith(f"{group}.") for key in keys)
+        with pytest.raises(InputError) as raised:
+            build(config(*own, "control=fasle", *(f"{key}=fasle" for key in keys)))
+        lines = str(raised.value).splitlines()
+        for key in keys:
+            assert f"{key} must be true or false, got 'fasle'" in "\n".join(lines), (key, lines)
+        assert "control must be true, false or null, got 'fasle'" in lines
 
 
 def test_the_recipes_state_their_cost_and_what_to_expect() -> None:

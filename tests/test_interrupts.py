@@ -166,7 +166,7 @@ def test_a_run_that_a_scheduler_stopped_continues_bit_identical_and_once_finishe
     folder = tmp_path / "run"
     code, said = stopped(folder, signal.SIGTERM)
     assert code == 128 + signal.SIGTERM, said
-    assert re.match(r"losskernel: stopped after \d+ of 1500 draws \(SIGTERM\); the same command with ", said), said
+    assert re.match(r"losskernel: stopped after \d+ of 3000 draws \(SIGTERM\); the same command with ", said), said
     assert said.count("\n") == 1
     status = read_status(folder)
     assert status is not None

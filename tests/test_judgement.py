@@ -2,27 +2,32 @@
 
 import functools
 import itertools
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from test_sampling import regression
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import losskernel as lk
-from losskernel import judgement, sampling
+from losskernel import judgement, sampling, store
 from losskernel.chains import JUDGE, strides
 from losskernel.data import arithmetic
-from losskernel.errors import Interrupted
+from losskernel.errors import Interrupted, TraceError
+from losskernel.interrupts import HEEDED
 from losskernel.judgement import judge
 from losskernel.models import MLP, MultitaskMLP
 from losskernel.stacked import StackedModel
 from losskernel.store import CHAIN_RECORDS, TraceStore
 
 NBETA, GAMMA = 50.0, 20.0
+ALL = (signal.SIGINT, *HEEDED)
 SAMPLERS = {
     "sgld": functools.partial(lk.SGLD, step_size=1e-3, nbeta=100.0, localization=100.0),
     "rmsprop": functools.partial(lk.RMSpropSGLD, step_size=1e-4, nbeta=100.0, localization=100.0),
@@ -314,8 +319,8 @@ def test_the_judgement_of_a_network_is_its_own_hessian() -> None:
     np.testing.assert_allclose(traces.record("curvature"), float(exact), rtol=0.02)
 
 
-def _stopped(after: int, monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
-    """Run until Ctrl-C falls behind a number of batches."""
+def _stopped(after: int, monkeypatch: pytest.MonkeyPatch, out: Path | None) -> int:
+    """Run until Ctrl-C falls behind a number of questions, one a batch and some while judging; return how many."""
     count = itertools.count(1)
 
     class Stop:
@@ -327,6 +332,7 @@ def _stopped(after: int, monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(sampling, "stop_on_signal", Stop)
         _run(3, out=out)
+    return next(count) - 1
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -348,11 +354,99 @@ def test_a_run_stopped_before_its_judgement_continues_and_ends_whole(
 
 
 def test_a_stop_behind_the_judgement_is_an_ordinary_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    total = len(strides(lk.Schedule(chains=3, **LENGTHS)))
-    _stopped(total, monkeypatch, tmp_path / "traces.zarr")
+    _stopped(_stopped(10**9, monkeypatch, None), monkeypatch, tmp_path / "traces.zarr")
     whole = _run(3)
     for name in CHAIN_RECORDS:
         np.testing.assert_array_equal(lk.open_traces(tmp_path / "traces.zarr").record(name), whole.record(name))
+
+
+class Signalled(pl.Callback):
+    """Counts the evaluations while one stack is judged, and sends a signal in one of them."""
+
+    def __init__(self, out: Path | None = None, stack: int = 0, signal_at: int = 0) -> None:
+        self.out, self.ahead, self.signal_at = out, stack, signal_at
+        self.judging, self.evaluations, self.saved = False, 0, ""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.judging = batch == JUDGE and self.ahead == 0
+        self.ahead -= batch == JUDGE
+        if self.judging and self.out is not None:
+            self.saved = (TraceStore(self.out).load_state() or {})["summary"]
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.judging = False
+
+    def counted(self, evaluate: Any) -> Any:
+        def counting(*given: Any) -> Any:
+            self.evaluations += self.judging
+            if self.judging and self.evaluations == self.signal_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return evaluate(*given)
+
+        return counting
+
+
+def _signalled(told: Signalled, convolves: bool) -> lk.LossTraces:
+    """Two stacks of one chain each; probes at bfloat16, which is judged too."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 1, 1)] * convolves + [nn.Flatten(), nn.Linear(16, 3)]
+    held = TensorDataset(torch.rand(64, 1, 4, 4), torch.randint(3, (64,)))
+    data = lk.Data(held, held, lk.losses.cross_entropy)
+    schedule = lk.Schedule(chains=2, probe_precision="bfloat16", probe_batch_size=16, **LENGTHS)
+    evaluator = StackedModel.evaluator
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("gradient", "hessian_product"):
+            whole = getattr(StackedModel, name)
+            patch.setattr(StackedModel, name, lambda own, *given, of=whole: told.counted(of)(own, *given))
+        patch.setattr(StackedModel, "evaluator", lambda *given: told.counted(evaluator(*given)))
+        sampler, model = SAMPLERS["rmsprop"], nn.Sequential(*layers)
+        options: dict[str, Any] = {"chains_per_fit": 1, "progress": False, "callbacks": [told]}
+        return lk.sample(model, data, sampler, schedule, out=told.out, **options)
+
+
+@pytest.mark.parametrize("convolves", [False, True])
+def test_a_signal_while_judging_ends_the_run_at_once_and_it_continues_bit_identical(
+    convolves: bool, tmp_path: Path
+) -> None:
+    handlers = [signal.getsignal(each) for each in ALL]
+    counted = Signalled()
+    whole, total = _signalled(counted, convolves), counted.evaluations
+    assert total > 100
+    # In gradients, Hessian products, further steps, and probes at either precision; in the first stack or the last.
+    for number, at in enumerate((1, total // 6, total // 3, total // 2, total - 1)):
+        out, stack = tmp_path / f"{number}.zarr", number % 2
+        told = Signalled(out, stack, at)
+        of_both = 5 + 5 * stack
+        with pytest.raises(Interrupted, match=rf"^stopped after {of_both} of 10 draws, judging \(SIGTERM\); continue"):
+            _signalled(told, convolves)
+        assert told.evaluations == at, "evaluated on, though a signal had come"
+        assert told.saved == f"chains {stack} to {stack}: 5 draws done"
+        assert [signal.getsignal(each) for each in ALL] == handlers
+        with pytest.raises(TraceError, match=f"is unfinished .chains {stack} to {stack}: 5 draws done"):
+            lk.open_traces(out)
+        continued = _signalled(Signalled(out), convolves)
+        assert set(continued.dataset.data_vars) == set(whole.dataset.data_vars) > set(CHAIN_RECORDS)
+        for name in whole.dataset.data_vars:
+            assert continued.dataset[name].equals(whole.dataset[name]), name
+
+
+def test_one_more_state_is_saved_before_judging_and_none_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves: list[str] = []
+    saved = TraceStore.save_state
+    monkeypatch.setattr(
+        TraceStore, "save_state", lambda own, state: (saves.append(state["summary"]), saved(own, state))
+    )
+    _run(2, out=tmp_path / "whole", state_every=1e9)
+    assert saves == ["chains 0 to 1: 5 draws done"]  # with the last draw a chunk was full
+    saves.clear()
+    monkeypatch.setattr(store, "_CHUNK_BYTES", 2 * 2 * 40 * 4)  # two draws
+    _run(2, out=tmp_path / "seldom", state_every=1e9)
+    assert saves == [f"chains 0 to 1: {draws} draws done" for draws in (2, 4, 5)]
+    saves.clear()
+    _run(2, out=tmp_path / "always", state_every=0.0)
+    assert saves.count("chains 0 to 1: 5 draws done") == 2  # behind the last draw, and behind the judgement
 
 
 def test_judging_does_not_move_what_was_drawn() -> None:

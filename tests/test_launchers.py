@@ -71,7 +71,8 @@ def test_a_launcher_that_leaves_settings_out_is_told_which(played: Path, capsys:
 
 def test_a_launcher_wants_a_sweep() -> None:
     def now(mode: RunMode, name: str | None) -> Any:
-        return SimpleNamespace(mode=mode, runtime=SimpleNamespace(choices={"hydra/launcher": name}))
+        given, words = SimpleNamespace(choices={"hydra/launcher": name}), SimpleNamespace(task=["seed=1"])
+        return SimpleNamespace(mode=mode, runtime=given, overrides=words)
 
     with pytest.raises(InputError, match=r"hydra/launcher=slurm starts the jobs of a sweep.*add -m"):
         jobs.refuse_alone(now(RunMode.RUN, "slurm"))
@@ -108,7 +109,7 @@ def test_jobs_that_vanish_are_named_with_what_to_do(played: Path, capsys: Any) -
     assert len(lines) == 2
     assert lines[1] == (
         "losskernel: job 1 (sampler.localization=20) was killed, SLURM job 12_1 is GONE; folder swept/1, no log: do "
-        "compute nodes see this folder?; `scontrol requeue 12_1` continues it, or the same command"
+        "compute nodes see this folder?; the same command continues it"
     )
     assert "2 of the sweep's jobs did not finish, as said above" in err
     for number, gamma in enumerate((10, 20)):
@@ -225,9 +226,10 @@ def test_a_job_that_could_say_why_it_stopped_has_the_word(tmp_path: Path, capsys
 
     where = f"SLURM job 7_3 is FAILED; folder {tmp_path / '3'}, log {log}; the same command continues it\n"
     assert told() == f"losskernel: job 3 (seed=3) was killed, {where}"
-    note.write_text(json.dumps({"error": "stopped after 7 draws (SIGTERM)"}))
-    assert told() == f"losskernel: job 3 (seed=3) stopped after 7 draws (SIGTERM), {where}"
-    assert json.loads(note.read_text()) == {"error": "stopped after 7 draws (SIGTERM)"}
+    said = "stopped after 7 draws (SIGTERM); the same command with paths.sweep=swept goes on from there"
+    note.write_text(json.dumps({"error": said}))
+    assert told() == f"losskernel: job 3 (seed=3) stopped after 7 draws (SIGTERM), {where}"  # one remedy
+    assert json.loads(note.read_text()) == {"error": said}
     os.utime(note, (0, 0))  # of an earlier start: nothing to do with this end
     assert "was killed" in told()
 

@@ -342,7 +342,7 @@ def test_a_given_trainer_is_used_for_every_stack_and_gives_the_same_chains() -> 
 def test_a_trainer_that_stops_early_is_not_taken_for_finished() -> None:
     model, data = MODELS[0]
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, limit_train_batches=3)
-    with pytest.raises(DivergenceError, match="the trainer ended after 0 of 6 draws"):
+    with pytest.raises(DivergenceError, match="the trainer ended after 0 of 18 draws"):
         lk.sample(model, data, SGLD, SHORT, trainer=trainer, progress=False)
 
 

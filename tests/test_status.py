@@ -546,7 +546,7 @@ def test_files_that_are_damaged_stop_nobody(tmp_path: Path) -> None:
 def test_a_run_is_continued_by_its_own_words(tmp_path: Path) -> None:
     folder = begun(tmp_path / "my run", ago=1, state="interrupted", error="Ctrl-C")
     sources = [{"path": "/conf", "provider": "main"}, {"path": "/mine", "provider": "command-line"}]
-    told = {"task": ["seed=1", "analysis=[separation]", "paths.run=old"], "hydra": ["hydra.mode=RUN"]}
+    told = {"task": ["seed=1", "analysis=[separation]", "paths.run=old", "paths.sweep=x"], "hydra": ["hydra.mode=RUN"]}
     hydra = {"overrides": told, "job": {"name": "losskernel"}, "runtime": {"config_sources": sources}, "mode": "RUN"}
     (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": hydra}))
     words = shlex.split(command_of(job_of(folder, NOW)))

@@ -25,6 +25,7 @@ from losskernel.heartbeat import read_status
 from losskernel.store import TraceStore
 
 GAMMAS = (10, 20, 50, 100, 200, 500)
+CHAINS = 4
 TOY = (
     "analysis=[complexity]",
     "logger=none",
@@ -32,7 +33,7 @@ TOY = (
     "control=false",
     "training.steps=200",
     "dataset.probes_per_task=50",
-    "schedule.chains=4",
+    f"schedule.chains={CHAINS}",
     "schedule.burn_in=100",
     "schedule.draws=400",
     "schedule.thinning=50",
@@ -235,9 +236,9 @@ def _left(job: str, env: dict[str, str]) -> str:
 
 
 def _stopped_at(folder: Path) -> int:
-    """Return the draws that a run says it had when a signal stopped it."""
+    """Return the draws of each chain that a run says it had when a signal stopped it; it counts those of all."""
     found = re.search(r"stopped after (\d+) of", (folder / "failure.json").read_text())
-    return int(found[1]) if found else 0
+    return int(found[1]) // CHAINS if found else 0
 
 
 def _same(left: xr.Variable | None, right: xr.Variable | None) -> bool:

@@ -17,8 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 import losskernel.cli.calibrations  # noqa: F401 (it registers where choices are looked for)
 from losskernel.cli.around import around
-from losskernel.cli.jobs import at_work_on, refuse_alone
+from losskernel.cli.jobs import at_work_on, refuse_alone, within_a_sweep
 from losskernel.cli.kinds import DYNAMICS, LAYERS
+from losskernel.cli.mistyped import unknown_choice, unknown_key
 from losskernel.cli.requeue import hand_on
 from losskernel.cli.sweeps import compared, group_of, joining, note_failure
 from losskernel.interrupts import Stopped, heeding
@@ -133,6 +134,7 @@ def _job(work: Callable[[], Any], config: DictConfig) -> Any:
     except Exception as error:
         now = HydraConfig.get()
         if now.mode == RunMode.MULTIRUN:
+            within_a_sweep(error, now)
             note_failure(Path(now.runtime.output_dir), config, error)
             stopped = type(error).__name__ == "Interrupted"
             error.add_note(f"{at_work_on(now)}{'' if stopped else ' failed:'}")
@@ -202,11 +204,10 @@ def _report(error: Exception) -> None:
         text = f"{place}{error.strerror or error}; check the path (paths.outputs, paths.run) and the free space"
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         text = f"{error.full_key}: {text.splitlines()[0]}; set {error.full_key}=..."
-    if isinstance(error, MissingConfigException) and error.options:
-        text = f"Could not find '{error.missing_cfg_file}'; choose from {', '.join(error.options)}"
-    if text.startswith("Could not override"):
-        listing = "hydra --package hydra.launcher hydra/launcher=..." if "'hydra.launcher" in text else "job"
-        text += f"\n`losskernel --cfg {listing}` lists every key; check the spelling"
+    if isinstance(error, MissingConfigException):
+        text = unknown_choice(error) or text
+    if isinstance(error, HydraException) and "Could not override '" in text:
+        text = unknown_key(error)
     lines, job = [*filter(str.strip, text.splitlines())], " ".join(getattr(error, "__notes__", []))
     if job:
         lines = [f"{job} {lines[0]}"] if len(lines) == 1 else [job, *lines]

@@ -117,6 +117,9 @@ def _words(kind: Kind, conf: str, arguments: Sequence[str]) -> tuple[dict[str, A
     for key in keys(given):
         taken = key == kind.key or key == "experiment" or key.startswith("hydra.sweep")
         require(not taken, f"{key} is not to be set: it is the run's, or what is swept; choose by {kind.choice}=...")
+        require(
+            key != "paths.run", "paths.run is not to be set: the jobs are several; paths.sweep=... names their folder"
+        )
     return own | {"defaults": [f"{key}={quoted(usual[key])}" for key in others]}, given
 
 

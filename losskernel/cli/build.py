@@ -1,18 +1,17 @@
 """From a composed configuration to objects: every fault found and reported together, then the run."""
 
-import inspect
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
 
 from losskernel.answers import CONTROL, TRACES, Outcome, analyse
 from losskernel.cli.calibrations import apply_calibration
+from losskernel.cli.signatures import signature_faults
 from losskernel.cli.summary import summary
 from losskernel.continuing import finished
 from losskernel.data.base import Data
@@ -157,7 +156,7 @@ def _named(config: DictConfig, key: str) -> dict[str, Any]:
 
 def _build(key: str, node: Any, faults: list[str]) -> Any:
     """Instantiate one node, or add what is wrong with it to the faults and return _FAULTY."""
-    found = _faults(key, node)
+    found = signature_faults(key, node)
     faults += found
     return _FAULTY if found else _attempt(faults, lambda: _make(key, node), _FAULTY)
 
@@ -173,47 +172,6 @@ def _attempt(faults: list[str], work: Callable[[], Any], otherwise: Any = None) 
 def _refuse(faults: list[str]) -> None:
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))
-
-
-def _faults(key: str, node: Any) -> list[str]:
-    """Return what is wrong with the `_target_`s of a node and below, by their signatures alone."""
-    if isinstance(node, ListConfig):
-        return [fault for place, item in enumerate(node) for fault in _faults(f"{key}[{place}]", item)]
-    if not isinstance(node, DictConfig):
-        return []
-    faults = [fault for name in node for fault in _faults(f"{key}.{name}", node[name])]
-    if "_target_" not in node:
-        return faults
-    target = node["_target_"]
-    try:
-        logging.getLogger("hydra.utils").disabled = True  # it would print the error that is reported here
-        called = get_object(str(target))
-    except Exception as error:  # a bad target fails in as many ways as imports do
-        reason = " ".join(str(error).split())
-        remedy = "give module.name, and put the folder of your own modules on PYTHONPATH"
-        return [*faults, f"{key}._target_={target} cannot be imported ({reason}); {remedy}"]
-    finally:
-        logging.getLogger("hydra.utils").disabled = False
-    try:
-        parameters = inspect.signature(called).parameters
-    except ValueError:  # something written in C, which tells nothing before it is called
-        return faults
-    except TypeError:
-        return [*faults, f"{key}._target_={target} is a {type(called).__name__}; give a class or a function"]
-    given = [str(name) for name in node if not str(name).startswith("_")]
-    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    named = [name for name, each in parameters.items() if each.kind not in variable]
-    takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
-    choices = ", ".join(named) or "none, and leave it out"
-    faults += [
-        f"{key}.{name}={node[name]}: {target} has no such argument; choose from {choices}"
-        for name in given
-        if name not in named and not takes_any
-    ]
-    missing = [name for name in named if parameters[name].default is inspect.Parameter.empty and name not in given]
-    if missing and not node.get("_partial_", False) and "_args_" not in node:
-        faults.append(f"{key}: {target} needs {', '.join(missing)}; set {key}.{missing[0]}=...")
-    return faults
 
 
 def _make(key: str, node: Any) -> Any:

@@ -184,7 +184,8 @@ def _again(flags: Sequence[str], hydra: dict[str, Any], told: Sequence[str] | No
     own = [word for word in (hydra.get("overrides") or {}).get("hydra") or [] if not word.startswith("hydra.mode=")]
     sources = (hydra.get("runtime") or {}).get("config_sources") or []
     further = [str(each["path"]) for each in sources if each.get("provider") == "command-line"]
-    words = [*flags, *own, *(word for word in told if not word.startswith(f"{key}=")), f"{key}={folder}"]
+    told = [word for word in told if not word.startswith(("paths.run=", "paths.sweep="))]  # one of them is for nothing
+    words = [*flags, *own, *told, f"{key}={folder}"]
     words += [word for path in further for word in ("--config-dir", path)]
     return " ".join([(hydra.get("job") or {}).get("name") or "losskernel", *map(shlex.quote, words)])
 

@@ -18,6 +18,8 @@ from losskernel.cli.sweeps import note_failure
 from losskernel.errors import TraceError, require
 
 FAILURE = "failure.json"  # what a job leaves where it fails, for the comparison
+# As a run that was stopped says how it is continued: losskernel.ending.
+_ALONE, _ON = "; the same command with paths.run=", "goes on from there"
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,41 @@ class SweepJob:
 
 
 def refuse_alone(now: Any) -> None:
-    """Raise InputError where a launcher is chosen for a run that is no sweep: Hydra would do it here and now.
+    """Raise InputError where words that are for a sweep are given to a run of its own: Hydra would pass them over.
 
     Args:
         now: HydraConfig.get().
     """
+    if now.mode == RunMode.MULTIRUN:
+        return
     name = now.runtime.choices.get("hydra/launcher")
-    alone = now.mode != RunMode.MULTIRUN and name not in (None, "basic")
+    alone = name not in (None, "basic")
     require(not alone, f"hydra/launcher={name} starts the jobs of a sweep, of one job too: losskernel -m ...; add -m")
+    folder = _given(now, "paths.sweep")
+    require(
+        folder is None,
+        f"paths.sweep={folder} names the folder of a sweep, and this is one run; write paths.run={folder}, or add -m",
+    )
+
+
+def refuse_one_folder(sweeper: Any) -> None:
+    """Raise InputError where a sweep is given the folder of one run: Hydra would pass it over.
+
+    Args:
+        sweeper: with config.
+    """
+    folder = _given(sweeper.config.hydra, "paths.run")
+    require(
+        folder is None,
+        f"paths.run={folder} names the folder of one run, and -m makes a sweep; write paths.sweep={folder}, in which "
+        "every job has a folder, or leave -m out",
+    )
+
+
+def _given(now: Any, key: str) -> str | None:
+    """Return the value that the command line gives to a key."""
+    words = [str(word).lstrip("+").partition("=") for word in now.overrides.task]
+    return next((value for name, _, value in words if name == key), None)
 
 
 def jobs_of(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> list[SweepJob]:
@@ -140,6 +169,7 @@ def ended(job: SweepJob, place: Any, how: str, remedy: str) -> JobReturn:
     try:
         stopped = note.stat().st_mtime >= start.stat().st_mtime
         own = str(json.loads(note.read_text(encoding="utf-8"))["error"]) if stopped else ""
+        own = own.partition("; the same command")[0] if own.endswith(_ON) else own  # one remedy is enough
     except (OSError, ValueError, KeyError):
         own = ""
     return failed(job, f"{own}{words}", TraceError(own)) if own else failed(job, f"was killed{words}")
@@ -150,7 +180,23 @@ def shown(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def continues(launcher: Any) -> str:
-    """Say how a sweep is continued."""
-    given = any(word.startswith("paths.sweep=") for word in launcher.config.hydra.overrides.task)
-    return "the same command" if given else f"the same command with paths.sweep={launcher.config.hydra.sweep.dir}"
+def continues(now: Any) -> str:
+    """Say how a sweep is continued.
+
+    Args:
+        now: HydraConfig.get() of one of its jobs, or its own configuration's part hydra.
+    """
+    given = _given(now, "paths.sweep") is not None
+    return "the same command" if given else f"the same command with paths.sweep={now.sweep.dir}"
+
+
+def within_a_sweep(error: Exception, now: Any) -> None:
+    """Have a job that was stopped say how its sweep is continued; a run knows only how it would be by itself.
+
+    Args:
+        error: what the job raised.
+        now: HydraConfig.get().
+    """
+    told, found, _ = str(error).partition(_ALONE)
+    if found:
+        error.args = (f"{told}; {continues(now)} {_ON}", *error.args[1:])

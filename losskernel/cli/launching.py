@@ -58,17 +58,13 @@ def on_slurm(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) 
         sweep = launcher.config.hydra.sweep.dir
         say(f"the jobs go on; `scancel {array}` ends them, `losskernel-compare runs={sweep}` compares what they leave")
         raise
-    remedy = continues(launcher)
+    remedy = f"{continues(launcher.config.hydra)} continues it"
     return [
-        ended(job, place, f", SLURM job {place.job_id} is {dead[place.job_id]}", _again(place.job_id, remedy))
+        ended(job, place, f", SLURM job {place.job_id} is {dead[place.job_id]}", remedy)
         if place.job_id in dead
         else returned(job, place)
         for job, place in ((job, places[job.number]) for job in jobs)
     ]
-
-
-def _again(job: str, remedy: str) -> str:
-    return f"`scontrol requeue {job}` continues it, or {remedy}"
 
 
 def complete(params: Mapping[str, Any], needed: Sequence[str], name: str) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def on_this_machine(launcher: Any, job_overrides: Sequence[Sequence[str]], first
     launcher.params["devices"] = os.environ.get(DEVICES)
     executor = executor_of("local", given | {"timeout_min": _YEARS, "max_num_timeout": 0})
     queue = _Queue(executor, launcher, jobs, at_once)
-    remedy = continues(launcher)
+    remedy = continues(launcher.config.hydra)
     say(f"{len(jobs)} job{'s' * (len(jobs) > 1)} on this machine, {at_once} at a time; Ctrl-C stops them in order")
     print(f"  logs      {launcher.config.hydra.sweep.dir}/.submitit")
     print(f"  progress  losskernel-status {launcher.config.hydra.sweep.dir}", flush=True)
@@ -137,7 +137,7 @@ def in_workers(
             made = launch(job_overrides, first)
     except BrokenProcessPool:
         lost = "a process of joblib was killed (out of memory?), and with it all the others ended"
-        say(f"{lost}; {continues(launcher)} continues them, hydra/launcher=local keeps jobs apart")
+        say(f"{lost}; {continues(launcher.config.hydra)} continues them, hydra/launcher=local keeps jobs apart")
         cli._reported.append(error := RuntimeError(lost))
         raise error from None
     cli._reported += [each._return_value for each in made if each.status == JobStatus.FAILED]

@@ -14,7 +14,7 @@ class CheckedSweeper(BasicSweeper):
         from losskernel.cli.overlaps import note_other_probes, refuse_overlaps
 
         if self.batch_index == 1:  # this one is the first
-            refuse_one_folder(self.config.hydra)
+            refuse_one_folder(self)
             every = [words for each in self.overrides or () for words in each]
             jobs = jobs_of(self, every, 0)
             refuse_overlaps(jobs)
