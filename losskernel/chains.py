@@ -39,6 +39,10 @@ def strides(schedule: Schedule) -> list[Stride]:
     return [*burn_in, *[Stride(schedule.thinning, True)] * schedule.draws, JUDGE]
 
 
+class WhileJudging(Interrupted):
+    """A signal came when all was drawn and saved: what goes on from there judges anew."""
+
+
 class Chains(pl.LightningModule):
     """Chains that are stacked in one buffer of weights [C, P] and advance together.
 
@@ -54,7 +58,7 @@ class Chains(pl.LightningModule):
         stack: the same model stacked as often, where it exists: what it recorded serves these chains too.
 
     Attributes:
-        stop: asked while chains are judged, which takes long; the number of a signal ends it with Interrupted.
+        stop: asked while chains are judged, which takes long; the number of a signal ends it with WhileJudging.
     """
 
     def __init__(
@@ -174,12 +178,12 @@ class Chains(pl.LightningModule):
         return found | {"precision_noise": torch.stack(apart, dim=1)}
 
     def _heed(self) -> None:
-        """Raise Interrupted if a signal came; what a GPU was given before must be done, lest it queue up."""
+        """Raise WhileJudging if a signal came; what a GPU was given before must be done, lest it queue up."""
         if self.weights.is_cuda:
             torch.cuda.synchronize(self.weights.device)
         if number := self.stop():
             self._minibatches.close()  # Lightning does not call `teardown` behind an error
-            raise Interrupted("stopped while the chains were judged", number)
+            raise WhileJudging("stopped while the chains were judged", number)
 
     def _report_divergence(self, steps: Tensor, observed: dict[str, Tensor]) -> None:
         """Raise DivergenceError that names the first chain and step that left the finite numbers."""

@@ -31,10 +31,16 @@ def ess(chains: np.ndarray, method: str = "bulk") -> float:
     return _arviz("ess", chains, method=method)
 
 
-def _arviz(name: str, chains: np.ndarray, **options: Any) -> float:
-    # Loaded here: ArviZ costs seconds to import, and most callers of this module never need it.
-    import arviz
+def load_arviz() -> Any:
+    """Return ArviZ, which costs seconds to load and once a day warns of its next version."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        import arviz
+    return arviz
 
+
+def _arviz(name: str, chains: np.ndarray, **options: Any) -> float:
+    arviz = load_arviz()
     chains = np.asarray(chains, dtype=np.float64)
     if np.ptp(chains) == 0 or chains.shape[1] < 4:
         return float("nan")
@@ -122,8 +128,7 @@ def heavy_share(unit: np.ndarray) -> float:
 
 def tail_index(products: np.ndarray) -> float:
     """Pareto index of the tail of a quantity's [C, D] absolute values: from 1/2 no variance, from 1 no mean."""
-    import arviz
-
+    arviz = load_arviz()
     sizes = np.abs(products).ravel()
     if np.ptp(sizes) == 0 or len(sizes) < 100:
         return float("nan")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from losskernel.diagnostics import load_arviz
 from losskernel.interim import ENOUGH, Interim, interim
 
 _EVERY = 30.0  # seconds between two looks
@@ -68,8 +69,7 @@ class Glances:
         waited, doubled = self._clock() - self._looked, len(self._draws) >= 2 * self._draws_then
         soon = waited >= (_SOON if doubled else _EVERY) and waited >= _SHARE * self._took
         if len(self._draws) >= ENOUGH and (soon or at_once):
-            import arviz  # noqa: F401 (seconds, once, that the diagnosis needs anyway: no part of what a look takes)
-
+            load_arviz()  # seconds, once, that the diagnosis needs anyway: no part of what a look takes
             began = self._clock()
             self.last = self._judged()
             self._looked, self._draws_then = self._clock(), len(self._draws)

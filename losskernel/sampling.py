@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from losskernel.blocks import LARGEST, choose_block
-from losskernel.chains import JUDGE, Chains, strides
+from losskernel.chains import JUDGE, Chains, WhileJudging, strides
 from losskernel.cost import announced
 from losskernel.data.base import Data, size, stack
 from losskernel.data.loading import BlockLoader
@@ -125,7 +125,7 @@ def sample(
                 recorder = RecordLosses(store, rows, state_every=state_every, stop=stop, state=state)
                 state = None
                 own = first_trainer if rows is stacks[0] else trainer_of(rows)
-                with suppress(Interrupted):  # while they were judged: what was drawn is saved
+                with suppress(WhileJudging):
                     fit_once(own, chains, strides(schedule)[recorder.batches_done :], [recorder, *callbacks])
                 _require_done(recorder, schedule, stop, store)
                 recorder.finish(chains)
