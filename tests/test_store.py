@@ -233,18 +233,23 @@ def test_a_store_that_cannot_be_laid_out_is_one_line(tmp_path: Path) -> None:
         _create(TraceStore(_blocked(tmp_path)))
 
 
-@pytest.mark.parametrize("action", ["write", "save_state", "finish"])
-def test_a_store_that_vanishes_is_one_line(tmp_path: Path, action: str) -> None:
-    target = _create(TraceStore(tmp_path / "traces.zarr"))
-    target.path.rename(tmp_path / "elsewhere.zarr")
-    target.path.write_text("a file stands in its place")
+def _act(target: TraceStore, action: str) -> None:
+    """Do what a process does that still writes."""
     actions = {
         "write": lambda: target.write(slice(0, 2), {"losses": RECORDS["losses"][:2]}, 0),
         "save_state": lambda: target.save_state({"step": 1}),
         "finish": target.finish,
     }
+    actions[action]()
+
+
+@pytest.mark.parametrize("action", ["write", "save_state", "finish"])
+def test_a_store_that_vanishes_is_one_line(tmp_path: Path, action: str) -> None:
+    target = _create(TraceStore(tmp_path / "traces.zarr"))
+    target.path.rename(tmp_path / "elsewhere.zarr")
+    target.path.write_text("a file stands in its place")
     with pytest.raises(TraceError, match=r"cannot write .*traces.zarr: .*what was written before stays readable"):
-        actions[action]()
+        _act(target, action)
 
 
 @pytest.mark.parametrize("action", ["write", "save_state", "finish"])
@@ -256,13 +261,8 @@ def test_a_trace_that_another_has_replaced_is_left_alone(tmp_path: Path, action:
     _fill(other)
     other.finish()
     before = {path: path.read_bytes() for path in target.path.rglob("*") if path.is_file()}
-    actions = {
-        "write": lambda: target.write(slice(0, 2), {"losses": RECORDS["losses"][:2]}, 0),
-        "save_state": lambda: target.save_state({"step": 1}),
-        "finish": target.finish,
-    }
     with pytest.raises(TraceError, match=r"traces\.zarr was replaced while it was written; run again to see what lies"):
-        actions[action]()
+        _act(target, action)
     assert {path: path.read_bytes() for path in target.path.rglob("*") if path.is_file()} == before
 
 
