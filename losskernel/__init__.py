@@ -10,39 +10,39 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from losskernel import losses as losses
     from losskernel.data import Data as Data
-    from losskernel.diagnosis import Diagnosis as Diagnosis
-    from losskernel.diagnosis import diagnose as diagnose
-    from losskernel.kernel import LossKernel as LossKernel
-    from losskernel.laplace import laplace_kernel as laplace_kernel
-    from losskernel.samplers import SGHMC as SGHMC
-    from losskernel.samplers import SGLD as SGLD
-    from losskernel.samplers import SGNHT as SGNHT
-    from losskernel.samplers import RMSpropSGLD as RMSpropSGLD
-    from losskernel.sampling import sample as sample
-    from losskernel.schedule import Schedule as Schedule
-    from losskernel.traces import LossTraces as LossTraces
-    from losskernel.traces import open_traces as open_traces
-    from losskernel.training import Training as Training
-    from losskernel.training import fit as fit
+    from losskernel.kernel.diagnosis.diagnose import Diagnosis as Diagnosis
+    from losskernel.kernel.diagnosis.diagnose import diagnose as diagnose
+    from losskernel.kernel.loss_kernel import LossKernel as LossKernel
+    from losskernel.representations.laplace import laplace_kernel as laplace_kernel
+    from losskernel.sampling.sample import sample as sample
+    from losskernel.sampling.samplers import SGHMC as SGHMC
+    from losskernel.sampling.samplers import SGLD as SGLD
+    from losskernel.sampling.samplers import SGNHT as SGNHT
+    from losskernel.sampling.samplers import RMSpropSGLD as RMSpropSGLD
+    from losskernel.sampling.schedule import Schedule as Schedule
+    from losskernel.traces.loss_traces import LossTraces as LossTraces
+    from losskernel.traces.loss_traces import open_traces as open_traces
+    from losskernel.training.fit import Training as Training
+    from losskernel.training.fit import fit as fit
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Data": "data",
-    "Diagnosis": "diagnosis",
-    "diagnose": "diagnosis",
-    "LossKernel": "kernel",
-    "laplace_kernel": "laplace",
-    "SGHMC": "samplers",
-    "SGLD": "samplers",
-    "SGNHT": "samplers",
-    "RMSpropSGLD": "samplers",
-    "sample": "sampling",
-    "Schedule": "schedule",
-    "LossTraces": "traces",
-    "open_traces": "traces",
-    "fit": "training",
-    "Training": "training",
+    "Diagnosis": "kernel.diagnosis.diagnose",
+    "diagnose": "kernel.diagnosis.diagnose",
+    "LossKernel": "kernel.loss_kernel",
+    "laplace_kernel": "representations.laplace",
+    "SGHMC": "sampling.samplers",
+    "SGLD": "sampling.samplers",
+    "SGNHT": "sampling.samplers",
+    "RMSpropSGLD": "sampling.samplers",
+    "sample": "sampling.sample",
+    "Schedule": "sampling.schedule",
+    "LossTraces": "traces.loss_traces",
+    "open_traces": "traces.loss_traces",
+    "fit": "training.fit",
+    "Training": "training.fit",
 }
 
 __all__ = [*_HOMES, "losses", "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -11,8 +11,8 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from losskernel.data.taxonomy import Tree
 from losskernel.figures import paper
-from losskernel.taxonomy import Tree
 
 
 def rendered(figure: Figure) -> FigureCanvasAgg:

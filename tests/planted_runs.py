@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 
 import losskernel as lk
-from losskernel.compare.runs import Run
+from losskernel.sweeps.read_runs import Run
 
 PROBES, CHAINS, MODES = 40, 4, 6
 TASK = ["add"] * 20 + ["mul"] * 20

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 from nltk.corpus.reader.wordnet import Synset
 
-from losskernel.taxonomy import Taxonomy, Tree
+from losskernel.data.taxonomy import Taxonomy, Tree
 
 # Small enough to work by hand. Two ways lead from the dog up to the animal.
 PETS: dict[str, list[str]] = {

@@ -7,14 +7,23 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, relu
 from torch.utils.data import TensorDataset
 
-from losskernel.activations import INPUTS, Graph, StoredPoint, choose, open_point, record, trace_graph, write_point
-from losskernel.activations.gathering import passes
-from losskernel.activations.products import MANY, Triangle
 from losskernel.data import Data
 from losskernel.errors import InputError, TraceError
 from losskernel.geometry import AngularCKA, Point
 from losskernel.losses import cross_entropy
 from losskernel.models import MLP, MultitaskMLP, SmallCNN, inception_v1, resnet18
+from losskernel.representations.activations import (
+    INPUTS,
+    Graph,
+    StoredPoint,
+    choose,
+    open_point,
+    record,
+    trace_graph,
+    write_point,
+)
+from losskernel.representations.activations.gathering import passes
+from losskernel.representations.activations.products import MANY, Triangle
 
 
 def _data(shape: tuple[int, ...], count: int = 12, kind: torch.dtype = torch.float64) -> Data:
@@ -292,10 +301,10 @@ def test_the_callers_network_stays_as_it_was() -> None:
 
 def test_products_of_many_probes_go_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
     values = torch.randn(40, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr("losskernel.activations.products._NUMBERS", 120)
+    monkeypatch.setattr("losskernel.representations.activations.products._NUMBERS", 120)
     for double, columns, tolerance in ((True, values, 1e-14), (False, values.float(), 1e-6)):
         if not double:
-            monkeypatch.setattr("losskernel.activations.products.MANY", 40)
+            monkeypatch.setattr("losskernel.representations.activations.products.MANY", 40)
         triangle = Triangle(40, double)
         triangle.add(columns[:, :3])
         triangle.add(columns[:, 3:])
@@ -327,7 +336,7 @@ def test_activations_that_are_not_finite_are_named_with_the_probe() -> None:
 
 
 def test_products_beyond_single_precision_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("losskernel.activations.products.MANY", 4)
+    monkeypatch.setattr("losskernel.representations.activations.products.MANY", 4)
     model, data = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8)), _data((4,), kind=torch.float32)
     for scale in (1e20, 1e-25):
         scaled = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8))
@@ -420,8 +429,8 @@ def _with_rare(graph: Graph) -> Graph:
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_a_stored_point_is_the_point(tmp_path: Path, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("losskernel.activations.stored._CHUNK", 100)
-    monkeypatch.setattr("losskernel.activations.stored._WINDOW", 250)
+    monkeypatch.setattr("losskernel.representations.activations.stored_point._CHUNK", 100)
+    monkeypatch.setattr("losskernel.representations.activations.stored_point._WINDOW", 250)
     features = np.random.default_rng(0).normal(size=(40, 50)).astype(kind)
     point = Point.from_features(features, [f"probe {each}" for each in range(40)])
     stored = write_point(point, tmp_path / "layer.zarr")

@@ -5,8 +5,8 @@ import pytest
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import kendalltau, pearsonr, rankdata, spearmanr
 
-from losskernel import agreement
-from losskernel.agreement import (
+from losskernel.analyses import rank_tests as agreement
+from losskernel.analyses.rank_tests import (
     ceiling,
     doubling,
     full_length,

@@ -14,7 +14,7 @@ from oracles import blocks, gaussian, pairs
 from losskernel import LossKernel, LossTraces, diagnose
 from losskernel.analyses import Complexity, Convergence, Embedding, Neighbours, Result, Separation, Spectrum, spectrum
 from losskernel.errors import InputError
-from losskernel.resampling import batch_means, bootstrap, over
+from losskernel.kernel.error_bars import batch_means, bootstrap, over
 
 TASK = np.repeat(["add", "multiply"], 12)
 

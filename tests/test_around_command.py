@@ -16,7 +16,7 @@ from wandb_reader import read_runs
 
 import losskernel as lk
 import losskernel.cli
-from losskernel.cli.recomposed import one_value, quoted, recompose, resolved
+from losskernel.cli.config.recompose import one_value, quoted, recompose, resolved
 from losskernel.errors import InputError
 
 AWKWARD = "a run, of b=c {d}"
@@ -66,7 +66,7 @@ def test_dynamics_samples_at_every_checkpoint_and_leaves_finished_ones_alone(
         def __exit__(self, *_: Any) -> None: ...
 
     with monkeypatch.context() as patch:
-        patch.setattr("losskernel.sampling.stop_on_signal", Stop)
+        patch.setattr("losskernel.sampling.sample.stop_on_signal", Stop)
         assert call(*words, command="dynamics") == 130
     assert sorted(path.parent.name for path in sweep.glob("*/config.yaml")) == ["step-0000000", "step-0000001"]
     with pytest.raises(lk.errors.TraceError, match="is unfinished"):
@@ -156,7 +156,7 @@ def planted_run(folder: Path, *overrides: str, asked: list[str] | None = None) -
 def without_page(monkeypatch: Any) -> list[Path]:
     """Leave out the page, where it is not the point; return the folders of which one was wanted."""
     wanted: list[Path] = []
-    for place in ("losskernel.dynamics.dynamics", "losskernel.blockwise.blockwise"):
+    for place in ("losskernel.sweeps.over_training.dynamics", "losskernel.sweeps.over_blocks.blockwise"):
         monkeypatch.setattr(place, lambda folder, **_: wanted.append(folder) or Shown())
     return wanted
 
@@ -310,7 +310,7 @@ def test_what_is_given_wins_over_all_that_the_run_had(tmp_path: Path) -> None:
     assert again.sampler == recipe.sampler  # the group anew, with the recipe's own values
     assert list(again.analysis) == ["complexity"]
     assert (again.schedule.draws, again.schedule.thinning, again.control) == (5, 17, False)
-    assert again.logger._target_ == "losskernel.tracking.CSVTracker"
+    assert again.logger._target_ == "losskernel.runs.folder.CSVTracker"
     _, kept = recompose(losskernel.cli.CONF, run, ["control=false"], ["control=true"])
     assert (kept.control, kept.sampler.localization, kept.sampler.step_size) == (True, 7, 17)
 
@@ -367,7 +367,7 @@ def test_help_loads_nothing_heavy_and_names_the_keys(command: str, key: str, tmp
 
 
 def test_the_jobs_of_a_sweep_elsewhere_keep_its_own_name() -> None:
-    from losskernel.cli.sweeps import group_of
+    from losskernel.cli.commands.compare import group_of
 
     assert group_of(Path("outputs/multitask/2026-01-01")) == "2026-01-01"
     assert group_of(Path("sweep")) == "sweep"

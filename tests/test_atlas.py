@@ -12,10 +12,10 @@ from oracles import blocks, gaussian
 
 from losskernel import LossKernel, LossTraces
 from losskernel.analyses import Atlas
+from losskernel.analyses.umap_layout import kept_neighbours, nearest_in, nearest_probes
+from losskernel.data.images.thumbnails import encode
 from losskernel.errors import InputError
-from losskernel.maps import kept_neighbours, nearest_in, nearest_probes
-from losskernel.matrices import Neighbours
-from losskernel.thumbnails import encode
+from losskernel.kernel.estimators import Neighbours
 
 # Three dogs, three cars: ImageNet classes, whose hypernyms come with the package.
 WNIDS = ["n02085620", "n02085782", "n02085936", "n02701002", "n02814533", "n02930766"]

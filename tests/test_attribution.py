@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 import losskernel as lk
 from losskernel import LossKernel, LossTraces
 from losskernel.analyses import Attribution
-from losskernel.attribution import (
+from losskernel.analyses.attribution import (
     Influences,
     Joint,
     Method,
@@ -31,8 +31,8 @@ from losskernel.attribution import (
     reliability,
 )
 from losskernel.errors import InputError
-from losskernel.influence import Influence
 from losskernel.losses import squared_error
+from losskernel.representations.baselines.influence import Influence
 
 ROLES = np.array(["query"] * 6 + ["train"] * 30)
 JOINT = Joint.of(ROLES)

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from losskernel import Data, LossKernel, baselines
-from losskernel.baselines import Gradients, Layers, Logits, Penultimate
+from losskernel import Data, LossKernel
 from losskernel.errors import InputError
 from losskernel.losses import cross_entropy
 from losskernel.models import MLP, SmallCNN
+from losskernel.representations.baselines import features as baselines
+from losskernel.representations.baselines.features import Gradients, Layers, Logits, Penultimate
 
 
 class OnDisk(Dataset):
@@ -94,7 +95,10 @@ def _tokens() -> Data:
 
 def test_penultimate_features_need_a_linear_layer() -> None:
     model = nn.Sequential(nn.Conv2d(1, 10, 8), nn.Flatten())
-    with pytest.raises(InputError, match=r"Sequential evaluates no torch.nn.Linear; use losskernel.baselines.Layers"):
+    with pytest.raises(
+        InputError,
+        match=r"Sequential evaluates no torch.nn.Linear; use losskernel.representations.baselines.features.Layers",
+    ):
         Penultimate()(model, _images())
 
 

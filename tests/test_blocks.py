@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from losskernel.blocks import LARGEST, cached, choose_block, fitting, largest_activation
 from losskernel.models import SmallCNN
+from losskernel.sampling.engine.probe_batch_size import LARGEST, cached, choose_block, fitting, largest_activation
 
 CPU = torch.device("cpu")
 

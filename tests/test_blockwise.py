@@ -11,10 +11,10 @@ import pytest
 from planted_runs import CHAINS, PROBES, TASK, configuration, losses, plant
 
 import losskernel as lk
-from losskernel.blockwise import block_name, blocks_of, blockwise, group_coupling, shared_neighbours
 from losskernel.errors import InputError
 from losskernel.models import MLP, SmallCNN
-from losskernel.samplers.base import select
+from losskernel.sampling.samplers.base import select
+from losskernel.sweeps.over_blocks import block_name, blocks_of, blockwise, group_coupling, shared_neighbours
 
 NAMES = ["layers.0.weight", "layers.0.bias", "layers.2.weight", "layers.2.bias", "layers.10.weight"]
 

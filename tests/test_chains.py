@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import losskernel as lk
-from losskernel.chains import Chains
 from losskernel.errors import InputError
 from losskernel.losses import cross_entropy, squared_error
 from losskernel.models import MLP, SmallCNN
-from losskernel.store import PRECISION_CHECKS
+from losskernel.sampling.chains import Chains
+from losskernel.traces.zarr_store import PRECISION_CHECKS
 
 SGLD = functools.partial(lk.SGLD, step_size=1e-4, nbeta=100.0, localization=100.0)
 LENGTHS: dict[str, Any] = {"chains": 2, "burn_in": 4, "draws": 12, "thinning": 2, "batch_size": 16}
@@ -153,7 +153,7 @@ def test_where_not_even_one_probe_fits_the_lack_of_memory_is_not_hidden() -> Non
 
 
 def test_chains_of_one_model_share_what_was_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    from losskernel import evaluation
+    from losskernel.sampling.engine import probe_losses as evaluation
 
     recorded: list[int] = []
     record = evaluation.record

@@ -17,8 +17,8 @@ from losskernel.data import digits
 from losskernel.errors import InputError
 from losskernel.losses import cross_entropy
 from losskernel.models import cifar_resnet, cifar_vgg
-from losskernel.stacked import StackedModel
-from losskernel.training import Training, retrain
+from losskernel.sampling.engine.stacked_model import StackedModel
+from losskernel.training.fit import Training, retrain
 
 SMALL: dict[str, Callable[[], nn.Module]] = {
     "resnet": lambda: cifar_resnet(14, width=0.25),

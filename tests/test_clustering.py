@@ -6,7 +6,7 @@ from scipy.cluster.hierarchy import cophenet, cut_tree, linkage
 from scipy.spatial.distance import pdist, squareform
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
-from losskernel.clustering import (
+from losskernel.analyses.tree_comparison import (
     average_linkage,
     cophenetic_distances,
     cuts,

@@ -12,9 +12,9 @@ from command import TINY, call, config, losskernel_command, run_python
 
 import losskernel as lk
 import losskernel.cli
-from losskernel import store
 from losskernel.cli.build import build, run_from
 from losskernel.errors import InputError, TraceError
+from losskernel.traces import zarr_store as store
 
 OWN = ("model=mlp", "model.inputs=4", "model.outputs=1", "analysis=[separation]")
 ARROW = re.compile(r"Traceback|Error executing job|\^\^\^")
@@ -200,7 +200,7 @@ def test_a_full_disk_is_one_clear_error_and_the_run_can_be_continued(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", write_text)
         if full_at == "trained.pt":
-            patch.setattr("losskernel.training.atomic_save", full)
+            patch.setattr("losskernel.training.fit.atomic_save", full)
         if full_at == "zarr":
             patch.setattr(store.TraceStore, "write", lambda self, *_: store.guard(self.path, full))
         with pytest.raises(TraceError, match=r"cannot write .*No space left on device; free space or choose another"):
@@ -257,7 +257,7 @@ def test_a_job_of_a_sweep_is_continued_with_the_sweep(
     def stopped(*_: Any, **__: Any) -> None:
         raise lk.errors.Interrupted("stopped after 3 of 20 draws; the same call goes on", signal.SIGTERM)
 
-    monkeypatch.setattr("losskernel.run.sample", stopped)
+    monkeypatch.setattr("losskernel.runs.run.sample", stopped)
     sweep = tmp_path / "swept"
     place = f"paths.sweep={sweep}" if given else f"hydra.sweep.dir={sweep}"
     assert call("-m", "seed=1,2", place, "logger=none", *TINY) == 128 + signal.SIGTERM

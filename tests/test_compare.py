@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from planted_runs import configuration, losses, plant, plant_turning, swept
 
-from losskernel.compare import Comparison, compare, find_runs
-from losskernel.compare.design import lay_out
-from losskernel.compare.panels import interval, panels, specs_for
-from losskernel.compare.report import write_comparison
-from losskernel.compare.runs import Run
-from losskernel.compare.words import caption_of_metrics
 from losskernel.errors import InputError
+from losskernel.sweeps import Comparison, compare, find_runs
+from losskernel.sweeps.captions import caption_of_metrics
+from losskernel.sweeps.design import lay_out
+from losskernel.sweeps.metric_panels import interval, panels, specs_for
+from losskernel.sweeps.read_runs import Run
+from losskernel.sweeps.report import write_comparison
 
 
 def test_a_calibrated_interval_goes_before_the_standard_error() -> None:

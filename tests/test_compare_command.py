@@ -87,7 +87,7 @@ def test_a_comparison_that_breaks_is_one_line_and_changes_no_exit_code(
     tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     fake_jobs(monkeypatch, {1.0: 0.0, 2.0: 0.1})
-    monkeypatch.setattr("losskernel.compare.compare", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("losskernel.sweeps.compare", lambda *_, **__: 1 / 0)
     assert call("-m", "sampler.localization=1,2", "logger=none", f"paths.outputs={tmp_path}") == 0
     assert "the sweep's runs are not compared: division by zero" in capsys.readouterr().err
 

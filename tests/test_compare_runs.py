@@ -8,12 +8,12 @@ import pytest
 from planted_runs import configuration, losses, plant, runs_of, swept
 
 import losskernel as lk
-from losskernel.compare import find_runs
-from losskernel.compare.design import lay_out, repeated_by, value_of
-from losskernel.compare.panels import Spec, rows
-from losskernel.compare.runs import Run, read_run, short_names
-from losskernel.compare.words import asked_differently
 from losskernel.errors import InputError, TraceError
+from losskernel.sweeps import find_runs
+from losskernel.sweeps.captions import asked_differently
+from losskernel.sweeps.design import lay_out, repeated_by, value_of
+from losskernel.sweeps.metric_panels import Spec, rows
+from losskernel.sweeps.read_runs import Run, read_run, short_names
 
 
 def test_a_sweep_a_list_and_a_pattern_name_the_same_runs(tmp_path: Path) -> None:

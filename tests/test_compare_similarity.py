@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from planted_runs import TASK, configuration, losses, plant, plant_sweep, plant_turning
 
-from losskernel.compare import Comparison, compare, find_runs
-from losskernel.compare.design import lay_out
-from losskernel.compare.runs import Run, read_run
-from losskernel.compare.similarity import measure, paths, stable_stretch
-from losskernel.compare.words import like_control
 from losskernel.errors import InputError
+from losskernel.sweeps import Comparison, compare, find_runs
+from losskernel.sweeps.captions import like_control
+from losskernel.sweeps.design import lay_out
+from losskernel.sweeps.read_runs import Run, read_run
+from losskernel.sweeps.similarity import measure, paths, stable_stretch
 
 
 @pytest.fixture(scope="module")

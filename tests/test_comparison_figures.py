@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from losskernel.figures import Kernels, comparison, kernel_similarity, paper
-from losskernel.figures.comparison import Curve, Panel, Row
-from losskernel.figures.swept import VERDICTS, Axis
+from losskernel.figures.shared.sweep_axis import VERDICTS, Axis
+from losskernel.figures.sweeps.metrics_against_settings import Curve, Panel, Row
 
 GAMMA = Axis("localization γ", ["0.01", "1", "100", "10000"], [0.01, 1, 100, 10000])
 WORDS = ("fail", "warn", "pass", "none")

@@ -8,10 +8,10 @@ import torch
 from torch.utils.data import TensorDataset
 
 import losskernel as lk
-from losskernel import cost
-from losskernel.cost import Cost, Measured, estimate, words
-from losskernel.judgement import LONE, STACKED, judgement_gradients
 from losskernel.models import SmallCNN
+from losskernel.sampling import cost
+from losskernel.sampling.cost import Cost, Measured, estimate, words
+from losskernel.sampling.step_checks import LONE, STACKED, judgement_gradients
 
 SCHEDULE = lk.Schedule(chains=4, burn_in=100, draws=200, thinning=5, batch_size=64)
 ALONE = Measured(step=0.2, evaluation=0.5, chains=1, probes=480, effort=LONE, number_bytes=4)

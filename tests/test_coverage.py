@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from oracles import kernel_of, quadratic_kernel, quadratic_losses, quadratic_problem, weights
 
-from losskernel.diagnostics import effective_rank
-from losskernel.kernel import LossKernel
-from losskernel.resampling import Matrices, batch_means, bootstrap
+from losskernel.kernel.diagnosis.statistics import effective_rank
+from losskernel.kernel.error_bars import Matrices, batch_means, bootstrap
+from losskernel.kernel.loss_kernel import LossKernel
 
 REPLICATIONS = 200
 LAYOUTS = [(1, 1600), (4, 400), (8, 400)]  # chains, draws

@@ -9,10 +9,10 @@ import pytest
 from command import tiny
 
 from losskernel.cli.build import run_from
-from losskernel.curves import CLOCK, CURVES, Curves, LogDraws
 from losskernel.errors import Interrupted
-from losskernel.schedule import Schedule
-from losskernel.tracking import CSVTracker
+from losskernel.runs.folder import CSVTracker
+from losskernel.runs.tracking.curves import CLOCK, CURVES, Curves, LogDraws
+from losskernel.sampling.schedule import Schedule
 
 
 def logged(folder: Path) -> tuple[Curves, list[tuple[int, dict[str, float]]]]:

@@ -12,9 +12,9 @@ import wandb
 from command import call
 from wandb_server import KEY, Service, standing_for_wandb
 
-from losskernel.dashboard import save_dashboard
-from losskernel.dashboard.workspace import Recorded, workspace
 from losskernel.errors import InputError
+from losskernel.runs.tracking.wandb_workspace import save_dashboard
+from losskernel.runs.tracking.wandb_workspace.panels import Recorded, workspace
 
 IMAGE, PAGE = {"_type": "image-file"}, {"_type": "html-file"}
 
@@ -182,7 +182,8 @@ def test_nobody_logged_in_is_one_line(service: Service, monkeypatch: Any, capsys
 def test_the_extra_is_asked_for_where_it_is_missing(monkeypatch: Any) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(
-        "losskernel.dashboard.saving.find_spec", lambda name: None if "workspaces" in name else found(name)
+        "losskernel.runs.tracking.wandb_workspace.save.find_spec",
+        lambda name: None if "workspaces" in name else found(name),
     )
     with pytest.raises(InputError, match="wandb-workspaces is not installed; uv sync --extra dashboard"):
         save_dashboard("study")

@@ -12,11 +12,11 @@ from losskernel import Data
 from losskernel.data import arithmetic, digits, modular_arithmetic, stack
 from losskernel.data.arithmetic import TASKS
 from losskernel.data.base import size, tensors
+from losskernel.data.images.thumbnails import encode, thumbnails
 from losskernel.data.loading import BlockLoader, MinibatchLoader
 from losskernel.errors import InputError
 from losskernel.losses import cross_entropy, squared_error
-from losskernel.streams import MinibatchIndices
-from losskernel.thumbnails import encode, thumbnails
+from losskernel.sampling.noise import MinibatchIndices
 
 CPU = torch.device("cpu")
 

@@ -6,7 +6,7 @@ import pytest
 from oracles import blocks, gaussian, pairs
 
 from losskernel import LossTraces, diagnose
-from losskernel.diagnosis import Diagnosis
+from losskernel.kernel.diagnosis.diagnose import Diagnosis
 
 GROUPS = blocks([4, 4, 4], 0.5)
 

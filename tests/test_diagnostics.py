@@ -6,7 +6,7 @@ import pytest
 from oracles import blocks, gaussian, pairs
 from scipy.stats import norm, rankdata
 
-from losskernel import diagnostics
+from losskernel.kernel.diagnosis import statistics as diagnostics
 
 RNG = np.random.default_rng(0)
 

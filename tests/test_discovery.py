@@ -12,11 +12,11 @@ from scipy.spatial.distance import squareform
 
 from losskernel import LossKernel, LossTraces
 from losskernel.analyses import Discovery, Result
+from losskernel.analyses.hierarchy.classes import Classes
+from losskernel.analyses.hierarchy.found_tree import Found
+from losskernel.analyses.hierarchy.similarities import Reader
 from losskernel.errors import InputError
-from losskernel.hierarchy.classes import Classes
-from losskernel.hierarchy.found import Found
-from losskernel.hierarchy.views import Reader
-from losskernel.resampling import bootstrap
+from losskernel.kernel.error_bars import bootstrap
 
 
 def _ask(traces: LossTraces, folder: Path, **given: Any) -> Result:

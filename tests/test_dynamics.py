@@ -11,10 +11,10 @@ import pytest
 from planted_runs import PROBES, TASK, configuration, losses, plant
 
 import losskernel as lk
-from losskernel.dynamics import chained, displacement, dynamics, kept_checkpoints, moving_maps
+from losskernel.analyses.umap_layout import kept_neighbours, nearest_probes
 from losskernel.errors import InputError, TraceError
-from losskernel.integrity import root_with
-from losskernel.maps import kept_neighbours, nearest_probes
+from losskernel.storage.zarr_integrity import root_with
+from losskernel.sweeps.over_training import chained, displacement, dynamics, kept_checkpoints, moving_maps
 
 
 def plant_stages(folder: Path, steps: list[int], angles: list[float], verdicts: list[str] | None = None) -> Path:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from losskernel import figures
-from losskernel.compare.runs import Run
-from losskernel.dynamics.emergence import emergence
-from losskernel.dynamics.levels import levels_of
-from losskernel.dynamics.path import STEP
-from losskernel.figures.swept import Axis
+from losskernel.figures.shared.sweep_axis import Axis
+from losskernel.sweeps.over_training.emergence import emergence
+from losskernel.sweeps.over_training.kernel_path import STEP
+from losskernel.sweeps.over_training.levels import levels_of
+from losskernel.sweeps.read_runs import Run
 
 STEPS = np.array([0, 1, 3, 7, 15, 31])  # log(1 + step) is evenly spaced
 LEVELS = ["level_1", "level_2"]

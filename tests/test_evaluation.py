@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from losskernel.evaluation import Evaluation, record
-from losskernel.layout import arranged, choose_layout
 from losskernel.losses import cross_entropy
-from losskernel.stacked import StackedModel, start_losses
+from losskernel.models.memory_format import arranged, choose_layout
+from losskernel.sampling.engine.probe_losses import Evaluation, record
+from losskernel.sampling.engine.stacked_model import StackedModel, start_losses
 
 RNG = torch.Generator().manual_seed(0)
 NORM = torch.ops.aten.native_batch_norm.default

@@ -25,8 +25,8 @@ from losskernel.figures import (
     stamp,
     within_across,
 )
-from losskernel.figures.colouring import colour_by
-from losskernel.figures.style import MANY, OKABE_ITO, palette
+from losskernel.figures.shared.colouring import colour_by
+from losskernel.figures.shared.style import MANY, OKABE_ITO, palette
 
 RNG = np.random.default_rng(0)
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from losskernel import figures
-from losskernel.figures.swept import Axis
+from losskernel.figures.shared.sweep_axis import Axis
 
 STEPS = Axis("training step", ["0", "1", "10", "100"], [0.0, 1.0, 10.0, 100.0])
 LINE = np.abs(np.subtract.outer(np.arange(4.0), np.arange(4.0)))

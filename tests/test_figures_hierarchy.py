@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
+from losskernel.data.taxonomy import Tree
 from losskernel.figures import depth_profile, kernel_comparison, matrix_pair, neighbour_sheet, relatedness, tanglegram
-from losskernel.figures.lettering import fit, spread, width
-from losskernel.figures.tanglegram import crossed, untangled
-from losskernel.taxonomy import Tree
+from losskernel.figures.shared.lettering import fit, spread, width
+from losskernel.figures.trees.tanglegram import crossed, untangled
 
 TREE = balanced(2, 3, 4)
 COUNT = TREE.leaves

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from losskernel.graphs import Recorded, simplify
 from losskernel.losses import cross_entropy, squared_error
 from losskernel.models import MLP, MultitaskMLP, SmallCNN
+from losskernel.sampling.engine.graph_replay import Recorded, simplify
 
 CHAINS = 3
 CASES = {

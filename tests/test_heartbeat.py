@@ -19,18 +19,18 @@ import torch
 from command import TINY, call
 
 import losskernel as lk
-from losskernel import trainers
-from losskernel.beating import Beat, BeatTraining, written
 from losskernel.data import arithmetic
-from losskernel.diagnosis import diagnose
 from losskernel.errors import Interrupted
-from losskernel.glances import Glances
-from losskernel.heartbeat import ENDS, STATES, Heartbeat, process_began, read_status, seconds_of, stamp
-from losskernel.interim import ENOUGH, interim
+from losskernel.kernel.diagnosis.diagnose import diagnose
+from losskernel.kernel.diagnosis.interim import ENOUGH, interim
 from losskernel.models import MLP
-from losskernel.places import place_of
-from losskernel.progress import Pace, in_a_log, lasting, rate
-from losskernel.standing import Standing
+from losskernel.runs.status.interim_looks import Glances
+from losskernel.runs.status.progress_callbacks import Beat, BeatTraining, written
+from losskernel.runs.status.standing import Standing
+from losskernel.runs.status.status_file import ENDS, STATES, Heartbeat, process_began, read_status, seconds_of, stamp
+from losskernel.storage.places import place_of
+from losskernel.training import lightning as trainers
+from losskernel.training.progress import Pace, in_a_log, lasting, rate
 
 # --- the file
 
@@ -115,7 +115,7 @@ def test_a_run_names_what_it_does_and_its_states_at_a_url(tmp_path: Path, monkey
             super().beats(**facts)
             told.append(f"{self._facts['state']} {facts.get('doing')}")
 
-    monkeypatch.setattr("losskernel.run.Heartbeat", functools.partial(Named, every=0.02))
+    monkeypatch.setattr("losskernel.runs.run.Heartbeat", functools.partial(Named, every=0.02))
     words = ("analysis=[separation,complexity]", "points=[targets,layers]", "logger=none", "state_every=0")
     place = ("paths.traces=memory://bucket/place", f"paths.outputs={tmp_path}", f"paths.run={tmp_path / 'toy'}")
     assert call(*TINY, *words, *place) == 0

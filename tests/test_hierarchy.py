@@ -7,17 +7,18 @@ import pytest
 from oracles import kernel_of
 from planted_tree import LEAVES, SHARES, exact, planted, tree_file
 
-from losskernel import LossKernel, LossTraces, kernel
-from losskernel.agreement import mantel, partial_mantel, spearman, upper
+from losskernel import LossKernel, LossTraces
+from losskernel.analyses.hierarchy.classes import Classes, Pairs
+from losskernel.analyses.hierarchy.judge import Judge
+from losskernel.analyses.hierarchy.kernels import Comparison
+from losskernel.analyses.hierarchy.rivals import with_references
+from losskernel.analyses.hierarchy.scores import centred_on, reliability, with_errors
+from losskernel.analyses.hierarchy.similarities import Reader
+from losskernel.analyses.hierarchy.summary import falling, noise_floor, summary
+from losskernel.analyses.rank_tests import mantel, partial_mantel, spearman, upper
 from losskernel.errors import InputError
-from losskernel.hierarchy.classes import Classes, Pairs
-from losskernel.hierarchy.comparison import Comparison
-from losskernel.hierarchy.judge import Judge
-from losskernel.hierarchy.rivals import with_references
-from losskernel.hierarchy.scores import centred_on, reliability, with_errors
-from losskernel.hierarchy.summary import falling, noise_floor, summary
-from losskernel.hierarchy.views import Reader
-from losskernel.resampling import bootstrap
+from losskernel.kernel import loss_kernel as kernel
+from losskernel.kernel.error_bars import bootstrap
 
 
 @pytest.fixture(name="folder", scope="module")

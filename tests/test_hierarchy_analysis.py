@@ -10,9 +10,9 @@ from planted_tree import LEAVES, planted, tree_file
 
 from losskernel import LossKernel, LossTraces
 from losskernel.analyses import Atlas, Discovery, Hierarchy, Result
+from losskernel.data.taxonomy import MEASURES
 from losskernel.errors import InputError
-from losskernel.preflight import label_faults
-from losskernel.taxonomy import MEASURES
+from losskernel.runs.preflight import label_faults
 
 ENDS = ("", "_se", "_low", "_high")
 

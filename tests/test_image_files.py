@@ -13,9 +13,9 @@ from PIL import Image
 from torch.utils.data import Subset
 
 from losskernel.data import Preprocessing
-from losskernel.data.images import CachedImages, ImageFiles, PixelArrays
+from losskernel.data.images.files import CachedImages, ImageFiles, PixelArrays
+from losskernel.data.images.preprocessing import Crop
 from losskernel.data.loading import BlockLoader
-from losskernel.data.preprocessing import Crop
 from losskernel.errors import InputError
 
 CPU = torch.device("cpu")

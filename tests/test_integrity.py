@@ -13,18 +13,20 @@ import torch
 import xarray as xr
 
 import losskernel as lk
-from losskernel import datasets, sampling, store
-from losskernel.activations import open_point, write_point
 from losskernel.data import arithmetic
 from losskernel.errors import Interrupted, TraceError
 from losskernel.geometry import Point
-from losskernel.integrity import root_with
 from losskernel.models import MultitaskMLP
-from losskernel.points.store import open_points
-from losskernel.representations import read_representations, represent
-from losskernel.states import restored, saved
-from losskernel.store import CHAIN_RECORDS, TraceStore, layout
-from losskernel.traces import coordinates_of, open_traces
+from losskernel.representations.activations import open_point, write_point
+from losskernel.representations.baselines.collect import read_representations, represent
+from losskernel.representations.points.store import open_points
+from losskernel.sampling import sample as sampling
+from losskernel.storage import xarray_zarr as datasets
+from losskernel.storage.torch_files import restored, saved
+from losskernel.storage.zarr_integrity import root_with
+from losskernel.traces import zarr_store as store
+from losskernel.traces.loss_traces import coordinates_of, open_traces
+from losskernel.traces.zarr_store import CHAIN_RECORDS, TraceStore, layout
 
 RNG = np.random.default_rng(0)
 SHAPE = (3, 4, 5)  # chains, two of them in a stack; draws, two of them in a chunk; probes

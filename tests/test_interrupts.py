@@ -18,8 +18,8 @@ from command import TINY, config, losskernel_command, tiny
 import losskernel as lk
 from losskernel.cli.build import run_from
 from losskernel.errors import Interrupted, TraceError
-from losskernel.heartbeat import read_status
-from losskernel.interrupts import HEEDED, Stopped, heeding, stop_on_signal, take_back
+from losskernel.runs.status.status_file import read_status
+from losskernel.signals import HEEDED, Stopped, heeding, stop_on_signal, take_back
 
 ALL = (signal.SIGINT, *HEEDED)
 
@@ -229,7 +229,7 @@ def test_a_run_that_failed_is_not_taken_for_finished(tmp_path: Path, monkeypatch
         raise TraceError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("losskernel.run.analyse", broken)
+        patch.setattr("losskernel.runs.run.analyse", broken)
         with pytest.raises(TraceError):
             run_from(tiny(tmp_path / "run"), tmp_path / "run", None)
     status = read_status(tmp_path / "run")
@@ -244,7 +244,7 @@ def test_a_signal_while_analysing_ends_the_run_in_order(tmp_path: Path, monkeypa
         send(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr("losskernel.run.analyse", long_analysis)
+        patch.setattr("losskernel.runs.run.analyse", long_analysis)
         with pytest.raises(
             Interrupted, match=r"stopped \(SIGTERM\); the same command with paths.run=.* goes on from there"
         ):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from command import scripted
 
-from losskernel.cli import at_work
-from losskernel.cli.requeue import hand_on
+from losskernel.cli.launchers import job_process as at_work
+from losskernel.cli.launchers.requeue import hand_on
 
 
 def test_an_error_that_nobody_printed_leaves_its_traceback_in_the_log(capsys: Any) -> None:

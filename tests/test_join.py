@@ -17,10 +17,10 @@ import losskernel as lk
 from losskernel.cli.build import build
 from losskernel.data import arithmetic
 from losskernel.errors import TraceError
-from losskernel.joining import inward, join, span, unlike
 from losskernel.models import MultitaskMLP
-from losskernel.run import run
-from losskernel.training import load_weights
+from losskernel.runs.run import run
+from losskernel.traces.joining import inward, join, span, unlike
+from losskernel.training.fit import load_weights
 
 SHORT = ("training.steps=3", "schedule.draws=2", "schedule.burn_in=2", "dataset.probes_per_task=4", "analysis=[]")
 

@@ -19,14 +19,14 @@ from test_run import stamps
 from wandb_reader import read_runs
 
 import losskernel as lk
-from losskernel.cli.joins import together
-from losskernel.compare.design import lay_out
-from losskernel.compare.groups import Group, grouped, names_of
-from losskernel.compare.runs import Run, find_runs, read_run
-from losskernel.compare.words import caption_of_metrics
+from losskernel.cli.commands.join import together
 from losskernel.errors import TraceError
-from losskernel.representations import read_representations
-from losskernel.tracking import Tracker
+from losskernel.representations.baselines.collect import read_representations
+from losskernel.runs.folder import Tracker
+from losskernel.sweeps.captions import caption_of_metrics
+from losskernel.sweeps.design import lay_out
+from losskernel.sweeps.kernels_in_parts import Group, grouped, names_of
+from losskernel.sweeps.read_runs import Run, find_runs, read_run
 
 
 def part(folder: Path, first: int, controlled: bool = False, **changes: Any) -> Path:
@@ -206,7 +206,7 @@ def test_what_is_broken_off_leaves_what_was_there(sweep: Path, monkeypatch: Any,
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("losskernel.compare.joins.analyse" if when == "analysing" else "shutil.copytree", stop)
+    monkeypatch.setattr("losskernel.sweeps.joined_run.analyse" if when == "analysing" else "shutil.copytree", stop)
     (sweep / "0" / "checkpoints").mkdir()
     assert join(sweep) == 130
     assert stamps(sweep / "joined" / "planted") == before
@@ -225,10 +225,10 @@ def test_between_two_renames_nothing_is_lost(sweep: Path, monkeypatch: Any, kill
         rename(source, target)
 
     part(sweep / "3", 6, controlled=True)
-    monkeypatch.setattr("losskernel.compare.joins.os.replace", full)
+    monkeypatch.setattr("losskernel.sweeps.joined_run.os.replace", full)
     with monkeypatch.context() as kill:
         if killed:
-            kill.setattr("losskernel.compare.joins._clear", lambda _: None)
+            kill.setattr("losskernel.sweeps.joined_run._clear", lambda _: None)
         assert join(sweep) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert folder.exists() is not killed

@@ -16,11 +16,7 @@ from torch.utils.data import TensorDataset
 
 import losskernel as lk
 from losskernel.analyses import JointSpace
-from losskernel.cli.build import analyse_from, run_from
-from losskernel.errors import InputError
-from losskernel.geometry import AngularCKA, Point, reliability
-from losskernel.geometry.significance import jackknife_error
-from losskernel.joint import (
+from losskernel.analyses.joint import (
     Joint,
     beyond_labels,
     closed_numbers,
@@ -31,12 +27,16 @@ from losskernel.joint import (
     training_table,
     velocity_angles,
 )
-from losskernel.joint.beyond import partial as partial_cosine
-from losskernel.joint.leaving import LeftOut
-from losskernel.joint.members import PLACEBO
-from losskernel.joint.sweep import log_slope
-from losskernel.points import LOSS_KERNEL, TRAINED, Placed, PointSet, sampled_point
-from losskernel.sources.gradients import gradient_point
+from losskernel.analyses.joint.beyond_labels import partial as partial_cosine
+from losskernel.analyses.joint.jackknife import LeftOut
+from losskernel.analyses.joint.kernels import PLACEBO
+from losskernel.analyses.joint.localization_sweep import log_slope
+from losskernel.cli.build import analyse_from, run_from
+from losskernel.errors import InputError
+from losskernel.geometry import AngularCKA, Point, reliability
+from losskernel.geometry.statistics.significance import jackknife_error
+from losskernel.representations.points import LOSS_KERNEL, TRAINED, Placed, PointSet, sampled_point
+from losskernel.representations.sources.gradients import gradient_point
 
 SPACE = AngularCKA("u")
 PROBES = 60

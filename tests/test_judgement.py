@@ -16,15 +16,17 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import losskernel as lk
-from losskernel import judgement, sampling, store
-from losskernel.chains import JUDGE, strides
 from losskernel.data import arithmetic
 from losskernel.errors import Interrupted, TraceError
-from losskernel.interrupts import HEEDED
-from losskernel.judgement import judge
 from losskernel.models import MLP, MultitaskMLP
-from losskernel.stacked import StackedModel
-from losskernel.store import CHAIN_RECORDS, TraceStore
+from losskernel.sampling import sample as sampling
+from losskernel.sampling import step_checks as judgement
+from losskernel.sampling.chains import JUDGE, strides
+from losskernel.sampling.engine.stacked_model import StackedModel
+from losskernel.sampling.step_checks import judge
+from losskernel.signals import HEEDED
+from losskernel.traces import zarr_store as store
+from losskernel.traces.zarr_store import CHAIN_RECORDS, TraceStore
 
 NBETA, GAMMA = 50.0, 20.0
 ALL = (signal.SIGINT, *HEEDED)

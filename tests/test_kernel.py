@@ -6,8 +6,9 @@ import xarray as xr
 from oracles import blocks, gaussian, kernel_of, of_pairs, pairs
 from scipy.stats import t
 
-from losskernel import LossKernel, LossTraces, kernel
+from losskernel import LossKernel, LossTraces
 from losskernel.errors import InputError
+from losskernel.kernel import loss_kernel as kernel
 
 RNG = np.random.default_rng(0)
 MIXED = RNG.normal(size=(7, 7)) / 2

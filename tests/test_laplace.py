@@ -14,8 +14,8 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 import losskernel as lk
 from losskernel.data import digits
 from losskernel.errors import InputError
-from losskernel.laplace import Network, analytic, curvature_of, gaussian
 from losskernel.models import SmallCNN
+from losskernel.representations.laplace import Network, analytic, curvature_of, gaussian
 
 NBETA, GAMMA = 50.0, 90.0
 Case = tuple[nn.Module, lk.Data]

@@ -21,8 +21,9 @@ from test_around_command import trained
 
 import losskernel as lk
 import losskernel.cli
-from losskernel.cli import jobs, launching, processes
-from losskernel.cluster import Watch
+from losskernel.cli.launchers import Watch, jobs
+from losskernel.cli.launchers import local as processes
+from losskernel.cli.launchers import slurm as launching
 from losskernel.errors import InputError
 
 SMALL = (*TINY, "logger=none", "analysis=[complexity]", "control=false")

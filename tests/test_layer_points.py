@@ -13,9 +13,9 @@ import losskernel as lk
 from losskernel.errors import InputError
 from losskernel.geometry import AngularCKA, Point
 from losskernel.models import MLP
-from losskernel.points import TRAINED, Placed
-from losskernel.representations import History
-from losskernel.sources import Layers
+from losskernel.representations.baselines.collect import History
+from losskernel.representations.points import TRAINED, Placed
+from losskernel.representations.sources import Layers
 
 GENERATOR = torch.Generator().manual_seed(0)
 INPUTS = torch.randn(20, 6, generator=GENERATOR)

@@ -6,8 +6,8 @@ from losskernel.analyses import Levels
 from losskernel.cli.build import build
 from losskernel.data import taxonomy_vectors
 from losskernel.errors import InputError
-from losskernel.kernel import LossKernel
-from losskernel.traces import LossTraces
+from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.traces.loss_traces import LossTraces
 
 COARSE, FINE = np.repeat([0, 1], 8), np.repeat([0, 1, 2, 3], 4)
 CLASS = np.repeat(np.arange(8), 2)

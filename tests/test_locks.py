@@ -15,12 +15,14 @@ from command import losskernel_command
 
 import losskernel as lk
 from losskernel.errors import TraceError
-from losskernel.locks import LOCK, cells, holder, lease, only_one, only_writer
-from losskernel.locks.holder import Holder
-from losskernel.locks.lease import Lease
-from losskernel.places import Folder
-from losskernel.store import TraceStore
-from losskernel.traces import coordinates_of
+from losskernel.storage.locks import LOCK, lease, only_one, only_writer
+from losskernel.storage.locks import lock_files as cells
+from losskernel.storage.locks import owner as holder
+from losskernel.storage.locks.lease import Lease
+from losskernel.storage.locks.owner import Holder
+from losskernel.storage.places import Folder
+from losskernel.traces.loss_traces import coordinates_of
+from losskernel.traces.zarr_store import TraceStore
 
 pytest.importorskip("fcntl", reason="this system has no locks on files")
 
@@ -28,8 +30,8 @@ pytest.importorskip("fcntl", reason="this system has no locks on files")
 AT_WORK = """
 import os, socket, sys, time
 from pathlib import Path
-from losskernel.locks import cells, holder, lease, only_one, only_writer
-from losskernel.places import Folder
+from losskernel.storage.locks import cells, holder, lease, only_one, only_writer
+from losskernel.storage.places import Folder
 
 folder, host, refusal, job, what = sys.argv[1:]
 lease.EVERY = 0.1

@@ -18,8 +18,8 @@ from losskernel.geometry import (
     stress_curve,
     tangent_pca,
 )
-from losskernel.geometry.combinations import logarithms, mean_weights
-from losskernel.geometry.spherical_mds import angles
+from losskernel.geometry.maps.spherical_mds import angles
+from losskernel.geometry.paths.combinations import logarithms, mean_weights
 
 RNG = np.random.default_rng(0)
 
@@ -150,7 +150,7 @@ def test_the_mean_has_no_pull() -> None:
 
 
 def test_a_mean_that_is_not_found_is_not_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("losskernel.geometry.combinations._ITERATIONS", 2)
+    monkeypatch.setattr("losskernel.geometry.paths.combinations._ITERATIONS", 2)
     with pytest.raises(InputError, match=r"no mean: the search still moves by .* rad"):
         mean_weights(on_sphere(cap(9, 5)))
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from oracles import blocks, gaussian, kernel_of, of_pairs, pairs
 
-from losskernel.matrices import batch_means_error, correlation_of, coupling_of, inverse, nearest, pieces
+from losskernel.kernel.estimators import batch_means_error, correlation_of, coupling_of, inverse, nearest, pieces
 
 RNG = np.random.default_rng(0)
 

@@ -21,10 +21,10 @@ import losskernel.analyses as lka
 import losskernel.cli
 from losskernel import LossKernel, LossTraces
 from losskernel.analyses.result import meaning_of
-from losskernel.answers import analyse
-from losskernel.compare import compare
-from losskernel.report import is_beside, meanings_of, write_report
-from losskernel.tracking import RunFolder, Tracker
+from losskernel.runs.analyse import analyse
+from losskernel.runs.folder import RunFolder, Tracker
+from losskernel.runs.report import is_beside, meanings_of, write_report
+from losskernel.sweeps import compare
 
 ANALYSES = sorted((Path(losskernel.cli.CONF) / "analysis").glob("*.yaml"))
 ABOUT = {

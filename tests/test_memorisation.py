@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-import losskernel.kernel
+import losskernel.kernel.loss_kernel
 from losskernel import LossKernel, LossTraces
+from losskernel.analyses.memorisation import kernel_scores
+from losskernel.analyses.memorisation.detection import NO_DRAWS, Draws, detect, detection, resampled_counts
+from losskernel.analyses.memorisation.draw_errors import proportional, resampled_draws
+from losskernel.analyses.memorisation.neighbours_and_opponents import surroundings, trusted
+from losskernel.analyses.memorisation.planted import clustering, find_twins, twin_numbers
+from losskernel.analyses.memorisation.scores import groups_of, surroundings_of
+from losskernel.analyses.memorisation.suspects import opinion, suspects, witnesses
 from losskernel.errors import InputError
-from losskernel.memorisation import kernel_scores
-from losskernel.memorisation.detection import NO_DRAWS, Draws, detect, detection, resampled_counts
-from losskernel.memorisation.draws import proportional, resampled_draws
-from losskernel.memorisation.planted import clustering, find_twins, twin_numbers
-from losskernel.memorisation.scores import groups_of, surroundings_of
-from losskernel.memorisation.surroundings import surroundings, trusted
-from losskernel.memorisation.suspects import opinion, suspects, witnesses
 
 CLASSES = np.array(["ant", "bee", "cat", "dog"])
 ALL = ["self_coupling", "mean_loss", "loss_gain", "rival_class", "discordance", "isolation", "opposition"]
@@ -95,7 +95,7 @@ def test_scores_equal_loops_over_the_correlations() -> None:
 def test_blocks_do_not_change_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     traces = noisy()
     whole = scores(traces, GIVEN)
-    monkeypatch.setattr(losskernel.kernel, "_BLOCK_NUMBERS", 3 * 14)
+    monkeypatch.setattr(losskernel.kernel.loss_kernel, "_BLOCK_NUMBERS", 3 * 14)
     assert len(list(LossKernel.from_traces(traces).blocks())) == 5
     for name, values in scores(traces, GIVEN).items():
         np.testing.assert_allclose(values, whole[name], rtol=1e-12, err_msg=name)

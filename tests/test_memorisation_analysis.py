@@ -14,12 +14,12 @@ from test_memorisation import CLASSES, mislabelled_factors
 
 from losskernel import LossKernel, LossTraces
 from losskernel.analyses import Memorisation, Result
+from losskernel.analyses.memorisation.suspects import Witnesses
+from losskernel.analyses.memorisation.suspects_page import suspects_page
 from losskernel.cli.summary import summary
 from losskernel.errors import InputError
-from losskernel.memorisation.page import suspects_page
-from losskernel.memorisation.suspects import Witnesses
-from losskernel.preflight import label_faults
-from losskernel.run import Outcome
+from losskernel.runs.preflight import label_faults
+from losskernel.runs.run import Outcome
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def _flat(monkeypatch: pytest.MonkeyPatch) -> None:
     def layout(kernel: LossKernel, *_: Any) -> np.ndarray:
         return np.random.default_rng(0).normal(size=(kernel.probes, 2))
 
-    monkeypatch.setattr("losskernel.analyses.memorisation.umap_layout", layout)
+    monkeypatch.setattr("losskernel.analyses.memorisation.memorisation.umap_layout", layout)
 
 
 def with_labels(traces: LossTraces, **labels: Any) -> LossTraces:

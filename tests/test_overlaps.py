@@ -8,9 +8,9 @@ from command import TINY, call
 from omegaconf import OmegaConf
 
 import losskernel.cli
-from losskernel.cli.calibrations import _SUBJECT
-from losskernel.cli.jobs import SweepJob
-from losskernel.cli.overlaps import note_other_probes, refuse_overlaps
+from losskernel.cli.commands.calibrate import _SUBJECT
+from losskernel.cli.launchers.chain_overlaps import note_other_probes, refuse_overlaps
+from losskernel.cli.launchers.jobs import SweepJob
 from losskernel.errors import InputError
 
 

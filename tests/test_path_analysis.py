@@ -15,16 +15,16 @@ from drawn import words
 from planted_runs import configuration
 
 from losskernel.analyses import Paths
-from losskernel.compare import compare
-from losskernel.compare.design import lay_out
-from losskernel.compare.paths import whole_paths
-from losskernel.compare.runs import read_run
+from losskernel.analyses.paths import edges_of, errors_of, median_error, spine, survey, walks_of
+from losskernel.analyses.paths import jackknife_errors as errors_module
 from losskernel.errors import InputError
 from losskernel.geometry import AngularCKA, Bures, Point, jackknife
 from losskernel.geometry.point import evenly
-from losskernel.pathways import edges_of, errors_of, median_error, spine, survey, walks_of
-from losskernel.pathways import errors as errors_module
-from losskernel.points import TRAINED, Placed, PointSet
+from losskernel.representations.points import TRAINED, Placed, PointSet
+from losskernel.sweeps import compare
+from losskernel.sweeps.design import lay_out
+from losskernel.sweeps.network_paths import whole_paths
+from losskernel.sweeps.read_runs import read_run
 
 N = 24
 IDS = np.arange(N)
@@ -274,7 +274,7 @@ def test_without_a_target_there_is_a_remedy() -> None:
 
 def leave(folder: Path, points: PointSet, config: dict[str, Any]) -> Path:
     """Leave what a run of points alone leaves."""
-    from losskernel.points.store import _write  # the store's own way to disk, without a network
+    from losskernel.representations.points.store import _write  # the store's own way to disk, without a network
 
     folder.mkdir(parents=True)
     _write(folder / "points.zarr" / "planted", "planted", points.placed)

@@ -8,12 +8,14 @@ from scipy.stats import norm
 from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 
-from losskernel import Data, baselines, perturbations
+from losskernel import Data
 from losskernel.data import stack
 from losskernel.errors import InputError
 from losskernel.losses import cross_entropy
 from losskernel.models import MLP, SmallCNN
-from losskernel.perturbations import AdversarialFlips, NoiseFlips
+from losskernel.representations.baselines import features as baselines
+from losskernel.representations.baselines import perturbations
+from losskernel.representations.baselines.perturbations import AdversarialFlips, NoiseFlips
 
 BOTH = (NoiseFlips(draws=5), AdversarialFlips())
 

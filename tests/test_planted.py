@@ -12,12 +12,12 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import losskernel as lk
-from losskernel import chains as chains_module
 from losskernel.data import arithmetic, digits
-from losskernel.diagnosis import Diagnosis
+from losskernel.kernel.diagnosis.diagnose import Diagnosis
 from losskernel.models import MLP, MultitaskMLP
-from losskernel.streams import MinibatchIndices
-from losskernel.training import Training
+from losskernel.sampling import chains as chains_module
+from losskernel.sampling.noise import MinibatchIndices
+from losskernel.training.fit import Training
 
 Trained = tuple[nn.Module, lk.Data]
 

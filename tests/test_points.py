@@ -20,10 +20,10 @@ from losskernel.analyses.result import Result
 from losskernel.cli.build import analyse_from, build, run_from
 from losskernel.errors import InputError, TraceError
 from losskernel.geometry import AngularCKA, Point
-from losskernel.points import TRAINED, Placed, PointSet, collect, open_points
-from losskernel.representations import History
-from losskernel.run import Study, preflight, run
-from losskernel.sources import Targets
+from losskernel.representations.baselines.collect import History
+from losskernel.representations.points import TRAINED, Placed, PointSet, collect, open_points
+from losskernel.representations.sources import Targets
+from losskernel.runs.run import Study, preflight, run
 
 IDS = [f"probe {number}" for number in range(12)]
 GROUP = np.arange(12) % 3
@@ -155,7 +155,7 @@ def test_points_must_stand_over_the_probes_and_have_names_of_their_own(tmp_path:
 def test_one_more_point_costs_one_more_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     placed = [Placed(str(width), Point.from_features(features(width)), "layer", place=width) for width in range(2, 8)]
     space, firsts = AngularCKA(), []
-    monkeypatch.setattr("losskernel.geometry.angular_cka.products", _spied(firsts))
+    monkeypatch.setattr("losskernel.geometry.spaces.angular_cka.products", _spied(firsts))
     whole = PointSet(tuple(placed)).arrangement(space)
     some = PointSet(tuple(placed[:5]), folder=tmp_path)
     some.arrangement(space)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from losskernel.kernel import LossKernel
-from losskernel.precision import precision_error
-from losskernel.traces import LossTraces
+from losskernel.kernel.diagnosis.precision import precision_error
+from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.traces.loss_traces import LossTraces
 
 CHAINS, DRAWS, PROBES, CHECKS = 4, 400, 40, 5
 RNG = np.random.default_rng(0)

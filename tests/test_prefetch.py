@@ -26,7 +26,7 @@ from taxonomy_oracles import write_wordnet
 import losskernel as lk
 from losskernel.data import digits
 from losskernel.data.base import Data
-from losskernel.outside import Taken, connections, impatient, overheard, taken
+from losskernel.storage.downloads import Taken, connections, impatient, overheard, taken
 
 QUIET = ("analysis=[separation]", "logger=none", "threads=1")
 SMALL_BATCHES = ("training.batch_size=4", "schedule.batch_size=4")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from drawn import balanced
 
+from losskernel.analyses.atlas.regions import find_regions
+from losskernel.data.taxonomy import Tree
 from losskernel.errors import InputError
-from losskernel.figures.trees import leaves_below
-from losskernel.regions import find_regions
-from losskernel.taxonomy import Tree
+from losskernel.figures.trees.trees import leaves_below
 
 TREE = balanced(2, 3, 4)  # 24 leaves under 6 branches under 2
 BRANCHES = [node for node in range(24, TREE.root) if TREE.heights[node] == 1]

@@ -16,16 +16,17 @@ import yaml
 from command import config, tiny
 
 import losskernel as lk
-from losskernel import sampling, store
 from losskernel.cli.build import analyse_from, run_from
-from losskernel.compare.runs import find_runs, read_run
 from losskernel.data import arithmetic
 from losskernel.errors import InputError, Interrupted, TraceError
-from losskernel.locks import lease
-from losskernel.locks.holder import Holder
 from losskernel.models import MultitaskMLP
-from losskernel.places import Folder, Remote, below, place_of, point, probe
-from losskernel.store import TraceStore
+from losskernel.sampling import sample as sampling
+from losskernel.storage.locks import lease
+from losskernel.storage.locks.owner import Holder
+from losskernel.storage.places import Folder, Remote, below, place_of, point, probe
+from losskernel.sweeps.read_runs import find_runs, read_run
+from losskernel.traces import zarr_store as store
+from losskernel.traces.zarr_store import TraceStore
 
 s3fs = pytest.importorskip("s3fs", reason="losskernel[s3] is not installed")
 moto_server = pytest.importorskip("moto.server", reason="moto[server] is not installed")

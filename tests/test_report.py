@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from losskernel.report import write_report
+from losskernel.runs.report import write_report
 
 
 def _png(width: int, height: int) -> bytes:
@@ -184,7 +184,7 @@ def test_an_older_page_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> N
 def test_importing_the_report_loads_no_heavy_package() -> None:
     code = (
         "import sys, importlib.util as u; import types; "
-        "import losskernel.report; "
+        "import losskernel.runs.report; "
         "print([m for m in ('plotly', 'wandb', 'hydra', 'umap', 'pytorch_lightning') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,12 +9,12 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import losskernel as lk
-from losskernel.baselines import Gradients
 from losskernel.errors import InputError, TraceError
-from losskernel.representations import BASELINES, History, asked_of, read_representations, represent
-from losskernel.run import Study, run
-from losskernel.traces import LossTraces
-from losskernel.training import retrain, save_weights
+from losskernel.representations.baselines.collect import BASELINES, History, asked_of, read_representations, represent
+from losskernel.representations.baselines.features import Gradients
+from losskernel.runs.run import Study, run
+from losskernel.traces.loss_traces import LossTraces
+from losskernel.training.fit import retrain, save_weights
 
 MODEL = nn.Linear(3, 1)
 

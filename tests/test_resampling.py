@@ -3,8 +3,8 @@ import pytest
 from oracles import blocks, gaussian, kernel_of, pairs
 from scipy.stats import t
 
-from losskernel.matrices import pieces
-from losskernel.resampling import Matrices, Resample, batch_means, bootstrap, interval, over, quantile
+from losskernel.kernel.error_bars import Matrices, Resample, batch_means, bootstrap, interval, over, quantile
+from losskernel.kernel.estimators import pieces
 
 
 def _entry(kernel: Matrices) -> dict[str, float]:

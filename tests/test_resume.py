@@ -15,10 +15,10 @@ import pytest
 import torch
 
 import losskernel as lk
-from losskernel import store
 from losskernel.data import arithmetic
 from losskernel.errors import Interrupted, TraceError
 from losskernel.models import MultitaskMLP
+from losskernel.traces import zarr_store as store
 
 SCHEDULE = lk.Schedule(chains=3, burn_in=40, draws=120, thinning=3, batch_size=32)
 SAMPLERS = {
@@ -57,7 +57,7 @@ def state_time(out: Path) -> int:
 def test_a_run_killed_at_random_moments_ends_bit_identical(sampler: str, tmp_path: Path) -> None:
     # The server has imported this module once; each child is then a fork that starts at once.
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([__name__, "losskernel.sampling"])
+    server.set_forkserver_preload([__name__, "losskernel.sampling.sample"])
     out, rng, kills = tmp_path / "traces.zarr", random.Random(0), 0
     for _ in range(100):
         process = server.Process(target=child, args=(sampler, out))
@@ -127,7 +127,7 @@ def test_an_interrupt_at_the_last_draw_loses_nothing(tmp_path: Path, monkeypatch
         batches += 1
         return 2 * (batches >= 134)  # the last batch of the first stack: 14 of burn-in and 120 draws
 
-    from losskernel import sampling
+    from losskernel.sampling import sample as sampling
 
     class Stop:
         def __enter__(self) -> Any:

@@ -17,9 +17,9 @@ import losskernel as lk
 from losskernel.data.base import Data, stack
 from losskernel.errors import InputError, TraceError
 from losskernel.losses import cross_entropy, squared_error
-from losskernel.representations import History
-from losskernel.retraining import FOLDER, Retrained
-from losskernel.training import retrain
+from losskernel.representations.baselines.collect import History
+from losskernel.representations.baselines.retraining import FOLDER, Retrained
+from losskernel.training.fit import retrain
 
 MODEL = nn.Linear(3, 1)
 

@@ -11,12 +11,12 @@ from scipy.stats import kendalltau, spearmanr
 
 from losskernel import LossKernel, LossTraces
 from losskernel.analyses import Robustness
+from losskernel.analyses.robustness import rank_association as association
+from losskernel.analyses.robustness.flip_radii import Flips, read_flips
+from losskernel.analyses.robustness.tables import relations
 from losskernel.errors import InputError
 from losskernel.figures import flip_curves
-from losskernel.resampling import quantile
-from losskernel.robustness import association
-from losskernel.robustness.radii import Flips, read_flips
-from losskernel.robustness.relations import relations
+from losskernel.kernel.error_bars import quantile
 
 LEVELS = np.array([0.1, 0.2, 0.4, 0.8])
 

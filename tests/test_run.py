@@ -15,13 +15,13 @@ from command import TINY, call, config, losskernel_command, tiny
 from PIL import Image
 
 import losskernel as lk
-import losskernel.run
+import losskernel.runs.run
 from losskernel.cli.build import analyse_from, build, run_from
-from losskernel.continuing import claim
 from losskernel.errors import InputError, TraceError
-from losskernel.run import run, set_threads
-from losskernel.schedule import Schedule
-from losskernel.tracking import CSVTracker, LogDraws, RunFolder
+from losskernel.runs.folder import CSVTracker, LogDraws, RunFolder
+from losskernel.runs.resume import claim
+from losskernel.runs.run import run, set_threads
+from losskernel.sampling.schedule import Schedule
 
 ANALYSES = "analysis=[convergence,separation,spectrum,complexity,neighbours]"
 
@@ -160,7 +160,7 @@ def test_asking_more_of_a_run_leaves_its_traces_alone(
 
 def test_an_unfinished_run_cannot_be_analysed(tmp_path: Path, monkeypatch: Any) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("losskernel.store.TraceStore.finish", lambda self: 1 / 0)
+        patch.setattr("losskernel.traces.zarr_store.TraceStore.finish", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run_from(tiny(tmp_path / "run"), tmp_path / "run", None)
     with pytest.raises(TraceError, match="is unfinished"):
@@ -217,7 +217,7 @@ def test_a_kernel_that_fails_stops_where_asked_with_all_results_written(tmp_path
 
 def test_figures_of_a_failed_kernel_carry_the_stamp(tmp_path: Path, monkeypatch: Any) -> None:
     stamped: list[str] = []
-    monkeypatch.setattr("losskernel.answers.stamp", lambda figure, text: stamped.append(text))
+    monkeypatch.setattr("losskernel.runs.analyse.stamp", lambda figure, text: stamped.append(text))
     run_from(tiny(tmp_path / "run"), tmp_path / "run", None)
     assert len(stamped) == 2
     assert all(re.match(r"FAILED diagnosis: .+", text) for text in stamped)
@@ -261,14 +261,14 @@ def test_a_sweep_samples_the_companion_and_a_single_run_does_not(tmp_path: Path)
 
 
 def test_a_companion_that_diverges_leaves_the_run_and_says_why(tmp_path: Path, monkeypatch: Any) -> None:
-    real = losskernel.run.sample
+    real = losskernel.runs.run.sample
 
     def diverging(*arguments: Any, **options: Any) -> Any:
         if arguments[2].keywords["nbeta"] == 0:
             raise lk.errors.DivergenceError("chain 0 left the finite numbers at step 3")
         return real(*arguments, **options)
 
-    monkeypatch.setattr("losskernel.run.sample", diverging)
+    monkeypatch.setattr("losskernel.runs.run.sample", diverging)
     run_from(tiny(tmp_path / "run", "control=true"), tmp_path / "run", None)
     found = json.loads((tmp_path / "run" / "diagnosis.json").read_text())["control"]
     assert found == {"verdict": "none", "reasons": ["chain 0 left the finite numbers at step 3"]}
@@ -291,7 +291,7 @@ def test_training_is_not_repeated_where_sampling_was_interrupted(tmp_path: Path,
         raise lk.errors.Interrupted("stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr("losskernel.run.sample", stop)
+        patch.setattr("losskernel.runs.run.sample", stop)
         with pytest.raises(lk.errors.Interrupted):
             run_from(tiny(tmp_path / "run"), tmp_path / "run", None)
     before = stamps(tmp_path / "run" / "checkpoints")

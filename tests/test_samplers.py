@@ -12,7 +12,7 @@ from scipy.linalg import solve_discrete_lyapunov
 from torch import Tensor
 
 from losskernel.errors import InputError
-from losskernel.samplers import SGHMC, SGLD, SGNHT, Phase, RMSpropSGLD, Sampler, resolve_nbeta, select
+from losskernel.sampling.samplers import SGHMC, SGLD, SGNHT, Phase, RMSpropSGLD, Sampler, resolve_nbeta, select
 
 
 class Case(NamedTuple):

@@ -15,10 +15,10 @@ from torch.utils.data import Dataset, TensorDataset
 import losskernel as lk
 from losskernel.data import arithmetic, digits
 from losskernel.errors import DivergenceError, InputError, TraceError
+from losskernel.kernel.error_bars import bootstrap
 from losskernel.models import MLP, MultitaskMLP, SmallCNN
-from losskernel.resampling import bootstrap
-from losskernel.sampling import settle
-from losskernel.training import Training
+from losskernel.sampling.sample import settle
+from losskernel.training.fit import Training
 
 SGLD = functools.partial(lk.SGLD, step_size=1e-3, nbeta=100.0, localization=100.0)
 SHORT = lk.Schedule(chains=3, burn_in=7, draws=6, thinning=2, batch_size=32)
@@ -350,7 +350,7 @@ def test_a_sampler_chosen_by_hydra_keeps_its_name_when_a_setting_is_changed() ->
     # Hydra's own kind of partial is not flattened within another, as the companion at nbeta = 0 has it.
     chosen = instantiate(
         {
-            "_target_": "losskernel.samplers.SGLD",
+            "_target_": "losskernel.sampling.samplers.SGLD",
             "_partial_": True,
             "step_size": 1e-3,
             "nbeta": 10.0,

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from losskernel.remedies import Setting, setting_of
-from losskernel.screens import Screen, screens
+from losskernel.kernel.diagnosis.remedies import Setting, setting_of
+from losskernel.kernel.diagnosis.screens import Screen, screens
 
 CALM = {
     "chain_correlation": 0.0,

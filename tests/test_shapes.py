@@ -6,8 +6,8 @@ from scipy.linalg import expm, orthogonal_procrustes
 
 from losskernel.errors import InputError
 from losskernel.geometry import AngularCKA, Bures, Point, Shape, Space
-from losskernel.geometry.bures import factor
-from losskernel.geometry.rotations import turning
+from losskernel.geometry.spaces.bures import factor
+from losskernel.geometry.spaces.rotations import turning
 
 RNG = np.random.default_rng(1)
 START = RNG.bit_generator.state

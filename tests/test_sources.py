@@ -16,16 +16,16 @@ from torch.utils.data import TensorDataset
 
 import losskernel as lk
 from losskernel.cli.build import build
-from losskernel.curvature import largest_curvature
 from losskernel.data import taxonomy_vectors
 from losskernel.errors import DivergenceError, InputError
 from losskernel.geometry import AngularCKA, Point
 from losskernel.models import MLP, SmallCNN
-from losskernel.points import TRAINED, open_points
-from losskernel.representations import History
-from losskernel.run import Study, run
-from losskernel.sources import Gradients, Laplace, LossKernels, TaxonomyKernel, left_out
-from losskernel.sources.gradients import gradient_point
+from losskernel.representations.baselines.collect import History
+from losskernel.representations.points import TRAINED, open_points
+from losskernel.representations.sources import Gradients, Laplace, LossKernels, TaxonomyKernel, left_out
+from losskernel.representations.sources.gradients import gradient_point
+from losskernel.runs.run import Study, run
+from losskernel.sampling.curvature import largest_curvature
 
 OWN = {"step_size": 1e-3, "nbeta": 10.0, "localization": 100.0}
 

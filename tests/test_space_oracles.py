@@ -10,10 +10,10 @@ import pytest
 from losskernel.errors import InputError
 from losskernel.geometry import AffineInvariant, AngularCKA, Bures, Point, Shape, Space, Stress
 from losskernel.geometry.centring import CENTRINGS, centred, flattened
-from losskernel.geometry.manifold import Flat
-from losskernel.geometry.positive_definite import PositiveDefinite
-from losskernel.geometry.rotations import UpToRotation
-from losskernel.geometry.sphere import Sphere
+from losskernel.geometry.spaces.manifold import Flat
+from losskernel.geometry.spaces.positive_definite import PositiveDefinite
+from losskernel.geometry.spaces.rotations import UpToRotation
+from losskernel.geometry.spaces.sphere import Sphere
 
 RNG = np.random.default_rng(1)
 START = RNG.bit_generator.state

@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 from losskernel.errors import DivergenceError, InputError
 from losskernel.losses import cross_entropy, squared_error
 from losskernel.models import MLP, MultitaskMLP, SmallCNN
-from losskernel.stacked import StackedModel, check_losses, start_losses
+from losskernel.sampling.engine.stacked_model import StackedModel, check_losses, start_losses
 
 RNG = torch.Generator().manual_seed(0)
 

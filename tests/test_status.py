@@ -21,12 +21,12 @@ import yaml
 from command import TINY, call, run_python
 
 import losskernel as lk
-from losskernel.cli.expected import Sweep, command_of, sweeps_in
-from losskernel.cli.looking import asked_of_slurm, looked, status_from
-from losskernel.cli.rollcall import Job, job_of
-from losskernel.cli.status_table import seconds_left, swept, table
-from losskernel.heartbeat import Heartbeat, process_began, read_status, stamp
-from losskernel.locks import only_one
+from losskernel.cli.status.jobs import Job, job_of
+from losskernel.cli.status.status import asked_of_slurm, looked, status_from
+from losskernel.cli.status.sweeps import Sweep, command_of, sweeps_in
+from losskernel.cli.status.table import seconds_left, swept, table
+from losskernel.runs.status.status_file import Heartbeat, process_began, read_status, stamp
+from losskernel.storage.locks import only_one
 
 NOW = 1_800_000_000.0
 WORDS = ("experiment=digits", "sampler.localization=1,10,100,300,1000", "seed=1")
@@ -133,7 +133,7 @@ def test_what_is_common_to_all_jobs_is_not_repeated() -> None:
 
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     begun(tmp_path / "run", "seed=1", ago=5, state="sampling")
-    code = "import sys; from losskernel.cli.looking import status_from; sys.exit(status_from(sys.argv[1:]))"
+    code = "import sys; from losskernel.cli.status.status import status_from; sys.exit(status_from(sys.argv[1:]))"
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w") as pipe:

@@ -6,14 +6,14 @@ import pytest
 import torch
 import xarray as xr
 
-from losskernel import store
-from losskernel.ending import reported
 from losskernel.errors import TraceError
-from losskernel.heartbeat import Heartbeat
-from losskernel.memory_store import MemoryStore
-from losskernel.store import CHAIN_RECORDS, TraceStore, atomic_save, differences, guard, layout
-from losskernel.traces import coordinates_of
-from losskernel.tracking import RunFolder, Tracker
+from losskernel.runs.ending import reported
+from losskernel.runs.folder import RunFolder, Tracker
+from losskernel.runs.status.status_file import Heartbeat
+from losskernel.traces import zarr_store as store
+from losskernel.traces.loss_traces import coordinates_of
+from losskernel.traces.memory_store import MemoryStore
+from losskernel.traces.zarr_store import CHAIN_RECORDS, TraceStore, atomic_save, differences, guard, layout
 
 SHAPE = (3, 8, 5)
 ABOUT = {"identity": {"seed": 0, "betas": [1, 2]}, "chains_per_fit": 2}

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from losskernel.streams import BLOCK_NUMBERS, MINIBATCH, NOISE, MinibatchIndices, NoiseStream, generator
+from losskernel.sampling.noise import BLOCK_NUMBERS, MINIBATCH, NOISE, MinibatchIndices, NoiseStream, generator
 
 # Weights per chain such that a block of noise holds many steps, two, and one.
 SIZES = [5, BLOCK_NUMBERS // 2, BLOCK_NUMBERS + 1]

@@ -18,8 +18,8 @@ from losskernel.data import digits, stack
 from losskernel.errors import InputError, TraceError
 from losskernel.losses import cross_entropy, squared_error
 from losskernel.models import MLP, SmallCNN
-from losskernel.representations import History
-from losskernel.suspicion import (
+from losskernel.representations.baselines.collect import History
+from losskernel.representations.scores import (
     EL2N,
     AreaUnderMargin,
     ConfidentLearning,
@@ -30,9 +30,9 @@ from losskernel.suspicion import (
     confident_learning,
     gradient_norms,
 )
-from losskernel.suspicion.confident_learning import stratified
-from losskernel.suspicion.gradient_norms import gradient_norms as norms_of
-from losskernel.training import checkpoints, retrain
+from losskernel.representations.scores.confident_learning import stratified
+from losskernel.representations.scores.gradient_norms import gradient_norms as norms_of
+from losskernel.training.fit import checkpoints, retrain
 
 AT_THE_END = (Margin(), Margin("probability"), Uncertainty())
 ALONG = (EL2N(), GraNd(), SelfInfluence(), AreaUnderMargin())

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from taxonomy_oracles import PETS, random_parents
 
+from losskernel.data.taxonomy import Taxonomy, Tree
 from losskernel.errors import InputError
-from losskernel.taxonomy import Taxonomy, Tree
 
 
 def _family(tree: Tree) -> set[tuple[str, str]]:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from losskernel.data.taxonomy import Taxonomy, read_taxonomy
 from losskernel.errors import InputError
-from losskernel.taxonomy import Taxonomy, read_taxonomy
 
 NESTED = {"thing": {"animal": {"mammal": ["dog", "cat"], "bird": None}, "plant": ["moss", {"tree": ["oak"]}], "no": {}}}
 PARENTS = {

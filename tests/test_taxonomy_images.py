@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from losskernel.data import taxonomy_images
+from losskernel.data.taxonomy import wordnet
 from losskernel.data.taxonomy_images import LEAVES, components
 from losskernel.errors import InputError
-from losskernel.taxonomy import wordnet
 
 SMALL = {"size": 16, "per_class": 3, "probes_per_class": 2}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from taxonomy_oracles import PETS, nltk_similarity, random_parents, synsets
 
+from losskernel.data.taxonomy import MEASURES, Taxonomy
 from losskernel.errors import InputError
-from losskernel.taxonomy import MEASURES, Taxonomy
 
 LEAVES = ["dog", "cat", "hen", "stone"]
 

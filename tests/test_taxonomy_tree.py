@@ -4,8 +4,8 @@ from scipy.cluster.hierarchy import average, cophenet
 from scipy.spatial.distance import pdist, squareform
 from taxonomy_oracles import random_tree
 
+from losskernel.data.taxonomy import Tree
 from losskernel.errors import InputError
-from losskernel.taxonomy import Tree
 
 #        8
 #      /   \

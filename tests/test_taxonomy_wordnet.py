@@ -15,9 +15,9 @@ from nltk.corpus.reader.wordnet import WordNetCorpusReader
 from nltk.corpus.util import LazyCorpusLoader
 from taxonomy_oracles import nltk_similarity, synsets, write_wordnet
 
+from losskernel.data.taxonomy import MEASURES, Taxonomy, wordnet
+from losskernel.data.taxonomy.wordnet import NOUN_DEPTH, shipped
 from losskernel.errors import InputError
-from losskernel.taxonomy import MEASURES, Taxonomy, wordnet
-from losskernel.taxonomy.wordnet import NOUN_DEPTH, shipped
 
 IMAGENET = sorted(set(shipped()) - {parent for _, parents in shipped().values() for parent in parents})
 TINY = {

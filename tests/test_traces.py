@@ -8,7 +8,7 @@ import xarray as xr
 
 from losskernel import LossTraces, open_traces
 from losskernel.errors import InputError, TraceError
-from losskernel.store import TraceStore
+from losskernel.traces.zarr_store import TraceStore
 
 RNG = np.random.default_rng(0)
 LABELS = {"task": ["add", "multiply", "add"], "class": [3, 1, 2], "a": [0.5, -0.25, 1e-3]}

@@ -23,19 +23,20 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 import losskernel as lk
-from losskernel import retraining, training_state
 from losskernel.cli.build import build
 from losskernel.data import FlipAndCrop, arithmetic
 from losskernel.data.base import Data
 from losskernel.errors import InputError, Interrupted, TraceError
 from losskernel.losses import cross_entropy
 from losskernel.models import MultitaskMLP, SmallCNN
-from losskernel.run import run, trained
-from losskernel.store import atomic_save
-from losskernel.study import Study, preflight
-from losskernel.tracking import RunFolder
-from losskernel.training import Training, fit, retrain
-from losskernel.training_state import STATE, drop_state
+from losskernel.representations.baselines import retraining
+from losskernel.runs.folder import RunFolder
+from losskernel.runs.run import run, trained
+from losskernel.runs.study import Study, preflight
+from losskernel.traces.zarr_store import atomic_save
+from losskernel.training import resume as training_state
+from losskernel.training.fit import Training, fit, retrain
+from losskernel.training.resume import STATE, drop_state
 
 STEPPED = functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=1e-4)
 SGLD = functools.partial(lk.SGLD, step_size=1e-3, nbeta=1.0, localization=1.0)
@@ -122,7 +123,7 @@ def written(folder: Path) -> int:
 def test_a_training_killed_at_random_moments_ends_bit_identical(kind: str, tmp_path: Path) -> None:
     # The server has imported this module once; each child is then a fork that starts at once.
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([__name__, "losskernel.training"])
+    server.set_forkserver_preload([__name__, "losskernel.training.fit"])
     rng, kills = random.Random(0), 0
     while True:
         process, before = server.Process(target=child, args=(kind, tmp_path)), written(tmp_path)
@@ -374,7 +375,7 @@ def test_the_state_goes_once_the_weights_are_on_disk(tmp_path: Path, monkeypatch
 
     files = RunFolder(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("losskernel.training.atomic_save", full)
+        patch.setattr("losskernel.training.fit.atomic_save", full)
         with pytest.raises(TraceError, match="No space left on device"):
             trained(study(state_every=0.0), files)
     assert seen == [True]

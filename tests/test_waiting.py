@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from losskernel.cluster import GONE, Slurm, Watch
+from losskernel.cli.launchers import GONE, Slurm, Watch
 
 
 class Cluster:

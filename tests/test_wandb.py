@@ -12,14 +12,14 @@ from wandb_reader import Run, read_runs
 from wandb_runs import alone, draws, one
 
 import losskernel as lk
-from losskernel.around import JOBS
-from losskernel.cli import naming
 from losskernel.cli.build import run_from
-from losskernel.curves import CLOCK
+from losskernel.cli.config import run_names as naming
 from losskernel.errors import InputError, TraceError
-from losskernel.wandb_tracker import WandbTracker
-from losskernel.wandb_tracker.settings import recorded as as_recorded
-from losskernel.wandb_tracker.verdict import verdict_panel
+from losskernel.runs.tracking.curves import CLOCK
+from losskernel.runs.tracking.wandb import WandbTracker
+from losskernel.runs.tracking.wandb.settings import recorded as as_recorded
+from losskernel.runs.tracking.wandb.verdict_panel import verdict_panel
+from losskernel.sweeps.around import JOBS
 
 ANALYSES = "analysis=[convergence,separation,embedding]"
 
@@ -138,7 +138,7 @@ def test_a_sweep_is_one_group_of_separate_runs(tmp_path: Path, capsys: Any) -> N
 def test_a_failing_run_is_closed_as_failed_and_the_next_is_its_own(tmp_path: Path, monkeypatch: Any) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     with monkeypatch.context() as patch:
-        patch.setattr("losskernel.run.sample", lambda *_, **__: 1 / 0)
+        patch.setattr("losskernel.runs.run.sample", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run_from(tiny(first, "logger=wandb", "analysis=[complexity]"), first, None)
     assert wandb.run is None

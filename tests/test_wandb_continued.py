@@ -19,8 +19,8 @@ from wandb_server import KEY, Service, standing_for_wandb
 
 import losskernel as lk
 from losskernel.cli.build import run_from
-from losskernel.curves import CLOCK
 from losskernel.errors import Interrupted
+from losskernel.runs.tracking.curves import CLOCK
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ def test_asking_more_of_a_finished_run_adds_to_its_record(tmp_path: Path) -> Non
 
 KILLED = """
 import os, signal, sys
-from losskernel.curves import LogDraws
+from losskernel.runs.tracking.curves import LogDraws
 log = LogDraws.on_train_batch_end
 def killed(self, trainer, module, *rest):
     log(self, trainer, module, *rest)

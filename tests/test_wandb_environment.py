@@ -13,7 +13,7 @@ from wandb_runs import alone, one
 
 from losskernel.cli.build import run_from
 from losskernel.errors import InputError
-from losskernel.wandb_tracker import WandbTracker, logged_in
+from losskernel.runs.tracking.wandb import WandbTracker, logged_in
 
 
 @pytest.fixture(autouse=True)

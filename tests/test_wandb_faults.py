@@ -14,8 +14,8 @@ from wandb_runs import alone, attempt, draws, one, said
 from wandb_server import KEY, Service, standing_for_wandb
 
 from losskernel.cli.build import run_from
-from losskernel.curves import LogDraws
-from losskernel.wandb_tracker import WandbTracker, connection
+from losskernel.runs.tracking.curves import LogDraws
+from losskernel.runs.tracking.wandb import WandbTracker, connection
 
 
 @pytest.fixture(autouse=True)

@@ -55,7 +55,7 @@ def test_the_wheel_holds_code_registry_and_type_marker(wheel: Path) -> None:
     package = CHECKOUT / "losskernel"
     files = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     # Hydra looks for launchers in a namespace of its own alone.
-    places = {f"losskernel/{path.relative_to(package)}".replace("losskernel/plugins/", "") for path in files}
+    places = {f"losskernel/{path.relative_to(package)}".replace("losskernel/cli/plugins/", "") for path in files}
     assert "hydra_plugins/losskernel_launchers.py" in places
     assert places <= names
     assert "losskernel/py.typed" in names
@@ -78,9 +78,9 @@ def test_the_installed_command_line_finds_its_registry(installed: Path, tmp_path
 
 
 def test_the_installed_package_brings_the_wordnet_of_imagenet(installed: Path, tmp_path: Path) -> None:
-    code = "from losskernel.taxonomy import wordnet; print(wordnet(['n02084071']).name('n02084071'))"
+    code = "from losskernel.data.taxonomy import wordnet; print(wordnet(['n02084071']).name('n02084071'))"
     assert far_away(installed, tmp_path, "-c", code).strip() == "dog"
-    (licence,) = installed.glob("losskernel-*.dist-info/licenses/losskernel/taxonomy/WORDNET-LICENSE")
+    (licence,) = installed.glob("losskernel-*.dist-info/licenses/losskernel/data/taxonomy/WORDNET-LICENSE")
     assert "Princeton University" in licence.read_text()
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import wandb
 from wandb_reader import Run, read_runs
 
-from losskernel.curves import CLOCK, LogDraws
 from losskernel.errors import Interrupted
-from losskernel.wandb_tracker import WandbTracker
+from losskernel.runs.tracking.curves import CLOCK, LogDraws
+from losskernel.runs.tracking.wandb import WandbTracker
 
 
 def alone(home: Path, monkeypatch: Any) -> None:

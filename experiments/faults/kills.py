@@ -19,11 +19,11 @@ import torch
 import zarr
 
 import losskernel as lk
-from losskernel import store
 from losskernel.data import arithmetic
 from losskernel.errors import TraceError
 from losskernel.models import MultitaskMLP
-from losskernel.store import TraceStore
+from losskernel.traces import zarr_store as store
+from losskernel.traces.zarr_store import TraceStore
 
 CHAINS, STACKED, PROBES = 4, 2, 40
 SAMPLER = functools.partial(lk.SGHMC, step_size=5e-4, nbeta=100.0, localization=50.0)
@@ -72,7 +72,7 @@ def killed(draws: int, kills: int, state_every: float, seed: int, folder: Path) 
     whole = draw(draws, None, state_every)
     reference = whole.losses.values
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["losskernel.sampling", "losskernel.data", "losskernel.models"])
+    server.set_forkserver_preload(["losskernel.sampling.sample", "losskernel.data", "losskernel.models"])
     out, moments, seen = folder / "traces.zarr", random.Random(seed), Counter[str]()
     for _ in range(kills):
         process = server.Process(target=child, args=(draws, out, state_every))

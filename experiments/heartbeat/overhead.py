@@ -19,12 +19,12 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import losskernel.cli
-from losskernel.beating import Beat, BeatTraining
 from losskernel.cli.build import build
-from losskernel.heartbeat import Heartbeat
-from losskernel.sampling import sample
-from losskernel.study import Study
-from losskernel.training import fit
+from losskernel.runs.status.progress_callbacks import Beat, BeatTraining
+from losskernel.runs.status.status_file import Heartbeat
+from losskernel.runs.study import Study
+from losskernel.sampling.sample import sample
+from losskernel.training.fit import fit
 
 spent = {"signs of life": 0.0}
 

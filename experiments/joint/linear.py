@@ -18,10 +18,10 @@ from torch.utils.data import TensorDataset
 
 import losskernel as lk
 from losskernel import figures
+from losskernel.analyses.joint.localization_sweep import log_slope
 from losskernel.geometry import AngularCKA, Point, reliability
-from losskernel.joint.sweep import log_slope
-from losskernel.points import sampled_point
-from losskernel.sources.gradients import gradient_point
+from losskernel.representations.points import sampled_point
+from losskernel.representations.sources.gradients import gradient_point
 
 HERE = Path(__file__).parent
 PROBES, WIDTH, NOISE, NBETA, SEED = 200, 3, 0.3, 10.0, 0

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from losskernel.figures.style import DOUBLE, FAINT, INK, MUTED, OKABE_ITO, paper
+from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MUTED, OKABE_ITO, paper
 
 LOOKS = {
     "order 2": ("Laplace, order 2", OKABE_ITO[0], "o", "-"),

@@ -14,9 +14,9 @@ from torch import nn
 
 import losskernel as lk
 from losskernel.data import arithmetic, digits
-from losskernel.laplace import Curvature, Gaussian, Network, curvature_of
 from losskernel.models import MLP, MultitaskMLP
-from losskernel.training import Training
+from losskernel.representations.laplace import Curvature, Gaussian, Network, curvature_of
+from losskernel.training.fit import Training
 
 HERE = Path(__file__).parent
 NBETA = 100.0

@@ -10,7 +10,7 @@ from torch import nn
 import losskernel as lk
 from losskernel.data import arithmetic, digits
 from losskernel.models import MLP, MultitaskMLP
-from losskernel.samplers import Sampler
+from losskernel.sampling.samplers import Sampler
 
 RECIPE_BATCH, RECIPE_THINNING, NBETA = 64, 10, 100.0
 

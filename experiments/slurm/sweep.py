@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from one_node import PATIENCE, Unavailable, asked, one_node, requeue, send, until
 
-from losskernel.heartbeat import read_status
-from losskernel.store import TraceStore
+from losskernel.runs.status.status_file import read_status
+from losskernel.traces.zarr_store import TraceStore
 
 GAMMAS = (10, 20, 50, 100, 200, 500)
 CHAINS = 4

@@ -68,8 +68,8 @@ def available(names: list[str]) -> list[str]:
     for name in names:
         if name.startswith("devinterp") and importlib.util.find_spec("devinterp") is None:
             print(f"row {name!r} is missing: devinterp is not installed; run `{DEVINTERP_COMMAND}`")
-        elif name == "losskernel" and importlib.util.find_spec("losskernel.sampling") is None:
-            print("row 'losskernel' is missing: losskernel.sampling does not exist")
+        elif name == "losskernel" and importlib.util.find_spec("losskernel.sampling.sample") is None:
+            print("row 'losskernel' is missing: losskernel.sampling.sample does not exist")
         else:
             kept.append(name)
     return kept

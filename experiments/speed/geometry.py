@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from losskernel.geometry import AngularCKA, Point, spherical_mds
-from losskernel.geometry.spherical_mds import angles
-from losskernel.geometry.triangles import project
+from losskernel.geometry.maps.spherical_mds import angles
+from losskernel.geometry.paths.triangles import project
 
 try:
     import repsim

@@ -11,7 +11,7 @@ import torch
 from baselines import BATCH, LOCALIZATION, NBETA, STEP_SIZE, THINNING, Toy
 
 import losskernel as lk
-from losskernel.chains import Chains
+from losskernel.sampling.chains import Chains
 
 PARTS = ("noise", "minibatches", "gradient", "update", "probes / thinning")
 COLUMNS = (*PARTS, "sum of parts", "whole, in memory", "whole, on disk", "Lightning and checks", "Zarr")

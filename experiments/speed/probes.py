@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import GoogLeNet
 
-from losskernel.blocks import choose_block
 from losskernel.losses import cross_entropy
-from losskernel.stacked import StackedModel
+from losskernel.sampling.engine.probe_batch_size import choose_block
+from losskernel.sampling.engine.stacked_model import StackedModel
 
 CLASSES, PROBES, DRAWS = 1000, 10_000, 4 * 500
 Evaluate = Callable[[], Tensor]

@@ -1,19 +1,19 @@
 """Analyses: one question per file, each a frozen dataclass called on (kernel, traces) -> Result."""
 
-from losskernel.analyses.atlas import Atlas
-from losskernel.analyses.attribution import Attribution
+from losskernel.analyses.atlas.atlas import Atlas
+from losskernel.analyses.attribution.attribution import Attribution
 from losskernel.analyses.complexity import Complexity
 from losskernel.analyses.convergence import Convergence
-from losskernel.analyses.discovery import Discovery
 from losskernel.analyses.embedding import Embedding
-from losskernel.analyses.hierarchy import Hierarchy
-from losskernel.analyses.joint import JointSpace
-from losskernel.analyses.levels import Levels
-from losskernel.analyses.memorisation import Memorisation
+from losskernel.analyses.hierarchy.discovery import Discovery
+from losskernel.analyses.hierarchy.hierarchy import Hierarchy
+from losskernel.analyses.hierarchy.levels import Levels
+from losskernel.analyses.joint.joint_space import JointSpace
+from losskernel.analyses.memorisation.memorisation import Memorisation
 from losskernel.analyses.neighbours import Neighbours
-from losskernel.analyses.path import Paths
+from losskernel.analyses.paths.paths import Paths
 from losskernel.analyses.result import Result
-from losskernel.analyses.robustness import Robustness
+from losskernel.analyses.robustness.robustness import Robustness
 from losskernel.analyses.separation import Separation
 from losskernel.analyses.spectrum import Spectrum
 

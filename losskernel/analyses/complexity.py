@@ -8,9 +8,9 @@ import pandas as pd
 from scipy.special import logsumexp
 
 from losskernel.analyses.result import Result
-from losskernel.kernel import LossKernel
-from losskernel.resampling import batch_means
-from losskernel.traces import LossTraces
+from losskernel.kernel.error_bars import batch_means
+from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.traces.loss_traces import LossTraces
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from losskernel import diagnostics, figures
+from losskernel import figures
 from losskernel.analyses.result import Result
-from losskernel.diagnosis import diagnose
-from losskernel.kernel import LossKernel
-from losskernel.resampling import batch_means, over
-from losskernel.traces import LossTraces
+from losskernel.kernel.diagnosis import statistics as diagnostics
+from losskernel.kernel.diagnosis.diagnose import diagnose
+from losskernel.kernel.error_bars import batch_means, over
+from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.traces.loss_traces import LossTraces
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ import pandas as pd
 
 from losskernel import figures
 from losskernel.analyses.result import Result
+from losskernel.analyses.umap_layout import kept_neighbours, nearest_probes, umap_layout
+from losskernel.data.images.thumbnails import encode
 from losskernel.errors import require, require_integer
-from losskernel.kernel import LossKernel
-from losskernel.maps import kept_neighbours, nearest_probes, umap_layout
-from losskernel.resampling import over
-from losskernel.thumbnails import encode
-from losskernel.traces import LossTraces
+from losskernel.kernel.error_bars import over
+from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.traces.loss_traces import LossTraces
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import pandas as pd
 from losskernel import figures
 from losskernel.analyses.result import Result
 from losskernel.errors import require, require_integer
-from losskernel.kernel import LossKernel
-from losskernel.traces import LossTraces
+from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.traces.loss_traces import LossTraces
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Protocol
 
 import pandas as pd
 
-from losskernel.kernel import LossKernel
-from losskernel.points import PointSet
-from losskernel.traces import LossTraces
+from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.representations.points import PointSet
+from losskernel.traces.loss_traces import LossTraces
 
 
 @dataclass(frozen=True)

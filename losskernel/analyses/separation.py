@@ -12,9 +12,9 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from losskernel import figures
 from losskernel.analyses.result import Result
 from losskernel.errors import require, require_integer
-from losskernel.kernel import LossKernel
-from losskernel.resampling import Matrices, bootstrap, over
-from losskernel.traces import LossTraces
+from losskernel.kernel.error_bars import Matrices, bootstrap, over
+from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.traces.loss_traces import LossTraces
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from losskernel import diagnostics, figures
+from losskernel import figures
 from losskernel.analyses.result import Result
 from losskernel.errors import require, require_integer
-from losskernel.kernel import LossKernel
-from losskernel.resampling import Matrices, bootstrap
-from losskernel.traces import LossTraces
+from losskernel.kernel.diagnosis import statistics as diagnostics
+from losskernel.kernel.error_bars import Matrices, bootstrap
+from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.traces.loss_traces import LossTraces
 
 # The error of a rank takes dozens of eigenvalue problems of this size.
 _PROBES_FOR_ERRORS = 500

@@ -15,14 +15,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import losskernel.cli.calibrations  # noqa: F401 (it registers where choices are looked for)
-from losskernel.cli.around import around
-from losskernel.cli.jobs import at_work_on, refuse_alone, within_a_sweep
-from losskernel.cli.kinds import DYNAMICS, LAYERS
-from losskernel.cli.mistyped import unknown_choice, unknown_key
-from losskernel.cli.requeue import hand_on
-from losskernel.cli.sweeps import compared, group_of, joining, note_failure
-from losskernel.interrupts import Stopped, heeding
+import losskernel.cli.commands.calibrate  # noqa: F401 (it registers where choices are looked for)
+from losskernel.cli.commands.around import around
+from losskernel.cli.commands.compare import compared, group_of, joining, note_failure
+from losskernel.cli.commands.dynamics_and_layers import DYNAMICS, LAYERS
+from losskernel.cli.config.unknown_keys import unknown_choice, unknown_key
+from losskernel.cli.launchers.jobs import at_work_on, refuse_alone, within_a_sweep
+from losskernel.cli.launchers.requeue import hand_on
+from losskernel.signals import Stopped, heeding
 
 # In a checkout the registry stands beside the package; a wheel carries it inside.
 _PACKAGE = Path(__file__).parents[1]
@@ -54,14 +54,14 @@ def _analyse(config: DictConfig) -> None:
 
 @hydra.main(config_path=CONF, config_name="compare", version_base="1.3")
 def _compare(config: DictConfig) -> None:
-    from losskernel.cli.sweeps import compare_from
+    from losskernel.cli.commands.compare import compare_from
 
     _job(lambda: compare_from(config), config)
 
 
 @hydra.main(config_path=CONF, config_name="calibrate", version_base="1.3")
 def _calibrate(config: DictConfig) -> None:
-    from losskernel.cli.calibrations import calibrate_from
+    from losskernel.cli.commands.calibrate import calibrate_from
 
     _job(lambda: calibrate_from(config, _place()["folder"]), config)
 
@@ -108,7 +108,7 @@ def layers() -> None:
 
 def prefetch() -> None:
     """losskernel-prefetch: fetch what a run needs where there is no internet, and try it without."""
-    from losskernel.cli.fetching import prefetch_for
+    from losskernel.cli.commands.prefetch import prefetch_for
 
     _guarded(lambda: prefetch_for(CONF, sys.argv[1:]))
 
@@ -122,7 +122,7 @@ def dashboard() -> None:
 
 def status() -> None:
     """losskernel-status: where the jobs of a sweep stand, while they run."""
-    from losskernel.cli.looking import status_from
+    from losskernel.cli.status.status import status_from
 
     sys.exit(status_from(sys.argv[1:]))
 

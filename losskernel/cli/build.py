@@ -9,21 +9,21 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from losskernel.answers import CONTROL, TRACES, Outcome, analyse
-from losskernel.cli.calibrations import apply_calibration
-from losskernel.cli.signatures import signature_faults
+from losskernel.cli.commands.calibrate import apply_calibration
+from losskernel.cli.config.signatures import signature_faults
 from losskernel.cli.summary import summary
-from losskernel.continuing import finished
 from losskernel.data.base import Data
 from losskernel.errors import InputError, require, require_integer
-from losskernel.locks import only_one
-from losskernel.places import below
-from losskernel.points import open_points
-from losskernel.preflight import faults_of, label_faults
-from losskernel.representations import BASELINES, read_representations
-from losskernel.run import Study, run, set_threads
-from losskernel.traces import open_traces
-from losskernel.tracking import RunFolder, Tracker
+from losskernel.representations.baselines.collect import BASELINES, read_representations
+from losskernel.representations.points import open_points
+from losskernel.runs.analyse import CONTROL, TRACES, Outcome, analyse
+from losskernel.runs.folder import RunFolder, Tracker
+from losskernel.runs.preflight import faults_of, label_faults
+from losskernel.runs.resume import finished
+from losskernel.runs.run import Study, run, set_threads
+from losskernel.storage.locks import only_one
+from losskernel.storage.places import below
+from losskernel.traces.loss_traces import open_traces
 
 # Group of the configuration -> field of the study. The model comes first: the seed makes its initial weights.
 PARTS = {
@@ -199,6 +199,6 @@ def _tracker(config: DictConfig, folder: Path, sweep: str | None) -> Tracker:
     RunFolder(folder).prepare()
     if "project" not in config.logger:
         return factory(folder)
-    from losskernel.cli.naming import described
+    from losskernel.cli.config.run_names import described
 
     return factory(folder, **described(config, folder, sweep))

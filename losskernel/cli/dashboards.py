@@ -17,7 +17,7 @@ def dashboard_in(conf: str) -> None:
 
 
 def _dashboard(config: DictConfig) -> None:
-    from losskernel.dashboard import save_dashboard
+    from losskernel.runs.tracking.wandb_workspace import save_dashboard
 
     asked = {key: None if config[key] is None else str(config[key]) for key in ("entity", "group", "name")}
     print(save_dashboard(str(config.project), **asked))

@@ -1,7 +1,7 @@
 """The short table that a run ends with."""
 
-from losskernel.diagnosis import Diagnosis
-from losskernel.run import Outcome
+from losskernel.kernel.diagnosis.diagnose import Diagnosis
+from losskernel.runs.run import Outcome
 
 HEADLINES = (
     ("separation/within", "mean |R| within {label}"),

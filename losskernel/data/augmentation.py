@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from losskernel.data.samples import Packed, as_packed, held, size, unpacker
+from losskernel.data.packed import Packed, as_packed, held, size, unpacker
 from losskernel.errors import require, require_integer
 
 # (inputs [B, ...] as the dataset holds them, random numbers on the CPU) -> inputs

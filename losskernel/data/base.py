@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from losskernel.data.samples import read_once, size, stack, tensors
+from losskernel.data.packed import read_once, size, stack, tensors
 from losskernel.errors import require
 
 __all__ = ["Data", "Loss", "size", "stack", "tensors"]

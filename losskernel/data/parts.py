@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from losskernel.data.samples import Packed, ReadOnce, as_packed, size, tensors
+from losskernel.data.packed import Packed, ReadOnce, as_packed, size, tensors
 
 _LOOKED_AT = 8  # samples that must have the target that their dataset says
 

@@ -10,9 +10,9 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 from torch.utils.data import TensorDataset
 
 from losskernel.data.base import Data
+from losskernel.data.taxonomy import Taxonomy, Tree, read_taxonomy, wordnet
 from losskernel.errors import require, require_integer, require_number
 from losskernel.losses import cross_entropy
-from losskernel.taxonomy import Taxonomy, Tree, read_taxonomy, wordnet
 
 # Sixty synsets of ImageNet: vertebrates and instruments in the widest sense, three branches of either, two of each,
 # five classes of each.

@@ -1,30 +1,14 @@
 """Metric spaces whose points are kernels over the same inputs: how far apart are two representations?"""
 
-from losskernel.geometry.affine_invariant import AffineInvariant
-from losskernel.geometry.angular_cka import AngularCKA
 from losskernel.geometry.arrangement import Arrangement
-from losskernel.geometry.bures import Bures, Shape
-from losskernel.geometry.dimensions import StressCurve, dimensions_needed, stress_curve
-from losskernel.geometry.globe import arc, azimuthal, frame
-from losskernel.geometry.kernels import Laplacian, Linear, SquaredExponential
-from losskernel.geometry.path import Path
-from losskernel.geometry.point import Point
-from losskernel.geometry.profiles import Profile, profile
-from losskernel.geometry.reliability import corrected_cosines, noise_floor, reliability
-from losskernel.geometry.scaling import Layout, classical_scaling
-from losskernel.geometry.significance import (
-    Jackknife,
-    Null,
-    benjamini_hochberg,
-    jackknife,
-    permutation_null,
-    permutation_nulls,
-)
-from losskernel.geometry.space import Space
-from losskernel.geometry.spherical_mds import spherical_mds
-from losskernel.geometry.stress import Stress
-from losskernel.geometry.tangent_pca import TangentLayout, tangent_pca
-from losskernel.geometry.triangles import (
+from losskernel.geometry.maps.dimensions import StressCurve, dimensions_needed, stress_curve
+from losskernel.geometry.maps.globe import arc, azimuthal, frame
+from losskernel.geometry.maps.scaling import Layout, classical_scaling
+from losskernel.geometry.maps.spherical_mds import spherical_mds
+from losskernel.geometry.maps.tangent_pca import TangentLayout, tangent_pca
+from losskernel.geometry.paths.path import Path
+from losskernel.geometry.paths.profiles import Profile, profile
+from losskernel.geometry.paths.triangles import (
     Projection,
     alexandrov_curvature,
     midpoint_distance,
@@ -32,7 +16,23 @@ from losskernel.geometry.triangles import (
     turning,
     vertex_angle,
 )
-from losskernel.geometry.whole_paths import distance_at_fractions, frechet_distance, mean_distance, path_distances
+from losskernel.geometry.paths.whole_paths import distance_at_fractions, frechet_distance, mean_distance, path_distances
+from losskernel.geometry.point import Point
+from losskernel.geometry.spaces.affine_invariant import AffineInvariant
+from losskernel.geometry.spaces.angular_cka import AngularCKA
+from losskernel.geometry.spaces.bures import Bures, Shape
+from losskernel.geometry.spaces.kernels import Laplacian, Linear, SquaredExponential
+from losskernel.geometry.spaces.space import Space
+from losskernel.geometry.spaces.stress import Stress
+from losskernel.geometry.statistics.reliability import corrected_cosines, noise_floor, reliability
+from losskernel.geometry.statistics.significance import (
+    Jackknife,
+    Null,
+    benjamini_hochberg,
+    jackknife,
+    permutation_null,
+    permutation_nulls,
+)
 
 __all__ = [
     "AffineInvariant",

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from losskernel.errors import InputError, require, require_integer
-from losskernel.models.pretrained import put, read_state
-from losskernel.outside import PREFETCH, impatient, taken
+from losskernel.models.weights import put, read_state
+from losskernel.storage.downloads import PREFETCH, impatient, taken
 
 TIMM = "timm"
 

@@ -1,0 +1,175 @@
+"""A taxonomy read off the kernel alone, with the support of its branches, beside the known one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from losskernel import figures
+from losskernel.analyses.hierarchy.classes import Classes, Pairs
+from losskernel.analyses.hierarchy.found_tree import Found
+from losskernel.analyses.hierarchy.scores import centred_on
+from losskernel.analyses.hierarchy.similarities import Reader
+from losskernel.analyses.result import Result
+from losskernel.errors import require, require_integer
+from losskernel.kernel.error_bars import Matrices, bootstrap
+from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.traces.loss_traces import LossTraces
+
+_KINDS = ("coupling", "abs_r", "r")
+_NO_PAIRS = Pairs(np.array([], dtype=int), np.array([], dtype=int))
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Build the average-linkage tree of class means of the kernel, and compare it with a known tree.
+
+    A branch's support is the share of resamples of the chains in whose tree it stands. p-values permute the leaves of
+    the tree; `x_null` is the mean over such random trees.
+
+    Attributes:
+        label: names each probe's class as the taxonomy does.
+        taxonomy: "wordnet", or the path of a file that holds a tree.
+        of: what the tree is built from: "coupling", "abs_r" or "r".
+        permutations: of the leaves.
+        limit: probes at most behind errors and support, evenly from every class; matrices are N × N.
+        seed: fixes the permutations.
+
+    Source: Felsenstein 1985 (support).
+    """
+
+    label: str = "wnid"
+    taxonomy: str = "wordnet"
+    of: str = "coupling"
+    permutations: int = 999
+    limit: int = 2000
+    seed: int = 0
+
+    controlled: ClassVar[bool] = True
+    meanings: ClassVar[dict[str, str]] = {
+        "{number}_p": (
+            "one-sided p of {number}, leaves permuted; 0 to 1, small where trees are more alike than by chance"
+        ),
+        "{number}_null": "mean of {number} over trees with permuted leaves",
+        "dendrogram_purity": "mean purity of the smallest branches that join two classes of one known group; 0 to 1",
+        "robinson_foulds": "clades that only one of the found and the known tree has; a count",
+        "robinson_foulds_normalised": (
+            "robinson_foulds as a share of the clades of both trees; 0 the same tree, 1 none shared"
+        ),
+        "clades_recovered": "share of the known clades that the found tree has exactly; 0 to 1",
+        "clade_overlap": "mean Jaccard index of the known clades with the nearest found one; 0 to 1",
+        "support": "mean share of resamples of the chains in whose tree a branch stands; 0 to 1",
+    }
+
+    def __post_init__(self) -> None:
+        for key in ("label", "taxonomy"):
+            value = getattr(self, key)
+            require(isinstance(value, str), f"analysis.discovery.{key} must be a name, got {value!r}")
+        kinds = ", ".join(_KINDS)
+        require(self.of in _KINDS, f"analysis.discovery.of must be one of {kinds}, got {self.of!r}")
+        for key, least in (("permutations", 1), ("limit", 10)):
+            require_integer(f"analysis.discovery.{key}", getattr(self, key), at_least=least)
+
+    def check(self, labels: Mapping[str, np.ndarray]) -> None:
+        """Raise InputError where the taxonomy does not know the probes' classes."""
+        Classes.of(labels[self.label], self.taxonomy)
+
+    def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
+        """Return how alike the trees are, tables of clades and levels, and both trees side by side."""
+        require(
+            self.of != "coupling" or kernel.chains >= 2,
+            "analysis.discovery.of=coupling needs >= 2 chains, got 1; raise schedule.chains or set of=abs_r",
+        )
+        classes = Classes.of(kernel.label(self.label), self.taxonomy)
+        found = Found.of(classes, _reader(classes).means_of_kernel(kernel)[self.of])
+        rough, resampled = self._resampled(kernel, traces, classes)
+        exact, null = found.numbers(), found.by_chance(self.permutations, self.seed)
+        metrics = centred_on(rough, exact) | _null(exact, null)
+        tree = found.tree
+        branches = np.full(len(tree.parents), np.nan)
+        if resampled:
+            support = [np.mean([clade in other for other in resampled]) for clade in found.clades]
+            branches[len(classes.ids) : -1] = support
+            metrics["support"] = float(np.mean(support))
+        drawn = figures.tanglegram(tree.with_support(branches), classes.tree, title_known=self._title())
+        tables = {
+            "discovery_clades": _clades(found, branches),
+            "discovery_known": _known(found, branches),
+            "discovery_levels": _levels(found),
+        }
+        return Result(metrics, tables, {"discovery_tree": drawn})
+
+    def _title(self) -> str:
+        return "WordNet" if self.taxonomy == "wordnet" else "known"
+
+    def _resampled(
+        self, kernel: LossKernel, traces: LossTraces, classes: Classes
+    ) -> tuple[dict[str, float], list[set[frozenset[int]]]]:
+        """Return the numbers with errors, and the clades of every resample's tree."""
+        if kernel.probes > self.limit:
+            chosen = classes.evenly(self.limit)
+            kernel = LossKernel.from_traces(LossTraces(traces.dataset.isel(probe=chosen)))
+            classes = classes.at(chosen)
+        reader = _reader(classes)
+        clades: list[set[frozenset[int]]] = []
+
+        def statistic(part: Matrices) -> dict[str, float]:
+            found = Found.of(classes, reader.means_of_matrices(part)[self.of])
+            clades.append(set(found.clades))
+            return found.numbers()
+
+        numbers = bootstrap(kernel, statistic)
+        return numbers, clades[1:]  # the first is the kernel itself
+
+
+def _reader(classes: Classes) -> Reader:
+    return Reader(classes, _NO_PAIRS, 1)
+
+
+def _null(exact: dict[str, float], null: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return one-sided p-values, small where the trees are more alike than by chance, and the means by chance."""
+    found: dict[str, float] = {}
+    for name, values in null.items():
+        # A distance is small where trees are alike.
+        sign = -1 if name.startswith("robinson_foulds") else 1
+        count = np.count_nonzero(sign * values >= sign * exact[name] - 1e-9)
+        found |= {f"{name}_p": (1 + count) / (1 + len(values)), f"{name}_null": float(values.mean())}
+    return found
+
+
+def _clades(found: Found, support: np.ndarray) -> pd.DataFrame:
+    """One row per clade of the found tree, the best supported first."""
+    known, tree, names = found.classes.tree, found.tree, found.classes.names
+    nodes = list(known.clades())
+    rows: list[dict[str, object]] = []
+    for place, (node, members) in enumerate(tree.clades().items()):
+        row: dict[str, object] = {"node": node, "classes": len(members), "support": support[node]}
+        row["height"] = tree.heights[node]
+        if nodes:
+            best = int(found.overlaps[place].argmax())
+            row |= {"nearest": known.names[nodes[best]], "jaccard": found.overlaps[place, best]}
+        rows.append(row | {"members": "; ".join(names[leaf] for leaf in sorted(members))})
+    return pd.DataFrame(rows).sort_values(["support", "classes"], ascending=False, kind="stable")
+
+
+def _known(found: Found, support: np.ndarray) -> pd.DataFrame:
+    """One row per clade of the known tree: the found one nearest to it."""
+    known, nodes = found.classes.tree, list(found.tree.clades())
+    rows: list[dict[str, object]] = []
+    for place, (node, members) in enumerate(known.clades().items()):
+        best = int(found.overlaps[:, place].argmax())
+        row = {"clade": known.names[node], "id": known.ids[node], "classes": len(members)}
+        row |= {"jaccard": found.overlaps[best, place], "nearest_node": nodes[best], "support": support[nodes[best]]}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["clade", "id", "classes", "jaccard", "nearest_node", "support"])
+
+
+def _levels(found: Found) -> pd.DataFrame:
+    """One row per level above the classes."""
+    rows = [
+        {"level": level.name, "groups": int(level.groups.max() + 1), "dendrogram_purity": found.purity(level.groups)}
+        for level in found.classes.levels[1:]
+    ]
+    return pd.DataFrame(rows, columns=["level", "groups", "dendrogram_purity"])

@@ -1,0 +1,99 @@
+"""Scores of every kernel against the taxonomy: values, errors over chains, permutation tests, draws it would take."""
+
+from collections.abc import Mapping
+from itertools import combinations, islice
+
+import numpy as np
+
+from losskernel.analyses import rank_tests as agreement
+from losskernel.analyses.hierarchy.judge import Judge
+from losskernel.analyses.hierarchy.similarities import Reader, View
+from losskernel.kernel.error_bars import Matrices, bootstrap
+from losskernel.kernel.loss_kernel import LossKernel
+
+# Name of a number -> its value; with the endings of the bootstrap its error and interval.
+Score = dict[str, float]
+
+# Ways to part the chains in halves; more would hardly tell more, for they share chains.
+_SPLITS = 3
+
+
+def values(judge: Judge, views: Mapping[str, View]) -> dict[str, Score]:
+    """Return each view's numbers, with the mean of each relation as `relation 0` (the same class) and so on."""
+    found: dict[str, Score] = {}
+    for name, view in views.items():
+        means = judge.relations(view)
+        relations = {f"relation {number}": float(mean) for number, mean in enumerate(means) if np.isfinite(mean)}
+        found[name] = judge(view) | relations
+    return found
+
+
+def with_errors(kernel: LossKernel, reader: Reader, judge: Judge) -> dict[str, Score]:
+    """Return the numbers of a loss kernel's views with errors over its chains; it holds matrices [N, N]."""
+
+    def statistic(part: Matrices) -> Score:
+        found = values(judge, reader.of_matrices(part))
+        return {f"{view}|{name}": value for view, score in found.items() for name, value in score.items()}
+
+    result: dict[str, Score] = {}
+    for key, value in bootstrap(kernel, statistic).items():
+        view, name = key.split("|", 1)
+        result.setdefault(view, {})[name] = value
+    return result
+
+
+def centred_on(score: Score, exact: Score) -> Score:
+    """Return a score whose values are the exact ones where these are known, its intervals moved along."""
+    moved = dict(score)
+    for name, value in exact.items():
+        moved[name] = value
+        for end in (f"{name}_low", f"{name}_high"):
+            if end in score:
+                moved[end] = value + score[end] - score[name]
+    return moved
+
+
+def tests(
+    view: View, distance: np.ndarray, given: np.ndarray | None, permutations: int, seed: int
+) -> dict[str, agreement.Permuted]:
+    """Test a view's class means against the distances [G, G] of a taxonomy: what is undefined is left out.
+
+    Args:
+        view: of one kernel.
+        distance: in the taxonomy.
+        given: similarity of every two classes under the features [G, G], or None.
+        permutations: of the classes.
+        seed: fixes them.
+
+    Returns:
+        spearman_classes (Mantel), partial (the kernel given the features), reverse (the features given the kernel).
+    """
+    found = {"spearman_classes": agreement.mantel(view.means, distance, permutations, seed)}
+    if given is not None:
+        found["partial"] = agreement.partial_mantel(view.means, distance, given, permutations, seed)
+        found["reverse"] = agreement.partial_mantel(given, distance, view.means, permutations, seed)
+    return {name: test for name, test in found.items() if np.isfinite(test.correlation)}
+
+
+def reliability(kernel: LossKernel, reader: Reader) -> dict[str, float]:
+    """Return view -> reliability of its class means, from disjoint halves of the chains, for as many as have it.
+
+    The rank correlation of the halves is brought to the length of all chains. A coupling needs two chains in each
+    half. Its noise, and that of |R|, falls faster than as 1 / draws where it drowns the signal: their reliability is
+    then higher than this, and fewer draws do than it makes believe.
+
+    Source: Spearman 1910; Brown 1910.
+    """
+    half = kernel.chains // 2
+    if half < 1:
+        return {}
+    found: dict[str, list[float]] = {}
+    for first in islice(combinations(range(kernel.chains), half), _SPLITS):
+        second = [chain for chain in range(kernel.chains) if chain not in first][:half]
+        parts = [reader.means_of_kernel(kernel.only(chains)) for chains in (first, second)]
+        for name in parts[0]:
+            own, other = (agreement.upper(part[name]) for part in parts)
+            found.setdefault(name, []).append(agreement.spearman(own, -other))
+    growth = kernel.chains / half
+    means = {name: float(np.mean(halves)) for name, halves in found.items()}
+    return {name: agreement.full_length(mean, growth) for name, mean in means.items() if np.isfinite(mean)}

@@ -1,0 +1,121 @@
+"""Do a layer and a loss kernel agree on more than the labels? Cosines after the labels are taken out of both."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from losskernel.analyses.joint.jackknife import NORMAL, LeftOut
+from losskernel.analyses.joint.kernels import SPACE, Joint
+from losskernel.geometry import Point, benjamini_hochberg, permutation_nulls
+from losskernel.geometry.statistics.significance import Null, jackknife_error
+from losskernel.representations.points import PointSet
+
+# Cosine to the labels above which nothing is left beside them.
+_SAME = 1 - 1e-9
+
+
+def beyond_labels(
+    joint: Joint, few: PointSet, permutations: int = 299, seed: int = 0, network: str | None = None
+) -> pd.DataFrame:
+    """Return a row for every target, kernel and point of its network's path: their partial agreement.
+
+    With the target's kernel taken out of both, the cosine of what is left is that of the angle at the target's point.
+
+    Columns: target, kernel, layer, cosine (raw, of the whole kernels), beyond (of what is left) with se, low, high
+    (90 %, jackknife over probes), beyond_corrected (without the kernel's sampling noise), null_low and null_high (90 %
+    of relabelled probes; 0 on average), p and p_adjusted (Benjamini and Hochberg, over the path), p_within (probes
+    relabelled within groups of the target alone: agreement about single probes). p-values are two-sided.
+
+    Args:
+        joint: the points.
+        few: the same points over the probes behind errors and p-values.
+        permutations: relabellings.
+        seed: of these.
+        network: whose kernels; None takes all.
+
+    Source: partial Mantel tests, with residuals relabelled: Legendre 2000.
+    """
+    left_out = LeftOut(few)
+    rows: list[dict[str, Any]] = []
+    for target in joint.points.of("target"):
+        groups = few.labels.get(joint.name(target))
+        for kernel in joint.kernels(network):
+            path = joint.points.path(joint.points.placed[kernel].network)
+            told = [number for number in path if abs(_cosine(joint, number, target)) < _SAME]
+            if told and abs(_cosine(joint, kernel, target)) < _SAME:
+                own = [_row(joint, left_out, kernel, layer, target) for layer in told]
+                _test(own, few, kernel, told, target, groups, permutations, seed)
+                rows += own
+    return pd.DataFrame(rows)
+
+
+def partial(c_ab: Any, c_ay: Any, c_by: Any) -> Any:
+    """Return the cosine of the angle at y between a and b, NaN where one of them is y."""
+    left = np.maximum((1 - np.square(c_ay)) * (1 - np.square(c_by)), 0.0)
+    gap = np.asarray(c_ab) - np.asarray(c_ay) * c_by
+    return np.divide(gap, np.sqrt(left), out=np.full(np.shape(gap), np.nan), where=left > 0)
+
+
+def _cosine(joint: Joint, a: int, b: int) -> float:
+    return float(np.cos(joint.angle(a, b)))
+
+
+def _row(joint: Joint, left_out: LeftOut, kernel: int, layer: int, target: int) -> dict[str, Any]:
+    cosines = _cosine(joint, kernel, layer), _cosine(joint, layer, target), _cosine(joint, kernel, target)
+    beyond = float(partial(*cosines))
+    without = partial(
+        left_out.cosines(kernel, layer), left_out.cosines(layer, target), left_out.cosines(kernel, target)
+    )
+    se = float(jackknife_error(without))
+    corrected = partial(joint.corrected[kernel, layer], cosines[1], joint.corrected[kernel, target])
+    return {
+        "target": joint.name(target),
+        "kernel": joint.name(kernel),
+        "layer": joint.name(layer),
+        "cosine": cosines[0],
+        "beyond": beyond,
+        "se": se,
+        "low": beyond - NORMAL * se,
+        "high": beyond + NORMAL * se,
+        "beyond_corrected": float(corrected),
+    }
+
+
+def _test(
+    rows: list[dict[str, Any]],
+    few: PointSet,
+    kernel: int,
+    layers: list[int],
+    target: int,
+    groups: np.ndarray | None,
+    permutations: int,
+    seed: int,
+) -> None:
+    """Add nulls and p-values to the rows of one kernel."""
+    parts = [_residual(few, layer, target) for layer in layers]
+    own = _residual(few, kernel, target)
+    nulls = permutation_nulls(parts, own, SPACE, permutations, seed)
+    within = None if groups is None else permutation_nulls(parts, own, SPACE, permutations, seed, groups)
+    p_values = [_two_sided(each) for each in nulls]
+    adjusted = benjamini_hochberg(p_values)
+    for place, (row, null) in enumerate(zip(rows, nulls, strict=True)):
+        row["null_low"], row["null_high"] = null.quantile(0.05), null.quantile(0.95)
+        row["p"], row["p_adjusted"] = p_values[place], float(adjusted[place])
+        row["p_within"] = float("nan") if within is None else _two_sided(within[place])
+
+
+def _two_sided(null: Null) -> float:
+    """Return the share of relabellings as far from their mean as what was found, itself counted."""
+    middle = null.relabelled.mean()
+    as_far = np.abs(null.relabelled - middle) >= abs(null.cosine - middle) - 1e-12
+    return float((1 + as_far.sum()) / (1 + len(as_far)))
+
+
+def _residual(few: PointSet, number: int, target: int) -> Point:
+    """Return what is left of a centred kernel without its part along the target's."""
+    kernel, labels = (SPACE.centred(few.placed[each].point) for each in (number, target))
+    labels = labels / np.linalg.norm(labels)
+    left = kernel - (kernel * labels).sum() * labels
+    made = Point.from_gram((left + left.T) / 2, few.ids)
+    return Point(made.ids, triangle=made.triangle, centring=SPACE.centring)

@@ -1,0 +1,245 @@
+"""Which probes are remembered rather than understood? Scores of suspicion, what they find, and a sheet of suspects."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from losskernel import figures
+from losskernel.analyses.memorisation.detection import NO_DRAWS, NUMBERS, detection
+from losskernel.analyses.memorisation.draw_errors import resampled_draws
+from losskernel.analyses.memorisation.planted import clustering, find_twins, twin_numbers
+from losskernel.analyses.memorisation.scores import groups_of, losses_of, scores_of, surroundings_of
+from losskernel.analyses.memorisation.suspects import Opinion, opinion, suspects, witnesses
+from losskernel.analyses.memorisation.suspects_page import suspects_page
+from losskernel.analyses.result import Result
+from losskernel.analyses.umap_layout import nearest_probes, umap_layout
+from losskernel.data.images.thumbnails import encode
+from losskernel.errors import require, require_integer
+from losskernel.kernel.error_bars import over
+from losskernel.kernel.estimators import Neighbours
+from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.traces.loss_traces import LossTraces
+
+# Labels that wrappers of datasets plant.
+_TRUE, _BACKDOORED, _TWIN = "true_class", "backdoored", "twin"
+_ENDS = ("", "_se", "_low", "_high")
+_MAP_NEIGHBOURS = 15
+_ON_PAGE = 200
+_ON_SHEET = 80
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """Score every probe's suspicion, and hold the scores against the truth where it is known.
+
+    Scores of the loss kernel (`kernel_scores`) stand beside plain loss at the trained weights
+    and every baseline of one column; all are higher for more suspicious probes. The likely label comes from the probe's
+    strongest opponents: see `suspects.opinion`. Errors of a kernel score's AUROC, average
+    precision and recall are over probes and draws, in quadrature.
+
+    Attributes:
+        label: names each probe's class as given.
+        truth: label that says which probes are mislabelled; where there is none, nothing is held against it.
+        rank_by: score by which suspects are ranked.
+        shown: suspects on the printed sheet.
+        neighbours: neighbours, opponents and friends of each probe that are asked.
+        replicates: bootstrap resamples of the probes, and permutations.
+        limit: probes at most behind errors over draws; the matrices are N x N.
+        seed: fixes resamples, permutations and the map.
+    """
+
+    label: str = "class"
+    truth: str = "mislabelled"
+    rank_by: str = "self_coupling"
+    shown: int = 40
+    neighbours: int = 10
+    replicates: int = 200
+    limit: int = 1000
+    seed: int = 0
+
+    controlled: ClassVar[bool] = True
+    meanings: ClassVar[dict[str, str]] = {
+        "probes": "probes; a count",
+        "disputed": "probes whose label the kernel disputes (opposition above 0); a count",
+        "backdoored_auroc_minus_loss_{score}": "AUROC of {score} for backdoored probes, less plain loss's; -1 to 1",
+        "backdoored_auroc_minus_rival_{score}": (
+            "AUROC of {score} for backdoored probes, less the best rival's; -1 to 1"
+        ),
+        "backdoored_auroc_{score}": (
+            "chance that {score} ranks a backdoored probe above a clean one; 0 to 1, 0.5 by chance"
+        ),
+        "auroc_minus_loss_{score}": "AUROC of {score} for mislabelled probes, less plain loss's; -1 to 1",
+        "auroc_minus_rival_{score}": "AUROC of {score} for mislabelled probes, less the best rival's; -1 to 1",
+        "auroc_{score}": "chance that {score} ranks a mislabelled probe above another; 0 to 1, 0.5 by chance",
+        "ap_{score}": "average precision of {score} for mislabelled probes; 0 to 1, by chance their share",
+        "recall_{score}": (
+            "share of the m mislabelled probes among the m highest by {score}; 0 to 1, by chance their share"
+        ),
+        "backdoored_clustering": "mean share of backdoored probes among a backdoored probe's nearest; 0 to 1",
+        "clustering": "mean share of mislabelled probes among a mislabelled probe's nearest; 0 to 1",
+        "{number}_chance": "{number} by chance: the share among all other probes; 0 to 1",
+        "{number}_p": "one-sided p of {number}, marks permuted; 0 to 1",
+        "likely_accuracy": "share of probes whose likely label is the true one; 0 to 1",
+        "likely_accuracy_mislabelled": "share of mislabelled probes whose likely label is the true one; 0 to 1",
+        "likely_accuracy_clean": "share of rightly labelled probes whose likely label is the true one; 0 to 1",
+        "rival_accuracy_mislabelled": "share of mislabelled probes whose rival label is the true one; 0 to 1",
+        "twin_nearest": "share of twins whose nearest probe is their twin; 0 to 1",
+        "twin_rank": "mean rank of the twin among all other probes by R; 1 is nearest",
+        "twin_pairs": "pairs of twins; a count",
+    }
+
+    def __post_init__(self) -> None:
+        for key in ("label", "truth", "rank_by"):
+            value = getattr(self, key)
+            require(isinstance(value, str), f"analysis.memorisation.{key} must be a name, got {value!r}")
+        for key, least in (("shown", 1), ("neighbours", 1), ("replicates", 2), ("limit", 10), ("seed", 0)):
+            require_integer(f"analysis.memorisation.{key}", getattr(self, key), at_least=least)
+        require(
+            self.shown <= _ON_SHEET,
+            f"analysis.memorisation.shown must be <= {_ON_SHEET} to be drawn, got {self.shown}; the table holds all",
+        )
+
+    def check(self, labels: Mapping[str, np.ndarray]) -> None:
+        """Raise InputError where the truth, or whether a probe is backdoored, is not true or false."""
+        for name in (self.truth, _BACKDOORED):
+            if name in labels:
+                _truth(name, labels[name])
+
+    def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
+        """Return what the scores find, tables of them and of all suspects, the figures, and the sheet as a page."""
+        require(
+            kernel.probes >= 10, f"analysis.memorisation needs >= 10 probes, got {kernel.probes}; drop the analysis"
+        )
+        given = kernel.label(self.label)
+        around = surroundings_of(kernel, groups_of(kernel, given), self.neighbours)
+        scores = scores_of(losses_of(kernel, traces), around) | plain_scores(traces)
+        known = ", ".join(scores)
+        require(self.rank_by in scores, f"analysis.memorisation.rank_by={self.rank_by}: choose one of {known}")
+        found = opinion(given, around)
+        near = nearest_probes(kernel, min(max(self.neighbours, _MAP_NEIGHBOURS), kernel.probes - 1))
+        marks = {name: _truth(name, kernel.labels[name]) for name in (self.truth, _BACKDOORED) if name in kernel.labels}
+        marks = {name: marked for name, marked in marks.items() if 0 < marked.sum() < kernel.probes}
+        metrics = {"probes": float(kernel.probes), "disputed": float(found.disputed.sum())}
+        tables: dict[str, pd.DataFrame] = {}
+        for name, marked in marks.items():
+            prefix = "" if name == self.truth else f"{name}_"
+            tables[f"memorisation_{prefix}detection"] = table = self._detection(traces, given, scores, marked)
+            numbers = NUMBERS if name == self.truth else ("auroc",)
+            metrics |= _numbers(table, prefix, numbers) | self._clustering(f"{prefix}clustering", near, marked)
+        metrics |= _likely_accuracy(found, kernel, marks.get(self.truth))
+        if _TWIN in kernel.labels and (twins := find_twins(kernel, kernel.labels[_TWIN])) is not None:
+            metrics |= twin_numbers(twins)
+            tables["memorisation_twins"] = pd.DataFrame(twins._asdict())
+        beside = {name: kernel.labels[name] for name in (_TRUE, self.truth, _BACKDOORED) if name in kernel.labels}
+        tables["memorisation_suspects"] = suspects(kernel, given, found, scores, self.rank_by, beside)
+        drawn = self._figures(kernel, traces, given, scores, near, marks, tables)
+        page = self._page(kernel, traces, given, found, tables["memorisation_suspects"])
+        return Result(metrics, tables, drawn, {"suspects": page})
+
+    def _detection(
+        self, traces: LossTraces, given: np.ndarray, scores: Mapping[str, np.ndarray], marked: np.ndarray
+    ) -> pd.DataFrame:
+        draws = resampled_draws(traces, given, marked, self.neighbours, self.limit, self.seed)
+        return pd.DataFrame(detection(scores, marked, draws or NO_DRAWS, self.replicates, self.seed))
+
+    def _clustering(self, name: str, near: Neighbours, marked: np.ndarray) -> dict[str, float]:
+        return clustering(name, near.indices[:, : self.neighbours], marked, self.replicates, self.seed)
+
+    def _figures(
+        self,
+        kernel: LossKernel,
+        traces: LossTraces,
+        given: np.ndarray,
+        scores: Mapping[str, np.ndarray],
+        near: Neighbours,
+        marks: Mapping[str, np.ndarray],
+        tables: Mapping[str, pd.DataFrame],
+    ) -> dict[str, object]:
+        """Return distributions of the scores, the map with what is known to be wrong, and the sheet of suspects."""
+        marked, words = marks.get(self.truth), self.truth.replace("_", " ")
+        notes = None if marked is None else _notes(tables["memorisation_detection"])
+        nearest = Neighbours(near.indices[:, :_MAP_NEIGHBOURS], near.distances[:, :_MAP_NEIGHBOURS])
+        plane = umap_layout(kernel, nearest, 0.1, 2, self.seed)
+        first = tables["memorisation_suspects"].head(self.shown)
+        images = _thumbnails(traces)
+        sheet = figures.suspects_sheet(
+            [str(name) for name in first["given"]],
+            [str(name) for name in first["likely"]],
+            first["score"].to_numpy(),
+            None if images is None else images[first["probe"].to_numpy()],
+            [str(identity) for identity in first["id"]],
+            [str(name) for name in first["rival"]],
+            [str(name) for name in first[_TRUE]] if _TRUE in first else None,
+            self.rank_by,
+        )
+        return {
+            "score_distributions": figures.score_distributions(scores, marked, notes, marked_name=words),
+            "memorisation_map": figures.marked_map(plane, given, marked, f"{self.label} as given", words),
+            "suspects_sheet": sheet,
+        }
+
+    def _page(
+        self, kernel: LossKernel, traces: LossTraces, given: np.ndarray, found: Opinion, table: pd.DataFrame
+    ) -> str:
+        first = table.head(_ON_PAGE)
+        beside = witnesses(kernel, given, found.likely, first["probe"].to_numpy())
+        images, pictures = _thumbnails(traces), {}
+        if images is not None:
+            used = np.unique(np.concatenate([first["probe"], beside.places[beside.places >= 0]]))
+            pictures = dict(zip(used.tolist(), encode(images[used]), strict=True))
+        return suspects_page(
+            first, beside, kernel.ids.tolist(), pictures, self.rank_by, _TRUE if _TRUE in table else None
+        )
+
+
+def plain_scores(traces: LossTraces) -> dict[str, np.ndarray]:
+    """Return the loss at the trained weights and every baseline of one column, name -> [N]."""
+    start = traces.record("start_losses")
+    found = {} if start is None else {"loss": start}
+    return found | {name: rows[:, 0].astype(float) for name, rows in traces.baselines.items() if rows.shape[1] == 1}
+
+
+def _truth(name: str, values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values)
+    numeric = values.dtype.kind in "biuf" and set(np.unique(values).tolist()) <= {0, 1}
+    require(
+        numeric, f"the label {name!r} must be true or false of each probe, got {values[:3].tolist()}; choose another"
+    )
+    return values.astype(bool)
+
+
+def _numbers(table: pd.DataFrame, prefix: str, wanted: Sequence[str]) -> dict[str, float]:
+    """Return some of the table's numbers as metrics, `auroc_score` and so on, and the differences of AUROC."""
+    names = {number: number for number in wanted} | {
+        f"minus_{other}": f"auroc_minus_{other}" for other in ("loss", "rival")
+    }
+    found: dict[str, float] = {}
+    for row in table.to_dict(orient="records"):
+        for column, name in names.items():
+            values = {end: row.get(f"{column}{end}", np.nan) for end in _ENDS}
+            found |= {f"{prefix}{name}_{row['score']}{end}": float(v) for end, v in values.items() if np.isfinite(v)}
+    return found
+
+
+def _likely_accuracy(found: Opinion, kernel: LossKernel, wrong: np.ndarray | None) -> dict[str, float]:
+    """Return how often the likely label is the true one, and the rival of mislabelled probes."""
+    if _TRUE not in kernel.labels:
+        return {}
+    true = kernel.labels[_TRUE]
+    if wrong is None:
+        return over("likely_accuracy", (found.likely == true).astype(float))
+    right = (found.likely == true).astype(float)
+    numbers = over("likely_accuracy_mislabelled", right[wrong]) | over("likely_accuracy_clean", right[~wrong])
+    return numbers | over("rival_accuracy_mislabelled", (found.rival == true)[wrong].astype(float))
+
+
+def _notes(table: pd.DataFrame) -> dict[str, str]:
+    rows = table.to_dict(orient="records")
+    return {row["score"]: f"{row['auroc']:.4f} ± {row['auroc_se']:.4f}" for row in rows}
+
+
+def _thumbnails(traces: LossTraces) -> np.ndarray | None:
+    return traces.dataset["thumbnails"].values if "thumbnails" in traces.dataset else None

@@ -1,0 +1,97 @@
+"""Which way does a network take from its inputs to its targets? Lengths, directions and maps of its layers' path."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from losskernel.analyses.paths import ALONG, survey, walks_of
+from losskernel.analyses.paths.captions import CAPTIONS
+from losskernel.analyses.paths.drawing import draw, maps_of
+from losskernel.analyses.paths.tables import distances_table, networks_table, profile_table, totals
+from losskernel.analyses.result import Result
+from losskernel.errors import InputError, require, require_integer
+from losskernel.geometry import AngularCKA, Space
+from losskernel.representations.points import PointSet
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Read the layers of a network as a path through a space of representations, towards the target.
+
+    Per layer: the distance to the target, the step to the next layer, by how much it comes nearer (progress; efficiency
+    as a share of the step), the angle between the step and the way to the target (heading), how much the path turns,
+    and where it passes the geodesic from the inputs to the target. Of the whole path: length, straightness (distance of
+    its ends over length), and the same for the kept checkpoints. A length is a lower bound: more layers make it longer.
+    Layers are deterministic; standard errors are over probes, by the jackknife, for angular CKA alone.
+
+    Attributes:
+        space: where distances are measured.
+        target: name of the point to reach; None for the first that is a target.
+        along: "spine" takes the points that all routes from inputs to output pass, "all" every point that is evaluated.
+        networks: such as [step 0, trained]; None for all.
+        names: how many layers are named on the maps at most.
+
+    Source: Lange et al. 2022, arXiv 2206.10999.
+    """
+
+    space: Space = field(default_factory=AngularCKA)
+    target: str | None = None
+    along: str = "spine"
+    networks: Sequence[str] | None = None
+    names: int = 10
+
+    of_points: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"layer", "target"})
+    meanings: ClassVar[dict[str, str]] = {
+        "probes": "probes that all kernels stand over; a count",
+        "untrained_{number}": "{number} of the untrained network, at step 0; in the same unit",
+        "points": "points on the network's path; a count",
+        "length": (
+            "sum of the steps from inputs to output; in the space's unit (angular: radians), more layers make it longer"
+        ),
+        "straightness": "distance of the path's ends over its length; 0 to 1, 1 is straight",
+        "chord": "distance of the path's ends, inputs and output; in the space's unit (angular: radians)",
+        "efficiency": "by how much the path comes nearer to the target, over its length; -1 to 1",
+        "distance_to_target_{point}": (
+            "distance of {point} (hidden: the last hidden layer) to the target; in the space's unit (angular: radians)"
+        ),
+        "stress_{map}": "share of the distances that the {map} map gets wrong (Kruskal); 0 or more",
+        "dimensions_{map}": "dimensions that a {map} map needs for 95 % of what dimensions can mend; a count",
+    }
+
+    def __post_init__(self) -> None:
+        words = "analysis.path.space must be a space of losskernel.geometry"
+        require(isinstance(self.space, Space), f"{words}, got {self.space!r}; e.g. losskernel.geometry.AngularCKA")
+        require(self.along in ALONG, f"analysis.path.along must be one of {ALONG}, got {self.along!r}")
+        listed = self.networks is None or (not isinstance(self.networks, str) and len(self.networks) > 0)
+        require(listed, f"analysis.path.networks must be a list or null, got {self.networks!r}; e.g. [step 0, trained]")
+        require_integer("analysis.path.names", self.names, at_least=0)
+
+    def __call__(self, points: PointSet) -> Result:
+        """Return lengths and distances, tables of layers, networks and whole paths, and their figures.
+
+        Raises:
+            InputError: there are no layers or no target, or a name is unknown.
+        """
+        walks = walks_of(points, self.networks, self.along)
+        found = survey(points, walks, self._target(points), self.space)
+        maps = maps_of(found)
+        main, first = found.traced[-1], found.traced[0]
+        metrics = {"probes": float(found.probes)} | totals(main)
+        if first is not main and first.walk.step == 0:
+            metrics |= {f"untrained_{name}": value for name, value in totals(first).items()}
+        tables = {"path_profile": profile_table(found), "path_networks": networks_table(found)}
+        if len(walks) > 1:
+            tables["path_distances"] = distances_table(found)
+        known = {name: value for name, value in metrics.items() if value == value}
+        drawn = draw(found, maps, self.names)
+        captions = {name: CAPTIONS[name] for name in drawn}
+        return Result(known | maps.metrics, tables, drawn, captions=captions)
+
+    def _target(self, points: PointSet) -> int:
+        if self.target is not None:
+            return points.number(self.target)
+        targets = points.of("target")
+        if not targets:
+            raise InputError("paths need a target; choose points=[layers,targets], or name one in analysis.path.target")
+        return targets[0]

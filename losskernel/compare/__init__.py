@@ -1,6 +1,0 @@
-"""Many runs side by side: metrics against what was swept, similarity of their kernels, the stable region."""
-
-from losskernel.compare.comparison import ALIKE, Comparison, compare
-from losskernel.compare.runs import FAILURE, find_runs
-
-__all__ = ["ALIKE", "FAILURE", "Comparison", "compare", "find_runs"]

@@ -1,0 +1,1 @@
+"""Datasets of pictures and how they are read."""

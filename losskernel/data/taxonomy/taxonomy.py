@@ -1,0 +1,158 @@
+"""A rooted is-a graph: every class and what it is a kind of."""
+
+from collections.abc import Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+
+import numpy as np
+
+from losskernel.data.taxonomy import similarity as measures
+from losskernel.data.taxonomy.ancestry import ancestry
+from losskernel.data.taxonomy.contraction import contracted
+from losskernel.data.taxonomy.tree import Tree
+from losskernel.errors import InputError, require, require_integer
+
+
+class Taxonomy:
+    """Classes under more general classes; a node may have several parents, and a class may itself be above another.
+
+    Args:
+        parents: parents of every node; none for a root.
+        names: display names; a node without one shows its identifier.
+        max_depth: edges from a root to the deepest node, for Leacock and Chodorow's measure, where the nodes given
+            are only part of a deeper taxonomy; by default of those given.
+
+    Raises:
+        InputError: no nodes, a parent or a name of an unknown node, a cycle, or a max_depth below that of the nodes.
+    """
+
+    def __init__(
+        self,
+        parents: Mapping[str, Sequence[str]],
+        names: Mapping[str, str] | None = None,
+        max_depth: int | None = None,
+    ) -> None:
+        require(len(parents) > 0, "taxonomy.parents must hold at least one node, got none; add a root")
+        for node, above in parents.items():
+            require(not isinstance(above, str), f"taxonomy.parents[{node!r}] must be a list, got the text {above!r}")
+            unknown = [parent for parent in above if parent not in parents]
+            require(not unknown, f"taxonomy.parents[{node!r}] names {unknown[:1]}, which is no node; add it")
+        strangers = [node for node in names or {} if node not in parents]
+        require(not strangers, f"taxonomy.names holds {strangers[:1]}, which is no node; drop it")
+        self._parents = {node: tuple(dict.fromkeys(above)) for node, above in parents.items()}
+        self._names = dict(names or {})
+        self._min_depth, self._max_depth = _depths(self._parents)
+        deepest = max(self._max_depth.values())
+        if max_depth is not None:
+            require_integer("taxonomy.max_depth", max_depth, at_least=deepest, why="(depth of its deepest node)")
+        self._depth = deepest if max_depth is None else max_depth
+
+    @property
+    def nodes(self) -> list[str]:
+        """Identifiers, in the order given."""
+        return list(self._parents)
+
+    @property
+    def roots(self) -> list[str]:
+        """Nodes without parents."""
+        return [node for node, above in self._parents.items() if not above]
+
+    def name(self, node: str) -> str:
+        """Return the display name of a node."""
+        return self._names.get(self._known(node), node)
+
+    def parents(self, node: str) -> tuple[str, ...]:
+        """Return the nodes directly above a node."""
+        return self._parents[self._known(node)]
+
+    def ancestors(self, node: str) -> dict[str, int]:
+        """Return every ancestor of a node with the fewest edges up to it, nearest first; the node itself at 0."""
+        found = {self._known(node): 0}
+        level = [node]
+        while level:
+            above = dict.fromkeys(parent for each in level for parent in self._parents[each] if parent not in found)
+            found |= dict.fromkeys(above, found[level[0]] + 1)
+            level = list(above)
+        return found
+
+    def min_depth(self, node: str) -> int:
+        """Return the edges of the shortest way from a root down to a node."""
+        return self._min_depth[self._known(node)]
+
+    def max_depth(self, node: str) -> int:
+        """Return the edges of the longest way from a root down to a node."""
+        return self._max_depth[self._known(node)]
+
+    def similarity(
+        self, leaves: Sequence[str], measure: str = "path", counts: Sequence[int] | np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return how alike every two leaves are, [G, G], as NLTK defines it; larger = more alike.
+
+        measure: one of MEASURES: path and wu_palmer in (0, 1], leacock_chodorow and resnik in nats, lca_depth in
+        edges, lin in [0, 1]; formulas and sources stand with the functions in `losskernel.data.taxonomy.similarity`.
+        counts: how often each leaf occurs, [G], for resnik and lin; once by default.
+
+        Raises:
+            InputError: no leaves, unknown or repeated ones, or what `measures.similarity` refuses.
+        """
+        self._check(leaves)
+        table = ancestry(self._parents, self._min_depth, self._max_depth, leaves)
+        apart = np.argwhere(table.highest(table.min_depth) < 0)
+        if len(apart):
+            first, second = (leaves[number] for number in apart[0])
+            raise InputError(f"leaves {first!r} and {second!r} have no common ancestor; put one root above both")
+        return measures.similarity(table, measure, self._depth, counts)
+
+    def distance(
+        self, leaves: Sequence[str], measure: str = "path", counts: Sequence[int] | np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return how far apart every two leaves are, [G, G], >= 0, symmetric, 0 on the diagonal.
+
+        path: edges. wu_palmer, lin: 1 - similarity. leacock_chodorow, lca_depth, resnik: the largest similarity of
+        any of the leaves with itself minus the similarity. Arguments and errors as of `similarity`.
+        """
+        return measures.distance(self.similarity(leaves, measure, counts), measure)
+
+    def tree(self, leaves: Sequence[str]) -> Tree:
+        """Return the tree over the leaves.
+
+        Each node keeps the one of its parents that is deepest by its longest way from a root, hence most specific
+        (of equals the first listed). Nodes at which no two leaves part are left out; the root is where the first
+        two part. A leaf above another leaf stands twice: as an inner node, and as a leaf right below it.
+
+        Raises:
+            InputError: fewer than two leaves, unknown or repeated ones, or leaves without a common root.
+        """
+        self._check(leaves)
+        require(len(leaves) >= 2, f"a tree needs at least 2 leaves, got {len(leaves)}; add one")
+        return contracted(leaves, self._deepest_parent, self.name)
+
+    def _deepest_parent(self, node: str) -> str | None:
+        return max(self._parents[node], key=lambda parent: self._max_depth[parent], default=None)
+
+    def _known(self, node: str) -> str:
+        require(
+            node in self._parents, f"the taxonomy has no node {node!r}; nodes are such as {next(iter(self._parents))!r}"
+        )
+        return node
+
+    def _check(self, leaves: Sequence[str]) -> None:
+        require(len(leaves) > 0, "leaves must not be empty; name at least one node of the taxonomy")
+        seen: set[str] = set()
+        for leaf in leaves:
+            require(self._known(leaf) not in seen, f"leaves must differ, got {leaf!r} twice; drop one")
+            seen.add(leaf)
+
+
+def _depths(parents: Mapping[str, Sequence[str]]) -> tuple[dict[str, int], dict[str, int]]:
+    try:
+        order = list(TopologicalSorter(parents).static_order())  # parents before children
+    except CycleError as error:
+        cycle = " -> ".join(map(str, error.args[1]))
+        raise InputError(f"taxonomy.parents must have no cycle, got {cycle}; drop one of these links") from error
+    shortest: dict[str, int] = {}
+    longest: dict[str, int] = {}
+    for node in order:
+        above = parents[node]
+        shortest[node] = 1 + min((shortest[parent] for parent in above), default=-1)
+        longest[node] = 1 + max((longest[parent] for parent in above), default=-1)
+    return shortest, longest

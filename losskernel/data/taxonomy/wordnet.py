@@ -1,0 +1,167 @@
+"""WordNet's nouns: those above the ImageNet classes come with the package, all others through NLTK.
+
+Source: Miller 1995 (WordNet 3.0, in whose noun files the number of a wnid is a synset's offset).
+"""
+
+import json
+import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from losskernel.data.taxonomy.taxonomy import Taxonomy
+from losskernel.errors import InputError, require
+from losskernel.storage.downloads import PREFETCH, impatient, taken
+
+# Edges from entity.n.01 down to the deepest noun of WordNet 3.0.
+NOUN_DEPTH = 19
+_WNID = re.compile(r"n\d{8}")
+_NAME = re.compile(r".+\.n\.0*[1-9]\d*")
+
+Links = dict[str, tuple[str, list[str]]]  # wnid -> name of the synset, wnids of its hypernyms
+
+
+def wordnet(leaves: Sequence[str]) -> Taxonomy:
+    """Return the noun synsets given and all above them; nodes are wnids, or the name where a synset was given by name.
+
+    leaves: wnids ("n02084071") or names of synsets ("dog.n.01"). The 1,000 ImageNet classes and their hypernyms need
+    no data but the package's own; any other synset needs NLTK's WordNet, which is looked for at NLTK_DATA and in
+    NLTK's own folders, else downloaded.
+
+    Raises:
+        InputError: no leaves, one that is neither wnid nor name, no synset of WordNet 3.0, the same synset by wnid and
+            by name, or WordNet neither found nor downloaded.
+    """
+    require(len(leaves) > 0, "leaves must not be empty; name at least one synset, such as n02084071")
+    for leaf in leaves:
+        fits = isinstance(leaf, str) and (_WNID.fullmatch(leaf) or _NAME.fullmatch(leaf))
+        require(bool(fits), f"leaves must be nouns such as n02084071 or dog.n.01, got {leaf!r}")
+    links = shipped()
+    wnids = {name: wnid for wnid, (name, _) in links.items()}
+    chosen = {leaf: wnids.get(leaf.lower(), leaf) for leaf in leaves}
+    if not all(wnid in links for wnid in chosen.values()):
+        wanted = next(leaf for leaf, wnid in chosen.items() if wnid not in links)
+        links, chosen = _from_nltk(list(chosen), wanted)
+    return _taxonomy(links, chosen)
+
+
+def _taxonomy(links: Links, chosen: dict[str, str]) -> Taxonomy:
+    """Keep what is above the chosen synsets (leaf as given -> wnid)."""
+    given: dict[str, str] = {}
+    for leaf, wnid in chosen.items():
+        other = given.setdefault(wnid, leaf)
+        require(other == leaf, f"leaves {other!r} and {leaf!r} are the same synset; drop one")
+    above: set[str] = set()
+    stack = list(given)
+    while stack:
+        wnid = stack.pop()
+        if wnid not in above:
+            above.add(wnid)
+            stack.extend(links[wnid][1])
+    # By name, since NLTK settles ties by it; the parents' order is not defined by NLTK, so it is made so here.
+    nodes = sorted(above, key=lambda wnid: links[wnid][0])
+    parents = {given.get(wnid, wnid): [given.get(each, each) for each in sorted(links[wnid][1])] for wnid in nodes}
+    names = {given.get(wnid, wnid): name for wnid, name in _display(links, nodes).items()}
+    return Taxonomy(parents, names, NOUN_DEPTH)
+
+
+def _display(links: Links, wnids: Sequence[str]) -> dict[str, str]:
+    """Name synsets as people do; homonyms by what they are, "crane (wading bird)", else by their sense, "cap.n.03"."""
+    words = {wnid: links[wnid][0].rsplit(".", 2)[0].replace("_", " ") for wnid in wnids}
+    uses = Counter(words.values())
+    kinds = dict(words)
+    for wnid, word in words.items():
+        above = [words[each] for each in sorted(links[wnid][1]) if words[each] != word]
+        if uses[word] > 1 and above:
+            kinds[wnid] = f"{word} ({above[0]})"
+    uses = Counter(kinds.values())
+    return {wnid: links[wnid][0] if uses[kind] > 1 else kind for wnid, kind in kinds.items()}
+
+
+def shipped() -> Links:
+    """Return the 1,000 ImageNet classes and all synsets above them."""
+    text = files("losskernel.data.taxonomy").joinpath("imagenet_wordnet.json").read_text(encoding="utf-8")
+    return {wnid: (name, parents) for wnid, (name, parents) in json.loads(text).items()}
+
+
+def _from_nltk(leaves: Sequence[str], wanted: str) -> tuple[Links, dict[str, str]]:
+    reader = _reader(wanted)
+    chosen: dict[str, str] = {}
+    links: Links = {}
+    stack: list[Any] = []
+    for leaf in leaves:
+        synset = _synset(reader, leaf)
+        chosen[leaf] = _wnid(synset)
+        stack.append(synset)
+    while stack:
+        synset = stack.pop()
+        if _wnid(synset) not in links:
+            above = [*synset.hypernyms(), *synset.instance_hypernyms()]
+            links[_wnid(synset)] = synset.name(), [_wnid(each) for each in above]
+            stack.extend(above)
+    return links, chosen
+
+
+def _wnid(synset: Any) -> str:
+    return f"n{synset.offset():08d}"
+
+
+def _synset(reader: Any, leaf: str) -> Any:
+    from nltk.corpus.reader.wordnet import WordNetError
+
+    try:
+        if not _WNID.fullmatch(leaf):
+            return reader.synset(leaf)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the error below says it
+            synset = reader.synset_from_pos_and_offset("n", int(leaf[1:]))
+    except WordNetError:
+        synset = None
+    require(synset is not None, f"WordNet 3.0 has no noun {leaf!r}; check the identifier")
+    return synset
+
+
+def _reader(wanted: str) -> Any:
+    """NLTK's WordNet, downloaded if it is nowhere; `wanted` is a synset that needs it."""
+    import nltk
+    from nltk.corpus import wordnet as reader
+
+    # NLTK reads the variable only once, when it is imported.
+    named = [folder for folder in os.environ.get("NLTK_DATA", "").split(os.pathsep) if folder]
+    nltk.data.path[:0] = [folder for folder in named if folder not in nltk.data.path]
+    there = True
+    try:
+        reader.ensure_loaded()
+    except LookupError:
+        there, reason = False, _download()
+        try:
+            reader.ensure_loaded()
+        except LookupError as error:
+            raise InputError(
+                f"{wanted!r} is not above or among the ImageNet classes, and WordNet, which may know it, is not on "
+                f"this machine and could not be downloaded ({reason}); check the identifier, {PREFETCH}, or run python "
+                "-m nltk.downloader wordnet there, and set NLTK_DATA to the folder it wrote"
+            ) from error
+    place = Path(str(reader.root))
+    while not place.exists():  # inside of an archive
+        place = place.parent
+    taken("WordNet", place, new=not there)
+    return reader
+
+
+def _download() -> str:
+    """Let NLTK fetch WordNet into the first of its folders that it may write; return why it could not, if so."""
+    import io
+
+    import nltk
+
+    try:
+        with impatient():
+            nltk.download("wordnet", quiet=True, raise_on_error=True, print_error_to=io.StringIO())
+    except (OSError, ValueError) as error:
+        return " ".join(str(error).split())
+    return "written where NLTK does not look"

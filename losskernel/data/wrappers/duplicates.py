@@ -1,0 +1,117 @@
+"""Planted twins: training samples that are there twice, exactly or nearly."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from losskernel.data.base import Data, size
+from losskernel.data.parts import packed_inputs, targets_of
+from losskernel.data.recombined import as_probes, assemble, own_inputs
+from losskernel.data.wrappers.planting import chance, planted_probes
+from losskernel.errors import require, require_integer, require_number
+
+_FOR_SPREAD = 256  # training samples, at most, that tell the inputs' standard deviation
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Adds exact twins of some probes that are training samples, to the training set and to the probes.
+
+    Label twin: number of the pair, -1 of what has no twin. A twin has all labels of its original, as given; its id is
+    ID+twin. All ids become text. It comes after label noise and backdoors, which do not treat twins alike.
+
+    Attributes:
+        count: pairs, as many of each class as can be.
+        seed: of the choice.
+
+    Raises:
+        InputError: a number out of range; when called: fewer probes that are training samples.
+    """
+
+    count: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_integer("wrapper.duplicates.count", self.count, at_least=1)
+        require_integer("wrapper.duplicates.seed", self.seed, at_least=0)
+
+    def __call__(self, data: Data) -> Data:
+        """Return the data with twins, which come last."""
+        return _with_twins(data, self.count, self.seed, "duplicates", lambda inputs: inputs)
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """Adds twins with some noise on their inputs. Otherwise as exact `Duplicates`.
+
+    Attributes:
+        count: pairs, as many of each class as can be.
+        noise: standard deviation of the normal noise on every value of an input, in units of the standard deviation
+            of all values of all training inputs (of 256 by chance, where there are more). Pixels in bytes are rounded
+            and stay in 0 ... 255.
+        seed: of the choice and the noise.
+
+    Raises:
+        InputError: a number out of range; when called: fewer probes that are training samples, or inputs that are no
+            real numbers.
+    """
+
+    count: int
+    noise: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        key = "wrapper.near_duplicates"
+        require_integer(f"{key}.count", self.count, at_least=1)
+        require_number(f"{key}.noise", self.noise, above=0)
+        require_integer(f"{key}.seed", self.seed, at_least=0)
+
+    def __call__(self, data: Data) -> Data:
+        """Return the data with twins, which come last."""
+        rng = chance("near_duplicates.noise", self.seed)
+
+        def near(inputs: Tensor) -> Tensor:
+            noise = torch.as_tensor(rng.standard_normal(tuple(inputs.shape)))
+            noisy = inputs + self.noise * _spread(data, rng) * noise
+            return noisy.round().clamp(0, 255).byte() if inputs.dtype == torch.uint8 else noisy.to(inputs.dtype)
+
+        return _with_twins(data, self.count, self.seed, "near_duplicates", near)
+
+
+def _with_twins(data: Data, count: int, seed: int, wrapper: str, change: Callable[[Tensor], Tensor]) -> Data:
+    targets, asked = targets_of(data.train, data.workers), targets_of(data.probes, data.workers)
+    pairs = np.asarray(data.labels.get("twin", np.full(len(asked), -1)))
+    chosen = planted_probes(data, asked, pairs < 0, count, seed, wrapper)
+    rows, samples, probes = data.members()[chosen], len(targets), len(asked)
+    inputs = packed_inputs(data.train, rows)
+    twins = own_inputs(change(inputs), data.train)
+    train = assemble([(data.train, range(samples)), (twins, range(count))], torch.cat([targets, targets[rows]]))
+    both = assemble([(data.probes, range(probes)), (twins, range(count))], torch.cat([asked, asked[chosen]]))
+    numbers = pairs.copy()
+    numbers[chosen] = pairs.max() + 1 + np.arange(count)
+    labels = {**data.labels, "twin": numbers}
+    ids = [str(name) for name in np.asarray(data.ids).tolist()]
+    names = [str(name) for name in np.asarray(data.train_ids, dtype=object).tolist()]
+    added = [f"{ids[probe]}+twin" for probe in chosen]
+    return replace(
+        data,
+        train=train,
+        probes=as_probes(both, data.workers),
+        labels={name: np.concatenate([values, values[chosen]]) for name, values in labels.items()},
+        ids=ids + added,
+        train_ids=names + added,
+    )
+
+
+def _spread(data: Data, rng: np.random.Generator) -> float:
+    """Return the standard deviation of the values of inputs, as they are packed."""
+    samples = size(data.train)
+    rows = rng.choice(samples, min(samples, _FOR_SPREAD), replace=False)
+    inputs = packed_inputs(data.train, rows)
+    real = inputs.is_floating_point() or inputs.dtype == torch.uint8
+    kind = str(inputs.dtype).removeprefix("torch.")
+    require(real, f"wrapper.near_duplicates needs inputs of real numbers, got {kind}; wrapper=duplicates takes any")
+    return float(inputs.double().std(correction=0))

@@ -1,0 +1,152 @@
+"""Training samples as probes: to audit a training set, or to ask what it does to queries."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Subset
+
+from losskernel.data.base import Data, size
+from losskernel.data.parts import targets_of
+from losskernel.data.recombined import as_probes, assemble
+from losskernel.data.wrappers.planting import chance
+from losskernel.data.wrappers.relabelling import class_names, is_classes
+from losskernel.data.wrappers.training_labels import missing, training_labels
+from losskernel.errors import require, require_integer
+
+
+@dataclass(frozen=True)
+class TrainingProbes:
+    """Takes training samples as the probes, in training order.
+
+    Label: class, by name. Other labels are kept where the present probes tell them (see `JointProbes`).
+
+    Attributes:
+        limit: how many, chosen by chance; None: all.
+        seed: of the choice.
+
+    Raises:
+        InputError: a number out of range; when called: fewer training samples, or a truth that is not known of all.
+    """
+
+    limit: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check("training_probes", {"limit": self.limit}, self.seed)
+
+    def __call__(self, data: Data) -> Data:
+        """Return the data with other probes."""
+        rows = _by_chance(size(data.train), self.limit, self.seed, "training_probes.limit")
+        targets = _targets(data, rows)
+        names, labels = training_names(data), training_labels(data, rows, targets, "training_probes")
+        probes = assemble([(data.train, rows)], targets)
+        return replace(
+            data,
+            probes=as_probes(probes, data.workers),
+            labels=labels | _class(data, targets),
+            ids=[names[row] for row in rows],
+            train_ids=names,
+        )
+
+
+@dataclass(frozen=True)
+class JointProbes:
+    """Takes the present probes (role: query) followed by training samples (role: train) as the probes.
+
+    Queries keep their labels; class, by name, is known of all. Another label of a training sample is known where the
+    sample is a present probe, or is text that all probes of its class share (two at least); else it is "", nan or -1.
+    A query that is one of the training samples taken is named query/ID, and counts as no training sample.
+
+    Attributes:
+        train_limit: training samples, chosen by chance, in training order; None: all.
+        query_limit: queries, one by chance from each of as many stretches of the present probes; None: all.
+        seed: of both choices.
+
+    Raises:
+        InputError: a number out of range; when called: fewer samples, or a truth that is not known of all.
+    """
+
+    train_limit: int | None = None
+    query_limit: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check("joint_probes", {"train_limit": self.train_limit, "query_limit": self.query_limit}, self.seed)
+
+    def __call__(self, data: Data) -> Data:
+        """Return the data with other probes."""
+        queries = _spread(size(data.probes), self.query_limit, self.seed, "joint_probes.query_limit")
+        rows = _by_chance(size(data.train), self.train_limit, self.seed, "joint_probes.train_limit")
+        asked, own = targets_of(data.probes, data.workers)[queries], _targets(data, rows)
+        targets = torch.cat([asked, own.to(asked.dtype)])
+        trained = training_labels(data, rows, own, "joint_probes")
+        labels = {
+            name: np.concatenate([values[queries], trained.get(name, missing(values, len(rows)))])
+            for name, values in data.labels.items()
+        }
+        names = training_names(data)
+        chosen = [names[row] for row in rows]
+        train_ids, ids = _distinct(names, np.asarray(data.ids)[queries].tolist(), chosen)
+        probes = assemble([(data.probes, queries), (data.train, rows)], targets)
+        return replace(
+            data,
+            probes=as_probes(probes, data.workers),
+            labels=labels | _class(data, targets) | {"role": np.repeat(["query", "train"], [len(queries), len(rows)])},
+            ids=ids,
+            train_ids=train_ids,
+        )
+
+
+def training_names(data: Data) -> list:
+    """Return the names of the training samples; train/ROW where they have none."""
+    if data.train_ids is None:
+        return [f"train/{row}" for row in range(size(data.train))]
+    return np.asarray(data.train_ids, dtype=object).tolist()
+
+
+def _distinct(names: list, queries: list, chosen: list) -> tuple[list, list]:
+    """Return (names of all training samples, ids of queries and the chosen ones), none twice.
+
+    They are left as they are, or become text where some must.
+    """
+    if not set(chosen) & set(queries) and len({type(name) for name in queries + chosen}) == 1:
+        return names, queries + chosen
+    taken = {str(name) for name in chosen}
+    asked = [f"query/{name}" if str(name) in taken else str(name) for name in queries]
+    return [str(name) for name in names], asked + [str(name) for name in chosen]
+
+
+def _targets(data: Data, rows: np.ndarray) -> Tensor:
+    """Return the targets of some training samples; where they are unknown, only these are read."""
+    return targets_of(Subset(data.train, rows.tolist()), data.workers)
+
+
+def _class(data: Data, targets: Tensor) -> dict[str, np.ndarray]:
+    return {"class": class_names(data, targets)} if is_classes(targets) else {}
+
+
+def _by_chance(count: int, limit: int | None, seed: int, key: str) -> np.ndarray:
+    """Return `limit` of `count` numbers by chance, in order; all where there is no limit."""
+    if limit is None:
+        return np.arange(count)
+    require(limit <= count, f"wrapper.{key} must be <= the {count} training samples, got {limit}; null takes all")
+    return np.sort(chance(key, seed).choice(count, limit, replace=False))
+
+
+def _spread(count: int, limit: int | None, seed: int, key: str) -> np.ndarray:
+    """Return one number by chance from each of `limit` equal stretches of `count`; all where there is no limit."""
+    if limit is None:
+        return np.arange(count)
+    require(limit <= count, f"wrapper.{key} must be <= the {count} present probes, got {limit}; null takes all")
+    edges = np.linspace(0, count, limit + 1).astype(int)
+    return chance(key, seed).integers(edges[:-1], edges[1:])
+
+
+def _check(wrapper: str, limits: Mapping[str, int | None], seed: int) -> None:
+    for name, limit in limits.items():
+        if limit is not None:
+            require_integer(f"wrapper.{wrapper}.{name}", limit, at_least=1)
+    require_integer(f"wrapper.{wrapper}.seed", seed, at_least=0)

@@ -1,0 +1,142 @@
+"""The training samples that help and harm a few queries most, as a sheet to read."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+from losskernel.figures.shared.lettering import LINE, fit, width
+from losskernel.figures.shared.style import DOUBLE, INK, MUTED, OKABE_ITO, blend, paper
+
+HELPFUL, HARMFUL = OKABE_ITO[0], OKABE_ITO[3]
+_MOST = 5
+_LARGEST = 0.9  # of a cell, inches
+_GAP, _SPACE = 0.4, 0.13  # of a cell: between query, helpful and harmful; between neighbours
+_HEAD = 0.32  # inches above the first row
+
+
+def influential_sheet(
+    queries: np.ndarray,
+    helpful: np.ndarray,
+    harmful: np.ndarray,
+    influence: np.ndarray,
+    error: np.ndarray,
+    images: np.ndarray | None,
+    captions: list[str],
+) -> Figure:
+    """A row per query: the query in a frame, its most helpful training samples, then its most harmful ones.
+
+    queries: [Q] and helpful, harmful: [Q, k <= 5], into the N probes; -1 leaves a cell empty. influence, error:
+    [Q, 2 k], of the helpful and then the harmful ones, positive = helpful; printed as shares of the row's largest.
+    images: [N, H, W] grey of any range or [N, H, W, 3] colour in 0..1 or 0..255, or None for text. captions: N.
+
+    Raises:
+        ValueError: a shape is wrong, or an index is not a probe.
+    """
+    queries, helpful, harmful = np.asarray(queries), np.asarray(helpful), np.asarray(harmful)
+    _check(queries, helpful, harmful, np.asarray(influence), np.asarray(error), images, captions)
+    k = helpful.shape[1]
+    sheet = _Sheet(k, len(queries), images is not None)
+    scale = (0.0, 1.0) if images is None else (float(np.min(images)), float(np.max(images)))
+    with paper():
+        figure = Figure(figsize=(DOUBLE, sheet.height))
+        for row, query in enumerate(queries):
+            shares = np.stack([influence[row], error[row]], axis=1)
+            shares = shares / (float(np.nanmax(np.abs(shares[:, 0]), initial=0.0)) or 1.0)
+            for column, probe in enumerate([query, *helpful[row], *harmful[row]]):
+                if probe < 0:
+                    continue
+                axes = figure.add_axes(sheet.place(row, column))
+                colour = INK if column == 0 else HELPFUL if column <= k else HARMFUL
+                image = None if images is None else np.asarray(images[probe])
+                _cell(axes, image, scale, captions[probe], colour, sheet)
+                note = "query"
+                if column == 0:
+                    axes.add_patch(_frame(axes, sheet.cell))
+                else:
+                    note = "{:+.2f} ± {:.2f}".format(*shares[column - 1]).replace("-", "−")
+                name = "" if images is None else fit(captions[probe], sheet.cell + 0.08, sheet.size) + "\n"
+                axes.set_xlabel(name + note, fontsize=sheet.size, labelpad=4, color=colour)
+        _headings(figure, sheet, k)
+    return figure
+
+
+class _Sheet:
+    """Where the cells stand: columns of one width, with gaps after the query and between the two kinds."""
+
+    def __init__(self, k: int, rows: int, pictured: bool) -> None:
+        self._k, room = k, DOUBLE - 0.2
+        self.cell = min(_LARGEST, room / (1 + 2 * k + _SPACE * (2 * k - 2) + 2 * _GAP))  # inches
+        self._gap = (room - self.cell * (1 + 2 * k + _SPACE * (2 * k - 2))) / 2
+        self.size = 6.2 if self.cell > 0.57 else 5.6  # points
+        self._tall = self.cell if pictured else 0.62
+        self._row = self._tall + (2 if pictured else 1) * self.size * LINE + 0.2
+        self.height = _HEAD + rows * self._row + 0.16
+
+    def place(self, row: int, column: int) -> tuple[float, float, float, float]:
+        """Return left, bottom, width and height of a cell, as shares of the figure."""
+        gaps = (column > 0) + (column > self._k)
+        left = 0.1 + self._gap * gaps + self.cell * (column + _SPACE * (max(column - 1, 0) - (column > self._k)))
+        bottom = self.height - _HEAD - row * self._row - self._tall
+        return left / DOUBLE, bottom / self.height, self.cell / DOUBLE, self._tall / self.height
+
+
+def _headings(figure: Figure, sheet: _Sheet, k: int) -> None:
+    words = (("helpful: more of them lowers the query's loss", HELPFUL), ("harmful: more of them raises it", HARMFUL))
+    for (text, colour), first in zip(words, (1, 1 + k), strict=True):
+        left, right = sheet.place(0, first)[0], sheet.place(0, first + k - 1)
+        middle, level = (left + right[0] + right[2]) / 2, 1 - 0.14 / sheet.height
+        # of a single column the last words would leave the paper
+        middle = min(middle, 1 - (width(text, 7) / 2 + 0.05) / DOUBLE)
+        figure.text(middle, level, text, color=colour, ha="center", va="center", fontsize=7)
+    note = "influence, the row's largest = 1; ± standard error"
+    figure.text(0.99, 0.1 / sheet.height, note, fontsize=sheet.size, color=MUTED, ha="right", va="center")
+
+
+def _check(
+    queries: np.ndarray,
+    helpful: np.ndarray,
+    harmful: np.ndarray,
+    influence: np.ndarray,
+    error: np.ndarray,
+    images: np.ndarray | None,
+    captions: list[str],
+) -> None:
+    if queries.ndim != 1 or queries.size == 0:
+        raise ValueError(f"queries must be [Q], not empty, got {queries.shape}; pass a flat array of indices")
+    if helpful.ndim != 2 or len(helpful) != len(queries) or not 1 <= helpful.shape[1] <= _MOST:
+        raise ValueError(f"helpful must be [{len(queries)}, k <= {_MOST}], got {helpful.shape}; pass a row per query")
+    if harmful.shape != helpful.shape:
+        raise ValueError(f"harmful must be {helpful.shape} as helpful is, got {harmful.shape}")
+    expected = (len(queries), 2 * helpful.shape[1])
+    if influence.shape != expected or error.shape != expected:
+        raise ValueError(f"influence and error must be {expected}, got {influence.shape} and {error.shape}")
+    used = np.concatenate([queries, helpful.ravel(), harmful.ravel()])
+    if used.max() >= len(captions) or used.min() < -1 or queries.min() < 0:
+        raise ValueError(
+            f"indices must be probes below {len(captions)}, or -1 for none, got {used.min()}..{used.max()}"
+        )
+    if images is not None and (len(images) != len(captions) or np.ndim(images) not in (3, 4)):
+        raise ValueError(f"images must be [{len(captions)}, H, W] or with 3 colours, got {np.shape(images)}")
+
+
+def _cell(
+    axes: Axes, image: np.ndarray | None, scale: tuple[float, float], caption: str, colour: str, sheet: _Sheet
+) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(visible=True, color=colour, linewidth=1.3 if image is not None else 0.8)
+    if image is None:
+        axes.set_facecolor(blend(to_rgb(colour), 0.08 if colour == INK else 0.2))
+        words = fit(caption, sheet.cell - 0.08, sheet.size, lines=4)
+        axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", fontsize=sheet.size)
+    elif image.ndim == 2:
+        axes.imshow(image, cmap="gray", vmin=scale[0], vmax=scale[1], interpolation="nearest")
+    else:
+        axes.imshow(image.astype(float) / (255 if scale[1] > 1 else 1), interpolation="nearest")
+
+
+def _frame(axes: Axes, cell: float) -> FancyBboxPatch:
+    # outside the cell, for on a dark image a dark edge would not show
+    look = {"transform": axes.transAxes, "facecolor": "none", "edgecolor": INK, "linewidth": 1.4, "clip_on": False}
+    return FancyBboxPatch((0, 0), 1, 1, boxstyle=f"square,pad={0.035 / cell:.3f}", **look)

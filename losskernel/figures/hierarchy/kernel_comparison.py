@@ -1,0 +1,121 @@
+"""Several kernels over the same probes, measured alike: a row each, a panel per measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from losskernel.figures.shared.kernel_names import HIGHLIGHT, OWN, printed
+from losskernel.figures.shared.lettering import fit
+from losskernel.figures.shared.style import DOUBLE, MUTED, OKABE_ITO, SINGLE, paper
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TITLES = {
+    "spearman_classes": "Spearman with hierarchy, pairs of classes",
+    "kendall_classes": "Kendall with hierarchy, pairs of classes",
+    "spearman_images": "Spearman with hierarchy, pairs of images",
+    "kendall_images": "Kendall with hierarchy, pairs of images",
+    "partial": "partial correlation, features held fixed",
+    "knn": "k-NN precision",
+    "ami": "AMI of clusters",
+    "nmi": "NMI of clusters",
+    "purity": "purity of clusters",
+    "dendrogram_purity": "dendrogram purity",
+    "cophenetic": "cophenetic correlation",
+}
+_OF_A_LEVEL = ("knn", "ami", "nmi", "purity", "dendrogram_purity")
+_ACROSS = 5  # panels in a row
+_ROW = 0.19  # inches
+_NAMES = 1.45  # inches, left of the first panel
+_SURE = 0.05
+_CHANCE = "#C9C9C9"
+
+
+def kernel_comparison(table: pd.DataFrame, columns: Sequence[str]) -> Figure:
+    """A dot per kernel in every panel, with its interval; the loss kernel's rows on a tint, above the others.
+
+    table: a row per kernel, named in "kernel" (the loss kernel's "coupling", "abs_r" and "r"); a panel per column x,
+    with x_low and x_high for its 90 % interval, x_null_low and x_null_high for what chance gives, and x_p where the
+    table has them. A dot is hollow where p > 0.05. "level" names the level of clusters and neighbours.
+
+    Raises:
+        ValueError: no columns, no rows, or a column that the table does not have.
+    """
+    missing = [name for name in ("kernel", *columns) if name not in table]
+    if missing:
+        raise ValueError(f"table has no column {missing[0]!r}; it has {', '.join(map(str, table.columns))}")
+    if not len(columns) or not len(table):
+        raise ValueError("table and columns must not be empty; name a measure and give a row per kernel")
+    own = table["kernel"].isin(list(OWN)).to_numpy()
+    table = table.iloc[np.argsort(~own, kind="stable")].reset_index(drop=True)
+    rows, across = -(-len(columns) // _ACROSS), min(len(columns), _ACROSS)
+    with paper():
+        wide = max(SINGLE, _NAMES + (DOUBLE - _NAMES) * across / _ACROSS)
+        figure = Figure(figsize=(wide, rows * (_ROW * len(table) + 0.75) + 0.3), layout="constrained")
+        figure.get_layout_engine().set(wspace=0.04, hspace=0.06)  # pyright: ignore
+        panels = figure.subplots(rows, across, squeeze=False).ravel()
+        for place, (axes, column) in enumerate(zip(panels, columns, strict=False)):
+            _panel(axes, table, column, int(own.sum()), named=place % across == 0)
+        for axes in panels[len(columns) :]:
+            axes.set_visible(False)
+        keys, columns_of_keys = _handles(table, columns), 4 if across > 2 else 2
+        figure.legend(handles=keys, loc="outside lower center", ncols=columns_of_keys, handletextpad=0.4)
+    return figure
+
+
+def _panel(axes: Axes, table: pd.DataFrame, column: str, own: int, named: bool) -> None:
+    if own:
+        axes.axhspan(-0.5, own - 0.5, color=HIGHLIGHT, linewidth=0, zorder=0)
+    for row, values in enumerate(table.to_dict("records")):
+        value = values[column]
+        if not np.isfinite(value):
+            continue
+        colour = OKABE_ITO[0] if str(values["kernel"]) in OWN else MUTED
+        chance = _pair(values, f"{column}_null")
+        if chance is not None:
+            axes.fill_between(chance, row - 0.32, row + 0.32, color=_CHANCE, linewidth=0, zorder=1)
+        ends = _pair(values, column)
+        if ends is not None:
+            axes.plot(ends, [row, row], color=colour, linewidth=1.1, zorder=2)
+        face = "white" if values.get(f"{column}_p", 0.0) > _SURE else colour
+        axes.plot(value, row, "o", color=colour, markerfacecolor=face, markersize=4.2, zorder=3)
+    axes.axvline(0, color=MUTED, linewidth=0.6, zorder=1)
+    axes.set_ylim(len(table) - 0.5, -0.5)
+    axes.set_yticks(range(len(table)), [printed(str(name)) for name in table["kernel"]] if named else [])
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.locator_params(axis="x", nbins=4)
+    axes.tick_params(axis="x", labelsize=6.5)
+    axes.margins(x=0.08)
+    title = _TITLES.get(column, column.replace("_", " "))
+    level = str(table["level"].iloc[0]) if column in _OF_A_LEVEL and "level" in table else ""
+    title = fit(title, 1.08, 7, lines=3)
+    axes.set_title(f"{title}\n{level}" if level else title, fontsize=7, pad=4)
+
+
+def _pair(values: Mapping[Any, Any], name: str) -> tuple[float, float] | None:
+    low, high = values.get(f"{name}_low", np.nan), values.get(f"{name}_high", np.nan)
+    return (low, high) if np.isfinite(low) and np.isfinite(high) else None
+
+
+def _handles(table: pd.DataFrame, columns: Sequence[str]) -> list[Artist]:
+    handles: list[Artist] = []
+    there = [name for column in columns for name in table.columns if name.startswith(f"{column}_")]
+    if any(name.endswith("_low") and "_null" not in name for name in there):
+        handles.append(Line2D([], [], color=MUTED, linewidth=1.1, label="90 % interval"))
+    if any(name.endswith("_null_low") for name in there):
+        handles.append(Patch(color=_CHANCE, linewidth=0, label="90 % of permutations"))
+    if any(name.endswith("_p") for name in there):
+        look = {"markerfacecolor": "white", "markersize": 4.2}
+        handles.append(Line2D([], [], linestyle="", marker="o", color=MUTED, label="p > 0.05", **look))  # pyright: ignore
+    handles.append(Patch(color=HIGHLIGHT, linewidth=0, label="the loss kernel"))
+    return handles

@@ -1,0 +1,133 @@
+"""How alike classes are, beside how near they are in a hierarchy: two matrices in one order."""
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from losskernel.data.taxonomy import Tree
+from losskernel.figures.shared.lettering import LINE, fit, spread
+from losskernel.figures.shared.style import DIVERGING, DOUBLE, FAINT, paper
+from losskernel.figures.trees.tree_colours import node_positions, position_colours, tree_colours
+from losskernel.figures.trees.trees import draw_tree, leaves_below, main_branches
+
+_NAMES, _TREE, _STRIP = 1.12, 0.5, 0.07  # inches, left of the first matrix
+_SIDE = 2.5
+_SIZE = 6.5  # points
+_MOST_NAMES = 18
+_LOW, _HIGH = 2, 98  # percentiles between which the colours run
+_SIGNED = 0.5  # a negative end at least this share of the positive one has its own colours
+
+
+def matrix_pair(
+    similarity: np.ndarray,
+    distance: np.ndarray,
+    tree: Tree,
+    similarity_label: str = "coupling R²",
+    distance_label: str = "WordNet path distance",
+) -> Figure:
+    """The kernel between classes beside the distances of the hierarchy, both in the order of the tree at their edge.
+
+    similarity, distance: [G, G], symmetric, classes in the order of the tree's leaves. In both, dark is alike. The
+    diagonal is within a class, and left out of colours and limits; these are the 2nd and 98th percentile, or, where
+    values fall as far below 0 as half of what they rise, the 98th of |value|, with colours for both signs.
+
+    Raises:
+        ValueError: a shape is wrong, a value off the diagonal is not finite, or there are fewer than 3 classes.
+    """
+    count = tree.leaves
+    if count < 3:
+        raise ValueError(f"tree must have >= 3 leaves, got {count}; a matrix of fewer shows no order")
+    matrices = {"similarity": np.array(similarity, dtype=float), "distance": np.array(distance, dtype=float)}
+    for name, matrix in matrices.items():
+        if matrix.shape != (count, count):
+            raise ValueError(f"{name} must be {(count, count)} like the tree's leaves, got {matrix.shape}")
+        if not np.isfinite(matrix[~np.eye(count, dtype=bool)]).all():
+            raise ValueError(f"{name} must be finite off the diagonal; drop the classes that have no value")
+    order = tree.order()
+    within = np.diag(matrices["similarity"])
+    with paper():
+        figure = Figure(figsize=(DOUBLE, _SIDE + 1.15), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.04, h_pad=0.02, wspace=0.02)  # pyright: ignore
+        left, right = figure.subplots(1, 2)
+        # within the matrix' own axes, so that leaves are level with rows
+        across = (_NAMES + _TREE + _STRIP) / _SIDE
+        _edge(left.inset_axes((-across - 0.01, 0, across, 1)), tree, order)
+        image, limits = _draw_similarity(left, matrices["similarity"][np.ix_(order, order)])
+        _bar(figure, left, image, f"{similarity_label}\n{limits}\n{_left_out(within)}")
+        image = _draw(right, matrices["distance"][np.ix_(order, order)], "Blues_r", None)
+        _bar(figure, right, image, f"{distance_label}\n{_percentiles(image)}\n").ax.invert_xaxis()
+        left.set_title("kernel")
+        right.set_title("hierarchy")
+        for axes in (left, right):
+            axes.set_xlabel(f"{count:,} classes in the hierarchy's order", fontsize=7)
+    return figure
+
+
+def _draw_similarity(axes: Axes, matrix: np.ndarray) -> tuple[AxesImage, str]:
+    off = matrix[~np.eye(len(matrix), dtype=bool)]
+    low, high = np.percentile(off, [_LOW, _HIGH])
+    if -low < _SIGNED * high:
+        image = _draw(axes, matrix, "Blues", None)
+        return image, _percentiles(image)
+    limit = float(np.percentile(np.abs(off), _HIGH)) or 1.0
+    image = _draw(axes, matrix, DIVERGING, (-limit, limit))
+    return image, f"colours to ±{limit:.2g}, the {_HIGH}th percentile of |value|"
+
+
+def _draw(axes: Axes, matrix: np.ndarray, colours: str, limits: tuple[float, float] | None) -> AxesImage:
+    """Draw a matrix without its diagonal; limits: of the colours, None for the percentiles."""
+    diagonal = np.eye(len(matrix), dtype=bool)
+    low, high = np.percentile(matrix[~diagonal], [_LOW, _HIGH]) if limits is None else limits
+    shown = np.ma.masked_array(matrix, diagonal)
+    tints: Colormap = colormaps[colours].with_extremes(bad=FAINT)
+    image = axes.imshow(shown, cmap=tints, vmin=low, vmax=max(high, low + 1e-12), interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    return image
+
+
+def _percentiles(image: AxesImage) -> str:
+    low, high = image.get_clim()
+    return f"colours {low:.2g} to {high:.2g}: {_LOW}nd to {_HIGH}th percentile".replace("-", "−")
+
+
+def _left_out(within: np.ndarray) -> str:
+    known = within[np.isfinite(within)]
+    median = f" (median {np.median(known):.2g})".replace("-", "−") if known.size else ""
+    return f"diagonal: within a class, left out{median}"
+
+
+def _bar(figure: Figure, axes: Axes, image: AxesImage, text: str) -> Colorbar:
+    bar = figure.colorbar(image, ax=axes, location="bottom", extend="both", shrink=0.9, aspect=32, pad=0.02)
+    bar.set_label(text, fontsize=6.5)
+    bar.ax.tick_params(labelsize=6.5)
+    bar.ax.locator_params(nbins=5)
+    bar.outline.set(edgecolor=FAINT, linewidth=0.6)  # pyright: ignore[reportCallIssue]
+    return bar
+
+
+def _edge(axes: Axes, tree: Tree, order: np.ndarray) -> None:
+    """Draw names, tree and strip of colours, the leaves level with the matrix' rows."""
+    rows = np.empty(len(order))
+    rows[order] = np.arange(len(order))
+    count, across = len(order), _NAMES + _TREE + _STRIP
+    axes.set(xlim=(0, across), ylim=(count - 0.5, -0.5))
+    axes.set_axis_off()
+    depth = tree.heights / tree.heights[tree.root]
+    draw_tree(axes, tree, rows, across - _STRIP - 0.02 - depth * (_TREE - 0.04), tree_colours(tree), False, 0.6)
+    strip = position_colours(tree.positions()[order])[:, None]
+    axes.imshow(strip, extent=(across - _STRIP, across, count - 0.5, -0.5), aspect="auto", interpolation="nearest")
+    branches, below = main_branches(tree, _MOST_NAMES), leaves_below(tree)
+    ends = np.array([[rows[below[node]].min() - 0.35, rows[below[node]].max() + 0.35] for node in branches])
+    inch = count / _SIDE
+    centres = spread(ends.mean(1), np.full(len(branches), _SIZE * LINE * inch), -0.5, count - 0.5)
+    colours = position_colours(node_positions(tree)[branches])
+    for node, colour, (start, stop), centre in zip(branches, colours, ends, centres, strict=True):
+        axes.plot([_NAMES - 0.03] * 2, [start, stop], color=colour, linewidth=1.4, solid_capstyle="butt")
+        axes.plot([_NAMES - 0.12, _NAMES - 0.04], [centre, (start + stop) / 2], color=colour, linewidth=0.7)
+        name = fit(tree.names[node], _NAMES - 0.15, _SIZE)
+        axes.text(_NAMES - 0.14, centre, name, fontsize=_SIZE, ha="right", va="center_baseline")

@@ -1,0 +1,170 @@
+"""The map for the screen: choose what colours it, hover to see which probe a point is."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.colors import to_hex
+
+from losskernel.figures.shared.colouring import Colouring, colour_by
+from losskernel.figures.shared.style import ALARM
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_MAX_LEGEND = 32
+
+# Plotly's own hover boxes cannot hold pictures; they lie once in layout.meta, found by the point's probe index.
+_HOVER_PICTURES = """
+const plot = document.getElementById("{plot_id}");
+const pictures = (plot.layout.meta || {}).thumbnails;
+if (pictures) {
+  const picture = document.createElement("img");
+  picture.style.cssText = "position:fixed;display:none;width:96px;height:96px;object-fit:contain;" +
+    "image-rendering:pixelated;background:#fff;border:1px solid #888;pointer-events:none;z-index:10";
+  plot.appendChild(picture);
+  plot.on("plotly_hover", (hover) => {
+    const point = hover.points[0];
+    const mouse = hover.event || {clientX: 0, clientY: 0};
+    const clear = 10 * String(point.text || "").split("<br>").length + 16;  // the half height of the text's box
+    const above = mouse.clientY - clear - 96;
+    picture.src = pictures[point.customdata];
+    picture.style.left = Math.max(4, Math.min(mouse.clientX - 48, window.innerWidth - 104)) + "px";
+    picture.style.top = (above > 0 ? above : mouse.clientY + clear) + "px";
+    picture.style.display = "block";
+  });
+  plot.on("plotly_unhover", () => { picture.style.display = "none"; });
+}
+"""
+
+
+def interactive_map(
+    xy: np.ndarray,
+    xyz: np.ndarray | None,
+    labels: Mapping[str, np.ndarray],
+    thumbnails: Sequence[str] | None,
+) -> go.Figure:
+    """A map in the plane, and in space beside it if given, with a menu of the labels that can colour it.
+
+    xy: [N, 2]. xyz: [N, 3] or None. labels: name -> [N], at least one; all of them show on hover. thumbnails: N
+    image addresses ("data:image/png;base64,..."), kept in layout.meta for `interactive_page`, or None.
+
+    Raises:
+        ValueError: a shape is wrong, or there are no labels.
+    """
+    import plotly.graph_objects as go  # slow to import, and only this figure needs it
+
+    xy = np.asarray(xy, dtype=float)
+    count = len(xy)
+    if xy.ndim != 2 or xy.shape[1] != 2 or count == 0:
+        raise ValueError(f"xy must be [N, 2], not empty, got {xy.shape}; pass one row per probe")
+    if xyz is not None and np.shape(xyz) != (count, 3):
+        raise ValueError(f"xyz must be [{count}, 3], got {np.shape(xyz)}; pass the same probes as xy")
+    if not labels:
+        raise ValueError("labels must name at least one label, got {}; pass e.g. {'probe': np.arange(N)}")
+    if thumbnails is not None and len(thumbnails) != count:
+        raise ValueError(f"thumbnails must be {count}, one per probe, got {len(thumbnails)}; pass None for none")
+
+    plane = xy.astype(np.float32)  # half the bytes, and finer than a screen
+    space = None if xyz is None else np.asarray(xyz, dtype=np.float32)
+    colourings = {name: colour_by(values, f"labels[{name!r}]", count) for name, values in labels.items()}
+    hover = _hover_texts(labels, count)
+    first = next(iter(labels))
+    figure = go.Figure()
+    for name, colouring in colourings.items():
+        for members, title, marker in _parts(name, colouring, np.asarray(labels[name])):
+            x, y = plane[members].T
+            trace = go.Scattergl(x=x, y=y, marker={"size": 6, "opacity": 0.85, **marker})
+            trace.showlegend = 1 < len(colouring.names) <= _MAX_LEGEND
+            traces: list[go.Scattergl | go.Scatter3d] = [trace]
+            if space is not None:
+                x, y, z = space[members].T
+                solid = {"size": 2.5, "opacity": 0.85, **marker, "showscale": False}
+                traces.append(go.Scatter3d(x=x, y=y, z=z, marker=solid, showlegend=False))
+            for part in traces:
+                # One group's points in both views share a legend entry: a click hides them in both.
+                part.update(name=title, legendgroup=f"{name}: {title}", meta=name, visible=name == first)
+                part.update(mode="markers", hoverinfo="text", text=hover[members], customdata=members)
+            figure.add_traces(traces)
+    figure.update_layout(_layout(figure, list(labels)))
+    if thumbnails is not None:
+        figure.update_layout(meta={"thumbnails": list(thumbnails)})
+    return figure
+
+
+def interactive_page(figure: go.Figure) -> str:
+    """A standalone web page of an interactive map, which shows the probe's thumbnail on hover and works offline."""
+    return figure.to_html(
+        include_plotlyjs=True, full_html=True, post_script=_HOVER_PICTURES, config={"displaylogo": False}
+    )
+
+
+def stamp_page(page: str, text: str) -> str:
+    """Return a page with a warning above all else, as when its kernel failed the diagnosis."""
+    warning = (
+        f"<p role='alert' style='background:{ALARM};color:white;font:bold 14px system-ui,sans-serif;"
+        f"margin:0;padding:8px 12px'>{html.escape(text)}</p>"
+    )
+    opening = re.search(r"<body[^>]*>", page)
+    place = opening.end() if opening else 0
+    return page[:place] + warning + page[place:]
+
+
+def _hover_texts(labels: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+    # [N] lines "name: value"; escaped, for plotly reads them as markup
+    lines = [[f"probe {probe}" for probe in range(count)]]
+    for name, values in labels.items():
+        lines.append([f"{html.escape(name)}: {_plain(value)}" for value in np.asarray(values)])
+    return np.array(["<br>".join(texts) for texts in zip(*lines, strict=True)])
+
+
+def _plain(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else html.escape(str(value))
+
+
+def _parts(name: str, colouring: Colouring, values: np.ndarray) -> Iterator[tuple[np.ndarray, str, dict[str, object]]]:
+    # (indices of the probes, legend entry, marker) of each trace that one label needs
+    everyone = np.arange(len(values))
+    if colouring.scale is not None:
+        bar = {"title": {"text": html.escape(name), "side": "right"}, "thickness": 12, "len": 0.8, "x": 1.01}
+        yield everyone, name, {"color": values, "colorscale": "Viridis", "showscale": True, "colorbar": bar}
+    elif len(colouring.names) > _MAX_LEGEND:
+        yield everyone, name, {"color": [to_hex(colour) for colour in colouring.rgba]}
+    else:
+        for code, (group, colour) in enumerate(zip(colouring.names, colouring.colours, strict=True)):
+            yield np.flatnonzero(colouring.codes == code), html.escape(group), {"color": to_hex(colour)}
+
+
+def _layout(figure: go.Figure, names: list[str]) -> dict[str, object]:
+    traces: tuple[Any, ...] = figure.data  # pyright: ignore[reportAssignmentType]
+    owners = [trace.meta for trace in traces]
+    buttons = [
+        {
+            "label": f"colour: {html.escape(name)}",
+            "method": "restyle",
+            "args": ["visible", [owner == name for owner in owners]],
+        }
+        for name in names
+    ]
+    has_space = any(trace.type == "scatter3d" for trace in traces)
+    bare = {"showticklabels": False, "zeroline": False, "gridcolor": "#EEEEEE", "ticks": ""}
+    right = 0.49 if has_space else 1.0
+    layout: dict[str, object] = {
+        "template": "plotly_white",
+        "height": 620,
+        "margin": {"l": 40, "r": 20, "t": 60, "b": 40},
+        "font": {"family": "system-ui, sans-serif", "size": 13},
+        "hovermode": "closest",
+        "legend": {"itemsizing": "constant", "x": 1.01, "y": 1.0},
+        "xaxis": {**bare, "title": {"text": "map axis 1"}, "domain": [0.0, right]},
+        "yaxis": {**bare, "title": {"text": "map axis 2"}, "scaleanchor": "x"},
+        "updatemenus": [{"buttons": buttons, "x": 0.0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}],
+    }
+    if has_space:
+        sides = {f"{axis}axis": {**bare, "title": {"text": ""}, "showbackground": False} for axis in "xyz"}
+        layout["scene"] = {**sides, "domain": {"x": [0.51, 1.0], "y": [0.0, 1.0]}, "aspectmode": "data"}
+    return layout

@@ -1,0 +1,98 @@
+"""How far a network's kernel travels while it is trained."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
+
+from losskernel.figures.shared.style import DOUBLE, FAINT, INK, OKABE_ITO, paper
+from losskernel.figures.shared.sweep_axis import VERDICTS, Axis
+
+_FIRST, _LAST = OKABE_ITO[3], OKABE_ITO[0]
+
+
+def along_training(
+    axis: Axis,
+    distances: np.ndarray,
+    floor: np.ndarray,
+    verdicts: Sequence[str],
+    losses: np.ndarray,
+) -> Figure:
+    """Distances of each kernel to the first, the last and the next, and the probes' loss, against the step.
+
+    axis: the P steps, ascending. distances: [P, P] angular CKA, rad. floor: [P, P] what noise alone would give, NaN
+    where unknown. verdicts: [P]. losses: [P] mean loss of the probes at each checkpoint, NaN where unknown.
+
+    Raises:
+        ValueError: the arrays do not belong to the steps.
+    """
+    count = len(axis.names)
+    shapes = {"distances": (count, count), "floor": (count, count), "verdicts": (count,), "losses": (count,)}
+    for name, shape in shapes.items():
+        found = np.shape({"distances": distances, "floor": floor, "verdicts": verdicts, "losses": losses}[name])
+        if found != shape:
+            raise ValueError(f"{name} must be {shape}, one per step, got {found}")
+    with paper():
+        figure = Figure(figsize=(DOUBLE, 2.6), layout="constrained")
+        figure.get_layout_engine().set(wspace=0.06)  # pyright: ignore
+        known = np.isfinite(losses)
+        panels = figure.subplots(1, 2, width_ratios=[1.25, 1.0]) if known.any() else [figure.subplots()]
+        left = panels[0]
+        _distances(left, axis, distances, floor, verdicts)
+        if known.any():
+            _losses(panels[1], axis.places[known], losses[known])
+        for letter, axes, title in zip("ab", panels, ("how far the kernel travels", "probe loss"), strict=False):
+            axes.set_title(f"$\\bf{{{letter}}}$  {title}", loc="left", pad=5)
+            axis.draw(axes, named=True)
+        figure.legend(
+            handles=[*left.get_legend_handles_labels()[0], *_verdicts(verdicts)],
+            loc="outside lower center",
+            ncols=8,
+            columnspacing=1.3,
+            handletextpad=0.4,
+        )
+    return figure
+
+
+def _verdicts(there: Sequence[str]) -> list[Line2D]:
+    look = {"linestyle": "", "color": INK, "markersize": 4.5}
+    return [
+        Line2D([], [], marker=mark, label=word, markerfacecolor="white" if verdict == "warn" else INK, **look)
+        for verdict, (mark, _, word) in VERDICTS.items()
+        if verdict in there
+    ]
+
+
+def _losses(axes: Axes, places: np.ndarray, losses: np.ndarray) -> None:
+    axes.plot(places, losses, color=INK, marker="o", markersize=3.5)
+    low, high = float(losses.min()), float(losses.max())
+    if low > 0 and high > 10 * low:
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_ylim(min(low, 0.0), 1.1 * high or 1.0)
+    axes.set_ylabel("mean loss at the checkpoint")
+
+
+def _distances(axes: Axes, axis: Axis, distances: np.ndarray, floor: np.ndarray, verdicts: Sequence[str]) -> None:
+    places = axis.places
+    for number, (name, colour) in enumerate(((0, _FIRST), (len(places) - 1, _LAST))):
+        to = np.delete(np.arange(len(places)), name)
+        axes.fill_between(places[to], 0, floor[name, to], color=colour, alpha=0.12, linewidth=0)
+        label = ("to the first", "to the last")[number]
+        axes.plot(places, distances[name], color=colour, label=label, zorder=2)
+        for place, value, verdict in zip(places, distances[name], verdicts, strict=True):
+            face = "white" if verdict == "warn" else colour
+            axes.plot(place, value, VERDICTS[verdict][0], color=colour, markerfacecolor=face, markersize=4.5, zorder=3)
+    for i, (own, after) in enumerate(pairwise(range(len(places)))):
+        label = "to the next" if i == 0 else None
+        axes.plot(places[[own, after]], [distances[own, after]] * 2, color=INK, linewidth=1.6, label=label)
+        noise = "noise alone" if i == 0 and np.isfinite(floor).any() else None
+        axes.fill_between(places[[own, after]], 0, floor[own, after], color=FAINT, linewidth=0, label=noise, zorder=1)
+    axes.set_ylim(0, 1.08 * max(float(np.nanmax(distances)), 1e-3))
+    axes.locator_params(axis="y", nbins=5)
+    axes.set_ylabel("angular CKA distance, rad")

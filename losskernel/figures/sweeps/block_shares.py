@@ -1,0 +1,120 @@
+"""How much of a network's kernel each block of its weights makes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from losskernel.figures.shared.lettering import fit
+from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MUTED, OKABE_ITO, paper
+from losskernel.figures.shared.sweep_axis import VERDICTS, plain
+
+_ROW = 0.19  # inches
+_NAME = 1.1  # inches for the longest name
+_WITHIN, _ACROSS = OKABE_ITO[3], OKABE_ITO[0]
+_DOTTED = (0, (1, 1.6))
+
+
+@dataclass(frozen=True)
+class BlockShares:
+    """What is known of B blocks of weights, the whole network's first; NaN where something is unknown.
+
+    names, verdicts: [B]. weights: [B] share of the moving weights. self_coupling: [B] share of the whole's mean
+    self-coupling, and its standard errors [B]. cka: [B] with the whole's kernel. ceiling: [B] what noise leaves of a
+    CKA of 1. neighbours: [B] share of nearest probes that the whole shares, and its standard errors [B]. chance: of
+    that. within, across: [B] mean coupling of pairs of one group and of different groups.
+    """
+
+    names: Sequence[str]
+    verdicts: Sequence[str]
+    weights: np.ndarray
+    self_coupling: np.ndarray
+    self_coupling_se: np.ndarray
+    cka: np.ndarray
+    ceiling: np.ndarray
+    neighbours: np.ndarray
+    neighbours_se: np.ndarray
+    chance: float
+    within: np.ndarray
+    across: np.ndarray
+
+    def __post_init__(self) -> None:
+        count = len(self.names)
+        for name, value in vars(self).items():
+            if name != "chance" and len(value) != count:
+                raise ValueError(f"{name} must have one entry per block, {count}, got {len(value)}")
+
+
+def block_shares(blocks: BlockShares, value: str) -> Figure:
+    """Four panels with a row per block: shares of self-coupling, likeness to the whole, neighbours, coupling of groups.
+
+    value: what the coupling of groups is of, R² or |R|.
+    """
+    count = len(blocks.names)
+    rows = np.arange(count)
+    with paper():
+        figure = Figure(figsize=(DOUBLE, _ROW * count + 1.0), layout="constrained")
+        grouped = bool(np.isfinite(blocks.within).any())
+        panels = figure.subplots(1, 4 if grouped else 3, sharey=True)
+        _bars(panels[0], rows, blocks.self_coupling, blocks.self_coupling_se)
+        panels[0].plot(blocks.weights, rows, "D", color=OKABE_ITO[1], markersize=3.5, linestyle="", zorder=3)
+        panels[0].set_xlim(0, 1.12 * max(1.0, np.nanmax(blocks.self_coupling, initial=1.0)))
+        _bars(panels[1], rows, blocks.cka, None)
+        panels[1].plot(blocks.ceiling, rows, "|", color=INK, markersize=9, linestyle="", zorder=3)
+        panels[1].set_xlim(min(0.0, float(np.nanmin(blocks.cka, initial=0.0))), 1.05)
+        _bars(panels[2], rows, blocks.neighbours, blocks.neighbours_se)
+        panels[2].axvline(blocks.chance, color=INK, linestyle=_DOTTED, linewidth=0.9)
+        panels[2].set_xlim(0, 1.05)
+        if grouped:
+            _couplings(panels[3], rows, blocks)
+        titles = ("share of self-coupling", "CKA with the whole", "neighbours shared", f"mean coupling {value}")
+        for letter, axes, title in zip("abcd", panels, titles, strict=False):
+            axes.set_title(f"$\\bf{{{letter}}}$  {title}", loc="left", fontsize=7.5, pad=4)
+            axes.tick_params(axis="y", length=0)
+        panels[0].set_yticks(rows, [plain(fit(name, _NAME, 7)) for name in blocks.names])
+        panels[0].set_ylim(count - 0.5, -0.5)
+        for text, verdict in zip(panels[0].get_yticklabels(), blocks.verdicts, strict=True):
+            text.set_color(INK if verdict == "pass" else VERDICTS[verdict][1])
+        figure.legend(handles=_handles(blocks), loc="outside lower center", ncols=8, columnspacing=1.2)
+    return figure
+
+
+def _bars(axes: Axes, rows: np.ndarray, values: np.ndarray, errors: np.ndarray | None) -> None:
+    known = np.isfinite(values)
+    colours = np.where(rows == 0, MUTED, OKABE_ITO[5])
+    axes.barh(rows[known], values[known], height=0.62, color=list(colours[known]), linewidth=0)
+    if errors is not None:
+        bars = known & np.isfinite(errors)
+        axes.errorbar(values[bars], rows[bars], xerr=errors[bars], fmt="none", ecolor=INK, elinewidth=0.8)
+    axes.locator_params(axis="x", nbins=4)
+
+
+def _couplings(axes: Axes, rows: np.ndarray, blocks: BlockShares) -> None:
+    ends = np.stack([blocks.across, blocks.within])
+    if (ends[np.isfinite(ends)] > 0).all() and np.isfinite(ends).any():
+        axes.set_xscale("log")
+    axes.hlines(rows, ends[0], ends[1], color=FAINT, linewidth=1.5, zorder=1)
+    for values, colour, mark in ((blocks.within, _WITHIN, "o"), (blocks.across, _ACROSS, "s")):
+        axes.plot(values, rows, mark, color=colour, markersize=4, linestyle="")
+    axes.margins(x=0.12)
+
+
+def _handles(blocks: BlockShares) -> list[Line2D | Patch]:
+    marks = [
+        ("share of the weights", "D", OKABE_ITO[1], 3.5),
+        ("1, less noise", "|", INK, 8.0),
+        ("within groups", "o", _WITHIN, 4.0),
+        ("across", "s", _ACROSS, 4.0),
+    ]
+    marks = marks if np.isfinite(blocks.within).any() else marks[:2]
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], marker=mark, color=colour, markersize=size, linestyle="", label=text)
+        for text, mark, colour, size in marks
+    ]
+    handles.insert(2, Line2D([], [], color=INK, linestyle=_DOTTED, linewidth=0.9, label="chance"))
+    doubted = sorted(set(blocks.verdicts) - {"pass"})
+    return handles + [Patch(color=VERDICTS[each][1], label=f"name: {VERDICTS[each][2]}") for each in doubted]

@@ -1,0 +1,111 @@
+"""Regions of a map shown by a few of their members, in rows of numbered strips."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from losskernel.figures.shared.lettering import LINE, fit
+from losskernel.figures.shared.style import INK
+
+SHOWN = 4  # members of each region
+COLUMNS = 4
+_SIZE = 7.0  # points
+_GAP = 0.03  # inches between thumbnails
+_BETWEEN = 0.14  # inches between strips
+RADIUS = 0.075  # of a number's disc
+
+
+@dataclass(frozen=True)
+class Region:
+    """A coherent part of a map.
+
+    Attributes:
+        number: printed on the map and at its strip, from 1.
+        name: of the branch of the hierarchy that it holds.
+        members: indices of its probes, [n].
+        centre: on the map, [2].
+    """
+
+    number: int
+    name: str
+    members: np.ndarray
+    centre: np.ndarray
+
+
+def strips_height(regions: int, across: float, pictures: bool) -> float:
+    """Return the inches that the strips of so many regions need."""
+    rows = -(-regions // COLUMNS)
+    return rows * _row(across, pictures)
+
+
+def draw_strips(
+    axes: Axes,
+    regions: Sequence[Region],
+    shown: Sequence[np.ndarray],
+    colours: np.ndarray,
+    images: np.ndarray | None,
+    inches: tuple[float, float],
+) -> None:
+    """Draw a strip per region on bare axes: number and name, and below them its members' thumbnails in a frame.
+
+    shown: the probes of each region to show, at most 4. colours: [N, 4] of the probes, for the frames. images: uint8
+    [N, h, w, c] or None for names alone.
+    """
+    across, along = inches
+    cell, side = _cell(across), _side(across)
+    for place, (region, probes) in enumerate(zip(regions, shown, strict=True)):
+        row, column = divmod(place, COLUMNS)
+        left, top = column * (cell + _BETWEEN), along - row * _row(across, images is not None)
+        middle = top - _SIZE * LINE * 0.6
+        draw_number(axes, region.number, (left + RADIUS, middle))
+        name = fit(region.name, cell - 2 * RADIUS - 0.05, _SIZE)
+        axes.text(left + 2 * RADIUS + 0.05, middle, name, fontsize=_SIZE, va="center_baseline")
+        if images is None:
+            continue
+        for step, probe in enumerate(probes):
+            x, y = left + step * (side + _GAP), top - _SIZE * LINE - 0.06 - side
+            draw_thumbnail(axes, images[probe], (x, y), side, colours[probe])
+
+
+def draw_thumbnail(axes: Axes, image: np.ndarray, corner: tuple[float, float], side: float, colour: np.ndarray) -> None:
+    """Draw an image [h, w, c] in a square frame whose lower left corner is given, in the axes' coordinates."""
+    x, y = corner
+    tall, wide = image.shape[:2]
+    scale = side / max(tall, wide)
+    x0, y0 = x + (side - scale * wide) / 2, y + (side - scale * tall) / 2
+    grey = {"cmap": "gray", "vmin": 0, "vmax": 255} if image.shape[-1] == 1 else {}
+    picture = image[..., 0] if image.shape[-1] == 1 else image
+    axes.imshow(picture, extent=(x0, x0 + scale * wide, y0, y0 + scale * tall), interpolation="nearest", **grey)
+    axes.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=colour, linewidth=1.2, clip_on=False))
+
+
+def draw_number(axes: Axes, number: int, at: tuple[float, float]) -> None:
+    """Draw a number in a dark disc, of the same size in print whatever the axes' coordinates."""
+    points = 2 * RADIUS * 72
+    axes.plot(*at, "o", color=INK, markersize=points, markeredgecolor="white", markeredgewidth=0.5, zorder=5)
+    axes.text(*at, str(number), color="white", fontsize=6.5, ha="center", va="center_baseline", zorder=6)
+
+
+def typical(region: Region, xy: np.ndarray, leaf: np.ndarray) -> np.ndarray:
+    """Return up to 4 members nearest to the region's centre, [k], of different classes as far as it has them."""
+    far = np.linalg.norm(xy[region.members] - region.centre, axis=1)
+    nearest = region.members[np.argsort(far, kind="stable")]
+    _, first = np.unique(leaf[nearest], return_index=True)
+    first = np.sort(first)
+    rest = np.setdiff1d(np.arange(len(nearest)), first)
+    return nearest[np.concatenate([first, rest])[:SHOWN]]
+
+
+def _cell(across: float) -> float:
+    return (across - (COLUMNS - 1) * _BETWEEN) / COLUMNS
+
+
+def _side(across: float) -> float:
+    return (_cell(across) - (SHOWN - 1) * _GAP) / SHOWN
+
+
+def _row(across: float, pictures: bool) -> float:
+    return _SIZE * LINE + (_side(across) + 0.16 if pictures else 0.06)

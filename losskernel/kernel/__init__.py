@@ -1,0 +1,1 @@
+"""The loss kernel: estimators, error bars, diagnosis."""

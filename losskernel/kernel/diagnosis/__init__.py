@@ -1,0 +1,1 @@
+"""May a kernel be trusted? Verdict, screens, remedies."""

@@ -1,0 +1,221 @@
+"""diagnose(): may this kernel be trusted? A verdict with reasons in words, and the change that helps."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from losskernel.kernel.diagnosis import statistics as diagnostics
+from losskernel.kernel.diagnosis.precision import precision_error
+from losskernel.kernel.diagnosis.remedies import setting_of
+from losskernel.kernel.diagnosis.screens import FEW_DRAWS, Screen, Verdict, screens
+from losskernel.kernel.estimators import inverse
+from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.traces.loss_traces import LossTraces
+
+# Of fewer probes no mode is "shared", and there are hardly any pairs to agree on.
+_FEW = 5
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Whether a kernel may be trusted.
+
+    Attributes:
+        verdict: "pass", "warn" or "fail"; the worst of all screens.
+        reasons: one sentence per screen that did not pass, with a remedy; the worst first, causes before effects.
+        metrics: every screen's number, and others that explain them.
+        remedy: the one change most likely to help; empty for a pass.
+        screens: every screen that could be held, with its number, bound and verdict, as rows of a table.
+    """
+
+    verdict: Verdict
+    reasons: list[str] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    remedy: str = ""
+    screens: list[dict[str, Any]] = field(default_factory=list)
+
+
+def diagnose(traces: LossTraces) -> Diagnosis:
+    """Screen traces for the silent failures of sampled kernels.
+
+    Drift, chains that disagree or are not independent, steps too large or too small for the landscape, too few
+    effective draws, covariance carried by a few draws or by nothing but noise, losses rounded too coarsely.
+
+    Source: Vehtari et al. 2021 (R-hat, ESS); Vehtari et al. 2024 (tail index); stability and relaxation of
+    Langevin steps in a quadratic well.
+    """
+    kernel = LossKernel.from_traces(traces)
+    losses = traces.losses.values
+    mean_loss = losses.mean(axis=2, dtype=np.float64)  # [C, D]
+    unit = kernel.standardised().T.reshape(kernel.chains, kernel.draws, -1)  # [C, D, N]
+    metrics = (
+        {"chains": float(kernel.chains), "draws": float(kernel.draws)}
+        | _chains(kernel, unit, mean_loss)
+        | _mixing(kernel, losses, mean_loss)
+        | _shape(kernel, losses, unit)
+        | _steps(traces)
+        | _distance(traces, mean_loss)
+        | _precision(traces)
+    )
+    held = screens(metrics, setting_of(traces.meta, kernel.chains, kernel.draws))
+    judged: list[tuple[Screen, Verdict]] = [
+        (screen, screen.verdict(metrics.get(screen.metric, float("nan")))) for screen in held
+    ]
+    found = [each for wanted in ("fail", "warn") for each in judged if each[1] == wanted]
+    if kernel.draws < FEW_DRAWS:
+        found = found[:1]  # all others would be noise
+    return Diagnosis(
+        found[0][1] if found else "pass",
+        [f"{screen.reason.format(metrics[screen.metric])}; {screen.remedy}" for screen, _ in found],
+        metrics,
+        found[0][0].remedy if found else "",
+        [_row(screen, metrics[screen.metric], each) for screen, each in judged if _known(screen, metrics)],
+    )
+
+
+def _known(screen: Screen, metrics: dict[str, float]) -> bool:
+    return not np.isnan(metrics.get(screen.metric, float("nan")))
+
+
+def _row(screen: Screen, value: float, verdict: Verdict) -> dict[str, Any]:
+    bound = "at least" if screen.below else "at most"
+    return {"screen": screen.metric, "value": value, "good": f"{bound} {screen.good:.4g}", "verdict": verdict}
+
+
+def _chains(kernel: LossKernel, unit: np.ndarray, mean_loss: np.ndarray) -> dict[str, float]:
+    """Are the chains separate, and all alive?"""
+    shared, score = diagnostics.chain_correlation(unit)
+    twins, spread = diagnostics.twins(mean_loss), diagnostics.chain_spread(unit)
+    named = {} if twins is None else {"first_twin": float(twins[0]), "second_twin": float(twins[1])}
+    return named | {
+        "constant_probes": float(kernel.constant.mean()),
+        "twin_chains": float(twins is not None),
+        "dead_chain": float(spread.min()),
+        "stillest_chain": float(spread.argmin()),
+        # One chain twice is no news after the line that says so.
+        "chain_correlation": 0.0 if twins else shared,
+        "chain_correlation_score": 0.0 if twins or shared < 0.005 else score,
+    }
+
+
+def _mixing(kernel: LossKernel, losses: np.ndarray, mean_loss: np.ndarray) -> dict[str, float]:
+    """R-hat and ESS of the mean loss, of the kernel's leading directions, and of a sample of its entries."""
+    directions, (singles, entries) = _directions(kernel, losses), _entries(kernel, losses)
+    ess = diagnostics.ess(mean_loss)
+    least = _reduce(np.min, map(diagnostics.ess, [mean_loss, *directions]))
+    by_chance = diagnostics.rhat_by_chance(kernel.chains, least) if least == least else 0.0
+    return {
+        "rhat": _reduce(np.max, map(diagnostics.rhat, [mean_loss, *directions])),
+        "rhat_good": min(max(1.01, by_chance), 1.05),
+        "rhat_entries": _reduce(lambda values: np.quantile(values, 0.9), map(diagnostics.rhat, [*singles, *entries])),
+        "ess": ess,
+        "ess_tail": diagnostics.ess(mean_loss, "tail"),
+        "ess_kernel": _reduce(np.min, map(diagnostics.ess, [*directions, *entries])),
+        "tail_index": _reduce(np.median, map(diagnostics.tail_index, entries)),
+        "split_agreement": _split_agreement(kernel),
+    }
+
+
+def _reduce(how: Callable[[np.ndarray], Any], values: Iterable[float]) -> float:
+    """Reduce the finite values; NaN where there is none (constant quantities have no R-hat)."""
+    finite = np.array([value for value in values if np.isfinite(value)])
+    return float(how(finite)) if len(finite) else float("nan")
+
+
+def _directions(kernel: LossKernel, losses: np.ndarray) -> list[np.ndarray]:
+    """Return the draws [C, D] along three leading modes of R, the chains' levels included: they may disagree."""
+    _, modes = diagnostics.leading_modes(kernel.standardised(), 3)
+    centred = losses - losses.mean((0, 1), dtype=np.float64)
+    return [centred @ (mode * inverse(np.sqrt(kernel.variance()))) for mode in modes]
+
+
+def _entries(kernel: LossKernel, losses: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return some probes' losses [C, D], and products of losses whose means are entries of K, on and off the diagonal.
+
+    Centred by the mean over all chains: a heavy-tailed loss lies near its floor in most draws, and each
+    chain's own mean would put the same floor at another place in every chain.
+    """
+    rng = np.random.default_rng(0)
+    moving = np.flatnonzero(~kernel.constant)
+    if len(moving) == 0:
+        return [], []
+    single = rng.choice(moving, 8)
+    pairs = [*zip(single, single, strict=True), *rng.choice(moving, size=(16, 2))]
+
+    def centred(probe: int) -> np.ndarray:
+        return losses[:, :, probe] - losses[:, :, probe].mean(dtype=np.float64)
+
+    return [*map(centred, single)], [centred(first) * centred(second) for first, second in pairs]
+
+
+def _split_agreement(kernel: LossKernel) -> float:
+    """Correlation of R between disjoint halves of the chains, over at most 1,000 probes."""
+    if kernel.chains < 2 or kernel.probes < _FEW:
+        return float("nan")
+    chosen = np.linspace(0, kernel.probes - 1, min(kernel.probes, 1000)).astype(int)
+    halves = (range(0, kernel.chains, 2), range(1, kernel.chains, 2))
+    first, second = (kernel.only(list(half)).correlation(chosen)[:, chosen] for half in halves)
+    return diagnostics.split_agreement(first, second)
+
+
+def _shape(kernel: LossKernel, losses: np.ndarray, unit: np.ndarray) -> dict[str, float]:
+    """What carries the covariance: a drift, one mode of all probes, a few draws?"""
+    return {
+        "trend_share": diagnostics.trend_share(losses),
+        "shared_mode_share": diagnostics.shared_mode_share(losses) if kernel.probes >= _FEW else float("nan"),
+        "heavy_share": diagnostics.heavy_share(unit),
+    }
+
+
+def _steps(traces: LossTraces) -> dict[str, float]:
+    """Are the steps small enough for the curvature, and enough of them? Where the settings are known."""
+    identity: dict[str, Any] = traces.meta.get("identity", {})
+    sampler, schedule = identity.get("sampler", {}), identity.get("schedule", {})
+    metrics: dict[str, float] = {}
+    rates, curvature = traces.record("relaxation_rate"), traces.record("curvature")
+    relaxation = float("nan")
+    if rates is not None:
+        relaxation = 1 / float(rates.mean()) if rates.mean() > 0 else float("inf")
+    elif sampler.get("sampler") == "SGLD":
+        relaxation = diagnostics.relaxation_steps(sampler["step_size"], sampler["localization"])
+    if schedule and relaxation == relaxation:
+        metrics |= {
+            "relaxation_steps": relaxation,
+            "relaxations_burn_in": schedule["burn_in"] / relaxation,
+            "relaxations_sampled": schedule["draws"] * schedule["thinning"] / relaxation,
+        }
+    if curvature is not None:
+        metrics["curvature"] = float(curvature.mean())
+        if "step_size" in sampler:  # unknown where a function of the user's own builds the sampler
+            metrics["stiffness"] = metrics["curvature"] * sampler["step_size"]
+        for name in ("step_inflation", "acceptance"):
+            metrics[name] = float(np.median(traces.dataset[name].values.astype(np.float64)))
+    gradient, moving = traces.record("gradient_norm"), traces.meta.get("parameters", {}).get("moving")
+    preconditioned = "damping" in sampler  # its steps differ from weight to weight
+    if gradient is not None and moving and sampler.get("nbeta") and not preconditioned:
+        drift = np.sqrt(sampler["step_size"]) / 2 * sampler["nbeta"] * np.sqrt(np.square(gradient).mean())
+        metrics["noise_to_gradient"] = float(np.sqrt(moving) / drift) if drift > 0 else float("inf")
+    start = traces.meta.get("start_train_loss", {}).get("value")
+    train_loss = traces.record("train_loss")
+    if train_loss is not None and start is not None and moving and "nbeta" in sampler:
+        metrics["excess_loss"] = float(sampler["nbeta"] * (train_loss.mean() - start) / (moving / 2))
+    return metrics
+
+
+def _distance(traces: LossTraces, mean_loss: np.ndarray) -> dict[str, float]:
+    """Do the weights still drift away, do the first draws still lie elsewhere?"""
+    distance = traces.record("distance")
+    scores = [diagnostics.transient(mean_loss)]
+    metrics = {}
+    if distance is not None:
+        metrics["rhat_distance"] = diagnostics.rhat(distance)
+        scores.append(diagnostics.transient(distance))
+    return metrics | {"transient": float(np.abs(scores).max())}
+
+
+def _precision(traces: LossTraces) -> dict[str, float]:
+    """What a lower precision of the probes' losses does to R, where they were evaluated in one."""
+    differences = traces.record("precision_noise")
+    return {} if differences is None else {"precision_error": precision_error(differences, traces.losses.values)}

@@ -1,5 +1,0 @@
-"""Which probes does the network merely remember? Scores of suspicion from one kernel, and what they find."""
-
-from losskernel.memorisation.scores import kernel_scores
-
-__all__ = ["kernel_scores"]

@@ -1,0 +1,1 @@
+"""Representations that a loss kernel is compared with."""

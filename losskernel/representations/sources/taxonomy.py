@@ -1,0 +1,89 @@
+"""What a network is to learn where classes have relatives: their similarity in a taxonomy, as a kernel over probes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch import nn
+
+from losskernel.data.base import Data
+from losskernel.data.taxonomy import MEASURES, Taxonomy, read_taxonomy, wordnet
+from losskernel.errors import require
+from losskernel.geometry import Point
+from losskernel.representations.baselines.collect import History
+from losskernel.representations.points import Placed
+
+_ROOT = "root"
+
+
+@dataclass(frozen=True)
+class TaxonomyKernel:
+    """How alike the classes of every two probes are by their places in a tree; 1 within a class for path similarity.
+
+    Attributes:
+        label: names each probe's class as the taxonomy does.
+        taxonomy: "wordnet", the path of a file that holds a tree, or a list of probe labels, from the coarsest to the
+            finest above `label`, that are a tree themselves.
+        measure: of the similarity, one of losskernel.data.taxonomy.MEASURES.
+    """
+
+    label: str
+    taxonomy: str | Sequence[str] = "wordnet"
+    measure: str = "path"
+
+    gives: ClassVar[frozenset[str]] = frozenset({"target"})
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.label, str), f"points.taxonomy.label must be a probe label, got {self.label!r}")
+        named = isinstance(self.taxonomy, str) or len(self.taxonomy) > 0
+        require(named, "points.taxonomy.taxonomy must be wordnet, a file or a list of labels, got []; e.g. [level_1]")
+        known = ", ".join(MEASURES)
+        require(self.measure in MEASURES, f"points.taxonomy.measure must be one of {known}, got {self.measure!r}")
+
+    def check(self, data: Data) -> None:
+        """Raise InputError if a label does not exist, or the taxonomy does not know the probes' classes."""
+        self._similarity(data)
+
+    def __call__(self, model: nn.Module, data: Data, history: History) -> Iterator[Placed]:
+        """Yield the point "taxonomy"."""
+        yield Placed("taxonomy", Point.from_gram(self._similarity(data), data.ids), "target")
+
+    def _similarity(self, data: Data) -> np.ndarray:
+        """Return the similarity [N, N] of the probes' classes."""
+        named = [self.label] if isinstance(self.taxonomy, str) else [*self.taxonomy, self.label]
+        for name in named:
+            choices = ", ".join(data.labels) or "none"
+            require(name in data.labels, f"label={name}: there is no such probe label; choose from {choices}")
+        rows = [np.asarray(data.labels[name]).astype(str) for name in named]
+        ids, leaf = np.unique(rows[-1], return_inverse=True)
+        require(len(ids) >= 3, f"label={self.label}: a taxonomy needs >= 3 classes, got {len(ids)}; name another label")
+        if not isinstance(self.taxonomy, str):
+            found = _nested(named, rows)
+            ids = np.array([f"{self.label} {name}" for name in ids])
+        else:
+            found = wordnet(ids.tolist()) if self.taxonomy == "wordnet" else read_taxonomy(self.taxonomy)
+        similar = found.similarity(ids.tolist(), self.measure, np.bincount(leaf))
+        # Where a node has several parents some measures depend on the order of the two.
+        return ((similar + similar.T) / 2)[np.ix_(leaf, leaf)]
+
+
+def _nested(names: Sequence[str], rows: Sequence[np.ndarray]) -> Taxonomy:
+    """Return the tree whose levels are labels [N] of the probes, from the coarsest.
+
+    Raises:
+        InputError: a group lies in two groups of the level above.
+    """
+    parents: dict[str, list[str]] = {_ROOT: []}
+    above = np.full(len(rows[0]), _ROOT)
+    for name, values in zip(names, rows, strict=True):
+        own = np.char.add(f"{name} ", values)
+        for node, parent in sorted(set(zip(own.tolist(), above.tolist(), strict=True))):
+            require(
+                node not in parents,
+                f"taxonomy={list(names[:-1])}: {node} lies in two groups of the level above; "
+                "order the labels from the coarsest",
+            )
+            parents[node] = [parent]
+        above = own
+    return Taxonomy(parents)

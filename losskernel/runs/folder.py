@@ -1,0 +1,184 @@
+"""What a run leaves: its folder always, and a Lightning logger on top."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.logger import Logger
+
+from losskernel.analyses import Result
+from losskernel.errors import TraceError
+from losskernel.figures import paper
+from losskernel.runs.tracking.curves import Curves
+from losskernel.runs.tracking.curves import LogDraws as LogDraws
+from losskernel.storage.places import Folder, guard, place_of, point, probe
+from losskernel.training.lightning import quiet
+
+DPI = 200
+# Of the figures that have one, in the run's folder: name -> text.
+CAPTIONS = "figures/captions.json"
+
+
+class RunFolder:
+    """Files of one run; each is written whole or not at all.
+
+    Args:
+        path: the folder; made where missing.
+        traces: folder or URL of this run's own for its traces; None keeps them in the folder.
+    """
+
+    def __init__(self, path: str | Path, traces: str | None = None) -> None:
+        self.path, self._traces = Path(path), traces
+
+    def prepare(self) -> None:
+        """Make the folder and prove that it can be written, and that traces can be where they go.
+
+        Raises:
+            TraceError: it cannot.
+        """
+        probe(Folder(self.path))
+        if self._traces is not None:
+            probe(place_of(self._traces))
+
+    def trace(self, name: str) -> Path | str:
+        """Return where a trace goes; one that goes elsewhere leaves word in the folder.
+
+        Raises:
+            TraceError: it was begun in another place.
+        """
+        if self._traces is None:
+            return self.path / name
+        point(self.path / name, f"{self._traces}/{name}")
+        return f"{self._traces}/{name}"
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write one text file."""
+        return self.write(name, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> Path:
+        """Write one JSON file; numbers that are not finite become null, which every reader accepts."""
+        return self.write_text(name, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Return what such a file holds; nothing where there is none.
+
+        Raises:
+            TraceError: it is damaged.
+        """
+        path = self.path / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError as error:
+            remedy = "remove it and run again, which samples nothing anew"
+            raise TraceError(f"{path} is damaged: it is no JSON; {remedy}") from error
+
+    def write(self, name: str, save: Callable[[Path], Any]) -> Path:
+        """Write one file by `save`, under another name first."""
+        path = self.path / name
+
+        def whole() -> None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_name(f".partial-{path.name}")
+            try:
+                save(unfinished)
+                os.replace(unfinished, path)
+            except BaseException:
+                with suppress(OSError):
+                    unfinished.unlink(missing_ok=True)  # a full disk needs the room
+                raise
+
+        guard(path, whole)
+        return path
+
+    def write_result(self, result: Result) -> dict[str, Path]:
+        """Write an analysis' tables, figures (PNG and vector PDF), animations and pages; return the pictures' paths."""
+        for name, table in result.tables.items():
+            self.write(f"tables/{name}.csv", lambda path, table=table: table.to_csv(path, index=False))
+        for name, page in result.pages.items():
+            self.write_text(f"figures/{name}.html", page)
+        pictures = {}
+        for name, figure in result.figures.items():
+            for kind in ("pdf", "png"):
+                pictures[name] = self.write(f"figures/{name}.{kind}", partial(_save, figure, kind))
+        for name, animation in result.animations.items():
+            path = self.write(f"figures/{name}.gif", lambda path, content=animation: path.write_bytes(content))
+            pictures[f"{name}_animated"] = path
+        if result.captions:
+            path = self.path / CAPTIONS
+            known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            self.write_json(CAPTIONS, known | result.captions)
+        return pictures
+
+
+class Tracker:
+    """Where else a run is recorded. This one records nowhere; the others override what they can show."""
+
+    def loggers(self) -> list[Logger]:
+        """Return Lightning loggers for curves along the draws."""
+        return []
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Record the resolved configuration."""
+
+    def summarise(self, metrics: Mapping[str, Any]) -> None:
+        """Record the run's final numbers."""
+
+    def show(self, pictures: Mapping[str, Path], tables: Mapping[str, pd.DataFrame], pages: Mapping[str, Path]) -> None:
+        """Record figures, tables and interactive pages."""
+
+    def keep(self, name: str, kind: str, path: Path) -> None:
+        """Record a file or folder as an artifact."""
+
+    def finish(self, state: str) -> None:
+        """Close the record of a run that is "finished", "failed" or "interrupted"; always called."""
+
+
+class CSVTracker(Tracker):
+    """Curves along training and draws as CSV files in the run folder.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._logger = CSVLogger(folder, name="curves", version="")
+        self._curves = Curves(folder, self._write)
+        self._written = False
+
+    def loggers(self) -> list[Logger]:
+        """Return the CSV logger, with the rows of earlier processes."""
+        return [self._curves]
+
+    def finish(self, state: str) -> None:
+        """Write what is still held."""
+        with quiet():  # Lightning warns that it replaces an older file, which is written anew
+            self._curves.catch_up()
+            if self._written:
+                guard(self._folder, self._logger.save)
+
+    def _write(self, row: dict[str, float], step: int) -> None:
+        if row["draw"] > 0:
+            self._logger.log_metrics({**row}, step)
+            self._written = True
+
+
+def _save(figure: Any, kind: str, path: Path) -> None:
+    with paper():  # its font settings take effect when a figure is saved
+        figure.savefig(path, format=kind, dpi=DPI)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and value - value != 0.0:
+        return None
+    return value

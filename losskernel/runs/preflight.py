@@ -1,0 +1,248 @@
+"""What can be known to be wrong before compute, all of it at once."""
+
+import copy
+import inspect
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Subset
+
+from losskernel.analyses.result import Analysis, PointAnalysis, is_of_points
+from losskernel.data.augmentation import Augmented
+from losskernel.data.base import Data, size, stack
+from losskernel.errors import InputError, require, require_integer, require_number
+from losskernel.sampling.engine.stacked_model import check_losses
+from losskernel.sampling.sample import require_offset, settle
+from losskernel.sampling.samplers import Sampler
+from losskernel.sampling.schedule import Schedule
+from losskernel.training.fit import Training, load_weights
+from losskernel.training.lightning import chain_trainer, quiet_settings
+
+
+def faults_of(parts: Mapping[str, Any]) -> list[str]:
+    """Return one line per fault that can be known before compute.
+
+    Args:
+        parts: fields of a run's Study by name; a check runs if all the parts that it takes are there and sound.
+    """
+    faults = [fault for name, part in parts.items() for fault in _kind_faults(name, part)]
+    sound = {name: part for name, part in parts.items() if not _kind_faults(name, part)}
+    checks = (
+        _check_checkpoint,
+        _check_forward,
+        _check_training,
+        _check_augment,
+        _check_optimizer,
+        _check_sampler,
+        _check_chains,
+        _check_offset,
+        _check_state_every,
+        _check_trainer,
+        _check_seed,
+        _check_stacking,
+        _check_on_fail,
+        _check_subjects,
+    )
+    for check in checks:
+        needs = inspect.signature(check).parameters
+        if needs.keys() <= sound.keys():
+            try:
+                check(**{name: sound[name] for name in needs})
+            except InputError as error:
+                faults += str(error).splitlines()
+    if {"analyses", "data"} <= sound.keys():
+        faults += label_faults(sound["analyses"], sound["data"].labels)
+    if {"points", "data"} <= sound.keys():
+        faults += source_faults(sound["points"], sound["data"])
+    return list(dict.fromkeys(faults))
+
+
+def label_faults(analyses: Mapping[str, Analysis | PointAnalysis], labels: Mapping[str, Any]) -> list[str]:
+    """Return one line per probe label that an analysis names and that does not exist, or does not suit it."""
+    choices = ", ".join(labels) or "none"
+    faults = []
+    for name, analysis in analyses.items():
+        wanted = [(key, getattr(analysis, key, None)) for key in ("group", "label")]
+        wanted += [("colour_by", colour) for colour in getattr(analysis, "colour_by", None) or ()]
+        faults += [
+            f"analysis.{name}.{key}={label}: there is no such probe label; choose from {choices}"
+            for key, label in wanted
+            if label is not None and label not in labels
+        ]
+        check = getattr(analysis, "check", None)
+        if check is not None and all(label in labels for _, label in wanted if label is not None):
+            try:
+                check(labels)
+            except InputError as error:
+                faults.append(f"analysis.{name}: {error}")
+    return faults
+
+
+def source_faults(sources: Mapping[str, Any], data: Data) -> list[str]:
+    """Return one line per source of points that does not suit the data; one with `check(data)` is shown them."""
+    faults = []
+    for name, source in sources.items():
+        try:
+            getattr(source, "check", lambda _: None)(data)
+        except InputError as error:
+            faults.append(f"points.{name}: {error}")
+    return faults
+
+
+def _kind_faults(name: str, part: Any) -> list[str]:
+    """Return a line if a part is not what its field holds: a `_target_` may return anything."""
+    kinds: dict[str, tuple[Any, str]] = {
+        "model": (nn.Module, "model must be a torch.nn.Module"),
+        "data": (Data, "dataset must be a losskernel.Data"),
+        "schedule": ((Schedule, NoneType), "schedule must be a losskernel.Schedule or null"),
+        "training": (Training, "training must be a losskernel.training.fit.Training"),
+        "sampler": (Callable, "sampler must build a sampler; set sampler._partial_=true"),
+        "checkpoint": ((str, Path, NoneType), "checkpoint must be a path or null"),
+        "progress": (bool, "progress must be true or false"),
+        "control": (bool, "control must be true, false or null"),
+    }
+    kind, words = kinds.get(name, (object, ""))
+    return [] if isinstance(part, kind) else [f"{words}, got {part!r}"]
+
+
+def _check_checkpoint(model: nn.Module, checkpoint: str | None) -> None:
+    if checkpoint is not None:
+        load_weights(model, checkpoint)
+
+
+def _check_forward(model: nn.Module, data: Data, checkpoint: str | None) -> None:
+    # The first and the last: probes often come sorted, and a class too many shows at the end.
+    two = Subset(data.probes, [0, size(data.probes) - 1])
+    inputs, targets = _try("the probes cannot be loaded", lambda: stack(two, workers=0))
+    network = copy.deepcopy(model) if checkpoint is None else load_weights(model, checkpoint)
+    network.eval()
+    _check_outputs(network, inputs, data.classes)
+    with torch.no_grad():
+        check = partial(check_losses, network, data.loss, inputs, targets)
+        losses = _try("the model or the loss fails on two probes", check)
+    finite = bool(losses.isfinite().all())
+    require(finite, f"data.loss is {losses.tolist()} on two probes; check inputs, targets and the loss")
+
+
+def _check_outputs(network: nn.Module, inputs: torch.Tensor, classes: Sequence[str] | None) -> None:
+    """Name the key where a network has too few outputs for the classes; torch would speak of an index."""
+    outputs = None
+    with torch.no_grad(), suppress(Exception):  # a network that fails is named with its own words
+        outputs = network(inputs)
+    if classes is not None and isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
+        count, needed = outputs.shape[1], len(classes)
+        require(
+            count >= needed, f"model.outputs must be >= the {needed} classes, got {count}; set model.outputs={needed}"
+        )
+
+
+def _check_training(training: Training, data: Data, checkpoint: str | None) -> None:
+    if checkpoint is None and training.steps > 0:
+        samples = size(data.train)
+        require(
+            training.batch_size <= samples,
+            f"training.batch_size must be <= the {samples} training samples, got {training.batch_size}; lower it",
+        )
+
+
+def _check_augment(training: Training, data: Data, checkpoint: str | None) -> None:
+    if checkpoint is None and training.steps > 0 and training.augment is not None:
+        augmented = Augmented(data.train, training.augment, torch.Generator())
+        _try("training.augment fails on a training sample", lambda: augmented[0])
+
+
+def _require_kinds(name: str, analysis: object, schedule: Schedule | None, points: Mapping[str, Any]) -> None:
+    """Raise InputError if no source can give what an analysis needs; one that does not say may give anything."""
+    if not all(hasattr(source, "gives") for source in points.values()):
+        return
+    there = {kind for source in points.values() for kind in source.gives}
+    there |= {"loss_kernel"} if schedule is not None else set()
+    missing = sorted(getattr(analysis, "needs", frozenset()) - there)
+    kinds, remedy = " and no ".join(missing), f"add what gives them, such as points=[{','.join(points)},layers,targets]"
+    require(not missing, f"analysis.{name} needs points of other kinds: there is no {kinds}; {remedy}")
+
+
+def _check_optimizer(training: Training) -> None:
+    _try("training.optimizer cannot be built", lambda: training.optimizer([nn.Parameter(torch.zeros(1))]))
+
+
+def _check_sampler(sampler: Callable[..., Sampler]) -> None:
+    """Try the settings on one number, whatever may be wrong with model, data and schedule."""
+    if isinstance(sampler, partial):
+        settings = {name: value for name, value in sampler.keywords.items() if name != "parameters"}
+        if isinstance(settings.get("nbeta"), str):
+            settings["nbeta"] = 1.0  # a convention, which needs the sizes of batch and data
+        _try("sampler cannot be built", lambda: sampler.func([torch.zeros(1, 1)], **settings))
+
+
+def _check_chains(model: nn.Module, data: Data, sampler: Callable[..., Sampler], schedule: Schedule | None) -> None:
+    if schedule is not None:
+        _try("sampler cannot be built", lambda: settle(model, data, sampler, schedule))
+
+
+def _check_subjects(
+    analyses: Mapping[str, Analysis | PointAnalysis], schedule: Schedule | None, points: Mapping[str, Any]
+) -> None:
+    """Every analysis must have what it is asked of."""
+    for name, analysis in analyses.items():
+        if is_of_points(analysis):
+            require(bool(points), f"analysis.{name} is asked of points; choose some, such as points=[layers,targets]")
+            _require_kinds(name, analysis, schedule, points)
+        else:
+            remedy = f"choose a schedule, or drop {name} from analysis"
+            require(schedule is not None, f"analysis.{name} is asked of a loss kernel, but schedule=none; {remedy}")
+    for name, source in points.items():
+        samples = schedule is not None or not getattr(source, "samples", False)
+        require(samples, f"points.{name} samples loss kernels, but schedule=none; choose a schedule, or drop it")
+
+
+def _check_trainer(trainer: Callable[..., Any] | None) -> None:
+    given = trainer.keywords if isinstance(trainer, partial) else {}
+    ours = {*quiet_settings(), "max_epochs", "limit_train_batches", "enable_progress_bar", "callbacks"}
+    taken = [f"trainer.{name}" for name in given if name in ours]
+    require(not taken, f"{', '.join(taken)} cannot be chosen, the run sets it itself; remove it")
+    _try("trainer cannot be built", lambda: chain_trainer(trainer, False, slice(0, 1), 1))
+
+
+def _check_seed(seed: int) -> None:
+    require_integer("seed", seed, at_least=0)
+
+
+def _check_offset(chain_offset: int, schedule: Schedule | None) -> None:
+    if schedule is not None:
+        require_offset(chain_offset, schedule)
+
+
+def _check_state_every(state_every: float) -> None:
+    require_number("state_every", state_every, at_least=0)
+
+
+def _check_stacking(chains_per_fit: int | None) -> None:
+    if chains_per_fit is not None:
+        require_integer("chains_per_fit", chains_per_fit, at_least=1)
+
+
+def _check_on_fail(on_fail: str) -> None:
+    known = ("warn", "stop")
+    require(on_fail in known, f"on_fail must be one of {known}, got {on_fail!r}")
+
+
+def _try(what: str, work: Callable[[], Any]) -> Any:
+    """Run other people's code; whatever it raises becomes one line that says where."""
+    try:
+        return work()
+    except InputError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        ours = Path(frame.filename).is_relative_to(Path(__file__).parents[1])
+        where = "" if ours else f" ({Path(frame.filename).name}, line {frame.lineno})"
+        reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+        raise InputError(f"{what}: {reason}{where}") from error

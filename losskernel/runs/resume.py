@@ -1,0 +1,89 @@
+"""What a run's folder already holds: the same run, to be continued or left as it is, or another one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from losskernel.errors import TraceError
+from losskernel.kernel.diagnosis.diagnose import Diagnosis
+from losskernel.runs.analyse import TRACES, Outcome
+from losskernel.runs.folder import RunFolder
+from losskernel.runs.status.status_file import read_status
+from losskernel.traces.zarr_store import differences
+
+# Parts of the configuration that decide the numbers; others (loggers, devices, analyses) may change.
+DECISIVE = (
+    "model",
+    "dataset",
+    "wrapper",
+    "training",
+    "checkpoint",
+    "sampler",
+    "schedule",
+    "seed",
+    "chain_offset",
+)
+# Of a dataset: who decodes it, and where that is kept.
+INDIFFERENT = ("workers", "cache")
+# Parts that change nothing of what a finished run left.
+_OUTWARD = ("paths", "logger", "trainer", "threads", "progress", "chains_per_fit", "state_every", "name")
+
+
+def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a configuration that decides the numbers."""
+    found = {key: config.get(key) for key in DECISIVE}
+    found["wrapper"] = found["wrapper"] or {}  # runs of before there were wrappers have none
+    found["chain_offset"] = found["chain_offset"] or 0
+    dataset = found["dataset"]
+    if isinstance(dataset, Mapping):
+        found["dataset"] = {key: value for key, value in dataset.items() if key not in INDIFFERENT}
+    return found
+
+
+def claim(files: RunFolder, config: Mapping[str, Any]) -> None:
+    """Write the configuration, or refuse a folder that holds results of another one.
+
+    Raises:
+        TraceError: it holds another run.
+    """
+    lines = differences(decisive(stored), decisive(config)) if (stored := _stored(files.path)) is not None else []
+    if lines:
+        raise TraceError(f"{files.path} holds another run: {'; '.join(lines)}; choose another folder")
+    files.write_text("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+
+
+def finished(folder: Path, config: Mapping[str, Any] | None) -> Outcome | None:
+    """Return what a run that has finished with the same configuration left; None where there is something to do.
+
+    Raises:
+        TraceError: a file of it is damaged.
+    """
+    stored, status = _stored(folder), read_status(folder)
+    if not config or stored is None or status is None or status.get("state") != "finished":
+        return None
+    left = ["metrics.json", *["diagnosis.json", TRACES] * ("_target_" in (config.get("schedule") or {}))]
+    if differences(_inward(stored), _inward(config)) or not all((folder / name).exists() for name in left):
+        return None
+    metrics, diagnosis = (RunFolder(folder).read_json(name) for name in ("metrics.json", "diagnosis.json"))
+    judged = {key: diagnosis[key] for key in ("verdict", "reasons", "metrics", "remedy") if key in diagnosis}
+    return Outcome(metrics, Diagnosis(**judged) if judged else None, folder, before=True)
+
+
+def _stored(folder: Path) -> dict[str, Any] | None:
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return None
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        reason = "it holds no configuration; restore it from a copy, or remove it"
+        raise TraceError(f"{path} is damaged: {reason} if this is the same run: its traces know their own settings")
+    return found
+
+
+def _inward(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in _OUTWARD} | decisive(config)

@@ -1,0 +1,1 @@
+"""What a run is at, on disk while it runs."""

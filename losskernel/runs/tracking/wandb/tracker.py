@@ -1,0 +1,179 @@
+"""What a run's W&B record holds: settings, numbers with their errors, verdict, curves, figures, tables, artifacts."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import wandb
+from pytorch_lightning.loggers.logger import Logger
+
+from losskernel.errors import require, require_number
+from losskernel.runs.folder import CAPTIONS, Tracker
+from losskernel.runs.tracking.curves import CLOCK, CURVED, Curves
+from losskernel.runs.tracking.wandb.connection import Connection
+from losskernel.runs.tracking.wandb.settings import recorded
+from losskernel.runs.tracking.wandb.verdict_panel import verdict_panel
+
+LARGEST_TABLE = 10_000
+_LONGEST, _LONGEST_TAG = 128, 64  # name, group and tag that W&B takes
+_VERDICTS = ("pass", "warn", "fail")
+# Of the diagnosis' numbers, those by which one sorts runs; the panel has all of them.
+_SORTED_BY = ("rhat", "ess", "ess_tail", "ess_kernel", "split_agreement", "trend_share", "stiffness", "step_inflation")
+
+
+class WandbTracker(Tracker):
+    """One W&B run.
+
+    Args:
+        folder: the run folder; W&B keeps its files there, and wandb.json the run's id and, online, its URL.
+        name: run name.
+        group: sweep that the run belongs to; None for a single run.
+        job_type: "run", "compare", or the kind of sweep around a run.
+        project: W&B project.
+        entity: W&B user or team; None for the default.
+        mode: "online", "offline", or "auto": online where somebody is logged in and W&B can be reached.
+        tags: W&B tags; those of WANDB_TAGS and the verdict join them.
+        artifact_mb: traces and kernel are uploaded as artifacts up to this size; 0 uploads none.
+
+    Raises:
+        InputError: an unknown mode, or a bad setting.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        group: str | None = None,
+        job_type: str = "run",
+        project: str = "losskernel",
+        entity: str | None = None,
+        mode: str = "auto",
+        tags: Sequence[str] = (),
+        artifact_mb: float = 200.0,
+    ) -> None:
+        known = ("auto", "online", "offline")
+        require(mode in known, f"logger.mode must be one of {known}, got {mode!r}")
+        require_number("logger.artifact_mb", artifact_mb, at_least=0)
+        require(not isinstance(tags, str), f"logger.tags must be a list, got {tags!r}; write logger.tags=[{tags}]")
+        self._folder, self._largest = Path(folder), artifact_mb * 2**20
+        tags = [*map(str, tags), *os.environ.get("WANDB_TAGS", "").split(",")]
+        self._tags = list(dict.fromkeys(tag[:_LONGEST_TAG] for tag in tags if tag))
+        if job_type == "compare" and "compar" not in str(name):
+            name = f"{name}: comparison"
+        # The command line takes a name of digits for a number.
+        about = {key: None if text is None else str(text) for key, text in (("project", project), ("entity", entity))}
+        about |= {"name": _fitting(str(name)), "group": group and _fitting(group), "job_type": job_type}
+        self._config: dict[str, Any] = {}
+        self._curves = Curves(self._folder, lambda row, step: self._to.log(row, step), self._settle)
+        about |= {"tags": self._tags}
+        self._to = Connection(self._folder, about, mode, self._prepare, self._curves.again)
+
+    @property
+    def run(self) -> Any:
+        """The W&B run itself; None while none is open."""
+        return self._to.run
+
+    @property
+    def mode(self) -> str:
+        """How the run is recorded: "online", "offline", or another of W&B's own words."""
+        return self._to.mode
+
+    def loggers(self) -> list[Logger]:
+        """Return the logger of curves along the draws."""
+        return [self._curves]
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Open the run, or the one that the folder has had, and record the resolved configuration as its config.
+
+        Raises:
+            InputError: W&B cannot open a run.
+        """
+        self._config = recorded(config)
+        self._to.open()
+
+    def summarise(self, metrics: Mapping[str, Any]) -> None:
+        """Record the final numbers in the run's summary; the verdict also as a tag and as panels."""
+        found = {name: value for name, value in metrics.items() if value is not None}
+        self._to.tell(lambda run: run.summary.update(found))
+        if "verdict" in metrics:
+            self._to.tell(lambda run: self._judge(run, str(metrics["verdict"])))
+
+    def show(self, pictures: Mapping[str, Path], tables: Mapping[str, pd.DataFrame], pages: Mapping[str, Path]) -> None:
+        """Log figures as images, animations as videos, tables as W&B tables, interactive pages as HTML panels."""
+
+        def log(run: Any) -> None:
+            captions = _read(self._folder / CAPTIONS)
+            logged: dict[str, Any] = {}
+            for name, path in pictures.items():
+                logged[f"figures/{name}"] = _picture(path, captions.get(name))
+            for name, table in tables.items():
+                logged[f"tables/{name}"] = wandb.Table(dataframe=table.head(LARGEST_TABLE))
+            for name, path in pages.items():
+                logged[f"interactive/{name}"] = wandb.Html(path.read_text(encoding="utf-8"), inject=False)
+            if logged:
+                self._to.append(run, logged)
+
+        self._to.tell(log)
+
+    def keep(self, name: str, kind: str, path: Path) -> None:
+        """Upload a file or folder as an artifact, if it is within the size limit."""
+
+        def upload(run: Any) -> None:
+            files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+            if sum(each.stat().st_size for each in files) > self._largest:
+                return
+            artifact = wandb.Artifact(f"{name}-{run.id}", type=kind)
+            for each in files:
+                artifact.add_file(str(each), name=str(each.relative_to(path.parent)))
+            run.log_artifact(artifact)
+
+        self._to.tell(upload)
+
+    def finish(self, state: str) -> None:
+        """Close the run; an open one would swallow the next run of this process."""
+        if self.run is None:
+            return
+        self._curves.catch_up()
+        took = {"seconds": self._to.seconds} | self._curves.speed()
+        self._to.tell(lambda run: run.summary.update(took))
+        self._to.close(state)
+
+    def _prepare(self, run: Any) -> None:
+        run.tags = list(dict.fromkeys([*(run.tags or ()), *self._tags]))
+        run.define_metric("draw", hidden=True)
+        run.define_metric(CLOCK, step_metric="draw")
+        for curves in CURVED:
+            run.define_metric(f"{curves}/*", step_metric="draw", summary="none")
+        run.config.update(self._config, allow_val_change=True)
+
+    def _settle(self, settings: Mapping[str, Any]) -> None:
+        self._to.tell(lambda run: run.config.update(dict(settings), allow_val_change=True))
+
+    def _judge(self, run: Any, verdict: str) -> None:
+        run.tags = [*(tag for tag in run.tags if tag not in _VERDICTS), verdict]
+        diagnosis = _read(self._folder / "diagnosis.json")
+        numbers = {name: diagnosis.get("metrics", {}).get(name) for name in _SORTED_BY}
+        run.summary.update({f"diagnosis/{name}": value for name, value in numbers.items() if value is not None})
+        logged: dict[str, Any] = {"trust/verdict": wandb.Html(verdict_panel(diagnosis), inject=False)}
+        if diagnosis.get("screens"):
+            logged["trust/screens"] = wandb.Table(dataframe=pd.DataFrame(diagnosis["screens"]))
+        self._to.append(run, logged)
+
+
+def _fitting(text: str) -> str:
+    """Return a name as long as W&B takes it; its end tells the jobs of a sweep apart."""
+    half = (_LONGEST - 3) // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]}...{text[-half:]}"
+
+
+def _picture(path: Path, caption: str | None) -> Any:
+    moving = path.suffix == ".gif"
+    return wandb.Video(str(path), caption, format="gif") if moving else wandb.Image(str(path), caption=caption)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

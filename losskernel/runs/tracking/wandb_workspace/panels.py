@@ -1,0 +1,158 @@
+"""What the workspace shows: built from what the runs have recorded, so that no panel stays empty."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import wandb_workspaces.reports.v2 as wr
+import wandb_workspaces.workspaces as ws
+from wandb_workspaces import expr
+from wandb_workspaces.reports.v2.interface import ParallelCoordinatesPlotColumn
+
+from losskernel.runs.tracking.curves import CLOCK
+from losskernel.sweeps.design import SYMBOLS, label_of
+from losskernel.sweeps.metric_panels import SPECS
+
+_COMPARED = ("compare",)  # job types that record a comparison of others
+_SETTINGS = ("localization", "nbeta", "step_size", "momentum", "chains", "burn_in", "draws", "thinning", "batch_size")
+_USUAL = [metric for spec in SPECS for metric, _, _ in spec.metrics if not metric.startswith("diagnosis/")]
+_TRUST = ("diagnosis/rhat", "diagnosis/ess_kernel", "diagnosis/stiffness")
+_MOST = 6  # headline numbers
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What one W&B run has recorded: its settings, its summary, and of which kind it is."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    job_type: str = "run"
+
+
+def workspace(
+    runs: Sequence[Recorded], project: str, entity: str, group: str | None = None, name: str | None = None
+) -> ws.Workspace:
+    """Return a workspace of the panels that these runs can fill.
+
+    W&B's scatter plots draw no error bars: intervals stand in the figure of the sweep's comparison, and standard errors
+    beside the numbers in the table of runs.
+
+    Args:
+        runs: of the project, or of one sweep.
+        project: where it is saved.
+        entity: user or team that has the project.
+        group: sweep that is shown; None for all runs.
+        name: of the workspace; None for a usual one.
+    """
+    own = [run for run in runs if run.job_type not in _COMPARED]
+    settings, headlines = _swept(own), _headlines(own)
+    sections = [
+        ws.Section("Trust", _trust(runs, settings), is_open=True),
+        ws.Section("Results", _results(runs, settings, headlines), is_open=True),
+        ws.Section("Curves against the draw (up to 0: burn-in)", _curves("draw"), is_open=True),
+        ws.Section("Curves against seconds of sampling", _curves(CLOCK)),
+        ws.Section("Kernels and figures", [_media(key) for key in _media_keys(own, "figures/", "image-file")]),
+        ws.Section("Maps", [_media(key) for key in _media_keys(own, "interactive/", "html-file")]),
+    ]
+    columns = ["summary:verdict", *(f"config:{key}.value" for key in settings)]
+    for metric in headlines:
+        columns += [f"summary:{metric}", f"summary:{metric}_se"]
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=name or f"losskernel: {group or project}",
+        sections=[section for section in sections if section.panels],
+        settings=ws.WorkspaceSettings(x_axis="draw", max_runs=50),
+        runset_settings=ws.RunsetSettings(
+            filters="" if group is None else expr.And(expr.Metric("Group") == group),
+            order=[expr.Ordering(expr.Config(settings[0]), ascending=True)],
+            pinned_columns=[*columns, "summary:diagnosis/rhat", "summary:diagnosis/ess_kernel"],
+        ),
+    )
+
+
+def _trust(runs: Sequence[Recorded], settings: Sequence[str]) -> list[Any]:
+    pages = [_media(key) for key in _media_keys(runs, "trust/", "html-file")]
+    known = [metric for metric in _TRUST if _numbers([run.summary for run in runs], metric)]
+    return pages + [_against(metric, setting, runs) for metric in known for setting in settings[:1]]
+
+
+def _results(runs: Sequence[Recorded], settings: Sequence[str], headlines: Sequence[str]) -> list[Any]:
+    compared = [run for run in runs if run.job_type in _COMPARED]
+    panels: list[Any] = [_media(key) for key in _media_keys(compared, "figures/", "image-file")]
+    if headlines:
+        columns = [_column(wr.Config(key), _title(key), _logarithmic(runs, key)) for key in settings]
+        columns.append(_column(wr.SummaryMetric(headlines[0]), headlines[0], False))
+        panels.append(wr.ParallelCoordinatesPlot(columns=columns, title=f"settings to {headlines[0]}"))
+    panels += [_against(metric, setting, runs) for metric in headlines for setting in settings[:3]]
+    if any("tables/runs" in run.summary for run in compared):
+        panels.append(wr.WeavePanelSummaryTable(table_name="tables/runs"))
+    return panels
+
+
+def _curves(axis: str) -> list[Any]:
+    wanted = {"probe_loss": "mean probe loss", "train_loss": "training loss", "distance": "|w - w*|"}
+    title = "draw" if axis == "draw" else "seconds of sampling"
+    return [
+        wr.LinePlot(title=words, x=axis, title_x=title, metric_regex=f"{name}/chain_\\d+", max_runs_to_show=50)
+        for name, words in wanted.items()
+    ]
+
+
+def _against(metric: str, setting: str, runs: Sequence[Recorded]) -> wr.ScatterPlot:
+    return wr.ScatterPlot(
+        title=f"{metric} against {_title(setting)}",
+        x=wr.Config(setting),
+        y=wr.SummaryMetric(metric),
+        log_x=_logarithmic(runs, setting) or None,
+    )
+
+
+def _column(metric: Any, name: str, log: bool) -> ParallelCoordinatesPlotColumn:
+    return ParallelCoordinatesPlotColumn(metric=metric, display_name=name, log=log or None)
+
+
+def _media(key: str) -> wr.MediaBrowser:
+    return wr.MediaBrowser(title=key.split("/", 1)[1].replace("_", " "), media_keys=[key], num_columns=2)
+
+
+def _title(setting: str) -> str:
+    return next((label_of(key) for key in SYMBOLS if key.endswith(f".{setting}")), setting.replace("_", " "))
+
+
+def _swept(runs: Sequence[Recorded]) -> list[str]:
+    """Return the settings that differ between runs; where none does, those that people look at first."""
+    differ = [key for key in _SETTINGS if len({run.config.get(key) for run in runs if key in run.config}) > 1]
+    return differ or list(_SETTINGS[:3])
+
+
+def _headlines(runs: Sequence[Recorded]) -> list[str]:
+    """Return the usual numbers that some run has, then others that come with an error."""
+    summaries = [run.summary for run in runs]
+    there = list(dict.fromkeys(key for summary in summaries for key in summary))
+    others = [key for key in there if f"{key}_se" in there and not key.startswith(("control/", "convergence/"))]
+    return [key for key in dict.fromkeys([*_USUAL, *others]) if _numbers(summaries, key)][:_MOST]
+
+
+def _media_keys(runs: Iterable[Recorded], prefix: str, kind: str) -> list[str]:
+    def held(value: Any) -> bool:
+        return isinstance(value, Mapping) and value.get("_type") == kind
+
+    found = {key for run in runs for key, value in run.summary.items() if key.startswith(prefix) and held(value)}
+    return sorted(found, key=_rank)
+
+
+def _rank(key: str) -> tuple[bool, str]:
+    return ("kernel" not in key, key)
+
+
+def _numbers(records: Iterable[Mapping[str, Any]], key: str) -> list[float]:
+    values = [record.get(key) for record in records]
+    return [float(value) for value in values if isinstance(value, (int, float)) and math.isfinite(value)]
+
+
+def _logarithmic(runs: Sequence[Recorded], key: str) -> bool:
+    """Whether a setting spans so much that only a logarithmic axis shows it; zero has no place on one."""
+    values = _numbers([run.config for run in runs], key)
+    return bool(values) and min(values) > 0 and max(values) >= 10 * min(values)

@@ -1,0 +1,1 @@
+"""sample(): chains of SGLD and its kin about trained weights."""

@@ -1,0 +1,1 @@
+"""Sampler settings from the curvature of the training loss."""

@@ -1,0 +1,219 @@
+"""Stacked chains as a LightningModule: module = target, optimiser = transition kernel."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from losskernel.data.base import Data, size
+from losskernel.data.loading import BlockLoader, MinibatchLoader
+from losskernel.errors import DivergenceError, Interrupted
+from losskernel.sampling.engine.probe_batch_size import LARGEST
+from losskernel.sampling.engine.stacked_model import StackedModel
+from losskernel.sampling.noise import MinibatchIndices, NoiseStream
+from losskernel.sampling.samplers.base import Sampler
+from losskernel.sampling.schedule import Schedule
+from losskernel.sampling.step_checks import effort_for, judge
+from losskernel.traces.zarr_store import PRECISION_CHECKS
+
+
+class Stride(NamedTuple):
+    """One Lightning batch: some sampler steps, and whether the probes are recorded after them.
+
+    The stride without steps is the last: the chains are judged where they stand.
+    """
+
+    steps: int
+    record: bool
+
+
+JUDGE = Stride(0, False)
+
+
+def strides(schedule: Schedule) -> list[Stride]:
+    """Return the batches of one fit: burn-in in pieces of `thinning` steps, one batch a draw, and the judgement."""
+    whole, rest = divmod(schedule.burn_in, schedule.thinning)
+    burn_in = [Stride(rest, False)] * (rest > 0) + [Stride(schedule.thinning, False)] * whole
+    return [*burn_in, *[Stride(schedule.thinning, True)] * schedule.draws, JUDGE]
+
+
+class WhileJudging(Interrupted):
+    """A signal came when all was drawn and saved: what goes on from there judges anew."""
+
+
+class Chains(pl.LightningModule):
+    """Chains that are stacked in one buffer of weights [C, P] and advance together.
+
+    Args:
+        model: the trained network, w*; copied.
+        data: training set and probes.
+        sampler: builds the Sampler from (params, noise).
+        schedule: lengths.
+        seed: with a chain's number it fixes all of the chain's randomness.
+        chains: numbers of the chains in this stack.
+        moving: names of the weights that move.
+        resume: state of an interrupted stack, as `state()` gave it.
+        stack: the same model stacked as often, where it exists: what it recorded serves these chains too.
+
+    Attributes:
+        stop: asked while chains are judged, which takes long; the number of a signal ends it with WhileJudging.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Data,
+        sampler: Callable[..., Sampler],
+        schedule: Schedule,
+        seed: int,
+        chains: Sequence[int],
+        moving: Sequence[str],
+        resume: dict[str, Any] | None = None,
+        stack: StackedModel | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        # In a tuple, so that Lightning neither moves the template nor switches it to training mode.
+        self._stack = (stack or StackedModel(model, data.loss, len(chains), moving),)
+        start = self._stack[0].start
+        self.weights = nn.Parameter(start.repeat(len(chains), 1))
+        self._start = start
+        self._data, self._sampler, self._schedule = data, sampler, schedule
+        self._seed, self.chain_numbers, self._resume = seed, list(chains), resume
+        self.step = 0 if resume is None else int(resume["step"])
+        self.probes, self.effort = size(data.probes), effort_for(self._stack[0])
+        self.stop: Callable[[], int] = lambda: 0
+        self.block = (schedule.probe_batch_size or LARGEST) if resume is None else int(resume["block"])
+        self._lowered = None if schedule.probe_precision == "float32" else getattr(torch, schedule.probe_precision)
+
+    def configure_optimizers(self) -> Sampler:
+        """Build the sampler on the chains' own device; w* are the weights as they are now."""
+        self._noise = NoiseStream(self._seed, self.chain_numbers, self.weights)
+        self._optimizer = self._sampler([self.weights], noise=self._noise)
+        if self._resume is not None:
+            self._restore(self._resume)
+        return self._optimizer
+
+    def on_fit_start(self) -> None:
+        """Put data and frozen weights where the chains are."""
+        schedule, device = self._schedule, self.weights.device
+        self._start = self._start.to(device)
+        self._stack[0].to(device)
+        self._views = self._stack[0].views(self.weights.detach())
+        train_size = len(self._data.train)  # pyright: ignore[reportArgumentType]
+        indices = MinibatchIndices(self._seed, self.chain_numbers, train_size, schedule.batch_size, self.step)
+        self._minibatches = MinibatchLoader(self._data, indices, device)
+        self._probes = BlockLoader(self._data.probes, self.block, self._data.workers, device)
+
+    def teardown(self, stage: str) -> None:
+        """End the processes that load minibatches; Lightning's own references would keep them for long."""
+        self._minibatches.close()
+
+    def training_step(self, stride: Stride, _: int) -> dict[str, Tensor]:
+        """Advance every chain by a stride; return what is observed after it, [C] or [C, N] each."""
+        stack, views, weights = self._stack[0], self._views, self.weights
+        if stride == JUDGE:
+            return self._judged()
+        losses: list[Tensor] = []
+        gradient = weights.detach()
+        for _ in range(stride.steps):
+            gradient, loss = stack.gradient(views, *self._minibatches())
+            weights.grad = gradient
+            self._optimizer.step()
+            self.step += 1
+            losses.append(loss)
+        steps = torch.stack(losses)  # [steps, C]
+        observed = {
+            "train_loss": steps.mean(0),
+            "distance": (weights.detach() - self._start).norm(dim=1),
+            "gradient_norm": gradient.norm(dim=1),
+        }
+        if stride.record:
+            observed["losses"] = self.probe_losses(self._lowered)
+        # One number says whether all are finite: a sum with any that is not is not.
+        if not torch.stack([value.sum() for value in observed.values()]).sum().isfinite():
+            self._report_divergence(steps, observed)
+        return observed
+
+    def probe_losses(self, lowered: torch.dtype | None, heed: Callable[[], None] = lambda: None) -> Tensor:
+        """Return the losses [C, N] of all probes at the weights as they are, multiplied in a lower type or not.
+
+        Before each block `heed` is called, which may raise.
+        """
+        while True:
+            evaluate = self._stack[0].evaluator(self._views, lowered)
+            try:
+                losses: list[Tensor] = []
+                for block in self._probes:
+                    heed()
+                    losses.append(evaluate(*block))
+                return torch.cat(losses, dim=1)
+            except torch.OutOfMemoryError:
+                if self.block == 1:
+                    raise
+            self.block //= 2
+            self._probes = BlockLoader(self._data.probes, self.block, self._data.workers, self.weights.device)
+
+    def one_block(self) -> tuple[Callable[[], Tensor], int]:
+        """Return how to evaluate one block of probes, and how many probes it has."""
+        inputs, targets = next(iter(self._probes))
+        return lambda: self._stack[0].evaluator(self._views, self._lowered)(inputs, targets), len(inputs)
+
+    def _judged(self) -> dict[str, Tensor]:
+        """Judge the steps where the chains stand, and the precision of the probes' losses a little further on."""
+        stack, weights, sampler = self._stack[0], self.weights, self._optimizer
+        found = judge(stack, weights, self._start, sampler, self._minibatches, self._noise, self._heed)
+        if self._lowered is None:
+            return found
+        apart: list[Tensor] = []
+        for _ in range(PRECISION_CHECKS):
+            for _ in range(self._schedule.thinning):
+                self._heed()
+                weights.grad = stack.gradient(self._views, *self._minibatches())[0]
+                sampler.step()
+            lowered = self.probe_losses(self._lowered, self._heed)
+            apart.append(lowered - self.probe_losses(None, self._heed))
+        return found | {"precision_noise": torch.stack(apart, dim=1)}
+
+    def _heed(self) -> None:
+        """Raise WhileJudging if a signal came; what a GPU was given before must be done, lest it queue up."""
+        if self.weights.is_cuda:
+            torch.cuda.synchronize(self.weights.device)
+        if number := self.stop():
+            self._minibatches.close()  # Lightning does not call `teardown` behind an error
+            raise WhileJudging("stopped while the chains were judged", number)
+
+    def _report_divergence(self, steps: Tensor, observed: dict[str, Tensor]) -> None:
+        """Raise DivergenceError that names the first chain and step that left the finite numbers."""
+        after = torch.stack([value.reshape(len(value), -1).sum(1) for value in observed.values()])
+        bad = (~torch.cat([steps, after]).isfinite()).nonzero()  # rows: the stride's steps, then what followed
+        row, chain = (int(number) for number in bad[0]) if len(bad) else (len(steps), 0)
+        last = min(row, len(steps) - 1)
+        raise DivergenceError(
+            f"chain {self.chain_numbers[chain]} left the finite numbers at step {self.step - len(steps) + last + 1} "
+            f"(minibatch loss {steps[last, chain]:.3g}, |w - w*| {observed['distance'][chain]:.3g}); "
+            f"lower sampler.step_size (now {self._optimizer.step_size:g}, try {self._optimizer.step_size / 10:.1g}) "
+            f"or raise sampler.localization (now {self._optimizer.localization:g})"
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a bit-identical continuation needs; minibatches follow from the step number."""
+        own = self._optimizer.state[self.weights]
+        kept = {key: value for key, value in own.items() if key != "start"}
+        return {
+            "step": self.step,
+            "block": self.block,
+            "weights": self.weights.detach().cpu().clone(),
+            "sampler": kept,
+            "noise": self._noise.state(),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        with torch.no_grad():
+            self.weights.copy_(state["weights"])
+        self._noise.restore(state["noise"])
+        own = self._optimizer.state[self.weights]
+        for key, value in state["sampler"].items():
+            own[key] = value.to(self.weights.device) if isinstance(value, Tensor) else value

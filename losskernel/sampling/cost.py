@@ -1,0 +1,119 @@
+"""What sampling will cost, measured at w* before it starts."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from losskernel.errors import DivergenceError
+from losskernel.sampling.chains import Chains, Stride
+from losskernel.sampling.schedule import Schedule
+from losskernel.sampling.step_checks import Effort, judgement_gradients
+from losskernel.traces.zarr_store import PRECISION_CHECKS
+
+_SHORT = 20.0  # seconds, of a run whose cost is not worth a line
+_REPEATS = 2  # after one that records the operations
+# (size, name, the number from which it is used)
+_TIMES = ((86_400, "d", 2 * 86_400), (3600, "h", 5400), (60, "min", 90), (1, "s", 0))
+_SIZES = ((10**9, "GB", 10**9), (10**6, "MB", 10**6), (10**3, "kB", 10**3), (1, "B", 0))
+
+
+class Measured(NamedTuple):
+    """What a stack of chains takes on this machine."""
+
+    step: float  # seconds a sampler step
+    evaluation: float  # seconds an evaluation of all probes
+    chains: int  # in the stack
+    probes: int
+    effort: Effort  # of judging it
+    number_bytes: int  # of a loss
+
+
+class Cost(NamedTuple):
+    """What a run costs."""
+
+    forward: float  # probes evaluated per second, those of each chain counted
+    gradients: float  # training samples per second, likewise
+    seconds: float
+    bytes: int  # of the losses, before compression
+
+
+def announced(chains: Chains, schedule: Schedule, device: torch.device) -> dict[str, Any]:
+    """Tell the user on standard error what a run costs, unless it is soon done; return it for the provenance.
+
+    Args:
+        chains: of the first stack; not to be sampled from afterwards.
+        schedule: lengths.
+        device: where it will run.
+    """
+    try:
+        cost = estimate(schedule, measure(chains.to(device)))
+    except DivergenceError:  # sampling itself will say so, at the same step
+        return {}
+    if cost.seconds > _SHORT:
+        sys.stderr.write(words(cost, schedule, chains.probes) + "\n")
+    return {"cost": cost._asdict()}
+
+
+def measure(chains: Chains) -> Measured:
+    """Take a few steps and evaluate a few blocks of probes; the chains are not to be sampled from afterwards."""
+    chains.configure_optimizers()
+    chains.on_fit_start()
+    device = chains.weights.device
+    step = _seconds(lambda: chains.training_step(Stride(1, False), 0), device)
+    evaluate, block = chains.one_block()
+    share = _seconds(evaluate, device) / block
+    chains.teardown("fit")
+    count, probes = len(chains.weights), chains.probes
+    return Measured(step, share * probes, count, probes, chains.effort, chains.weights.element_size())
+
+
+def estimate(schedule: Schedule, measured: Measured) -> Cost:
+    """Return the cost of a schedule, whose stacks run one after another."""
+    stacks = -(-schedule.chains // measured.chains)
+    steps = schedule.steps + judgement_gradients(measured.effort, schedule.batch_size)
+    evaluations = schedule.draws
+    if schedule.probe_precision != "float32":
+        steps += PRECISION_CHECKS * schedule.thinning
+        evaluations += 2 * PRECISION_CHECKS
+    return Cost(
+        forward=measured.chains * measured.probes / measured.evaluation,
+        gradients=measured.chains * schedule.batch_size / measured.step,
+        seconds=stacks * (steps * measured.step + evaluations * measured.evaluation),
+        bytes=measured.number_bytes * schedule.chains * schedule.draws * measured.probes,
+    )
+
+
+def words(cost: Cost, schedule: Schedule, probes: int) -> str:
+    """Return the cost as one line for the user."""
+    return (
+        f"sampling {schedule.chains} chains x {schedule.draws} draws of {probes:,} probes: "
+        f"{_rate(cost.forward)} samples/s forward, {_rate(cost.gradients)} samples/s gradients; "
+        f"about {_scaled(cost.seconds, _TIMES)}; traces {_scaled(cost.bytes, _SIZES)}"
+    )
+
+
+def _seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Return the shortest of a few runs, after one that does not count."""
+    times = []
+    for _ in range(1 + _REPEATS):
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
+
+
+def _rate(number: float) -> str:
+    """Return a rate to three digits, with commas between thousands."""
+    rounded = float(f"{number:.3g}")
+    return f"{rounded:g}" if rounded < 100 else f"{rounded:,.0f}"
+
+
+def _scaled(number: float, units: tuple[tuple[int, str, int], ...]) -> str:
+    """Return a number to two digits, in the largest unit that suits it."""
+    size, unit = next((size, unit) for size, unit, least in units if number >= least)
+    return f"{float(f'{number / size:.2g}'):g} {unit}"

@@ -1,0 +1,1 @@
+"""Losses and gradients of many chains at once."""

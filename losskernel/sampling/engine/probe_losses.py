@@ -1,0 +1,109 @@
+"""Per-sample losses of one chain of a large model: a recorded forward pass, rid of what images need not repeat."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import functionalize
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from losskernel.sampling.engine.folding import fold_batch_norms
+from losskernel.sampling.engine.graph_replay import mutates, simplify, tensors_key
+
+Losses = Callable[..., Tensor]
+aten = torch.ops.aten
+
+
+class Evaluation:
+    """Evaluate a function (inputs, targets, *weights) -> losses [b] on many batches at the same weights.
+
+    Its operations are recorded once per shape without in-place ones, BatchNorms are folded into convolutions,
+    and what follows from the weights alone is computed once per set of weights.
+
+    Args:
+        function: of tensors; without randomness.
+    """
+
+    def __init__(self, function: Losses) -> None:
+        self._function = function
+        self._programs: dict[object, _Program] = {}
+
+    def at(self, weights: tuple[Tensor, ...]) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return (inputs, targets) -> losses at the weights as they are when a shape is first seen."""
+        prepared: dict[object, tuple[Tensor, ...]] = {}
+
+        @torch.no_grad()
+        def losses(inputs: Tensor, targets: Tensor) -> Tensor:
+            key = tensors_key(inputs, targets)
+            if key not in self._programs:
+                self._programs[key] = _split(record(self._function, inputs, targets, *weights), 2)
+            program = self._programs[key]
+            if key not in prepared:
+                prepared[key] = program.early(*weights)
+            return program.late(inputs, targets, *prepared[key])
+
+        return losses
+
+
+class _Program(NamedTuple):
+    early: Callable[..., tuple[Tensor, ...]]  # weights -> what follows from them alone
+    late: Callable[..., Tensor]  # (inputs, targets, what follows from the weights) -> losses
+
+
+def record(function: Losses, *inputs: Tensor) -> GraphModule:
+    """Return the function's operations, without in-place ones and with BatchNorms folded.
+
+    As they are where they cannot be had without in-place ones, as with such operations of others.
+    """
+
+    def plain(*flat: Tensor) -> Tensor:
+        return function(*flat)
+
+    try:
+        module = make_fx(functionalize(plain))(*inputs)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        module = make_fx(plain)(*inputs)
+    _view_anew(module)
+    if not mutates(module):
+        simplify(module)
+        fold_batch_norms(module)
+    return module
+
+
+def _view_anew(module: GraphModule) -> None:
+    """Replace changes of a tensor's own strides, as pooling of channels-last images makes them, by views."""
+    for node in module.graph.nodes:
+        if node.target is aten.as_strided_.default and len(node.args[0].users) == 1:
+            node.target = aten.as_strided.default
+    module.recompile()
+
+
+def _split(module: GraphModule, batched: int) -> _Program:
+    """Cut a graph in two: what follows from its inputs after the first `batched`, and all the rest.
+
+    With in-place operations, which may change what the first part gives, nothing goes there.
+    """
+    nodes, whole = list(module.graph.nodes), mutates(module)
+    inputs = [node for node in nodes if node.op == "placeholder"]
+    late: set[Node] = set(inputs[:batched])
+    for node in nodes:
+        given = node.all_input_nodes
+        if node.op in ("call_function", "output") and (whole or not given or late & set(given)):
+            late.add(node)
+    handed = [node for node in nodes if node not in late and late & node.users.keys()]
+    first, second = Graph(module), Graph(module)
+    copies: dict[Node, Node] = {}
+    for node in nodes:
+        if node not in late and (node.op != "placeholder" or node in inputs[batched:]):
+            copies[node] = first.node_copy(node, copies.__getitem__)
+    first.output(tuple(copies[node] for node in handed))
+    copies = {node: second.node_copy(node) for node in inputs[:batched]}
+    copies |= {node: second.placeholder(node.name) for node in handed}
+    for node in nodes:
+        if node in late and node not in copies:
+            copies[node] = second.node_copy(node, copies.__getitem__)
+    return _Program(GraphModule(module, first).forward, GraphModule(module, second).forward)

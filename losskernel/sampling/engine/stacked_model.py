@@ -1,0 +1,214 @@
+"""Many copies of one model in one flat buffer [C, P], evaluated together through torch.func."""
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, grad_and_value, vmap
+
+from losskernel.errors import DivergenceError, InputError, require
+from losskernel.models.memory_format import arranged, choose_layout
+from losskernel.sampling.engine.graph_replay import Recorded
+from losskernel.sampling.engine.probe_losses import Evaluation
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+_REGISTER = 64  # a multiple of the numbers that any CPU's vector instructions take at once
+
+
+class StackedModel:
+    """C copies of a model in evaluation mode, their moving weights in the rows of one buffer [C, P].
+
+    Args:
+        model: the trained network; copied, never changed.
+        loss: (outputs, targets) -> [B].
+        chains: C.
+        moving: names of the weights that move; all others, and all buffers, are shared and frozen.
+
+    Attributes:
+        lone: whether this is one chain of a model that is not stacked. Its arithmetic, not the calls, is what
+            costs, and it is arranged accordingly.
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss, chains: int, moving: Sequence[str]) -> None:
+        # Evaluation mode throughout: with batch statistics or dropout a per-sample loss would depend on its
+        # batch mates or on chance (arXiv 2509.26537 defines it for the deterministic network).
+        self._model = copy.deepcopy(model).eval().requires_grad_(False)
+        self._loss, self.chains, self.moving = loss, chains, list(moving)
+        self._stackable = stackable(model)
+        self.lone = chains == 1 and not self._stackable
+        weights = dict(self._model.named_parameters())
+        self._shapes = [weights[name].shape for name in self.moving]
+        self.size = sum(shape.numel() for shape in self._shapes)
+        self.start = torch.cat([weights[name].detach().flatten() for name in self.moving])
+        self._gradient = Recorded(self._gradient_of)
+        self._hessian_product = Recorded(self._hessian_product_of)
+        self._losses: dict[torch.dtype | None, Recorded] = {}
+        self._evaluations: dict[torch.dtype | None, Evaluation] = {}
+        self._layout = None if self.lone else torch.contiguous_format
+
+    def to(self, device: torch.device) -> "StackedModel":
+        """Move what is frozen to the device."""
+        self._model.to(device)
+        return self
+
+    def views(self, buffer: Tensor) -> tuple[Tensor, ...]:
+        """Return the weights [C, *shape] as views of the buffer [C, P]; they follow its changes."""
+        parts = buffer.split([shape.numel() for shape in self._shapes], dim=1)
+        return tuple(part.view(self.chains, *shape) for part, shape in zip(parts, self._shapes, strict=True))
+
+    def gradient(self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each chain's own gradient [C, P] of its mean loss [C] on its minibatch [C, B, ...]."""
+        self._settle(inputs[0], targets[0])
+        return self._gradient(inputs, targets, *weights)
+
+    def evaluator(
+        self, weights: tuple[Tensor, ...], lowered: torch.dtype | None = None
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return (inputs [b, ...], targets [b, ...]) -> losses [C, b] of each sample under each chain.
+
+        For the weights as they are now: what follows from them alone is computed once.
+
+        Args:
+            weights: as `views` gives them.
+            lowered: the type that autocast multiplies in, None for the model's own.
+        """
+        if not self.lone:
+            recorded = self._losses.setdefault(lowered, Recorded(partial(self._losses_of, lowered)))
+            return lambda inputs, targets: recorded(inputs, targets, *weights)
+        evaluation = self._evaluations.setdefault(lowered, Evaluation(partial(self._lone_losses, lowered)))
+        evaluate = evaluation.at(tuple(w[0] for w in weights))
+
+        def losses(inputs: Tensor, targets: Tensor) -> Tensor:
+            self._settle(inputs, targets)
+            return evaluate(inputs, targets)[None]
+
+        return losses
+
+    def losses(self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each sample [b, ...] under each chain, [C, b]."""
+        return self.evaluator(weights)(inputs, targets)
+
+    def hessian_product(
+        self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor, direction: Tensor
+    ) -> Tensor:
+        """Return the Hessian of each chain's mean loss on its minibatch times its own direction, [C, P]."""
+        self._settle(inputs[0], targets[0])
+        return self._hessian_product(inputs, targets, direction, *weights)
+
+    def _settle(self, inputs: Tensor, targets: Tensor) -> None:
+        """Choose the order of images in memory, once."""
+        if self._layout is None:
+            self._layout = choose_layout(self._model, self._loss, inputs, targets)
+
+    def _per_sample(self, weights: Sequence[Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+        outputs = functional_call(self._model, dict(zip(self.moving, weights, strict=True)), (inputs,))
+        return self._loss(outputs, targets)
+
+    def _lowered(
+        self, lowered: torch.dtype | None, weights: Sequence[Tensor], inputs: Tensor, targets: Tensor
+    ) -> Tensor:
+        """Return the losses [b] with the forward pass in a lower type, and the loss itself in the weights'."""
+        if lowered is None:
+            return self._per_sample(weights, inputs, targets)
+        with torch.autocast(inputs.device.type, dtype=lowered, cache_enabled=False):
+            outputs = functional_call(self._model, dict(zip(self.moving, weights, strict=True)), (inputs,))
+        wide = outputs.to(weights[0].dtype) if isinstance(outputs, Tensor) else outputs
+        return self._loss(wide, targets)
+
+    def _gradient_of(self, inputs: Tensor, targets: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
+        def total(weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+            # Chains share no weights, so the gradient of the SUM of their mean losses holds each chain's own.
+            losses = self._over_chains(self._per_sample, weights, inputs, targets).mean(1)
+            return losses.sum(), losses
+
+        gradients, (_, losses) = grad_and_value(total, has_aux=True)(weights)
+        return torch.cat([part.reshape(self.chains, -1) for part in gradients], dim=1), losses
+
+    def _hessian_product_of(self, inputs: Tensor, targets: Tensor, direction: Tensor, *weights: Tensor) -> Tensor:
+        # Twice backwards: every operation with a second derivative has that, few users' losses a forward one.
+        def slope(weights: tuple[Tensor, ...]) -> Tensor:
+            return (self._gradient_of(inputs, targets, *weights)[0] * direction).sum()
+
+        return torch.cat([part.reshape(self.chains, -1) for part in grad(slope)(weights)], dim=1)
+
+    def _losses_of(self, lowered: torch.dtype | None, inputs: Tensor, targets: Tensor, *weights: Tensor) -> Tensor:
+        # What follows keeps a chain's losses the same to the last bit, however many chains are stacked. Each
+        # chain gets the probes as its own: shared, they would turn the first layer into one wide product whose
+        # rounding depends on its width. And rows are padded to whole vector registers: the ragged end of an
+        # array is computed by scalar instructions, which round otherwise.
+        count = len(inputs)
+        missing = -count % _REGISTER if self._stackable else 0
+        own = []
+        for part in (inputs, targets):
+            padding = part[-1:].expand(missing, *part.shape[1:])
+            own.append(torch.cat([part, padding]).expand(self.chains, -1, *part.shape[1:]))
+        return self._over_chains(partial(self._lowered, lowered), weights, *own)[:, :count]
+
+    def _lone_losses(self, lowered: torch.dtype | None, inputs: Tensor, targets: Tensor, *weights: Tensor) -> Tensor:
+        return self._lowered(lowered, weights, arranged(inputs, self._layout), targets)
+
+    def _over_chains(self, function: Callable[..., Tensor], weights: tuple[Tensor, ...], *batched: Tensor) -> Tensor:
+        if self.chains > 1:
+            return vmap(function)(weights, *batched)
+        if self.lone:
+            inputs, targets = (part[0] for part in batched)
+            return function([w[0] for w in weights], arranged(inputs, self._layout), targets)[None]
+        # A batched product of one matrix takes another route through the libraries than one of several, with
+        # other rounding. Run beside its own copy, a lone chain is the same to the last bit as among others.
+        pairs = [torch.cat([part, part]) for part in (*weights, *batched)]
+        return vmap(function)(tuple(pairs[: len(weights)]), *pairs[len(weights) :])[:1]
+
+
+def stackable(model: nn.Module) -> bool:
+    """Whether stacking chains pays: not for convolutions, which batch badly over weights, nor for large models."""
+    convolves = any(isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) for module in model.modules())
+    return not convolves and sum(weight.numel() for weight in model.parameters()) <= 1_000_000
+
+
+def start_losses(model: nn.Module, loss: Loss, blocks: Any) -> Tensor:
+    """Return the per-sample losses [N] of the model itself in evaluation mode, without changing the model.
+
+    Raises:
+        InputError: the loss does not return one number per sample.
+        DivergenceError: a loss at the trained weights is not finite.
+    """
+    model = copy.deepcopy(model).eval()
+    parts: list[Tensor] = []
+    layout = None
+    with torch.no_grad():
+        for inputs, targets in blocks:
+            parts.append(check_losses(model.to(inputs.device), loss, arranged(inputs, layout), targets))
+            layout = layout or choose_layout(model, loss, inputs, targets)
+    losses = torch.cat(parts)
+    bad = (~losses.isfinite()).nonzero().flatten()
+    if len(bad):
+        raise DivergenceError(
+            f"the loss of sample {int(bad[0])} at the trained weights is {losses[bad[0]].item()} "
+            f"({len(bad)} of {len(losses)} not finite); check the checkpoint, the loss and the inputs"
+        )
+    return losses
+
+
+def check_losses(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the losses of one batch after checking that they are one per sample."""
+    try:
+        values = loss(model(inputs), targets)
+    except InputError:
+        raise
+    except (RuntimeError, TypeError, IndexError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"the model and the loss fail on a batch of inputs {tuple(inputs.shape)} and targets "
+            f"{tuple(targets.shape)}: {reason}; check model, dataset and loss against each other"
+        ) from error
+    wanted = (inputs.shape[0],)
+    found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+    require(
+        found == wanted,
+        f"data.loss must return one loss per sample, shape {wanted}, but returned {found}; "
+        "drop the mean or sum over samples (reduction='none')",
+    )
+    return values

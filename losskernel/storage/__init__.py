@@ -1,0 +1,1 @@
+"""Where bytes lie: local folders, remote stores, locks, checksums."""

@@ -1,0 +1,247 @@
+"""A joined kernel as a run of its own: a folder as one job of all its chains would have left it."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from losskernel.analyses.result import Analysis, PointAnalysis
+from losskernel.errors import InputError, TraceError
+from losskernel.representations.baselines.collect import BASELINES, read_representations
+from losskernel.representations.points import POINTS, open_points
+from losskernel.representations.sources.loss_kernels import KERNELS
+from losskernel.runs.analyse import CONTROL, TRACES, Outcome, analyse
+from losskernel.runs.folder import RunFolder, Tracker
+from losskernel.runs.resume import finished
+from losskernel.runs.status.status_file import Heartbeat
+from losskernel.storage.locks import only_one
+from losskernel.sweeps.kernels_in_parts import is_complete
+from losskernel.sweeps.read_runs import Run
+from losskernel.traces.joining import JOINED, as_one_job, digest, few, span
+from losskernel.traces.loss_traces import LossTraces, open_traces
+from losskernel.traces.zarr_store import TraceStore, guard
+
+# In the folder of joined kernels, while one is made; in that, the one whose place it takes.
+_BESIDE, _BEFORE = ".partial", ".before"
+# Beside what was sampled, in a run's folder: the same for all jobs of one kernel.
+_SHARED = (".hydra", "checkpoints", BASELINES, POINTS, KERNELS)
+
+# (configuration, name -> labels of the probes) -> name -> analysis.
+Questions = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Analysis | PointAnalysis]]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A joined kernel.
+
+    Attributes:
+        folder: of the run that it is.
+        chains: their numbers.
+        parts: how many runs sampled them.
+        outcome: what it ends with; `before` in it says that all of it was there.
+    """
+
+    folder: Path
+    chains: list[int]
+    parts: int
+    outcome: Outcome
+
+    def words(self) -> str:
+        """Return what was joined, and which chains between them are missing."""
+        lost = sorted(set(range(min(self.chains), max(self.chains))) - set(self.chains))
+        gap = f"; {span(lost)} between them are missing" if lost else ""
+        done = "joined before, nothing new" if self.outcome.before else "joined"
+        return f"{done}: {span(self.chains)}, sampled by {self.parts} runs, in {self.folder}{gap}"
+
+
+def join_runs(
+    runs: Sequence[Run], folder: Path, questions: Questions, tracker: Callable[[Path], Tracker] | None = None
+) -> Joined:
+    """Join the chains of runs, ask of them what the first was asked, and leave a finished run in a folder.
+
+    A folder that holds the same chains, asked the same, is left as it is; another one is replaced once all is there.
+
+    Args:
+        runs: of one kernel, with all their chains; the first gives configuration, weights, baselines and points.
+        folder: of the run to make.
+        questions: builds the analyses of a configuration.
+        tracker: folder -> where else to record.
+
+    Raises:
+        TraceError: they are not of one kernel, hold a chain twice, lack one that the folder holds, or have not all
+            sampled the same loss kernels; the folder cannot be written.
+        InputError: analyses failed; all others, and the traces, are written.
+    """
+    config = yaml.safe_load((runs[0].folder / "config.yaml").read_text(encoding="utf-8"))
+    config["paths"] = (config.get("paths") or {}) | {"run": str(folder), "traces": None}  # they lie in it
+    RunFolder(folder.parent).prepare()
+    with only_one(folder.parent):
+        _clear(folder.parent / _BESIDE)
+        known = _known(runs, folder, config)
+        if known is not None:
+            return known
+        traces = open_traces([run.folder for run in runs])
+        chains: list[int] = traces.losses["chain"].values.tolist()
+        _require_no_loss(folder, chains)
+        further = _further(runs)
+        config = as_one_job(config, chains)
+        with _beside(folder) as made:
+            record = (tracker or _nowhere)(made)
+            record.start(config)
+            outcome = _filled(made, runs, further, traces, config, questions, record)
+        if isinstance(outcome, InputError):
+            raise InputError(f"{folder}: {outcome}") from outcome
+        return Joined(folder, chains, len(runs), replace(outcome, folder=folder))
+
+
+def _known(runs: Sequence[Run], folder: Path, config: Mapping[str, Any]) -> Joined | None:
+    """Return what a folder holds where it is what would be made now."""
+    if not is_complete(folder, TRACES):
+        return None
+    stored = TraceStore(folder / TRACES).provenance().get(JOINED, [])
+    now = {digest(TraceStore(run.folder / TRACES).provenance()) for run in runs}
+    if {each["provenance"] for each in stored} != now or _controlled(runs) != is_complete(folder, CONTROL):
+        return None
+    chains = [chain for each in stored for chain in each["chains"]]
+    done = finished(folder, as_one_job(config, chains))
+    return None if done is None else Joined(folder, sorted(chains), len(runs), done)
+
+
+def _require_no_loss(folder: Path, chains: Sequence[int]) -> None:
+    """Raise TraceError where chains would be lost that are in a folder and nowhere else."""
+    if not is_complete(folder, TRACES):
+        return
+    lost = set(open_traces(folder).losses["chain"].values.tolist()) - set(chains)
+    if lost:
+        raise TraceError(
+            f"{folder} holds {span(list(lost))}, which none of these runs has; give those that sampled them too, or "
+            "move the folder away"
+        )
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """Yield a folder of the same name that takes the other's place when all is there; nothing of it stays before."""
+    beside = folder.parent / _BESIDE
+    made, old = beside / folder.parent.name / folder.name, beside / _BEFORE / folder.name  # pages name a path's end
+    try:
+        guard(made, lambda: made.mkdir(parents=True))
+        for record in folder.glob("wandb*"):  # one folder, one W&B run, however often it is joined
+            copy = partial(shutil.copytree, copy_function=_linked) if record.is_dir() else _linked
+            guard(made, copy, str(record), str(made / record.name))
+        yield made
+
+        def replaced() -> None:
+            if folder.exists():
+                old.parent.mkdir()
+                os.replace(folder, old)
+            os.replace(made, folder)
+
+        guard(folder, replaced)
+    finally:
+        _clear(beside)
+
+
+def _clear(beside: Path) -> None:
+    """Remove what was made beside a folder; one that lost its place to nothing, as by a kill, gets it back."""
+    for old in (beside / _BEFORE).glob("*"):
+        if not (beside.parent / old.name).exists():
+            os.replace(old, beside.parent / old.name)
+    shutil.rmtree(beside, ignore_errors=True)
+
+
+def _filled(
+    made: Path,
+    runs: Sequence[Run],
+    further: Sequence[str],
+    traces: LossTraces,
+    config: Mapping[str, Any],
+    questions: Questions,
+    record: Tracker,
+) -> Outcome | InputError:
+    """Write a run into a folder; return what it ends with, or the fault of analyses beside which all else is there."""
+    state, heart = "failed", Heartbeat(made)
+    try:
+        control = _lay_out(runs, further, made, config, traces)
+        heart.says("analysing", kernel=TRACES, chains=traces.losses.sizes["chain"])
+        record.keep("traces", "traces", made / TRACES)
+        points, analyses = open_points(made), questions(config, traces.labels)
+        whole = traces.with_baselines(read_representations(made / BASELINES))
+        outcome = analyse(whole, analyses, RunFolder(made), record, control, points, heart.names)
+        heart.says("finished", verdict=outcome.diagnosis and outcome.diagnosis.verdict)
+        state = "finished"
+        return outcome
+    except InputError as error:
+        heart.says(state, error=" ".join(str(error).split()))
+        return error
+    finally:
+        record.finish(state)
+
+
+def _lay_out(
+    runs: Sequence[Run], further: Sequence[str], made: Path, config: Mapping[str, Any], traces: LossTraces
+) -> LossTraces | str | None:
+    """Write what was sampled and what all jobs share; return the companion at nbeta = 0, or why there is none."""
+    first = runs[0].folder
+    for name in _SHARED:
+        if (first / name).is_dir():
+            guard(made / name, lambda name=name: shutil.copytree(first / name, made / name, copy_function=_linked))
+    RunFolder(made).write_text("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+    traces.save(made / TRACES)
+    told = pd.DataFrame([{"run": each["trace"], "chains": span(each["chains"])} for each in traces.meta[JOINED]])
+    RunFolder(made).write("tables/joined_from.csv", lambda path: told.to_csv(path, index=False))
+    for name in further:
+        _remove(made / KERNELS / name)
+        open_traces([run.folder / KERNELS / name for run in runs]).save(made / KERNELS / name)
+    if _controlled(runs):
+        control = open_traces([run.folder / CONTROL for run in runs])
+        control.save(made / CONTROL)
+        return control
+    without = [str(run.folder) for run in runs if not is_complete(run.folder, CONTROL)]
+    return f"no control was sampled in {', '.join(few(without))}" if len(without) < len(runs) else None
+
+
+def _further(runs: Sequence[Run]) -> list[str]:
+    """Return the loss kernels among the points, which every job samples too.
+
+    Raises:
+        TraceError: a job has none of one: its chains diverged there, alone or at first.
+    """
+    names = sorted({each.name for run in runs for each in (run.folder / KERNELS).glob("*.zarr")})
+    lacking = {name: [str(run.folder) for run in runs if not is_complete(run.folder / KERNELS, name)] for name in names}
+    for name, without in lacking.items():
+        if 0 < len(without) < len(runs):
+            remedy = "run all jobs at a smaller sampler.step_size, or leave it out of points"
+            raise TraceError(f"{KERNELS}/{name} was sampled by some jobs, not in {', '.join(few(without))}; {remedy}")
+    return [name for name in names if not lacking[name]]
+
+
+def _controlled(runs: Sequence[Run]) -> bool:
+    return all(is_complete(run.folder, CONTROL) for run in runs)
+
+
+def _linked(source: str, target: str) -> None:
+    """Give a file a second name, for it is replaced as a whole or not at all; copy it where that cannot be."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _remove(path: Path) -> None:
+    """Remove a trace, or what points to one that lies elsewhere."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _nowhere(folder: Path) -> Tracker:
+    return Tracker()

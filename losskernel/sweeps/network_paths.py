@@ -1,0 +1,167 @@
+"""The trained networks' paths of several runs in one space: how far apart they are, and where they run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from losskernel import figures
+from losskernel.analyses.paths import errors_of, median_error, walks_of
+from losskernel.analyses.paths.map_sheets import curves_of, sheets_of
+from losskernel.analyses.paths.measured_paths import conditions
+from losskernel.analyses.result import Result
+from losskernel.errors import InputError, TraceError
+from losskernel.figures.paths.path_map import Route, along_colours
+from losskernel.figures.shared.style import palette
+from losskernel.figures.shared.sweep_axis import plain
+from losskernel.geometry import AngularCKA, Arrangement, Point, classical_scaling, frechet_distance, path_distances
+from losskernel.geometry.point import evenly
+from losskernel.representations.points import TRAINED, PointSet, open_points
+from losskernel.sweeps.design import Design
+from losskernel.sweeps.finding import Finding
+from losskernel.sweeps.read_runs import Run
+
+_SPACE = AngularCKA(centring="u")
+# Probes at most; kernels of all runs are held at once.
+_MOST = 1000
+# Paths whose colours can be told on a map.
+_MOST_ROUTES = 12
+
+
+@dataclass(frozen=True, eq=False)
+class _Together:
+    """Paths of several runs.
+
+    members: [n] the runs, by number. paths: [n] numbers of their points; target: that of its point, None without one.
+    noise: median standard error of a distance over probes.
+    """
+
+    members: list[int]
+    paths: list[list[int]]
+    arrangement: Arrangement
+    target: int | None
+    target_name: str
+    probes: int
+    noise: float
+
+
+def whole_paths(runs: Sequence[Run], design: Design) -> Finding:
+    """Compare the paths that the runs' trained networks take; nothing where fewer than two runs have layers.
+
+    Each path is that of the points which all routes through its network pass, so that networks of any depth and width
+    can be compared. Points of other probes cannot, and a note says so.
+    """
+    found, notes = _read(runs, design)
+    if found is None:
+        return Finding(notes=notes)
+    between = path_distances(found.arrangement, found.paths)
+    note = conditions(found.probes, _SPACE, found.noise)
+    names, colours = [design.names[run] for run in found.members], _colours(design, found.members)
+    layout, joined = classical_scaling(between), _joined(design, found.members)
+    drawn = {
+        "whole_paths": figures.path_distances(
+            between, layout.places, layout.stress, [plain(name) for name in names], colours, joined, note
+        )
+    }
+    captions = {"whole_paths": _caption(found.probes)}
+    if found.target is not None and len(names) <= _MOST_ROUTES:
+        drawn["paths"] = _map(found, names, colours, note)
+        captions["paths"] = (
+            "The trained networks' paths from the inputs towards the target on one map. Spherical maps are seen from "
+            "above the points' middle; stress is the share of the distances that a map gets wrong, c in ever more "
+            "dimensions."
+        )
+    return Finding(Result({}, {"whole_paths": _table(found, between, names)}, drawn), captions, notes)
+
+
+def _read(runs: Sequence[Run], design: Design) -> tuple[_Together | None, list[str]]:
+    members: list[int] = []
+    paths: list[list[int]] = []
+    kernels: list[Point] = []
+    notes: list[str] = []
+    target, name = None, ""
+    for number, run in enumerate(runs):
+        own = None if run.missing else _trained(run)
+        if own is None:
+            continue
+        points, chosen, end = own
+        probes = evenly(len(points.ids), _MOST)
+        if kernels and not np.array_equal(points.ids[probes], kernels[0].ids):
+            notes.append(f"run {design.names[number]}: its path is not compared, for its probes are others")
+            continue
+        members.append(number)
+        paths.append(list(range(len(kernels), len(kernels) + len(chosen))))
+        kernels += [points.placed[each].point.over(probes) for each in chosen]
+        if end is not None and target is None:
+            target, name = len(kernels), points.placed[end].label
+            kernels.append(points.placed[end].point.over(probes))
+    if len(members) < 2:
+        return None, notes
+    goal = kernels[paths[0][-1] if target is None else target]
+    noise = median_error([errors_of([kernels[each] for each in path], goal, _SPACE) for path in paths])
+    return _Together(members, paths, _SPACE.arrangement(kernels), target, name, goal.inputs, noise), notes
+
+
+def _trained(run: Run) -> tuple[PointSet, list[int], int | None] | None:
+    """Return a run's points, the numbers of its trained network's path, and that of its target."""
+    try:
+        points = open_points(run.folder)
+        if points is None or TRAINED not in points.networks():
+            return None
+        (walk,) = walks_of(points, [TRAINED])
+    except (InputError, TraceError):  # damaged, or made by hand: the run's own page says more
+        return None
+    return points, list(walk.numbers), next(iter(points.of("target")), None)
+
+
+def _map(found: _Together, names: Sequence[str], colours: Sequence[str], note: str) -> Figure:
+    routes = [Route(name, path, colour) for name, path, colour in zip(names, found.paths, colours, strict=True)]
+    target = found.target or 0
+    inputs = [path[0] for path in found.paths]
+    labels = {target: f"{found.target_name} (target)", inputs[0]: "inputs"}
+    sheets = sheets_of(found.arrangement, [edge for route in routes for edge in route.edges])
+    return figures.path_map(sheets, curves_of(found.arrangement), routes, labels, inputs, target, note, labels[target])
+
+
+def _table(found: _Together, between: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
+    leash = path_distances(found.arrangement, found.paths, frechet_distance)
+    pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
+    return pd.DataFrame(
+        [{"run": names[i], "other": names[j], "distance": between[i, j], "frechet": leash[i, j]} for i, j in pairs]
+    )
+
+
+def _colours(design: Design, members: Sequence[int]) -> list[str]:
+    """Return a colour for each place on the axis, rising where it has an order; of several curves one for each run."""
+    places = [design.place[run] for run in members]
+    if len(design.curves) > 1 or None in places:
+        return palette(len(members))
+    count = len(design.axis.names)
+    colours = palette(count) if design.axis.values is None else along_colours(count)
+    return [colours[place or 0] for place in places]
+
+
+def _joined(design: Design, members: Sequence[int]) -> list[list[int]]:
+    """Return the paths that follow on each other along the axis, one run a place."""
+    if design.axis.values is None:
+        return []
+    row = {run: place for place, run in enumerate(members)}
+    found = []
+    for curve in range(len(design.curves)):
+        there = [[row[run] for run in design.at(curve, place) if run in row] for place in range(len(design.axis.names))]
+        if all(len(each) <= 1 for each in there):
+            found.append([row for each in there for row in each])
+    return [each for each in found if any(pairwise(each))]
+
+
+def _caption(probes: int) -> str:
+    return (
+        f"How far apart the trained networks' paths are, over {probes:,} probes (angular CKA, U-centred): the mean "
+        "distance between the places where two paths have gone the same fraction of their lengths, on the geodesics "
+        "between layers too, so that the networks' depths need not agree; seeds of one network tell how far apart "
+        "paths are by chance. b: classical scaling of these distances. Lengths grow with the points recorded: compare "
+        "networks with equally many, or each with its untrained self."
+    )

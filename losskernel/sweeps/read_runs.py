@@ -1,0 +1,170 @@
+"""Run folders as a comparison reads them; a run without result keeps its row, with the reason."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from losskernel.errors import InputError, TraceError, require
+from losskernel.runs.analyse import ASKED
+from losskernel.traces.joining import flat
+from losskernel.traces.zarr_store import TraceStore
+
+# In a sweep's folder, where kernels lie whose chains its jobs sampled.
+HOME = "joined"
+# What a job of a sweep leaves where it failed: {"error": text, "config": resolved}. Results outrank it.
+FAILURE = "failure.json"
+# The verdict of a run that was not to sample.
+UNSAMPLED = "unsampled"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder.
+
+    Attributes:
+        folder: where it lies.
+        config: its resolved configuration, flat: dotted key -> value.
+        metrics: name -> finite number; those of the diagnosis are called `diagnosis/...`.
+        verdict: "pass", "warn" or "fail"; "unsampled" for a run of points alone; None where there is no result.
+        reasons: the diagnosis' sentences.
+        missing: why there is no result; "" where there is one.
+        control: verdict of its companion at nβ = 0; "" where none was judged.
+        asked: analysis -> its settings.
+    """
+
+    folder: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    verdict: str | None = None
+    reasons: list[str] = field(default_factory=list)
+    missing: str = ""
+    control: str = ""
+    asked: dict[str, str] = field(default_factory=dict)
+
+
+def find_runs(given: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return the run folders that are meant: run folders, folders of sweeps, patterns with *, or a list of these.
+
+    Raises:
+        InputError: nothing is there, or no run in it.
+    """
+    if not isinstance(given, (str, Path)):
+        require(len(given) > 0, "runs=[] names no run; give run folders or a sweep's folder")
+        return list(dict.fromkeys(folder for each in given for folder in find_runs(each)))
+    remedy = "give run folders or a sweep's folder, such as runs=outputs/multitask/..."
+    if any(sign in str(given) for sign in "*?["):
+        found = [Path(each) for each in sorted(glob(str(given)), key=_order) if Path(each).is_dir()]
+        if Path(given).name != HOME:  # beside the runs that it holds the chains of
+            found = [each for each in found if each.name != HOME or _is_run(each)]
+        require(len(found) > 0, f"runs={given}: no folder matches the pattern; {remedy}")
+        found = [folder for each in found for folder in _inside(each)]
+    else:
+        require(Path(given).is_dir(), f"runs={given} is not a folder; {remedy}")
+        found = _inside(Path(given))
+    if not found:
+        raise InputError(f"runs={given} holds no run; {remedy}")
+    return found
+
+
+def read_run(folder: Path) -> Run:
+    """Read what a run left.
+
+    Raises:
+        TraceError: one of its files is damaged.
+    """
+    failure = _json(folder / FAILURE) if (folder / FAILURE).is_file() else {}
+    config = flat(_yaml(folder / "config.yaml") or failure.get("config") or {})
+    if not (folder / "metrics.json").is_file():
+        return Run(folder, config or _composed(folder), missing=str(failure.get("error", "")) or _state(folder))
+    judged, sampled = (folder / "diagnosis.json").is_file(), (folder / "traces.zarr").exists()
+    diagnosis = _json(folder / "diagnosis.json") if judged else {}
+    measured = _json(folder / "metrics.json")
+    measured |= {f"diagnosis/{name}": value for name, value in (diagnosis.get("metrics") or {}).items()}
+    return Run(
+        folder,
+        config,
+        {name: float(value) for name, value in measured.items() if _is_finite(value)},
+        str(diagnosis.get("verdict", "none")) if judged or sampled else UNSAMPLED,
+        [str(reason) for reason in diagnosis.get("reasons") or []],
+        control=str((diagnosis.get("control") or {}).get("verdict", "")),
+        asked=_json(folder / ASKED) if (folder / ASKED).is_file() else {},
+    )
+
+
+def short_names(runs: Sequence[Run]) -> list[str]:
+    """Return as much of the end of each folder's path as tells the runs apart; in a sweep the number of the job."""
+    parts = [run.folder.resolve().parts for run in runs]
+    for depth in range(1, max(map(len, parts))):
+        names = ["/".join(own[-depth:]) for own in parts]
+        if len(set(names)) == len(names):
+            return names
+    return ["/".join(own) for own in parts]
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Return the folder itself if it is a run's, else the runs directly in it, in the order of their numbers."""
+    if _is_run(folder):
+        return [folder]
+    return sorted((each for each in folder.iterdir() if each.is_dir() and _is_run(each)), key=lambda each: _order(each))
+
+
+def _is_run(folder: Path) -> bool:
+    if (folder / "calibration.json").exists():
+        return False
+    # Hydra makes .hydra before anything else, so that a job counts that failed at once.
+    return any((folder / name).exists() for name in ("metrics.json", "traces.zarr", "config.yaml", FAILURE, ".hydra"))
+
+
+def _order(path: str | Path) -> tuple[str, int, str]:
+    name = Path(path).name
+    return str(Path(path).parent), int(name) if name.isdecimal() else -1, name
+
+
+def _state(folder: Path) -> str:
+    """Return how far a run came that left neither results nor an error."""
+    try:
+        store = TraceStore(folder / "traces.zarr")
+        if not store.exists:
+            return "it stopped before the first draw"
+        state = store.load_state()
+        if store.complete:
+            return f"sampled, not analysed; losskernel-analyse run={folder}"
+    except (TraceError, InputError) as error:
+        return f"its trace cannot be read: {error}"
+    return "unfinished" if state is None else f"unfinished, {state['summary']}"
+
+
+def _composed(folder: Path) -> dict[str, Any]:
+    """Return what Hydra composed, without the values that only a resolver could tell."""
+    composed = flat(_yaml(folder / ".hydra" / "config.yaml"))
+    return {key: value for key, value in composed.items() if "${" not in str(value)}
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise TraceError(f"{path} is no YAML; remove the run from runs=, or repeat it") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TraceError(f"{path} is no JSON; run losskernel-analyse on its folder") from error
+    if not isinstance(content, dict):
+        raise TraceError(f"{path} must hold an object of names; run losskernel-analyse on its folder")
+    return content
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,1 @@
+"""The loss trace: in memory, in Zarr, joined from several jobs."""

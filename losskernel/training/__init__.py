@@ -1,0 +1,1 @@
+"""fit(): train a network before its weights are sampled."""

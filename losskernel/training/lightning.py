@@ -1,0 +1,198 @@
+"""Lightning Trainers for chains and for training: quiet, one device, nothing that changes a chain's law."""
+
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
+from torch.utils.data import DataLoader
+
+from losskernel.errors import InputError
+from losskernel.signals import take_back
+from losskernel.training.progress import MINUTE, Pace, in_a_log, lasting, log_line
+
+TrainerFactory = Callable[..., pl.Trainer]
+_CHANGES_LAW = {
+    "StochasticWeightAveraging",
+    "WeightAveraging",
+    "EMAWeightAveraging",
+    "GradientAccumulationScheduler",
+    "Timer",
+}
+
+
+class Progress(TQDMProgressBar):
+    """Progress with the mean loss, without Lightning's per-batch logging machinery: a bar, in a log a line a minute.
+
+    Another callback with a true attribute `speaks` writes lines of its own, and silences these.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._log = in_a_log()
+        super().__init__(refresh_rate=0 if self._log else 20)
+        self._name = name
+        self._loss: float | None = None
+
+    def on_train_start(self, *_: Any) -> None:
+        """Show what begins."""
+        super().on_train_start(*_)
+        others: list[pl.Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        self._log = self._log and not any(getattr(other, "speaks", False) for other in others)
+        self._pace, self._began = Pace(), time.monotonic()
+        self._before = self._said = self._began
+        if self._log:
+            log_line(f"{self._name} begins")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Note the loss where it will be shown."""
+        if self.is_enabled and (batch_idx + 1) % self.refresh_rate == 0:
+            self._note_loss(outputs)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._log:
+            self._say(outputs, batch_idx + 1)
+
+    def on_train_end(self, *_: Any) -> None:
+        """Show that it has ended."""
+        super().on_train_end(*_)
+        if self._log:
+            log_line(f"{self._name} ended after {lasting(time.monotonic() - self._began)}")
+
+    def _say(self, outputs: Any, done: int) -> None:
+        """Write a line if the last is a minute old."""
+        now, total = time.monotonic(), self.total_train_batches
+        self._pace.note(now - self._before, 1)
+        self._before = now
+        if now - self._said >= MINUTE:
+            self._said = now
+            self._note_loss(outputs)
+            left = lasting((total - done) * (self._pace.each or 0.0))
+            loss = "" if self._loss is None else f", loss {self._loss:.3g}"
+            log_line(f"{self._name}: {done / total:.0%}, {left} left{loss}")
+
+    def _note_loss(self, outputs: Any) -> None:
+        loss = outputs.get("train_loss", outputs.get("loss"))
+        self._loss = self._loss if loss is None else float(loss.mean())
+
+    def init_train_tqdm(self) -> Tqdm:
+        """Name the bar after what runs; on standard error, which leaves standard output to results."""
+        return Tqdm(desc=self._name, disable=self.is_disabled, dynamic_ncols=True, file=sys.stderr, smoothing=0)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Count from zero, without the epoch that Lightning would write in front."""
+        self.train_progress_bar.reset(self.total_train_batches)
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """Return what stands behind the bar: nothing, until a loss is known."""
+        return {} if self._loss is None else {"loss": f"{self._loss:.3g}"}
+
+
+class OwnSignals(pl.Callback):
+    """Has signals ask for a stop between two steps, as ours do; Lightning's would end the process."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take them back: Lightning has just put its own before them."""
+        take_back()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Lightning's advice (workers, devices, SLURM), which does not fit one batch per draw."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)")
+            warnings.filterwarnings("ignore", message=r".*LeafSpec.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def quiet_settings() -> dict[str, Any]:
+    """Return Trainer settings that every fit here shares.
+
+    LightningEnvironment, because under SLURM each job is one independent task: Lightning's own SLURM
+    environment would join jobs into one and requeue them behind our back.
+    """
+    return {
+        "devices": 1,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "num_sanity_val_steps": 0,
+        "plugins": [LightningEnvironment()],
+    }
+
+
+def chain_trainer(
+    trainer: pl.Trainer | TrainerFactory | None, progress: bool, rows: slice, chains: int, first: int = 0
+) -> pl.Trainer:
+    """Return the Trainer for one stack of chains: the given one, or a fresh one.
+
+    Raises:
+        InputError: the Trainer would change the chains' law.
+    """
+    if not isinstance(trainer, pl.Trainer):
+        name = f"Sampling chains {first + rows.start}-{first + rows.stop - 1} of {first}-{first + chains - 1}"
+        name = name if first else f"Sampling chains {rows.start}-{rows.stop - 1} of {chains}"
+        bar: list[pl.Callback] = [Progress(name)] if progress else []
+        build = pl.Trainer if trainer is None else trainer
+        with quiet():
+            trainer = build(**quiet_settings(), max_epochs=1, enable_progress_bar=progress, callbacks=bar)
+    refuse_changed_law(trainer)
+    return trainer
+
+
+def refuse_changed_law(trainer: pl.Trainer) -> None:
+    """Raise InputError for each Lightning feature that would make chains sample something else."""
+    faults = []
+    if trainer.gradient_clip_val:
+        faults.append(f"gradient_clip_val={trainer.gradient_clip_val} (clipping changes the drift)")
+    if trainer.accumulate_grad_batches != 1:
+        faults.append(f"accumulate_grad_batches={trainer.accumulate_grad_batches} (set schedule.batch_size instead)")
+    if trainer.precision != "32-true":
+        faults.append(f"precision={trainer.precision} (cast the model instead, e.g. model.double())")
+    if trainer.world_size != 1:
+        faults.append(f"devices={trainer.world_size} (averaged gradients couple the chains; run more jobs instead)")
+    limits: dict[str, Any] = {"max_steps": -1, "fast_dev_run": False, "overfit_batches": 0.0}
+    faults += [
+        f"{key}={getattr(trainer, key)} (ends training and chains early)"
+        for key, unlimited in limits.items()
+        if getattr(trainer, key) != unlimited
+    ]
+    faults += [
+        f"callback {type(callback).__name__} (averages, accumulates, or ends early)"
+        for callback in trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        if _CHANGES_LAW & {parent.__name__ for parent in type(callback).__mro__}
+    ]
+    if faults:
+        raise InputError(f"trainer: these settings change what the chains sample, remove them: {'; '.join(faults)}")
+
+
+def fit_once(
+    trainer: pl.Trainer, module: pl.LightningModule, batches: Sequence[Any], callbacks: Sequence[pl.Callback]
+) -> None:
+    """Run one pass over a list of batches with further callbacks, on a fresh or a used Trainer."""
+    own: list[pl.Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+    callbacks = [OwnSignals(), *callbacks]
+    own.extend(callbacks)
+    epochs = trainer.fit_loop.max_epochs
+    trainer.fit_loop.max_epochs = trainer.current_epoch + 1
+    try:
+        if batches:
+            with quiet():
+                trainer.fit(module, DataLoader(list(batches), batch_size=None))  # pyright: ignore[reportArgumentType]
+    finally:
+        trainer.fit_loop.max_epochs = epochs
+        for callback in callbacks:
+            own.remove(callback)
