@@ -73,3 +73,8 @@ def scripted(folder: Path, name: str, text: str) -> None:
     path = folder / name
     path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
     path.chmod(0o755)
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    """Files below a folder with the times they were written at."""
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}

@@ -26,7 +26,7 @@ from losskernel.geometry import (
     tangent_pca,
 )
 
-VALUES = json.loads((Path(__file__).parent / "repsim_values.json").read_text())
+VALUES = json.loads((Path(__file__).parents[1] / "repsim_values.json").read_text())
 FEATURES = representations()
 POINTS = {name: Point.from_features(values) for name, values in FEATURES.items()}
 SPACES: dict[str, Space] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command import run_python
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture
 def whole(monkeypatch: pytest.MonkeyPatch) -> Any:
     """NLTK's reader of the whole of WordNet."""
-    beside = Path(__file__).parents[2] / "shared" / "nltk_data"
+    beside = Path(__file__).parents[3] / "shared" / "nltk_data"
     if "NLTK_DATA" not in os.environ and beside.is_dir():
         monkeypatch.setenv("NLTK_DATA", str(beside))
     monkeypatch.setattr(nltk.data, "path", [*os.environ.get("NLTK_DATA", "").split(os.pathsep), *nltk.data.path])

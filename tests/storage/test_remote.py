@@ -379,5 +379,5 @@ def test_a_lease_below_a_url_keeps_others_out(memory: str, monkeypatch: pytest.M
 
 
 def test_configuration_names_the_place_for_traces() -> None:
-    path = Path(__file__).parents[1] / "conf" / "paths" / "default.yaml"
+    path = Path(__file__).parents[2] / "conf" / "paths" / "default.yaml"
     assert yaml.safe_load(path.read_text())["traces"] is None

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from command import TINY, call, config, losskernel_command, tiny
+from command import TINY, call, config, losskernel_command, stamps, tiny
 from PIL import Image
 
 import losskernel as lk
@@ -39,11 +39,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def metrics(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "metrics.json").read_text())
-
-
-def stamps(folder: Path) -> dict[str, int]:
-    """Files below a folder with the times they were written at."""
-    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_run_leaves_a_complete_folder(finished: tuple[Path, str]) -> None:

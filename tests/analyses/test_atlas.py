@@ -166,5 +166,5 @@ def test_the_recipe_gives_the_defaults() -> None:
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    recipe = OmegaConf.load(Path(__file__).parents[1] / "conf/analysis/atlas.yaml")
+    recipe = OmegaConf.load(Path(__file__).parents[2] / "conf/analysis/atlas.yaml")
     assert instantiate(recipe.atlas) == Atlas()

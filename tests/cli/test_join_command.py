@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
-from command import TINY, call
+from command import TINY, call, stamps
 from omegaconf import OmegaConf
 from planted_runs import TASK, configuration, losses, plant
 from test_compare_command import nobody_logged_in
-from test_run import stamps
 from wandb_reader import read_runs
 
 import losskernel as lk

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-EXPERIMENT = Path(__file__).parents[1] / "experiments" / "slurm"
+EXPERIMENT = Path(__file__).parents[2] / "experiments" / "slurm"
 sys.path.insert(0, str(EXPERIMENT))
 
 import one_node  # noqa: E402
