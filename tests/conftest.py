@@ -1,8 +1,10 @@
 """Settings that every test shares."""
 
+import ast
 import multiprocessing
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 # Before torch is imported: two test processes on two cores must not fight for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,3 +24,14 @@ def _no_process_left() -> Iterator[None]:
     """Name the file that leaves a process behind; others, that count theirs, would fail in its place."""
     yield
     assert multiprocessing.active_children() == []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the slow tests if they were left out. They are read from the files, since only workers collect tests."""
+    if terminalreporter.config.option.markexpr != "not slow":
+        return
+    terminalreporter.section("slow tests left out; they run with: uv run pytest -m slow")
+    for path in sorted(Path(__file__).parent.rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and "pytest.mark.slow" in map(ast.unparse, node.decorator_list):
+                terminalreporter.write_line(f"{path.relative_to(Path(__file__).parent)}::{node.name}")
