@@ -162,9 +162,8 @@ def main() -> int:
             for name, value, bound in rows:
                 print(f"{name:30}{value:>8g}  at most {bound:>6}  {'ok' if value <= bound else 'BROKEN'}")
             density = 100 * comments / code
-            print(
-                f"{'comments per 100 code lines':30}{density:8.2f}  at least {7:5}  {'ok' if density >= 7 else 'BROKEN'}"
-            )
+            verdict = "ok" if density >= 7 else "BROKEN"
+            print(f"{'comments per 100 code lines':30}{density:8.2f}  at least      7  {verdict}")
             return int(density < 7 or any(value > bound for _, value, bound in rows))
         case _:
             print(__doc__)
