@@ -32,11 +32,8 @@ ROOMS = [
 ROW = {name: number for number, row in enumerate(ROOMS) for name in row}
 # Imports that still point upwards, until the files that cause them are split.
 UPWARDS = {
-    ("data.loading", "sampling"),
     ("runs.tracking.wandb_workspace.panels", "sweeps"),
     ("storage.xarray_zarr", "traces"),
-    ("training.module", "sampling"),
-    ("training.resume", "sampling"),
 }
 # Loaded where they are used, so that nobody waits for what they do not use.
 HEAVY = ("hydra", "omegaconf", "wandb", "umap", "nltk", "pytorch_lightning", "torch", "arviz", "sklearn", "matplotlib")

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from losskernel.data.base import Data
+from losskernel.data.minibatch_order import MinibatchIndices
 from losskernel.data.packed import as_packed, batches_of, held, size, unpacker
-from losskernel.sampling.noise import MinibatchIndices
 from losskernel.signals import HEEDED
 
 # Most samples that a worker hands over at once for a block: what lies in shared memory stays small.

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from losskernel.data.base import Data, size
 from losskernel.data.loading import BlockLoader, MinibatchLoader
+from losskernel.data.minibatch_order import MinibatchIndices
 from losskernel.errors import DivergenceError, Interrupted
 from losskernel.sampling.engine.probe_batch_size import LARGEST
 from losskernel.sampling.engine.stacked_model import StackedModel
-from losskernel.sampling.noise import MinibatchIndices, NoiseStream
+from losskernel.sampling.noise import NoiseStream
 from losskernel.sampling.samplers.base import Sampler
 from losskernel.sampling.schedule import Schedule
 from losskernel.sampling.step_checks import effort_for, judge

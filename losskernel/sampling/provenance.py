@@ -1,21 +1,19 @@
 """Where a trace comes from: what makes two runs the same chains, and what else a reader should know."""
 
-import hashlib
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Subset
 
 import losskernel
-from losskernel.data.base import Data, size, tensors
+from losskernel.data.base import Data, size
+from losskernel.data.fingerprint import digest, fingerprint
 from losskernel.data.loading import BlockLoader
-from losskernel.data.packed import ReadOnce
-from losskernel.data.recombined import Assembled
 from losskernel.sampling.engine.stacked_model import start_losses
 from losskernel.sampling.schedule import Schedule
 
@@ -88,21 +86,3 @@ def train_loss_at_start(model: nn.Module, data: Data, block: int, seed: int, dev
         chosen = Subset(data.train, sorted(order.tolist()))
     losses = start_losses(model, data.loss, BlockLoader(chosen, block, data.workers, device))
     return float(losses.double().mean()), len(losses)
-
-
-def fingerprint(dataset: Any) -> str:
-    """Return the size of a dataset and a digest: of its contents in memory, or of what a wrapper put together."""
-    held: Iterable[Tensor] | None = tensors(dataset)
-    inner = dataset.dataset if isinstance(dataset, ReadOnce) else dataset
-    if isinstance(inner, Assembled):
-        # What a wrapper did to files is in which samples it took and what it called them.
-        held = [inner.targets, torch.as_tensor(inner.which), torch.as_tensor(inner.rows)]
-    return f"{size(dataset)} samples" if held is None else f"{size(dataset)} samples, {digest(held)}"
-
-
-def digest(values: Iterable[Tensor]) -> str:
-    """Return a short hash of tensors' bytes."""
-    result = hashlib.sha256()
-    for value in values:
-        result.update(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
-    return result.hexdigest()[:16]

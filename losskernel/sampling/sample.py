@@ -18,13 +18,13 @@ from torch.utils.data import Subset
 from losskernel.data.base import Data, size, stack
 from losskernel.data.images.thumbnails import thumbnails
 from losskernel.data.loading import BlockLoader
+from losskernel.data.minibatch_order import TRAINING_STREAM
 from losskernel.data.packed import held
 from losskernel.errors import DivergenceError, Interrupted, TraceError, require, require_integer, require_number
 from losskernel.sampling.chains import JUDGE, Chains, WhileJudging, strides
 from losskernel.sampling.cost import announced
 from losskernel.sampling.engine.probe_batch_size import LARGEST, choose_block
 from losskernel.sampling.engine.stacked_model import StackedModel, check_losses, stackable, start_losses
-from losskernel.sampling.noise import TRAINING_STREAM
 from losskernel.sampling.provenance import identity, provenance
 from losskernel.sampling.recorder import RecordLosses
 from losskernel.sampling.samplers import Sampler, resolve_nbeta, select

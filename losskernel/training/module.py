@@ -12,8 +12,8 @@ from torch.utils.data import IterableDataset
 from losskernel.data.augmentation import Augmented
 from losskernel.data.base import Data, size
 from losskernel.data.loading import MinibatchLoader
+from losskernel.data.minibatch_order import NOISE, TRAINING_STREAM, MinibatchIndices, generator
 from losskernel.errors import DivergenceError
-from losskernel.sampling.noise import NOISE, TRAINING_STREAM, MinibatchIndices, generator
 from losskernel.training.settings import Training
 
 

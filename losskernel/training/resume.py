@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 
 from losskernel.data.base import Data
+from losskernel.data.fingerprint import digest, fingerprint
 from losskernel.errors import TraceError
-from losskernel.sampling.provenance import digest, fingerprint
 from losskernel.storage.torch_files import restored
 from losskernel.traces.zarr_store import atomic_save, differences, guard
 from losskernel.training.settings import Training

@@ -14,9 +14,9 @@ from losskernel.data.arithmetic import TASKS
 from losskernel.data.base import size, tensors
 from losskernel.data.images.thumbnails import encode, thumbnails
 from losskernel.data.loading import BlockLoader, MinibatchLoader
+from losskernel.data.minibatch_order import MinibatchIndices
 from losskernel.errors import InputError
 from losskernel.losses import cross_entropy, squared_error
-from losskernel.sampling.noise import MinibatchIndices
 
 CPU = torch.device("cpu")
 

@@ -18,8 +18,8 @@ from losskernel.data import packed as samples
 from losskernel.data.images.files import CachedImages, ImageFiles, PixelArrays
 from losskernel.data.images.preprocessing import Crop
 from losskernel.data.loading import BlockLoader, MinibatchLoader, _placed
+from losskernel.data.minibatch_order import MinibatchIndices
 from losskernel.errors import InputError
-from losskernel.sampling.noise import MinibatchIndices
 from losskernel.training.fit import Training, fit
 
 CPU = torch.device("cpu")

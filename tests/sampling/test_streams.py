@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from losskernel.sampling.noise import BLOCK_NUMBERS, MINIBATCH, NOISE, MinibatchIndices, NoiseStream, generator
+from losskernel.data.minibatch_order import MINIBATCH, NOISE, MinibatchIndices, generator
+from losskernel.sampling.noise import BLOCK_NUMBERS, NoiseStream
 
 # Weights per chain such that a block of noise holds many steps, two, and one.
 SIZES = [5, BLOCK_NUMBERS // 2, BLOCK_NUMBERS + 1]

@@ -23,11 +23,11 @@ from torch import nn
 from torch.utils.data import Subset
 
 from losskernel.data.base import Data, size
+from losskernel.data.fingerprint import digest, fingerprint
 from losskernel.data.loading import BlockLoader
 from losskernel.errors import InputError, TraceError, require, require_integer, require_number
 from losskernel.representations.baselines.collect import History
 from losskernel.representations.baselines.influence import classifies, log_odds
-from losskernel.sampling.provenance import digest, fingerprint
 from losskernel.signals import HEEDED
 from losskernel.storage.npz import read_arrays, write_arrays
 from losskernel.traces.zarr_store import differences, guard
