@@ -22,8 +22,9 @@ from losskernel.sampling.engine.stacked_model import check_losses
 from losskernel.sampling.sample import require_offset, settle
 from losskernel.sampling.samplers import Sampler
 from losskernel.sampling.schedule import Schedule
+from losskernel.sampling.trainer import chain_trainer
 from losskernel.training.fit import Training, load_weights
-from losskernel.training.lightning import chain_trainer, quiet_settings
+from losskernel.training.lightning import quiet_settings
 
 
 def faults_of(parts: Mapping[str, Any]) -> list[str]:

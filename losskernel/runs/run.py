@@ -25,12 +25,12 @@ from losskernel.runs.status.progress_callbacks import Beat, BeatTraining
 from losskernel.runs.status.status_file import Heartbeat
 from losskernel.runs.study import Study, preflight
 from losskernel.sampling.sample import sample
+from losskernel.sampling.trainer import chain_trainer
 from losskernel.storage.locks import only_one
 from losskernel.traces.loss_traces import LossTraces
 from losskernel.traces.zarr_store import STATE as SAMPLED_SO_FAR
 from losskernel.traces.zarr_store import TraceStore
 from losskernel.training.fit import checkpoints, fit, load_weights, retrain, save_weights
-from losskernel.training.lightning import chain_trainer
 from losskernel.training.progress import in_a_log
 from losskernel.training.resume import STATE, drop_state
 

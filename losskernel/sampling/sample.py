@@ -29,11 +29,12 @@ from losskernel.sampling.provenance import identity, provenance
 from losskernel.sampling.recorder import RecordLosses
 from losskernel.sampling.samplers import Sampler, resolve_nbeta, select
 from losskernel.sampling.schedule import Schedule
+from losskernel.sampling.trainer import chain_trainer
 from losskernel.signals import name_of, stop_on_signal
 from losskernel.traces.loss_traces import LossTraces, coordinates_of, open_traces
 from losskernel.traces.memory_store import MemoryStore
 from losskernel.traces.zarr_store import PRECISION_CHECKS, TraceStore, differences
-from losskernel.training.lightning import chain_trainer, fit_once
+from losskernel.training.lightning import fit_once
 
 
 def sample(

@@ -1,4 +1,4 @@
-"""Lightning Trainers for chains and for training: quiet, one device, nothing that changes a chain's law."""
+"""Lightning Trainers for chains and for training: quiet, one device, one pass over a list of batches."""
 
 import logging
 import sys
@@ -14,18 +14,10 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from torch.utils.data import DataLoader
 
-from losskernel.errors import InputError
 from losskernel.signals import take_back
 from losskernel.training.progress import MINUTE, Pace, in_a_log, lasting, log_line
 
 TrainerFactory = Callable[..., pl.Trainer]
-_CHANGES_LAW = {
-    "StochasticWeightAveraging",
-    "WeightAveraging",
-    "EMAWeightAveraging",
-    "GradientAccumulationScheduler",
-    "Timer",
-}
 
 
 class Progress(TQDMProgressBar):
@@ -132,51 +124,6 @@ def quiet_settings() -> dict[str, Any]:
         "num_sanity_val_steps": 0,
         "plugins": [LightningEnvironment()],
     }
-
-
-def chain_trainer(
-    trainer: pl.Trainer | TrainerFactory | None, progress: bool, rows: slice, chains: int, first: int = 0
-) -> pl.Trainer:
-    """Return the Trainer for one stack of chains: the given one, or a fresh one.
-
-    Raises:
-        InputError: the Trainer would change the chains' law.
-    """
-    if not isinstance(trainer, pl.Trainer):
-        name = f"Sampling chains {first + rows.start}-{first + rows.stop - 1} of {first}-{first + chains - 1}"
-        name = name if first else f"Sampling chains {rows.start}-{rows.stop - 1} of {chains}"
-        bar: list[pl.Callback] = [Progress(name)] if progress else []
-        build = pl.Trainer if trainer is None else trainer
-        with quiet():
-            trainer = build(**quiet_settings(), max_epochs=1, enable_progress_bar=progress, callbacks=bar)
-    refuse_changed_law(trainer)
-    return trainer
-
-
-def refuse_changed_law(trainer: pl.Trainer) -> None:
-    """Raise InputError for each Lightning feature that would make chains sample something else."""
-    faults = []
-    if trainer.gradient_clip_val:
-        faults.append(f"gradient_clip_val={trainer.gradient_clip_val} (clipping changes the drift)")
-    if trainer.accumulate_grad_batches != 1:
-        faults.append(f"accumulate_grad_batches={trainer.accumulate_grad_batches} (set schedule.batch_size instead)")
-    if trainer.precision != "32-true":
-        faults.append(f"precision={trainer.precision} (cast the model instead, e.g. model.double())")
-    if trainer.world_size != 1:
-        faults.append(f"devices={trainer.world_size} (averaged gradients couple the chains; run more jobs instead)")
-    limits: dict[str, Any] = {"max_steps": -1, "fast_dev_run": False, "overfit_batches": 0.0}
-    faults += [
-        f"{key}={getattr(trainer, key)} (ends training and chains early)"
-        for key, unlimited in limits.items()
-        if getattr(trainer, key) != unlimited
-    ]
-    faults += [
-        f"callback {type(callback).__name__} (averages, accumulates, or ends early)"
-        for callback in trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
-        if _CHANGES_LAW & {parent.__name__ for parent in type(callback).__mro__}
-    ]
-    if faults:
-        raise InputError(f"trainer: these settings change what the chains sample, remove them: {'; '.join(faults)}")
 
 
 def fit_once(
