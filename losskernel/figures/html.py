@@ -2,13 +2,14 @@
 
 import base64
 import math
-import os
 import struct
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import TypeGuard
 from urllib.parse import quote
+
+from losskernel.storage.atomic import write_whole
 
 _WIDE = 1.7  # width over height from which a figure takes a full row
 _LARGE = 1300  # pixels of width from which it does too: figures as wide as a page in print
@@ -25,9 +26,7 @@ def write_page(target: Path, title: str, sections: Sequence[str], head: str = ""
         + "\n".join(section for section in sections if section)
         + "\n</body></html>\n"
     )
-    partial = target.with_name(f".{target.name}.tmp")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, target)
+    write_whole(target, page)
     return target
 
 

@@ -1,9 +1,7 @@
 """What a run leaves: its folder always, and a Lightning logger on top."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from losskernel.errors import TraceError
 from losskernel.figures import paper
 from losskernel.runs.tracking.curves import Curves
 from losskernel.runs.tracking.curves import LogDraws as LogDraws
+from losskernel.storage.atomic import replacing
 from losskernel.storage.places import Folder, guard, place_of, point, probe
 from losskernel.training.lightning import quiet
 
@@ -84,14 +83,8 @@ class RunFolder:
 
         def whole() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_name(f".partial-{path.name}")
-            try:
+            with replacing(path) as unfinished:
                 save(unfinished)
-                os.replace(unfinished, path)
-            except BaseException:
-                with suppress(OSError):
-                    unfinished.unlink(missing_ok=True)  # a full disk needs the room
-                raise
 
         guard(path, whole)
         return path

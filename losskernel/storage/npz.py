@@ -1,7 +1,5 @@
 """What was computed along the way, kept as named arrays in one file: whole or not at all, refused where damaged."""
 
-import os
-import uuid
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -10,17 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from losskernel.errors import TraceError
+from losskernel.storage.atomic import write_whole
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays, whoever else writes the same; the folder is made where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    with open(unfinished, "wb") as file:  # given a name, numpy would add its own ending
-        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    # A file object, since numpy appends an ending to a name.
+    write_whole(path, lambda file: np.savez_compressed(file, **arrays), sync=True, concurrent=True)  # pyright: ignore[reportArgumentType]
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -213,7 +213,7 @@ def test_a_full_disk_is_one_clear_error_and_the_run_can_be_continued(
             lk.open_traces(tmp_path)
     run_from(tiny, tmp_path, None)
     assert json.loads((tmp_path / "metrics.json").read_text())["complexity/llc"] is not None
-    assert not list(tmp_path.rglob(".partial-*"))
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_an_unexpected_error_keeps_its_traceback(monkeypatch: Any, tmp_path: Path) -> None:

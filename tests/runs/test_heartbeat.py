@@ -66,7 +66,7 @@ def test_a_heart_beats_while_the_run_says_nothing(tmp_path: Path) -> None:
     heart.beats(draws=8)
     time.sleep(0.05)
     assert status(tmp_path)["draws"] == 7  # the heart has stopped
-    assert not list(tmp_path.glob(".partial*"))
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_the_last_state_is_looked_for_where_no_beat_waits_for_it(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_run_leaves_a_complete_folder(finished: tuple[Path, str]) -> None:
     assert set(traces.labels["task"]) == {"add", "multiply"}
     assert (folder / "checkpoints" / "trained.pt").is_file()
     assert "<html" in (folder / "report.html").read_text()
-    assert not list(folder.rglob(".partial-*"))
+    assert not list(folder.rglob("*.partial"))
 
 
 def test_metrics_are_flat_and_json_holds_only_numbers(finished: tuple[Path, str]) -> None:

@@ -1,16 +1,16 @@
 """Decoded pictures on disk: written once, whole or not at all, and mapped into memory."""
 
-import contextlib
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from losskernel.errors import InputError
+from losskernel.storage.atomic import write_whole
 
 _VARIABLE = "LOSSKERNEL_CACHE"
 
@@ -43,22 +43,18 @@ def write(path: Path, shape: tuple[int, ...], blocks: Iterator[Tensor]) -> None:
     Raises:
         InputError: the folder cannot be written.
     """
-    partial = path.with_name(f".partial-{uuid.uuid4().hex}")
+
+    def save(file: BinaryIO) -> None:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for block in blocks:
+            # Not through a mapped file: on a full disk that kills the process without a word.
+            file.write(block.numpy().tobytes())
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for block in blocks:
-                # Not through a mapped file: on a full disk that kills the process without a word.
-                file.write(block.numpy().tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        write_whole(path, save, sync=True, concurrent=True)
     except OSError as error:
         raise InputError(
             f"dataset.cache: cannot write {path} ({error.strerror or error}); "
             f"free space, or choose another folder with dataset.cache or {_VARIABLE}"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()

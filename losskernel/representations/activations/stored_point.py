@@ -1,6 +1,5 @@
 """Points on disk, read some rows at a time, for kernels too many to be held together."""
 
-import os
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ import zarr
 from losskernel.errors import TraceError
 from losskernel.geometry import Point
 from losskernel.representations.activations.products import MANY, first_entry
+from losskernel.storage.atomic import replacing
 from losskernel.storage.places import Folder
 from losskernel.storage.xarray_zarr import CODEC, EVERY_CHUNK
 from losskernel.storage.zarr_integrity import named, read_root, require_whole, seal
@@ -140,19 +140,15 @@ def _read(folder: Path, name: str) -> np.ndarray:
 
 
 def _write(point: Point, path: Path) -> None:
-    # Under another name first: a point is there whole or not at all.
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with zarr.config.set(EVERY_CHUNK):
+    with replacing(path) as partial, zarr.config.set(EVERY_CHUNK):
         group = zarr.open_group(partial, mode="w", zarr_format=3)
         group.attrs.update({"inputs": point.inputs, "chains": list(point.chains), "centring": point.centring})
         if point.factor is not None and _NARROW * point.factor.shape[1] <= point.inputs:
             _array(group, "factor", point.factor.shape, point.factor.dtype, ("probe", "unit"))[:] = point.factor
         else:
             _write_triangle(point, group)
-    seal(Folder(partial))
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(partial, path)
+        seal(Folder(partial))
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_triangle(point: Point, group: zarr.Group) -> None:

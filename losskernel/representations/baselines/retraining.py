@@ -7,7 +7,6 @@ import pickle
 import re
 import signal
 import threading
-import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -29,6 +28,7 @@ from losskernel.errors import InputError, TraceError, require, require_integer, 
 from losskernel.representations.baselines.collect import History
 from losskernel.representations.baselines.influence import classifies, log_odds
 from losskernel.signals import HEEDED
+from losskernel.storage.atomic import write_whole
 from losskernel.storage.npz import read_arrays, write_arrays
 from losskernel.traces.zarr_store import differences, guard
 
@@ -174,9 +174,7 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
         if lines:
             raise TraceError(f"{folder} holds other retrainings: {'; '.join(lines)}; remove it or take another run")
         return
-    partial_path = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    partial_path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
-    os.replace(partial_path, path)
+    write_whole(path, json.dumps(settings, indent=2), concurrent=True)
 
 
 def _described(value: Any) -> str:

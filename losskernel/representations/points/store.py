@@ -1,8 +1,6 @@
 """Points on disk: a group per source in the run's folder, written whole or not at all."""
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from losskernel.geometry import Point
 from losskernel.representations.activations import MANY, StoredPoint, open_point, write_point
 from losskernel.representations.baselines.collect import History, settings_of
 from losskernel.representations.points.point_set import Placed, PointSet
+from losskernel.storage.atomic import replacing, write_whole
 from losskernel.storage.places import Folder
 from losskernel.storage.zarr_integrity import damaged, read_root, seal
 from losskernel.traces.loss_traces import LossTraces, open_traces
@@ -103,15 +102,12 @@ def _checked(placed: Iterable[Placed], data: Data) -> Iterator[Placed]:
 
 
 def _write(path: Path, settings: str, placed: Iterable[Placed]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    with known_types():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial, known_types():
         group = zarr.open_group(partial, mode="w", zarr_format=3)
         about = [_write_point(partial / f"{number:04d}", each) for number, each in enumerate(placed)]
         group.attrs.update({"asked": json.dumps(settings), "points": about})
-    seal(Folder(partial))
-    os.replace(partial, path)
+        seal(Folder(partial))
 
 
 def _write_point(folder: Path, each: Placed) -> dict[str, Any]:
@@ -124,9 +120,7 @@ def _write_point(folder: Path, each: Placed) -> dict[str, Any]:
 def _write_order(root: Path, order: list[str], data: Data) -> None:
     labels = {name: np.asarray(values).tolist() for name, values in data.labels.items()}
     about = {"order": order, "ids": np.asarray(data.ids).tolist(), "labels": labels}
-    partial = root / ".partial-points.json"
-    partial.write_text(json.dumps(about), encoding="utf-8")
-    os.replace(partial, root / "points.json")
+    write_whole(root / "points.json", json.dumps(about))
 
 
 def _read(path: Path, ids: np.ndarray, folder: Path) -> Iterator[Placed]:

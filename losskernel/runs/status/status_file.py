@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from losskernel.storage.atomic import write_whole
 from losskernel.training.progress import log_line
 
 STATUS = "status.json"
@@ -119,14 +120,10 @@ class Heartbeat:
                 self._saved = {"saved": stamp(self._look())} if self._look is not None else {}
 
     def _write(self) -> None:
-        unfinished = self._path.with_name(f".partial-{STATUS}")
         with self._lock:
             told = self._facts | self._saved | {"time": stamp(time.time())} | self._identity
-            try:
-                unfinished.write_text(json.dumps(_plain(told), indent=1) + "\n", encoding="utf-8")
-                os.replace(unfinished, self._path)
-            except OSError:
-                pass
+            with suppress(OSError):
+                write_whole(self._path, json.dumps(_plain(told), indent=1) + "\n")
 
 
 def read_status(folder: Path) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import Logger
 
 from losskernel.sampling.schedule import Schedule
+from losskernel.storage.atomic import write_whole
 
 CURVES = "curves.jsonl"  # in a run's folder, a row a line
 # Seconds of sampling up to a row, over all stacks of chains and all restarts.
@@ -76,9 +77,7 @@ class Curves(Logger):
         kept = [row for row in self.rows() if row["step"] < before]
         if self._path.is_file():  # a torn line would swallow the next
             with suppress(OSError):
-                unfinished = self._path.with_name(f".partial-{CURVES}")
-                unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-                unfinished.replace(self._path)
+                write_whole(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         self._before = max((row.get(CLOCK, 0.0) for row in kept), default=0.0)
         self._log_all(kept)
 

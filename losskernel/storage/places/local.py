@@ -1,14 +1,11 @@
 """A folder of this machine, and how its files are written so that a kill or a full disk harms none."""
 
-import os
-import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# How a name of the folder is called while it is written.
-PARTIAL = ".partial"
+from losskernel.storage.atomic import PARTIAL, flush, replacing, write_whole
 
 
 class Folder:
@@ -61,17 +58,7 @@ class Folder:
 
     def write(self, content: bytes) -> None:
         """Write the file so that it is either the old one or the whole new one, on the disk itself."""
-        partial = self.path.with_name(self.path.name + PARTIAL)
-        try:
-            with open(partial, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self.path)
-        except OSError:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)  # a full disk needs the room
-            raise
+        write_whole(self.path, content, sync=True)
 
     def remove(self) -> None:
         """Remove the file, if it is there."""
@@ -80,27 +67,15 @@ class Folder:
     def lay_out(self, files: Mapping[str, bytes]) -> None:
         """Write a whole folder, under another name first: it has all its files or is not there."""
         own = self.path.resolve()  # where a link leads, which need not be there yet
-        partial = own.with_name(own.name + PARTIAL)
         own.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
+        with replacing(own, sync=True) as partial:
             for name, content in files.items():
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 (partial / name).write_bytes(content)
-            Folder(partial).settle(files)
-            os.replace(partial, own)
-        except OSError:
-            shutil.rmtree(partial, ignore_errors=True)  # a full disk needs the room
-            raise
 
     def settle(self, names: Iterable[str]) -> None:
         """Bring files below to the disk itself, before anything counts on them."""
-        for name in names:
-            handle = os.open(self.path / name, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        flush(self.path / name for name in names)
 
     def sweep(self) -> None:
         """Remove what writers left that were killed at it."""
