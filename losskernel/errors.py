@@ -17,15 +17,17 @@ class Interrupted(RuntimeError):
     """The user or a scheduler stopped a run; what was done is on disk and can be continued.
 
     Attributes:
+        reason: what was stopped, and how far it had come.
         number: of the signal; 2 is Ctrl-C.
+        remedy: how it is continued; "" where only the caller knows. A caller may set it anew.
     """
 
-    def __init__(self, message: str, number: int = 2) -> None:
-        super().__init__(message, number)
-        self.number = number
+    def __init__(self, reason: str, number: int = 2, remedy: str = "") -> None:
+        super().__init__(reason, number, remedy)
+        self.reason, self.number, self.remedy = reason, number, remedy
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        return f"{self.reason}; {self.remedy}" if self.remedy else self.reason
 
 
 def require(condition: bool, message: str) -> None:

@@ -23,9 +23,11 @@ def reported(heart: Heartbeat, tracker: Tracker, config: Mapping[str, Any], fold
         state = "finished"
     except (Stopped, Interrupted) as stop:
         state = "interrupted"
-        told = str(stop).split("; ")[0]  # what the parts of a run say besides is for their own callers
-        heart.says(state, error=told)
-        raise Interrupted(f"{told}; the same command with paths.run={folder} goes on from there", stop.number) from stop
+        # The remedies of sample() and fit() are for callers of these; a run is continued by its folder.
+        reason = stop.reason if isinstance(stop, Interrupted) else str(stop)
+        heart.says(state, error=reason)
+        remedy = f"the same command with paths.run={folder} goes on from there"
+        raise Interrupted(reason, stop.number, remedy) from stop
     except KeyboardInterrupt:
         state = "interrupted"
         heart.says(state, error="Ctrl-C")

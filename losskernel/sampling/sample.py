@@ -246,6 +246,6 @@ def _require_done(recorder: RecordLosses, schedule: Schedule, stop: Callable[[],
     judging = ", judging" if recorder.draws_done == schedule.draws else ""
     done = f"{recorder.drawn(schedule.draws)} of {schedule.chains * schedule.draws} draws{judging}"
     if number := stop():
-        raise Interrupted(f"stopped after {done} ({name_of(number)}); {where}", number)
+        raise Interrupted(f"stopped after {done} ({name_of(number)})", number, where)
     cause = "remove what stops it early (limit_train_batches, callbacks)"
     raise DivergenceError(f"the trainer ended after {done}; {cause}, then {where}")

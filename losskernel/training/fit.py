@@ -152,7 +152,7 @@ def _interrupted(done: int, steps: int, number: int, file: StateFile | None) -> 
     words = "no state of it is kept"
     if file is not None and file.path.is_file():
         words = f"the same call goes on from {file.path}"
-    return Interrupted(f"stopped after {done} of {steps} training steps ({name_of(number)}); {words}", number)
+    return Interrupted(f"stopped after {done} of {steps} training steps ({name_of(number)})", number, words)
 
 
 def retrain(model: nn.Module, training: Training, data: Data, seed: int) -> nn.Module:

@@ -246,8 +246,9 @@ def test_ctrl_c_ends_a_whole_sweep(monkeypatch: Any, tmp_path: Path, capsys: Any
         raise lk.errors.Interrupted("stopped after 3 of 20 draws")
 
     monkeypatch.setattr("losskernel.cli.build.build", stopped)
-    assert call("-m", "seed=1,2", f"paths.outputs={tmp_path}", "logger=none") == 130
-    assert capsys.readouterr().err == "losskernel: job 0 (seed=1) stopped after 3 of 20 draws\n"
+    assert call("-m", "seed=1,2", f"paths.sweep={tmp_path}", "logger=none") == 130
+    said = "stopped after 3 of 20 draws; the same command goes on from there"
+    assert capsys.readouterr().err == f"losskernel: job 0 (seed=1) {said}\n"
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -255,7 +256,7 @@ def test_a_job_of_a_sweep_is_continued_with_the_sweep(
     given: bool, monkeypatch: Any, tmp_path: Path, capsys: Any
 ) -> None:
     def stopped(*_: Any, **__: Any) -> None:
-        raise lk.errors.Interrupted("stopped after 3 of 20 draws; the same call goes on", signal.SIGTERM)
+        raise lk.errors.Interrupted("stopped after 3 of 20 draws", signal.SIGTERM, "the same call goes on")
 
     monkeypatch.setattr("losskernel.runs.run.sample", stopped)
     sweep = tmp_path / "swept"

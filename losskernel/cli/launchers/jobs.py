@@ -15,11 +15,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from losskernel.cli.commands.compare import note_failure
-from losskernel.errors import TraceError, require
+from losskernel.errors import Interrupted, TraceError, require
 
 FAILURE = "failure.json"  # what a job leaves where it fails, for the comparison
-# As a run that was stopped says how it is continued: losskernel.runs.ending.
-_ALONE, _ON = "; the same command with paths.run=", "goes on from there"
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,7 @@ def ended(job: SweepJob, place: Any, how: str, remedy: str) -> JobReturn:
     try:
         stopped = note.stat().st_mtime >= start.stat().st_mtime
         own = str(json.loads(note.read_text(encoding="utf-8"))["error"]) if stopped else ""
-        own = own.partition("; the same command")[0] if own.endswith(_ON) else own  # one remedy is enough
+        own = own.partition("; the same command")[0]  # one remedy is enough
     except (OSError, ValueError, KeyError):
         own = ""
     return failed(job, f"{own}{words}", TraceError(own)) if own else failed(job, f"was killed{words}")
@@ -197,6 +195,5 @@ def within_a_sweep(error: Exception, now: Any) -> None:
         error: what the job raised.
         now: HydraConfig.get().
     """
-    told, found, _ = str(error).partition(_ALONE)
-    if found:
-        error.args = (f"{told}; {continues(now)} {_ON}", *error.args[1:])
+    if isinstance(error, Interrupted):
+        error.remedy = f"{continues(now)} goes on from there"
