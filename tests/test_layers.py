@@ -13,7 +13,7 @@ PACKAGE = Path(losskernel.__file__).parent
 # The rooms of the package from the ground up: a room imports only from rows above its own, or from itself.
 ROOMS = [
     {"errors"},
-    {"signals", "losses"},
+    {"config_keys", "signals", "losses"},
     {"storage"},
     {"geometry"},
     {"models"},

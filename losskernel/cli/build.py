@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from losskernel.cli.commands.calibrate import apply_calibration
 from losskernel.cli.config.signatures import signature_faults
 from losskernel.cli.summary import summary
+from losskernel.config_keys import Build, with_build
 from losskernel.data.base import Data
 from losskernel.errors import InputError, require, require_integer
 from losskernel.representations.baselines.collect import BASELINES, read_representations
@@ -24,19 +25,6 @@ from losskernel.runs.run import Study, run, set_threads
 from losskernel.storage.locks import only_one
 from losskernel.storage.places import below
 from losskernel.traces.loss_traces import open_traces
-
-# Group of the configuration -> field of the study. The model comes first: the seed makes its initial weights.
-PARTS = {
-    "model": "model",
-    "dataset": "data",
-    "training": "training",
-    "sampler": "sampler",
-    "schedule": "schedule",
-    "trainer": "trainer",
-}
-# The same for groups of which several may be chosen.
-NAMED = (("analysis", "analyses"), ("baselines", "baselines"), ("points", "points"), ("wrapper", "wrappers"))
-OPTIONS = ("checkpoint", "seed", "chains_per_fit", "on_fail", "progress", "chain_offset", "state_every")
 
 
 def run_from(config: DictConfig, folder: Path, sweep: str | None, overrides: Sequence[str] = ()) -> float | None:
@@ -109,9 +97,9 @@ def build(config: DictConfig) -> Study:
     """
     faults: list[str] = []
     torch.manual_seed(config.seed if isinstance(config.seed, int) else 0)
-    made = {field: _build(key, _part(config, key), faults) for key, field in PARTS.items()}
+    made = {field: _build(key, _part(config, key), faults) for key, field in with_build(Build.PART).items()}
     parts = {field: part for field, part in made.items() if part is not _FAULTY}
-    for key, field in NAMED:
+    for key, field in with_build(Build.PARTS).items():
         each = {name: _build(f"{key}.{name}", node, faults) for name, node in _named(config, key).items()}
         parts[field] = {name: part for name, part in each.items() if part is not _FAULTY}
     data = parts.pop("data", _FAULTY)
@@ -119,7 +107,7 @@ def build(config: DictConfig) -> Study:
         if isinstance(data, Data):
             data = _attempt(faults, lambda name=name, wrap=wrapper, data=data: _wrapped(name, wrap, data), _FAULTY)
     parts |= {} if data is _FAULTY else {"data": data}
-    parts |= {key: config[key] for key in OPTIONS}
+    parts |= {field: config[key] for key, field in with_build(Build.VALUE).items()}
     parts["control"] = False if config.control is None else config.control
     # What could be built is checked beside what could not, so that all faults are seen at once.
     _refuse(faults + faults_of(parts))

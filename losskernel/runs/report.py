@@ -10,14 +10,12 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from losskernel.config_keys import Use, row
 from losskernel.figures.html import banner, caption, heading, number, picture, section, with_error, write_page
 
 # What the metrics of a run mean, in its folder: metric, meaning.
 MEANINGS = "tables/meanings.csv"
 _ROWS = 20
-# What the words of a command begin with that change no number.
-_OUTWARD = ("paths.", "logger", "hydra/", "hydra.", "progress=", "threads=")
-
 # Icon and word as well as colour: a verdict must survive a grey print and colour-blind eyes.
 _VERDICTS = {
     "pass": ("✓", "Passed: the diagnosis found no reason to distrust this kernel"),
@@ -105,8 +103,13 @@ def _asked_for(folder: Path) -> str:
     """Return the words of the run's command that say what it is, which tell the jobs of a sweep apart."""
     lines = _read_text(folder / ".hydra" / "overrides.yaml").splitlines()
     words = [line.removeprefix("- ").strip("'\"") for line in lines if line.startswith("- ")]
-    told = " ".join(word for word in words if not word.startswith(_OUTWARD))
+    told = " ".join(word for word in words if not _is_quiet(word))
     return f"<p class='note'><code>{escape(told)}</code></p>" if told else ""
+
+
+def _is_quiet(word: str) -> bool:
+    """Whether a word of the command line sets a key that no page needs to repeat."""
+    return Use.QUIET in row(word.lstrip("+~").partition("=")[0].replace("/", ".")).use
 
 
 def _verdict(path: Path, meanings: Mapping[str, str]) -> str:

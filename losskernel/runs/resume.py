@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from losskernel.config_keys import DONE, RESUMED, current_classes, part_of, with_absent
 from losskernel.errors import TraceError
 from losskernel.kernel.diagnosis.diagnose import Diagnosis
 from losskernel.runs.analyse import TRACES, Outcome
@@ -13,33 +14,10 @@ from losskernel.runs.folder import RunFolder
 from losskernel.runs.status.status_file import read_status
 from losskernel.traces.zarr_store import differences
 
-# Parts of the configuration that decide the numbers; others (loggers, devices, analyses) may change.
-DECISIVE = (
-    "model",
-    "dataset",
-    "wrapper",
-    "training",
-    "checkpoint",
-    "sampler",
-    "schedule",
-    "seed",
-    "chain_offset",
-)
-# Of a dataset: who decodes it, and where that is kept.
-INDIFFERENT = ("workers", "cache")
-# Parts that change nothing of what a finished run left.
-_OUTWARD = ("paths", "logger", "trainer", "threads", "progress", "chains_per_fit", "state_every", "name")
-
 
 def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a configuration that decides the numbers."""
-    found = {key: config.get(key) for key in DECISIVE}
-    found["wrapper"] = found["wrapper"] or {}  # runs of before there were wrappers have none
-    found["chain_offset"] = found["chain_offset"] or 0
-    dataset = found["dataset"]
-    if isinstance(dataset, Mapping):
-        found["dataset"] = {key: value for key, value in dataset.items() if key not in INDIFFERENT}
-    return found
+    return part_of(with_absent(config), RESUMED)
 
 
 def claim(files: RunFolder, config: Mapping[str, Any]) -> None:
@@ -64,7 +42,9 @@ def finished(folder: Path, config: Mapping[str, Any] | None) -> Outcome | None:
     if not config or stored is None or status is None or status.get("state") != "finished":
         return None
     left = ["metrics.json", *["diagnosis.json", TRACES] * ("_target_" in (config.get("schedule") or {}))]
-    if differences(_inward(stored), _inward(config)) or not all((folder / name).exists() for name in left):
+    if differences(part_of(with_absent(stored), DONE), part_of(with_absent(config), DONE)) or not all(
+        (folder / name).exists() for name in left
+    ):
         return None
     metrics, diagnosis = (RunFolder(folder).read_json(name) for name in ("metrics.json", "diagnosis.json"))
     judged = {key: diagnosis[key] for key in ("verdict", "reasons", "metrics", "remedy") if key in diagnosis}
@@ -82,8 +62,4 @@ def _stored(folder: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         reason = "it holds no configuration; restore it from a copy, or remove it"
         raise TraceError(f"{path} is damaged: {reason} if this is the same run: its traces know their own settings")
-    return found
-
-
-def _inward(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in _OUTWARD} | decisive(config)
+    return current_classes(found)

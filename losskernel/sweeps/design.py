@@ -6,31 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from losskernel.config_keys import COMPARED, NBETA, label_of, repetitions, row, symbol_of
 from losskernel.figures.shared.sweep_axis import Axis
 from losskernel.sweeps.read_runs import Run, short_names
 
-# Parts of a configuration that do not change the kernel.
-IGNORED = ("analysis", "chains_per_fit", "control", "hydra", "label", "logger", "name", "on_fail", "paths", "progress")
-IGNORED += ("threads", "trainer", "calibrated", "into", "rounds", "state_every")
-# What tells one repetition from another: key -> what it is called before its value, and of several of them.
-REPETITIONS = {
-    "seed": ("seed", "seeds"),
-    "dataset.seed": ("data seed", "data seeds"),
-    "chain_offset": ("chains from", "jobs"),
-}
-LABELS = {
-    "chain_offset": "first chain",
-    "dataset.seed": "data seed",
-    "sampler.localization": "localization γ",
-    "sampler.nbeta": "inverse temperature nβ",
-    "sampler.step_size": "step size ε",
-    "schedule.draws": "draws per chain",
-    "schedule.burn_in": "burn-in, steps",
-    "schedule.thinning": "thinning, steps",
-    "schedule.batch_size": "batch size",
-}
-SYMBOLS = {"sampler.localization": "γ", "sampler.nbeta": "nβ", "sampler.step_size": "ε"}
-NBETA = "sampler.nbeta"
 _MOST_CURVES = 8
 _MOST_KEYS = 3  # whose values can be read as a name
 _ABSENT = "–"
@@ -114,7 +93,7 @@ def swept_keys(runs: Sequence[Run]) -> list[str]:
     every = list(dict.fromkeys(key for run in runs for key in run.config))
     found: dict[tuple[int, ...], str] = {}
     for key in every:
-        if key.split(".")[0] in IGNORED or key in REPETITIONS or not _differ(runs, key):
+        if row(key).role not in COMPARED or key in repetitions() or not _differ(runs, key):
             continue
         shown = [value_of(run, key) for run in runs]
         pattern = tuple(shown.index(each) for each in shown)
@@ -129,22 +108,17 @@ def repeated_by(runs: Sequence[Run]) -> list[str]:
     A dataset's seed is named only where it is not the run's own, which it follows by default.
     """
     follows = all(value_of(run, "dataset.seed") == value_of(run, "seed") for run in runs)
-    return [key for key in REPETITIONS if _differ(runs, key) and not (follows and key == "dataset.seed")]
+    return [key for key in repetitions() if _differ(runs, key) and not (follows and key == "dataset.seed")]
 
 
 def repetition(run: Run, keys: Sequence[str]) -> str:
     """Return which repetition a run is, by some keys: `seed 1, chains from 4`."""
-    return ", ".join(f"{REPETITIONS[key][0]} {value_of(run, key)}" for key in keys)
+    return ", ".join(f"{repetitions()[key][0]} {value_of(run, key)}" for key in keys)
 
 
 def repeated_over(runs: Sequence[Run]) -> str:
     """Return what means are over: `seeds`."""
-    return " and ".join(REPETITIONS[key][1] for key in repeated_by(runs)) or "repetitions"
-
-
-def label_of(key: str) -> str:
-    """Return what a figure calls a configuration key."""
-    return LABELS.get(key, key.removesuffix("._target_").rsplit(".", 1)[-1].replace("_", " "))
+    return " and ".join(repetitions()[key][1] for key in repeated_by(runs)) or "repetitions"
 
 
 def value_of(run: Run, key: str) -> str:
@@ -184,7 +158,7 @@ def _axis_key(runs: Sequence[Run], varied: list[str]) -> str | None:
 
 
 def _curve(run: Run, keys: list[str]) -> str:
-    return ", ".join(f"{SYMBOLS.get(key, label_of(key))} = {value_of(run, key)}" for key in keys)
+    return ", ".join(f"{symbol_of(key, label_of(key))} = {value_of(run, key)}" for key in keys)
 
 
 def _index(names: list[str], name: str) -> int | None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
+from losskernel.config_keys import current_classes, flat
 from losskernel.errors import InputError, TraceError, require
 from losskernel.runs.analyse import ASKED
-from losskernel.traces.joining import flat
 from losskernel.traces.zarr_store import TraceStore
 
 # In a sweep's folder, where kernels lie whose chains its jobs sampled.
@@ -79,7 +79,7 @@ def read_run(folder: Path) -> Run:
         TraceError: one of its files is damaged.
     """
     failure = _json(folder / FAILURE) if (folder / FAILURE).is_file() else {}
-    config = flat(_yaml(folder / "config.yaml") or failure.get("config") or {})
+    config = flat(current_classes(_yaml(folder / "config.yaml") or failure.get("config") or {}))
     if not (folder / "metrics.json").is_file():
         return Run(folder, config or _composed(folder), missing=str(failure.get("error", "")) or _state(folder))
     judged, sampled = (folder / "diagnosis.json").is_file(), (folder / "traces.zarr").exists()
@@ -142,7 +142,7 @@ def _state(folder: Path) -> str:
 
 def _composed(folder: Path) -> dict[str, Any]:
     """Return what Hydra composed, without the values that only a resolver could tell."""
-    composed = flat(_yaml(folder / ".hydra" / "config.yaml"))
+    composed = flat(current_classes(_yaml(folder / ".hydra" / "config.yaml")))
     return {key: value for key, value in composed.items() if "${" not in str(value)}
 
 

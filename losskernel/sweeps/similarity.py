@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from losskernel.config_keys import repetitions
 from losskernel.errors import InputError, TraceError
 from losskernel.geometry import AngularCKA, Point
 from losskernel.geometry.statistics.reliability import noise_floor, reliability
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.runs.analyse import CONTROL
-from losskernel.sweeps.design import REPETITIONS, Design, repeated_by, repetition
+from losskernel.sweeps.design import Design, repeated_by, repetition
 from losskernel.sweeps.read_runs import UNSAMPLED, Run
 from losskernel.traces.loss_traces import LossTraces, open_traces
 
@@ -120,7 +121,7 @@ def stable_stretch(
             inside = [run for place in own[start : stop + 1] for run in places[place]]
             if not all(run in position and runs[run].verdict in ("pass", "warn") for run in inside):
                 break
-            own_noise = np.array([repetition(runs[run], list(REPETITIONS)) for run in inside])
+            own_noise = np.array([repetition(runs[run], list(repetitions())) for run in inside])
             where = [position[run] for run in inside]
             least = float(cka[np.ix_(where, where)][own_noise[:, None] == own_noise].min())
             if least < alike:

@@ -8,9 +8,9 @@ from command import TINY, call
 from omegaconf import OmegaConf
 
 import losskernel.cli
-from losskernel.cli.commands.calibrate import _SUBJECT
 from losskernel.cli.launchers.chain_overlaps import note_other_probes, refuse_overlaps
 from losskernel.cli.launchers.jobs import SweepJob
+from losskernel.config_keys import Use, with_use
 from losskernel.errors import InputError
 
 
@@ -75,7 +75,7 @@ def test_what_a_calibration_sets_makes_other_kernels_or_the_same() -> None:
     def calibrated(*values: float) -> list[SweepJob]:
         jobs = sweep(*offsets(0, 2))
         for job, composed, value in zip(jobs, (5.0, 6.0), values, strict=True):
-            found = {"values": {"sampler.localization": value}, "of": dict.fromkeys(_SUBJECT)}
+            found = {"values": {"sampler.localization": value}, "of": dict.fromkeys(with_use(Use.CALIBRATION))}
             job.config.update(sampler={"localization": composed}, calibrated=found)
         return jobs
 

@@ -11,10 +11,8 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
+from losskernel.config_keys import Use, with_use
 from losskernel.errors import InputError, require
-
-# What the settings were found for; elsewhere they mean nothing.
-_SUBJECT = ("model", "dataset", "training", "checkpoint")
 
 
 class OwnChoices(SearchPathPlugin):
@@ -97,7 +95,7 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
 
 def _subject(resolved: dict[str, Any]) -> dict[str, Any]:
     """Return what a calibration belongs to; networks of other seeds have nearly the same curvature."""
-    return {name: _without_seed(resolved.get(name)) for name in _SUBJECT}
+    return {name: _without_seed(resolved.get(name)) for name in with_use(Use.CALIBRATION)}
 
 
 def _without_seed(value: Any) -> Any:

@@ -14,11 +14,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from losskernel.config_keys import Use, with_use
 from losskernel.errors import InputError, require
 from losskernel.storage.downloads import PREFETCH, Taken, connections, impatient, overheard
 
-# Parts of the configuration that may want something from outside; jobs that differ elsewhere want the same.
-_WANTING = ("model", "dataset", "wrapper", "analysis", "baselines", "points", "checkpoint", "label")
 # They say where things lie, and must say the same on the compute nodes.
 _PLACES = ("TORCH_HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "NLTK_DATA", "LOSSKERNEL_CACHE")
 # What others say where something is missing sends its reader here, where it would send him round in a circle.
@@ -94,7 +93,7 @@ def _distinct(conf: str, jobs: Sequence[list[str]]) -> list[DictConfig]:
             config = compose("config", overrides=words)
         apply_calibration(config, words)
         resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-        wanting = {name: resolved.get(name) for name in _WANTING}
+        wanting = {name: resolved.get(name) for name in with_use(Use.DOWNLOAD)}
         found.setdefault(json.dumps(wanting, sort_keys=True, default=str), config)
     return list(found.values())
 

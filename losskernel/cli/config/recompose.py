@@ -16,10 +16,8 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from losskernel.cli.commands.calibrate import apply_calibration
+from losskernel.config_keys import Use, current_classes, with_use
 from losskernel.errors import require
-
-# Where things lie is the new jobs' own affair, and the weights are what they load.
-_OWN = ("paths", "checkpoint", "control")
 
 
 def recompose(conf: str, folder: Path, defaults: Sequence[str], given: Sequence[str]) -> tuple[list[str], DictConfig]:
@@ -41,8 +39,8 @@ def recompose(conf: str, folder: Path, defaults: Sequence[str], given: Sequence[
             f"run={folder} has no {path.relative_to(folder)}, which says how it was made; give the folder of a run of "
             "the losskernel command",
         )
-    stored = yaml.safe_load(made.read_text(encoding="utf-8"))
-    known = _without(yaml.safe_load(asked.read_text(encoding="utf-8")) or [], [*_OWN, *keys(given)])
+    stored = current_classes(yaml.safe_load(made.read_text(encoding="utf-8")))
+    known = _without(yaml.safe_load(asked.read_text(encoding="utf-8")) or [], [*with_use(Use.PER_JOB), *keys(given)])
     search = [word for word in given if keys([word]) == ["hydra.searchpath"]]
     search = search or _search_path(folder / ".hydra" / "hydra.yaml", conf)
     mended = _mending(stored, resolved(_composed(conf, [*search, *known])))
@@ -145,7 +143,7 @@ def _mending(stored: Mapping[str, Any], now: Mapping[str, Any], above: str = "")
     words: list[str] = []
     for name, value in stored.items():
         key = f"{above}{name}"
-        if key in (*_OWN, "calibrated"):  # what a calibration gave stands where it was put
+        if key in (*with_use(Use.PER_JOB), "calibrated"):  # what a calibration gave stands where it was put
             continue
         if isinstance(value, Mapping) and isinstance(now.get(name), Mapping):
             words += _mending(value, now[name], f"{key}.")

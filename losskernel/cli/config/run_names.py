@@ -11,12 +11,10 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from losskernel.config_keys import COMPARED, Use, row, symbol_of, with_use
 from losskernel.runs.tracking.wandb.settings import part_name
 from losskernel.sweeps.around import JOBS
-from losskernel.sweeps.design import IGNORED, SYMBOLS
 
-# Words that do not tell one run from another, or that its name says already.
-_UNTOLD = (*IGNORED, "experiment", "state_every", "on_fail")
 _MOST, _LONGEST = 4, 24
 
 
@@ -34,7 +32,7 @@ def described(config: DictConfig, folder: Path, sweep: str | None) -> dict[str, 
 
 def _tags(config: DictConfig, sweep: str | None) -> list[str]:
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    names = [part_name(plain, key) for key in ("model", "dataset", "sampler")]
+    names = [part_name(plain, key) for key in with_use(Use.CLASS_NAME)]
     return [*filter(None, names), *(["sweep"] if sweep is not None else [])]
 
 
@@ -43,10 +41,12 @@ def _told() -> list[str]:
     if not HydraConfig.initialized():
         return []
     now = HydraConfig.get()
-    given = {name: value for name, value in map(_split, now.overrides.task) if name.split(".")[0] not in _UNTOLD}
+    given = {
+        name: value for name, value in map(_split, now.overrides.task) if row(name.replace("/", ".")).role in COMPARED
+    }
     if now.mode == RunMode.MULTIRUN:
         given = {name: value for name, value in given.items() if name in swept(Path(now.sweep.dir))}
-    told = [f"{SYMBOLS.get(name, name.rsplit('.', 1)[-1])}={_short(value)}" for name, value in given.items()]
+    told = [f"{symbol_of(name, name.rsplit('.', 1)[-1])}={_short(value)}" for name, value in given.items()]
     return [*told[:_MOST], *(["..."] if len(told) > _MOST else [])]
 
 

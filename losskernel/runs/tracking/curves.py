@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import Logger
 
+from losskernel.config_keys import Use, with_use
 from losskernel.sampling.schedule import Schedule
 from losskernel.storage.atomic import write_whole
 
@@ -21,7 +22,6 @@ CLOCK = "sampling_seconds"
 _MOST_DRAWS, _MOST_OF_BURN_IN = 200, 50
 # Of every chain, `distance/chain_0`: W&B makes a section of what stands before the slash. The first at draws alone.
 CURVED = ("probe_loss", "train_loss", "distance")
-_SETTINGS = ("localization", "nbeta", "step_size")
 
 
 class Curves(Logger):
@@ -125,7 +125,8 @@ class LogDraws(pl.Callback):
         """Start the clock, and log the sampler's settings, in which nbeta is a number."""
         self._began = time.monotonic() - self._seconds
         sampler = trainer.optimizers[0]
-        settings = {name: getattr(sampler, name) for name in _SETTINGS if hasattr(sampler, name)}
+        swept = [key.removeprefix("sampler.") for key in with_use(Use.SHORT_NAME, below="sampler.")]
+        settings = {name: getattr(sampler, name) for name in swept if hasattr(sampler, name)}
         for logger in self._loggers:
             logger.log_hyperparams(settings)
 

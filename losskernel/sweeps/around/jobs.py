@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from losskernel.config_keys import Use, with_use
 from losskernel.errors import TraceError
 from losskernel.kernel.error_bars import batch_means
 from losskernel.kernel.loss_kernel import LossKernel
@@ -15,8 +16,6 @@ from losskernel.traces.loss_traces import LossTraces, open_traces
 
 # In the folder of the jobs: name -> value of the swept key, in their order.
 JOBS = "jobs.json"
-# Of a job's configuration: all else is the run's own, and the same in every job.
-_SHOWN = ("name", "label", "seed")
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,9 @@ def read_jobs(folder: Path, key: str, value: Callable[[Path], Any], order: Calla
     runs = [(value(path), read_run(path)) for path in find_runs(folder)]
     runs = sorted(runs, key=lambda pair: order(pair[0]))
     return [
-        replace(run, config={name: run.config[name] for name in _SHOWN if name in run.config} | {key: own})
+        replace(
+            run, config={name: run.config[name] for name in with_use(Use.HEADING) if name in run.config} | {key: own}
+        )
         for own, run in runs
     ]
 

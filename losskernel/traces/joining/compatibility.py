@@ -5,21 +5,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Keys of the configuration that do not change a chain, or say which chains a job runs. All others must agree.
-OUTWARD = ("chain_offset", "schedule.chains", "chains_per_fit", "state_every", "threads", "progress", "trainer")
-OUTWARD += ("analysis", "baselines", "points", "label", "control", "on_fail", "calibrated")
-OUTWARD += ("logger", "name", "paths", "hydra", "dataset.workers", "dataset.cache")
-# Where trained weights lie is no matter while they are the same.
-CHECKPOINT = "checkpoint"
+from losskernel.config_keys import CHECKPOINT, JOINED, Role, current_classes, deciding, flat, row
+
 WEIGHTS = "model.weights"
-# Which chains: of a trace's identity.
-_CHAINS = ("schedule.chains", "chain_offset", "chains")
-# Part of a trace's identity -> parts of the configuration that decide it.
-_MAKERS = {
-    "model": ("model", "dataset", "wrapper", "training", CHECKPOINT, "seed"),
-    "data": ("dataset", "wrapper", "seed"),
-    "sampler": ("sampler", "schedule", "dataset", "wrapper"),  # nbeta may be that of a batch, or of all data
-}
 _WORDS = {WEIGHTS: "the trained weights", "data.train": "the training data", "data.probes": "the probes"}
 _REASONS = {
     "model": "training gave others, as on another machine or with other versions; train once, and give every job "
@@ -31,19 +19,14 @@ _MOST = 3  # of many runs, those that are named
 _CHANGED = "although checkpoint agrees: the file has changed; give every job the same file"
 
 
-def flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Return a nested configuration with dotted keys; lists count as one value."""
-    result: dict[str, Any] = {}
-    for name, value in config.items():
-        key = f"{above}{name}"
-        result |= flat(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
-    return result
-
-
 def inward(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of a configuration, nested or flat, that must agree; null says no more than an absent key."""
-    outward, every = (*OUTWARD, CHECKPOINT), flat(config)
-    found = {key: value for key, value in every.items() if value is not None and not _within(key, outward)}
+    """Return the keys of a configuration, nested or flat, that must agree; null says no more than an absent key.
+
+    Where trained weights lie does not matter: the weights themselves are compared.
+    """
+    every = flat(current_classes(config))
+    found = {key: value for key, value in every.items() if value is not None and row(key).role in JOINED}
+    found.pop(CHECKPOINT, None)
     wrappers = [key.split(".")[1] for key in found if re.fullmatch(r"wrapper\.[^.]+\._target_", key)]
     found |= {"wrapper": wrappers} if wrappers[1:] else {}  # they work one after another
     return {key: json.loads(json.dumps(value, default=str)) for key, value in found.items()}  # a tuple equals a list
@@ -70,7 +53,7 @@ def disagreements(abouts: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
     for line in _lines(found, names):
         key, _, values = line.partition(":")
         part = key.split(".")[0]
-        makers = _MAKERS.get(part, (part,))
+        makers = deciding(part) or [part]
         if any(_within(known, makers) for known in keys):
             continue
         decided = [maker for maker in makers if any(_within(known, [maker]) for known in inward(configs[0]))]
@@ -84,8 +67,8 @@ def disagreements(abouts: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
 def _identity(about: Mapping[str, Any], seeded: bool) -> dict[str, Any]:
     """Return what makes the chains of a trace what they are, flat, but for which chains they are."""
     found = flat(about.get("identity") or {})
-    left_out = _CHAINS if seeded else (*_CHAINS, "seed")
-    return {key: value for key, value in found.items() if key not in left_out}
+    left_out = {"chains"} if seeded else {"chains", "seed"}
+    return {key: value for key, value in found.items() if key not in left_out and row(key).role is not Role.SELECTION}
 
 
 def _lines(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:

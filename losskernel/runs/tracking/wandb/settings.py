@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from losskernel.config_keys import Use, flat, with_use
+
 # A longer list is told by its length: W&B shows a column for every setting.
 _LONGEST = 50
-_SCHEDULE = ("chains", "burn_in", "draws", "thinning", "batch_size")
-_SAMPLER = ("localization", "nbeta", "step_size")
-_PARTS = ("model", "dataset", "sampler")
 
 
 def recorded(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -20,10 +19,10 @@ def recorded(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def short_names(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that people sweep, without the part of the configuration in which they stand."""
-    sampler, schedule = (_mapping(config, key) for key in ("sampler", "schedule"))
-    found = {key: sampler[key] for key in _SAMPLER if _is_number(sampler.get(key))}
-    found |= {key: schedule[key] for key in _SCHEDULE if _is_number(schedule.get(key))}
-    found |= {f"{key}_name": name for key in _PARTS if (name := part_name(config, key))}
+    every = flat(config)
+    numbers = {key.rsplit(".", 1)[-1]: every.get(key) for key in with_use(Use.SHORT_NAME)}
+    found = {name: value for name, value in numbers.items() if _is_number(value)}
+    found |= {f"{key}_name": name for key in with_use(Use.CLASS_NAME) if (name := part_name(config, key))}
     if "wrapper" in config:
         found["wrapper_name"] = "+".join(map(str, _mapping(config, "wrapper"))) or "none"
     return found

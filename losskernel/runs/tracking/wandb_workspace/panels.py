@@ -10,12 +10,11 @@ import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
 from wandb_workspaces.reports.v2.interface import ParallelCoordinatesPlotColumn
 
+from losskernel.config_keys import Use, label_of, with_use
 from losskernel.runs.tracking.curves import CLOCK
-from losskernel.sweeps.design import SYMBOLS, label_of
 from losskernel.sweeps.metric_panels import SPECS
 
 _COMPARED = ("compare",)  # job types that record a comparison of others
-_SETTINGS = ("localization", "nbeta", "step_size", "momentum", "chains", "burn_in", "draws", "thinning", "batch_size")
 _USUAL = [metric for spec in SPECS for metric, _, _ in spec.metrics if not metric.startswith("diagnosis/")]
 _TRUST = ("diagnosis/rhat", "diagnosis/ess_kernel", "diagnosis/stiffness")
 _MOST = 6  # headline numbers
@@ -118,13 +117,14 @@ def _media(key: str) -> wr.MediaBrowser:
 
 
 def _title(setting: str) -> str:
-    return next((label_of(key) for key in SYMBOLS if key.endswith(f".{setting}")), setting.replace("_", " "))
+    return next((label_of(key) for key in with_use(Use.SHORT_NAME) if key.endswith(f".{setting}")), setting)
 
 
 def _swept(runs: Sequence[Recorded]) -> list[str]:
     """Return the settings that differ between runs; where none does, those that people look at first."""
-    differ = [key for key in _SETTINGS if len({run.config.get(key) for run in runs if key in run.config}) > 1]
-    return differ or list(_SETTINGS[:3])
+    known = [key.rsplit(".", 1)[-1] for key in with_use(Use.SHORT_NAME)]
+    differ = [key for key in known if len({run.config.get(key) for run in runs if key in run.config}) > 1]
+    return differ or known[:3]
 
 
 def _headlines(runs: Sequence[Recorded]) -> list[str]:
