@@ -1,20 +1,21 @@
 """Pieces of a page that is one file, opens anywhere and needs no network."""
 
 import base64
-import math
 import struct
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import TypeGuard
 from urllib.parse import quote
 
+from losskernel.figures.shared.presentation import VERDICTS
 from losskernel.storage.atomic import write_whole
 
 _WIDE = 1.7  # width over height from which a figure takes a full row
 _LARGE = 1300  # pixels of width from which it does too: figures as wide as a page in print
 
-_CSS = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
+_CSS = (Path(__file__).parent / "report.css").read_text(encoding="utf-8") + "".join(
+    f".{verdict} {{ color: {look.ink}; background: {look.tint}; }}\n" for verdict, look in VERDICTS.items()
+)
 
 
 def write_page(target: Path, title: str, sections: Sequence[str], head: str = "") -> Path:
@@ -40,12 +41,23 @@ def section(title: str, content: str) -> str:
     return f"<section><h2>{title}</h2>\n{content}</section>" if content else ""
 
 
-def banner(kind: str, icon: str, words: str, details: str = "") -> str:
-    """Return what must be read first: kind is "pass", "warn", "fail" or "none"; icon and words say it again."""
+def details(summary: str, content: str) -> str:
+    """Return content that unfolds at a click, or nothing where it has none."""
+    return f"<details><summary>{summary}</summary>{content}</details>" if content else ""
+
+
+def banner(verdict: str, words: str, below: str = "") -> str:
+    """Return what must be read first: the verdict's icon and colour, words that say it again, and HTML below them."""
     return (
-        f"<div class='verdict {kind}' role='status'><div class='icon'><span>{icon}</span></div>"
-        f"<div><strong>{words}</strong>{details}</div></div>"
+        f"<div class='verdict {verdict}' role='status'><div class='icon'><span>{VERDICTS[verdict].icon}</span></div>"
+        f"<div><strong>{words}</strong>{below}</div></div>"
     )
+
+
+def chip(verdict: str) -> str:
+    """Return a verdict in a line of text or a cell of a table."""
+    look = VERDICTS[verdict]
+    return f"<span class='chip {verdict}'>{look.icon} {look.word}</span>"
 
 
 def picture(path: Path, text: str = "", shown: float = 0.5) -> str:
@@ -55,8 +67,9 @@ def picture(path: Path, text: str = "", shown: float = 0.5) -> str:
     """
     content = path.read_bytes()
     kind = path.suffix[1:]
-    layout, place = ("<HH", 6) if kind == "gif" else (">II", 16)
-    width, height = struct.unpack_from(layout, content, place) if len(content) >= 24 else (1, 1)
+    # Where the two formats keep width and height: GIF at byte 6 as little-endian shorts, PNG at byte 16 in its IHDR.
+    layout, offset = ("<HH", 6) if kind == "gif" else (">II", 16)
+    width, height = struct.unpack_from(layout, content, offset) if len(content) >= 24 else (1, 1)
     link = f" · <a href='{quote(f'figures/{path.stem}.pdf')}'>PDF</a>" if path.with_suffix(".pdf").is_file() else ""
     return (
         f"<figure{' class=wide' if width > _WIDE * height or width > _LARGE else ''}>"
@@ -70,29 +83,3 @@ def caption(path: Path) -> str:
     """Return a file's name as words."""
     words = path.stem.replace("_", " ").replace("-", " ").strip()
     return escape(words[:1].upper() + words[1:])
-
-
-def with_error(value: object, error: object) -> str:
-    """Return a number with its standard error: two digits of the error, the value to the same place."""
-    if not (is_finite(value) and is_finite(error) and error > 0):
-        return number(value)
-    decimals = 1 - math.floor(math.log10(error))
-    if 0 <= decimals <= 6:
-        return _minus(f"{value:.{decimals}f} ± {error:.{decimals}f}")
-    return _minus(f"{number(value)} ± {error:.2g}")
-
-
-def number(value: object) -> str:
-    """Return a number in four digits, anything else as it is."""
-    if not is_finite(value):
-        return "–" if value is None else str(value)
-    return _minus(f"{value:,}" if isinstance(value, int) else f"{value:.4g}")
-
-
-def is_finite(value: object) -> TypeGuard[float]:
-    """Whether something is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")

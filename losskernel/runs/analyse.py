@@ -12,6 +12,7 @@ from losskernel.analyses import Convergence
 from losskernel.analyses.result import Analysis, PointAnalysis, Result, is_of_points, meaning_of
 from losskernel.errors import InputError, require
 from losskernel.figures import stamp, stamp_page
+from losskernel.figures.shared.presentation import is_number
 from losskernel.kernel.diagnosis.diagnose import Diagnosis, diagnose
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.representations.baselines.collect import settings_of
@@ -121,12 +122,8 @@ def _answer(analysis: Any, kernel: LossKernel | None, traces: LossTraces | None,
 def _placed(traces: LossTraces) -> Placed:
     """Return what was sampled as a point among others."""
     asked = traces.meta.get("identity", {}).get("sampler", {})
-    settings = {name: float(asked[name]) for name in ("localization", "nbeta") if _is_number(asked.get(name))}
+    settings = {name: float(asked[name]) for name in ("localization", "nbeta") if is_number(asked.get(name))}
     return Placed(LOSS_KERNEL, sampled_point(traces), "loss_kernel", TRAINED, settings=settings, traces=TRACES)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _said(diagnosis: Diagnosis) -> dict[str, str]:

@@ -11,16 +11,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 from losskernel.config_keys import Use, row
-from losskernel.figures.html import banner, caption, heading, number, picture, section, with_error, write_page
+from losskernel.figures.html import banner, caption, heading, picture, section, write_page
+from losskernel.figures.shared.presentation import number, with_error
 
 # What the metrics of a run mean, in its folder: metric, meaning.
 MEANINGS = "tables/meanings.csv"
 _ROWS = 20
-# Icon and word as well as colour: a verdict must survive a grey print and colour-blind eyes.
 _VERDICTS = {
-    "pass": ("✓", "Passed: the diagnosis found no reason to distrust this kernel"),
-    "warn": ("!", "Warning: read this kernel with care"),
-    "fail": ("✕", "FAILED: do not draw conclusions from this kernel"),
+    "pass": "Passed: the diagnosis found no reason to distrust this kernel",
+    "warn": "Warning: read this kernel with care",
+    "fail": "FAILED: do not draw conclusions from this kernel",
 }
 
 
@@ -119,7 +119,6 @@ def _verdict(path: Path, meanings: Mapping[str, str]) -> str:
     verdict = diagnosis.get("verdict")
     if not isinstance(verdict, str) or verdict not in _VERDICTS:
         raise ValueError(f"{path}: verdict must be one of {', '.join(_VERDICTS)}, got {verdict!r}; diagnose again")
-    icon, words = _VERDICTS[verdict]
     reasons = diagnosis.get("reasons")
     items = "".join(f"<li>{escape(str(reason))}</li>" for reason in (reasons if isinstance(reasons, list) else []))
     details = diagnosis.get("metrics")
@@ -128,7 +127,7 @@ def _verdict(path: Path, meanings: Mapping[str, str]) -> str:
     if table:
         table = f"<details><summary>What the diagnosis measured</summary>{table}</details>"
     first = f"<p>First: <strong>{escape(str(remedy))}</strong></p>" if (remedy := diagnosis.get("remedy")) else ""
-    return banner(verdict, icon, words, (f"<ul>{items}</ul>" if items else "") + first) + table
+    return banner(verdict, _VERDICTS[verdict], (f"<ul>{items}</ul>" if items else "") + first) + table
 
 
 def _metrics(metrics: Mapping[str, object], meanings: Mapping[str, str]) -> str:

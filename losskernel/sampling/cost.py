@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from losskernel.errors import DivergenceError
+from losskernel.figures.shared.presentation import TIMES, in_unit
 from losskernel.sampling.chains import Chains, Stride
 from losskernel.sampling.schedule import Schedule
 from losskernel.sampling.step_checks import Effort, judgement_gradients
@@ -16,7 +17,6 @@ from losskernel.traces.zarr_store import PRECISION_CHECKS
 _SHORT = 20.0  # seconds, of a run whose cost is not worth a line
 _REPEATS = 2  # after one that records the operations
 # (size, name, the number from which it is used)
-_TIMES = ((86_400, "d", 2 * 86_400), (3600, "h", 5400), (60, "min", 90), (1, "s", 0))
 _SIZES = ((10**9, "GB", 10**9), (10**6, "MB", 10**6), (10**3, "kB", 10**3), (1, "B", 0))
 
 
@@ -91,7 +91,7 @@ def words(cost: Cost, schedule: Schedule, probes: int) -> str:
     return (
         f"sampling {schedule.chains} chains x {schedule.draws} draws of {probes:,} probes: "
         f"{_rate(cost.forward)} samples/s forward, {_rate(cost.gradients)} samples/s gradients; "
-        f"about {_scaled(cost.seconds, _TIMES)}; traces {_scaled(cost.bytes, _SIZES)}"
+        f"about {_scaled(cost.seconds, TIMES)}; traces {_scaled(cost.bytes, _SIZES)}"
     )
 
 
@@ -115,5 +115,5 @@ def _rate(number: float) -> str:
 
 def _scaled(number: float, units: tuple[tuple[int, str, int], ...]) -> str:
     """Return a number to two digits, in the largest unit that suits it."""
-    size, unit = next((size, unit) for size, unit, least in units if number >= least)
-    return f"{float(f'{number / size:.2g}'):g} {unit}"
+    count, unit = in_unit(number, units)
+    return f"{float(f'{count:.2g}'):g} {unit}"

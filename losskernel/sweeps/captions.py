@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from losskernel.figures.shared.presentation import VERDICTS
 from losskernel.sweeps.design import Design, label_of, repeated_by, repeated_over, value_of
 from losskernel.sweeps.metric_panels import Spec, interval
 from losskernel.sweeps.read_runs import UNSAMPLED, Run, short_names
 from losskernel.sweeps.similarity import Similarity, Stretch
 
-ICONS = {"pass": "✓", "warn": "!", "fail": "✕", "none": "–", "unsampled": "·"}
 _MOST_METRICS = 5
 _SAME = 0.95  # CKA from which a kernel says little beyond its control
 
@@ -18,7 +18,7 @@ _SAME = 0.95  # CKA from which a kernel says little beyond its control
 def counts(runs: Sequence[Run]) -> dict[str, int]:
     """Return how many runs passed, warned, failed, have no result, and, where there are such, sampled nothing."""
     found = Counter(run.verdict or "none" for run in runs)
-    return {verdict: found[verdict] for verdict in ICONS if verdict != UNSAMPLED or found[verdict]}
+    return {verdict: found[verdict] for verdict in VERDICTS if verdict != UNSAMPLED or found[verdict]}
 
 
 def asked_differently(runs: Sequence[Run], specs: Sequence[Spec]) -> str:

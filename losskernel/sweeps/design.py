@@ -1,12 +1,11 @@
 """What was varied between runs: the key on the axis, the keys of the curves, replicates, controls."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from losskernel.config_keys import COMPARED, NBETA, label_of, repetitions, row, symbol_of
+from losskernel.figures.shared.presentation import is_finite
 from losskernel.figures.shared.sweep_axis import Axis
 from losskernel.sweeps.read_runs import Run, short_names
 
@@ -66,7 +65,7 @@ def lay_out(runs: Sequence[Run]) -> Design:
     if main:
         values = sorted({float(run.config[main]) for run in sampled})
         axis = Axis(label_of(main), [number(each) for each in values], values)
-        where = [number(run.config[main]) if _is_number(run.config.get(main)) else "" for run in runs]
+        where = [number(run.config[main]) if is_finite(run.config.get(main)) else "" for run in runs]
     else:
         where = _titles(runs, along)
         label = ", ".join(map(label_of, along or repeated_by(runs))) or "run"
@@ -126,9 +125,9 @@ def value_of(run: Run, key: str) -> str:
     value = run.config.get(key, _ABSENT)
     if key == "chain_offset":  # runs of before there was one have none
         value = first_chain(run)
-    if _is_number(value):
+    if is_finite(value):
         return number(value)
-    if isinstance(value, list) and len(value) > 1 and _is_number(value[0]) and value.count(value[0]) == len(value):
+    if isinstance(value, list) and len(value) > 1 and is_finite(value[0]) and value.count(value[0]) == len(value):
         return f"{len(value)} × {number(value[0])}"
     text = value if isinstance(value, str) else json.dumps(value)
     return text.rsplit(".", 1)[-1] if key.endswith("_target_") else text
@@ -204,8 +203,4 @@ def _differ(runs: Sequence[Run], key: str) -> bool:
 
 
 def _all_numbers(runs: Sequence[Run], key: str) -> bool:
-    return all(_is_number(run.config.get(key)) for run in runs)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return all(is_finite(run.config.get(key)) for run in runs)

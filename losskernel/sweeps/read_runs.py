@@ -1,7 +1,6 @@
 """Run folders as a comparison reads them; a run without result keeps its row, with the reason."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from glob import glob
@@ -12,6 +11,7 @@ import yaml
 
 from losskernel.config_keys import current_classes, flat
 from losskernel.errors import InputError, TraceError, require
+from losskernel.figures.shared.presentation import is_finite
 from losskernel.runs.analyse import ASKED
 from losskernel.traces.zarr_store import TraceStore
 
@@ -89,7 +89,7 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder,
         config,
-        {name: float(value) for name, value in measured.items() if _is_finite(value)},
+        {name: float(value) for name, value in measured.items() if is_finite(value)},
         str(diagnosis.get("verdict", "none")) if judged or sampled else UNSAMPLED,
         [str(reason) for reason in diagnosis.get("reasons") or []],
         control=str((diagnosis.get("control") or {}).get("verdict", "")),
@@ -164,7 +164,3 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise TraceError(f"{path} must hold an object of names; run losskernel-analyse on its folder")
     return content
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -8,14 +8,13 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from losskernel.figures.html import banner, heading, number, picture, section, with_error, write_page
+from losskernel.figures.html import banner, chip, heading, picture, section, write_page
+from losskernel.figures.shared.presentation import number, with_error
 from losskernel.runs.report import meanings_of
-from losskernel.sweeps.captions import ICONS, headline
+from losskernel.sweeps.captions import headline
 from losskernel.sweeps.design import Design, label_of, repeated_by, value_of
 from losskernel.sweeps.metric_panels import Spec, worst_verdict
 from losskernel.sweeps.read_runs import Run, short_names
-
-_LABELS = {"pass": "pass", "warn": "warn", "fail": "fail", "none": "no result", "unsampled": "not sampled"}
 
 
 def write_comparison(
@@ -36,7 +35,7 @@ def write_comparison(
     figures = [picture(folder / "figures" / name, escape(text), shown=0.7) for name, text in captions.items()]
     sections = [
         heading(title, folder),
-        banner(worst, ICONS[worst], escape(headline(runs)), f"<ul>{words}</ul>" if words else ""),
+        banner(worst, escape(headline(runs)), f"<ul>{words}</ul>" if words else ""),
         section("Figures", f"<div class='figures'>{''.join(figures)}</div>"),
         section("Runs", _runs(folder, runs, design, specs)),
         section("Why kernels are distrusted", _reasons(runs, design)),
@@ -57,10 +56,9 @@ def _runs(folder: Path, runs: Sequence[Run], design: Design, specs: Sequence[Spe
     )
     rows = []
     for run, name in zip(runs, short_names(runs), strict=True):
-        verdict = run.verdict or "none"
         own = [f"<td>{_link(folder, run, name)}</td>"]
         own += [f"<td>{escape(value_of(run, key))}</td>" for key in keys]
-        own.append(f"<td><span class='chip {verdict}'>{ICONS[verdict]} {_LABELS[verdict]}</span></td>")
+        own.append(f"<td>{chip(run.verdict or 'none')}</td>")
         if run.missing:
             own.append(f"<td colspan='{len(metrics)}'>no result: {escape(run.missing)}</td>")
         else:
@@ -86,11 +84,9 @@ def _reasons(runs: Sequence[Run], design: Design) -> str:
     items = []
     for run, name in zip(runs, design.names, strict=True):
         if run.reasons:
-            verdict = run.verdict or "none"
             lines = "".join(f"<li>{escape(reason)}</li>" for reason in run.reasons)
-            chip = f"<span class='chip {verdict}'>{ICONS[verdict]} {_LABELS[verdict]}</span>"
             title = f"{label_of(design.keys[0])} {name}" if len(design.keys) == 1 else name
-            items.append(f"<h3>{escape(title)} {chip}</h3><ul>{lines}</ul>")
+            items.append(f"<h3>{escape(title)} {chip(run.verdict or 'none')}</h3><ul>{lines}</ul>")
     return "".join(items)
 
 

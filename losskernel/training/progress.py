@@ -4,9 +4,9 @@ import math
 import sys
 import time
 
+from losskernel.figures.shared.presentation import TIMES, in_unit
+
 MINUTE = 60.0  # between two lines of a log
-# (size in seconds, name, the number of seconds from which it is used)
-_UNITS = ((86_400, "d", 2 * 86_400), (3600, "h", 5400), (60, "min", 90), (1, "s", 0))
 
 
 class Pace:
@@ -33,8 +33,8 @@ class Pace:
 
 def lasting(seconds: float) -> str:
     """Return a time in its largest unit that suits, to whole numbers below a hundred."""
-    size, unit = next((size, unit) for size, unit, least in _UNITS if max(seconds, 0) >= least)
-    return f"{max(seconds, 0) / size:.0f} {unit}"
+    count, unit = in_unit(seconds, TIMES)
+    return f"{count:.0f} {unit}"
 
 
 def rate(number: float) -> str:

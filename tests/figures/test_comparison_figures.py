@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from losskernel.figures import Kernels, comparison, kernel_similarity, paper
-from losskernel.figures.shared.sweep_axis import VERDICTS, Axis
+from losskernel.figures.shared.presentation import VERDICTS
+from losskernel.figures.shared.sweep_axis import Axis
 from losskernel.figures.sweeps.metrics_against_settings import Curve, Panel, Row
 
 GAMMA = Axis("localization γ", ["0.01", "1", "100", "10000"], [0.01, 1, 100, 10000])
@@ -146,8 +147,8 @@ def test_an_axis_needs_a_value_per_name() -> None:
 def test_the_strip_and_the_points_bear_the_verdicts() -> None:
     figure = comparison([Panel("ARI", [curve([0.1, 0.5, 0.9, math.nan])])], GAMMA, [Row("", "black", WORDS)])
     strip, panel = figure.axes
-    assert markers(strip) == [VERDICTS[word][0] for word in WORDS]
-    assert set(markers(panel)) >= {VERDICTS[word][0] for word in WORDS[:3]}
+    assert markers(strip) == [VERDICTS[word].marker for word in WORDS]
+    assert set(markers(panel)) >= {VERDICTS[word].marker for word in WORDS[:3]}
     assert legend(figure) == ["pass", "warn", "fail", "no result", "90 % interval"]
     rendered(figure)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from losskernel.analyses.memorisation.suspects import Witnesses
-from losskernel.figures.html import number
+from losskernel.figures.shared.presentation import number
 
 _HERE = Path(__file__).parent
 

@@ -8,14 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-# Shape as well as colour, for grey prints and colour-blind eyes: marker, colour, word.
-VERDICTS = {
-    "pass": ("o", "#009E73", "pass"),
-    "warn": ("^", "#E69F00", "warn"),
-    "fail": ("X", "#B00020", "fail"),
-    "none": ("_", "#7A7A7A", "no result"),
-    "unsampled": ("o", "#262626", "nothing sampled"),
-}
 _MOST_NAMES = 9
 _MOST_UPRIGHT = 20
 _LETTERS = 28  # that fit below a panel of a third of a page

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from losskernel.figures.shared.colouring import colour_by
+from losskernel.figures.shared.presentation import VERDICTS
 from losskernel.figures.shared.style import DOUBLE, FAINT, INK, paper
-from losskernel.figures.shared.sweep_axis import VERDICTS
 
 _MOST = 8
 _COLUMNS = 4
@@ -47,10 +47,10 @@ def aligned_maps(
             axes.set(xlim=(centre[0] - reach, centre[0] + reach), ylim=(centre[1] - reach, centre[1] + reach))
             axes.set(xticks=[], yticks=[], aspect="equal")
             axes.spines[:].set(visible=True, color=FAINT)
-            _, colour, word = VERDICTS[str(verdicts[number])]
+            look = VERDICTS[str(verdicts[number])]
             doubted = verdicts[number] != "pass"
-            title = f"{titles[number]} ({word})" if doubted else titles[number]
-            axes.set_title(title, fontsize=7, pad=3, color=colour if doubted else INK)
+            title = f"{titles[number]} ({look.word})" if doubted else titles[number]
+            axes.set_title(title, fontsize=7, pad=3, color=look.colour if doubted else INK)
         for axes in panels[len(chosen) :]:
             axes.set_visible(False)
         if colouring.scale is not None:

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
+from losskernel.figures.shared.presentation import VERDICTS
 from losskernel.figures.shared.style import DOUBLE, FAINT, INK, OKABE_ITO, paper
-from losskernel.figures.shared.sweep_axis import VERDICTS, Axis
+from losskernel.figures.shared.sweep_axis import Axis
 
 _FIRST, _LAST = OKABE_ITO[3], OKABE_ITO[0]
 
@@ -61,8 +62,10 @@ def along_training(
 def _verdicts(there: Sequence[str]) -> list[Line2D]:
     look = {"linestyle": "", "color": INK, "markersize": 4.5}
     return [
-        Line2D([], [], marker=mark, label=word, markerfacecolor="white" if verdict == "warn" else INK, **look)
-        for verdict, (mark, _, word) in VERDICTS.items()
+        Line2D(
+            [], [], marker=shown.marker, label=shown.word, markerfacecolor="white" if verdict == "warn" else INK, **look
+        )
+        for verdict, shown in VERDICTS.items()
         if verdict in there
     ]
 
@@ -87,7 +90,9 @@ def _distances(axes: Axes, axis: Axis, distances: np.ndarray, floor: np.ndarray,
         axes.plot(places, distances[name], color=colour, label=label, zorder=2)
         for place, value, verdict in zip(places, distances[name], verdicts, strict=True):
             face = "white" if verdict == "warn" else colour
-            axes.plot(place, value, VERDICTS[verdict][0], color=colour, markerfacecolor=face, markersize=4.5, zorder=3)
+            axes.plot(
+                place, value, VERDICTS[verdict].marker, color=colour, markerfacecolor=face, markersize=4.5, zorder=3
+            )
     for i, (own, after) in enumerate(pairwise(range(len(places)))):
         label = "to the next" if i == 0 else None
         axes.plot(places[[own, after]], [distances[own, after]] * 2, color=INK, linewidth=1.6, label=label)

@@ -10,8 +10,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from losskernel.figures.shared.lettering import fit
+from losskernel.figures.shared.presentation import VERDICTS
 from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MUTED, OKABE_ITO, paper
-from losskernel.figures.shared.sweep_axis import VERDICTS, plain
+from losskernel.figures.shared.sweep_axis import plain
 
 _ROW = 0.19  # inches
 _NAME = 1.1  # inches for the longest name
@@ -78,7 +79,7 @@ def block_shares(blocks: BlockShares, value: str) -> Figure:
         panels[0].set_yticks(rows, [plain(fit(name, _NAME, 7)) for name in blocks.names])
         panels[0].set_ylim(count - 0.5, -0.5)
         for text, verdict in zip(panels[0].get_yticklabels(), blocks.verdicts, strict=True):
-            text.set_color(INK if verdict == "pass" else VERDICTS[verdict][1])
+            text.set_color(INK if verdict == "pass" else VERDICTS[verdict].colour)
         figure.legend(handles=_handles(blocks), loc="outside lower center", ncols=8, columnspacing=1.2)
     return figure
 
@@ -117,4 +118,4 @@ def _handles(blocks: BlockShares) -> list[Line2D | Patch]:
     ]
     handles.insert(2, Line2D([], [], color=INK, linestyle=_DOTTED, linewidth=0.9, label="chance"))
     doubted = sorted(set(blocks.verdicts) - {"pass"})
-    return handles + [Patch(color=VERDICTS[each][1], label=f"name: {VERDICTS[each][2]}") for each in doubted]
+    return handles + [Patch(color=VERDICTS[each].colour, label=f"name: {VERDICTS[each].word}") for each in doubted]

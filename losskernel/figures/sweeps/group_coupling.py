@@ -9,8 +9,9 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from losskernel.figures.shared.lettering import fit
+from losskernel.figures.shared.presentation import VERDICTS
 from losskernel.figures.shared.style import DOUBLE, INK, paper
-from losskernel.figures.shared.sweep_axis import VERDICTS, plain
+from losskernel.figures.shared.sweep_axis import plain
 
 _COLUMNS = 5
 _MOST_NAMES = 12  # of groups, beside the rows
@@ -69,7 +70,7 @@ def group_couplings(
 
 
 def _title(axes: Axes, name: str, verdict: str) -> None:
-    _, colour, word = VERDICTS[verdict]
+    look = VERDICTS[verdict]
     doubted = verdict != "pass"
-    text = fit(name, _SIDE - 0.1, 7) + (f"\n({word})" if doubted else "")
-    axes.set_title(plain(text), fontsize=7, pad=3, color=colour if doubted else INK)
+    text = fit(name, _SIDE - 0.1, 7) + (f"\n({look.word})" if doubted else "")
+    axes.set_title(plain(text), fontsize=7, pad=3, color=look.colour if doubted else INK)

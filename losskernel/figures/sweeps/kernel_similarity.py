@@ -12,8 +12,9 @@ from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from losskernel.figures.shared.presentation import VERDICTS
 from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MUTED, SEQUENTIAL, palette, paper
-from losskernel.figures.shared.sweep_axis import VERDICTS, Axis, plain, shortened
+from losskernel.figures.shared.sweep_axis import Axis, plain, shortened
 
 _MOST_NUMBERS = 9  # rows of the matrix whose entries can be read
 _MOST_NAMES = 16
@@ -93,8 +94,8 @@ def _handles(kernels: Kernels, axis: Axis, colours: Sequence[str], lines: Sequen
     """Return the legend's entries: verdicts, and, where points have no names, paths and the ends of the axis."""
     look = {"linestyle": "", "markersize": 5}
     handles = [
-        Line2D([], [], marker=marker, label=word, **look, **_face(verdict, INK))
-        for verdict, (marker, _, word) in VERDICTS.items()
+        Line2D([], [], marker=shown.marker, label=shown.word, **look, **_face(verdict, INK))
+        for verdict, shown in VERDICTS.items()
         if verdict in kernels.verdicts
     ]
     if len(kernels.paths) > 1 and axis.values is not None:
@@ -163,7 +164,7 @@ def _map(axes: Axes, kernels: Kernels, colours: Sequence[str], lines: Sequence[s
     for path, colour in zip(kernels.paths, lines, strict=False):
         axes.plot(*places[list(path)].T, color=colour, linewidth=0.8, zorder=1)
     for place, verdict, colour in zip(places, kernels.verdicts, colours, strict=True):
-        axes.plot(*place, marker=VERDICTS[verdict][0], markersize=5.5, **_face(verdict, colour))
+        axes.plot(*place, marker=VERDICTS[verdict].marker, markersize=5.5, **_face(verdict, colour))
     if len(kernels.paths) == 1 or not lines:
         for group in _clusters(places, -(-len(places) // _MOST_LABELS)):
             own = [_shortened(kernels.names[member]) for member in group]

@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator, NullFormatter
 
+from losskernel.figures.shared.presentation import VERDICTS
 from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MUTED, paper
-from losskernel.figures.shared.sweep_axis import VERDICTS, Axis, plain
+from losskernel.figures.shared.sweep_axis import Axis, plain
 
 STABLE = "#DDEBF4"
 _COLUMNS = 3
@@ -125,9 +126,11 @@ def _verdicts(axes: Axes, axis: Axis, rows: Sequence[Row], named: bool) -> None:
             low, high = axis.span(*row.stable)
             axes.fill_between([low, high], level - 0.5, level + 0.5, color=STABLE, linewidth=0, zorder=0)
         for place, verdict in zip(axis.places, row.verdicts, strict=True):
-            marker, colour, _ = VERDICTS[verdict]
+            shown = VERDICTS[verdict]
             size = min(5.0, 130 / len(axis.names))
-            axes.plot(place, level, marker=marker, markersize=size, color=colour, markeredgewidth=0.8, clip_on=False)
+            axes.plot(
+                place, level, shown.marker, markersize=size, color=shown.colour, markeredgewidth=0.8, clip_on=False
+            )
     axis.draw(axes, named=False)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks([])
@@ -189,11 +192,11 @@ def _curve(axes: Axes, curve: Curve, axis: Axis, key: _Key) -> None:
     for place, several in zip(places, curve.single, strict=False):
         if len(several) > 1:
             axes.plot([place] * len(several), several, ".", color=curve.colour, markersize=3, alpha=0.5, linewidth=0)
-    for verdict, (marker, _, _) in VERDICTS.items():
+    for verdict, shown in VERDICTS.items():
         own = known & (np.asarray(curve.verdicts) == verdict)
         face = "white" if verdict == "warn" else curve.colour
         look = {"markerfacecolor": face, "markeredgecolor": curve.colour, "markeredgewidth": 0.9, "markersize": size}
-        axes.plot(places[own], curve.values[own], marker=marker, linestyle="", zorder=3, **look)  # pyright: ignore
+        axes.plot(places[own], curve.values[own], marker=shown.marker, linestyle="", zorder=3, **look)  # pyright: ignore
     axes.plot([], [], "-", color=curve.colour, label=curve.name or None)
     if curve.note and known.any():
         last = np.flatnonzero(known)[-1]
@@ -212,7 +215,7 @@ def _aside_line(axes: Axes, axis: Axis, values: np.ndarray, look: dict[str, obje
 
 def _thresholds(axes: Axes, panel: Panel) -> None:
     for value, word in panel.thresholds:
-        axes.axhline(value, color=VERDICTS[word][1], linewidth=0.8, linestyle="-", zorder=1)
+        axes.axhline(value, color=VERDICTS[word].colour, linewidth=0.8, linestyle="-", zorder=1)
         axes.annotate(
             word,
             (1, value),
@@ -220,7 +223,7 @@ def _thresholds(axes: Axes, panel: Panel) -> None:
             xycoords=axes.get_yaxis_transform(),
             textcoords="offset points",
             ha="right",
-            color=VERDICTS[word][1],
+            color=VERDICTS[word].colour,
             fontsize=6,
         )
 
@@ -229,9 +232,11 @@ def _handles(rows: Sequence[Row], key: _Key, error_bars: str, panels: Sequence[P
     """Return the legend's entries: verdicts that occur, shading, bars, lines. The rows name the curves."""
     handles: list[Line2D | Patch] = []
     there = {verdict for row in rows for verdict in row.verdicts}
-    for verdict, (marker, colour, word) in VERDICTS.items():
+    for verdict, shown in VERDICTS.items():
         if verdict in there:
-            handles.append(Line2D([], [], linestyle="", marker=marker, markersize=5, color=colour, label=word))
+            handles.append(
+                Line2D([], [], linestyle="", marker=shown.marker, markersize=5, color=shown.colour, label=shown.word)
+            )
     if any(row.stable is not None for row in rows):
         handles.append(Patch(color=STABLE, linewidth=0, label="stable region"))
     if any(np.isfinite(curve.low).any() for panel in panels for curve in panel.curves):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from losskernel.config_keys import Use, flat, with_use
+from losskernel.figures.shared.presentation import is_number
 
 # A longer list is told by its length: W&B shows a column for every setting.
 _LONGEST = 50
@@ -21,7 +22,7 @@ def short_names(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that people sweep, without the part of the configuration in which they stand."""
     every = flat(config)
     numbers = {key.rsplit(".", 1)[-1]: every.get(key) for key in with_use(Use.SHORT_NAME)}
-    found = {name: value for name, value in numbers.items() if _is_number(value)}
+    found = {name: value for name, value in numbers.items() if is_number(value)}
     found |= {f"{key}_name": name for key in with_use(Use.CLASS_NAME) if (name := part_name(config, key))}
     if "wrapper" in config:
         found["wrapper_name"] = "+".join(map(str, _mapping(config, "wrapper"))) or "none"
@@ -44,7 +45,3 @@ def _short(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return f"{len(value)} values" if len(value) > _LONGEST else [_short(item) for item in value]
     return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from losskernel.figures.html import number
+from losskernel.figures.shared.presentation import VERDICTS, number
 
-# Word and sign as well as colour, as on the run's page.
-_SIGNS = {"pass": ("✓", "Passed", "#1b7f4d"), "warn": ("!", "Warning", "#9a5b00"), "fail": ("✕", "FAILED", "#b3261e")}
+_WORDS = {"pass": "Passed", "warn": "Warning", "fail": "FAILED"}
 _STYLE = """
 body{font:14px/1.45 system-ui,sans-serif;margin:10px;color:#222;background:#fff}
 h1{font-size:18px;margin:0 0 6px} ul{margin:6px 0;padding-left:20px} p{margin:6px 0}
@@ -18,7 +17,11 @@ td.number{text-align:right;font-variant-numeric:tabular-nums} th{font-weight:600
 
 def verdict_panel(diagnosis: Mapping[str, Any]) -> str:
     """Return a page of HTML from a run's diagnosis.json: verdict, reasons, remedy, every screen with its bound."""
-    sign, word, colour = _SIGNS.get(str(diagnosis.get("verdict")), ("?", "Not diagnosed", "#555"))
+    verdict = str(diagnosis.get("verdict"))
+    if verdict in _WORDS:
+        sign, word, colour = VERDICTS[verdict].icon, _WORDS[verdict], VERDICTS[verdict].ink
+    else:
+        sign, word, colour = "?", "Not diagnosed", "#555"
     reasons = "".join(f"<li>{escape(str(reason))}</li>" for reason in diagnosis.get("reasons") or ())
     remedy = diagnosis.get("remedy")
     first = f"<p>First: <b>{escape(str(remedy))}</b></p>" if remedy else ""
@@ -44,5 +47,5 @@ def _screens(screens: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _judged(verdict: str) -> str:
-    sign, _, colour = _SIGNS.get(verdict, ("", "", "#555"))
-    return f"<td style='color:{colour}'>{sign} {escape(verdict)}</td>"
+    look = VERDICTS.get(verdict)
+    return f"<td style='color:{look.ink if look else '#555'}'>{look.icon if look else ''} {escape(verdict)}</td>"

@@ -1,0 +1,105 @@
+from .attribution.datamodelling import datamodelling_scores as datamodelling_scores
+from .attribution.datamodelling import predicted_outcomes as predicted_outcomes
+from .attribution.influential_sheet import influential_sheet as influential_sheet
+from .hierarchy.depth_profile import depth_profile as depth_profile
+from .hierarchy.emergence import emergence as emergence
+from .hierarchy.kernel_comparison import kernel_comparison as kernel_comparison
+from .hierarchy.matrix_pair import matrix_pair as matrix_pair
+from .hierarchy.relatedness import relatedness as relatedness
+from .hierarchy.shared_levels import shared_levels as shared_levels
+from .joint.beyond_labels import beyond_labels as beyond_labels
+from .joint.joint_map import JointPoints as JointPoints
+from .joint.joint_map import Track as Track
+from .joint.joint_map import joint_map as joint_map
+from .joint.joint_training import joint_training as joint_training
+from .joint.kernels_layers import kernels_layers as kernels_layers
+from .joint.localization_sweep import localization_sweep as localization_sweep
+from .kernel.interactive_map import interactive_map as interactive_map
+from .kernel.interactive_map import interactive_page as interactive_page
+from .kernel.interactive_map import stamp_page as stamp_page
+from .kernel.kernel_matrix import kernel_matrix as kernel_matrix
+from .kernel.loss_traces import loss_traces as loss_traces
+from .kernel.neighbour_sheet import neighbour_sheet as neighbour_sheet
+from .kernel.spectrum import spectrum as spectrum
+from .kernel.umap_maps import map_2d as map_2d
+from .kernel.umap_maps import map_3d as map_3d
+from .kernel.within_across import within_across as within_across
+from .memorisation.marked_map import marked_map as marked_map
+from .memorisation.score_distributions import score_distributions as score_distributions
+from .memorisation.suspects_sheet import suspects_sheet as suspects_sheet
+from .paths.path_distances import path_distances as path_distances
+from .paths.path_map import path_map as path_map
+from .paths.path_profiles import path_profiles as path_profiles
+from .paths.path_training import path_training as path_training
+from .robustness.flip_curves import flip_curves as flip_curves
+from .shared.style import paper as paper
+from .shared.style import stamp as stamp
+from .sweeps.aligned_maps import aligned_maps as aligned_maps
+from .sweeps.along_training import along_training as along_training
+from .sweeps.block_shares import BlockShares as BlockShares
+from .sweeps.block_shares import block_shares as block_shares
+from .sweeps.group_coupling import group_couplings as group_couplings
+from .sweeps.kernel_similarity import Kernels as Kernels
+from .sweeps.kernel_similarity import kernel_similarity as kernel_similarity
+from .sweeps.metrics_against_settings import comparison as comparison
+from .sweeps.moving_map import moving_map as moving_map
+from .trees.region_strips import Region as Region
+from .trees.tanglegram import tanglegram as tanglegram
+from .trees.taxonomy_map import taxonomy_map as taxonomy_map
+from .trees.taxonomy_orbit import taxonomy_orbit as taxonomy_orbit
+from .trees.tree_colours import tree_colours as tree_colours
+from .trees.turning_gif import turning as turning
+
+__all__ = [
+    "BlockShares",
+    "JointPoints",
+    "Kernels",
+    "Region",
+    "Track",
+    "aligned_maps",
+    "along_training",
+    "beyond_labels",
+    "block_shares",
+    "comparison",
+    "datamodelling_scores",
+    "depth_profile",
+    "emergence",
+    "flip_curves",
+    "group_couplings",
+    "influential_sheet",
+    "interactive_map",
+    "interactive_page",
+    "joint_map",
+    "joint_training",
+    "kernel_comparison",
+    "kernel_matrix",
+    "kernel_similarity",
+    "kernels_layers",
+    "localization_sweep",
+    "loss_traces",
+    "map_2d",
+    "map_3d",
+    "marked_map",
+    "matrix_pair",
+    "moving_map",
+    "neighbour_sheet",
+    "paper",
+    "path_distances",
+    "path_map",
+    "path_profiles",
+    "path_training",
+    "predicted_outcomes",
+    "relatedness",
+    "score_distributions",
+    "shared_levels",
+    "spectrum",
+    "stamp",
+    "stamp_page",
+    "suspects_sheet",
+    "tanglegram",
+    "taxonomy_map",
+    "taxonomy_orbit",
+    "tree_colours",
+    "turning",
+    "within_across",
+]
