@@ -10,7 +10,7 @@ from losskernel import figures
 from losskernel.analyses.result import Result
 from losskernel.kernel.diagnosis import statistics as diagnostics
 from losskernel.kernel.diagnosis.diagnose import diagnose
-from losskernel.kernel.error_bars import batch_means, over
+from losskernel.kernel.error_bars import batch_means, replicate_mean
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
@@ -106,5 +106,5 @@ class Convergence:
             metrics |= batch_means("distance", distance)
         for name in ("curvature", "acceptance", "step_inflation"):  # measured once per chain
             values = traces.record(name)
-            metrics |= {} if values is None else over(name, values, metrics[name])
+            metrics |= {} if values is None else replicate_mean(name, values, metrics[name])
         return Result(metrics, {"chains": table, "screens": pd.DataFrame(diagnosis.screens)}, {"loss_traces": figure})

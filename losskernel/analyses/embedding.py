@@ -12,7 +12,7 @@ from losskernel.analyses.result import Result
 from losskernel.analyses.umap_layout import kept_neighbours, nearest_probes, umap_layout
 from losskernel.data.images.thumbnails import encode
 from losskernel.errors import require, require_integer
-from losskernel.kernel.error_bars import over
+from losskernel.kernel.error_bars import replicate_mean
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
@@ -60,5 +60,5 @@ class Embedding:
         drawn["map_3d"] = figures.map_3d(space, values, first)
         images = traces.dataset["thumbnails"].values if "thumbnails" in traces.dataset else None
         page = figures.interactive_map(plane, space, labels, None if images is None else encode(images))
-        kept = over("neighbours_kept", kept_neighbours(plane, near))
+        kept = replicate_mean("neighbours_kept", kept_neighbours(plane, near))
         return Result(kept, {"map": table}, drawn, {"map": figures.interactive_page(page)})

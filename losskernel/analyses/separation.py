@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from losskernel import figures
 from losskernel.analyses.result import Result
 from losskernel.errors import require, require_integer
-from losskernel.kernel.error_bars import Matrices, bootstrap, over
+from losskernel.kernel.error_bars import Matrices, bootstrap, replicate_mean
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
@@ -78,7 +78,7 @@ class Separation:
         floors = [
             np.abs(kernel.null_correlation(shift=shift)).mean() for shift in range(1, max(2, min(5, kernel.chains)))
         ]
-        metrics |= over("noise_floor", np.array(floors))
+        metrics |= replicate_mean("noise_floor", np.array(floors))
         matrix = figures.kernel_matrix(kernel.correlation(), kernel.label(self.group), clusters, self.group)
         within, across = strength[same & off], strength[~same]
         distribution = figures.within_across(within, across, metrics["noise_floor"], "|R|", self.group)

@@ -124,10 +124,10 @@ def batch_means(name: str, series: np.ndarray) -> dict[str, float]:
     """Return the mean of a series [C, D] with its error and interval, from stretches of consecutive draws."""
     per_chain = pieces(*series.shape)
     means = [part.mean() for chain in series for part in np.array_split(chain, per_chain)]
-    return over(name, np.array(means), float(series.mean()))
+    return replicate_mean(name, np.array(means), float(series.mean()))
 
 
-def over(name: str, replicates: np.ndarray, value: float | None = None) -> dict[str, float]:
+def replicate_mean(name: str, replicates: np.ndarray, value: float | None = None) -> dict[str, float]:
     """Return the mean (or `value`) of independent replicates [n] with its error and interval."""
     mean = float(replicates.mean()) if value is None else value
     if len(replicates) < 2:
@@ -137,11 +137,11 @@ def over(name: str, replicates: np.ndarray, value: float | None = None) -> dict[
 
 def interval(name: str, value: float, error: float, freedom: float) -> dict[str, float]:
     """Return `name` and its `_se`, `_low` and `_high`, the 90 % interval by Student's t."""
-    reach = quantile(freedom) * error
+    reach = t_quantile(freedom) * error
     return {name: value, f"{name}_se": error, f"{name}_low": value - reach, f"{name}_high": value + reach}
 
 
-def quantile(freedom: float, level: float = LEVEL) -> float:
+def t_quantile(freedom: float, level: float = LEVEL) -> float:
     """Half-width of a two-sided interval in standard errors, by Student's t."""
     from scipy.stats import t
 

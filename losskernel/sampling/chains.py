@@ -16,7 +16,7 @@ from losskernel.sampling.engine.stacked_model import StackedModel
 from losskernel.sampling.noise import NoiseStream
 from losskernel.sampling.samplers.base import Sampler
 from losskernel.sampling.schedule import Schedule
-from losskernel.sampling.step_checks import effort_for, judge
+from losskernel.sampling.step_checks import check_steps, effort_for
 from losskernel.traces.zarr_store import PRECISION_CHECKS
 
 
@@ -30,17 +30,17 @@ class Stride(NamedTuple):
     record: bool
 
 
-JUDGE = Stride(0, False)
+STEP_CHECKS = Stride(0, False)
 
 
 def strides(schedule: Schedule) -> list[Stride]:
     """Return the batches of one fit: burn-in in pieces of `thinning` steps, one batch a draw, and the judgement."""
     whole, rest = divmod(schedule.burn_in, schedule.thinning)
     burn_in = [Stride(rest, False)] * (rest > 0) + [Stride(schedule.thinning, False)] * whole
-    return [*burn_in, *[Stride(schedule.thinning, True)] * schedule.draws, JUDGE]
+    return [*burn_in, *[Stride(schedule.thinning, True)] * schedule.draws, STEP_CHECKS]
 
 
-class WhileJudging(Interrupted):
+class StepChecksInterrupted(Interrupted):
     """A signal came when all was drawn and saved: what goes on from there judges anew."""
 
 
@@ -59,7 +59,7 @@ class Chains(pl.LightningModule):
         stack: the same model stacked as often, where it exists: what it recorded serves these chains too.
 
     Attributes:
-        stop: asked while chains are judged, which takes long; the number of a signal ends it with WhileJudging.
+        stop: called during the step checks, which take long; a signal number ends them with StepChecksInterrupted.
     """
 
     def __init__(
@@ -115,8 +115,8 @@ class Chains(pl.LightningModule):
     def training_step(self, stride: Stride, _: int) -> dict[str, Tensor]:
         """Advance every chain by a stride; return what is observed after it, [C] or [C, N] each."""
         stack, views, weights = self._stack[0], self._views, self.weights
-        if stride == JUDGE:
-            return self._judged()
+        if stride == STEP_CHECKS:
+            return self._check_steps()
         losses: list[Tensor] = []
         gradient = weights.detach()
         for _ in range(stride.steps):
@@ -138,17 +138,17 @@ class Chains(pl.LightningModule):
             self._report_divergence(steps, observed)
         return observed
 
-    def probe_losses(self, lowered: torch.dtype | None, heed: Callable[[], None] = lambda: None) -> Tensor:
+    def probe_losses(self, lowered: torch.dtype | None, check_interrupt: Callable[[], None] = lambda: None) -> Tensor:
         """Return the losses [C, N] of all probes at the weights as they are, multiplied in a lower type or not.
 
-        Before each block `heed` is called, which may raise.
+        Before each block `check_interrupt` is called, which may raise.
         """
         while True:
             evaluate = self._stack[0].evaluator(self._views, lowered)
             try:
                 losses: list[Tensor] = []
                 for block in self._probes:
-                    heed()
+                    check_interrupt()
                     losses.append(evaluate(*block))
                 return torch.cat(losses, dim=1)
             except torch.OutOfMemoryError:
@@ -162,29 +162,29 @@ class Chains(pl.LightningModule):
         inputs, targets = next(iter(self._probes))
         return lambda: self._stack[0].evaluator(self._views, self._lowered)(inputs, targets), len(inputs)
 
-    def _judged(self) -> dict[str, Tensor]:
+    def _check_steps(self) -> dict[str, Tensor]:
         """Judge the steps where the chains stand, and the precision of the probes' losses a little further on."""
         stack, weights, sampler = self._stack[0], self.weights, self._optimizer
-        found = judge(stack, weights, self._start, sampler, self._minibatches, self._noise, self._heed)
+        found = check_steps(stack, weights, self._start, sampler, self._minibatches, self._noise, self._check_interrupt)
         if self._lowered is None:
             return found
         apart: list[Tensor] = []
         for _ in range(PRECISION_CHECKS):
             for _ in range(self._schedule.thinning):
-                self._heed()
+                self._check_interrupt()
                 weights.grad = stack.gradient(self._views, *self._minibatches())[0]
                 sampler.step()
-            lowered = self.probe_losses(self._lowered, self._heed)
-            apart.append(lowered - self.probe_losses(None, self._heed))
+            lowered = self.probe_losses(self._lowered, self._check_interrupt)
+            apart.append(lowered - self.probe_losses(None, self._check_interrupt))
         return found | {"precision_noise": torch.stack(apart, dim=1)}
 
-    def _heed(self) -> None:
-        """Raise WhileJudging if a signal came; what a GPU was given before must be done, lest it queue up."""
+    def _check_interrupt(self) -> None:
+        """Raise StepChecksInterrupted if a signal came; what a GPU was given before must be done, lest it queue up."""
         if self.weights.is_cuda:
             torch.cuda.synchronize(self.weights.device)
         if number := self.stop():
             self._minibatches.close()  # Lightning does not call `teardown` behind an error
-            raise WhileJudging("stopped while the chains were judged", number)
+            raise StepChecksInterrupted("stopped while the chains were judged", number)
 
     def _report_divergence(self, steps: Tensor, observed: dict[str, Tensor]) -> None:
         """Raise DivergenceError that names the first chain and step that left the finite numbers."""

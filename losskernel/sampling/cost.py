@@ -11,7 +11,7 @@ from losskernel.errors import DivergenceError
 from losskernel.figures.shared.presentation import TIMES, in_unit
 from losskernel.sampling.chains import Chains, Stride
 from losskernel.sampling.schedule import Schedule
-from losskernel.sampling.step_checks import Effort, judgement_gradients
+from losskernel.sampling.step_checks import Effort, step_check_gradients
 from losskernel.traces.zarr_store import PRECISION_CHECKS
 
 _SHORT = 20.0  # seconds, of a run whose cost is not worth a line
@@ -73,7 +73,7 @@ def measure(chains: Chains) -> Measured:
 def estimate(schedule: Schedule, measured: Measured) -> Cost:
     """Return the cost of a schedule, whose stacks run one after another."""
     stacks = -(-schedule.chains // measured.chains)
-    steps = schedule.steps + judgement_gradients(measured.effort, schedule.batch_size)
+    steps = schedule.steps + step_check_gradients(measured.effort, schedule.batch_size)
     evaluations = schedule.draws
     if schedule.probe_precision != "float32":
         steps += PRECISION_CHECKS * schedule.thinning

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from losskernel.sampling.chains import JUDGE, Chains, Stride
+from losskernel.sampling.chains import STEP_CHECKS, Chains, Stride
 
 
 class RecordLosses(pl.Callback):
@@ -50,7 +50,7 @@ class RecordLosses(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Stride, batch_idx: int) -> None:
         """Save what is drawn before it is judged: a run that is stopped meanwhile judges anew from there."""
-        if batch == JUDGE:
+        if batch == STEP_CHECKS:
             if self._saved != self.batches_done:
                 self.save(pl_module)
             pl_module.stop = self._stop
@@ -61,7 +61,7 @@ class RecordLosses(pl.Callback):
         """Keep what was observed; write full chunks, and the state when its time has come."""
         observed = {name: value.cpu() for name, value in outputs.items()}
         self.batches_done += 1
-        if batch == JUDGE:
+        if batch == STEP_CHECKS:
             self._store.write(self._rows, {name: value.numpy() for name, value in observed.items()}, 0)
         elif batch.record:
             self._pending.append(observed)

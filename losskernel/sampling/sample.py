@@ -21,7 +21,7 @@ from losskernel.data.loading import BlockLoader
 from losskernel.data.minibatch_order import TRAINING_STREAM
 from losskernel.data.packed import held
 from losskernel.errors import DivergenceError, Interrupted, TraceError, require, require_integer, require_number
-from losskernel.sampling.chains import JUDGE, Chains, WhileJudging, strides
+from losskernel.sampling.chains import STEP_CHECKS, Chains, StepChecksInterrupted, strides
 from losskernel.sampling.cost import announced
 from losskernel.sampling.engine.probe_batch_size import LARGEST, choose_block
 from losskernel.sampling.engine.stacked_model import StackedModel, check_losses, stackable, start_losses
@@ -126,7 +126,7 @@ def sample(
                 recorder = RecordLosses(store, rows, state_every=state_every, stop=stop, state=state)
                 state = None
                 own = first_trainer if rows is stacks[0] else trainer_of(rows)
-                with suppress(WhileJudging):
+                with suppress(StepChecksInterrupted):
                     fit_once(own, chains, strides(schedule)[recorder.batches_done :], [recorder, *callbacks])
                 _require_done(recorder, schedule, stop, store)
                 recorder.finish(chains)
@@ -224,7 +224,7 @@ def _create(
     pictures = [part for inputs in _pictures(data, block) if (part := thumbnails(inputs)) is not None]
     if pictures:
         coordinates = coordinates.assign(thumbnails=(("probe", "height", "width", "colour"), np.concatenate(pictures)))
-    burn_in = sum(not stride.record and stride != JUDGE for stride in strides(schedule))
+    burn_in = sum(not stride.record and stride != STEP_CHECKS for stride in strides(schedule))
     checks = 0 if schedule.probe_precision == "float32" else PRECISION_CHECKS
     store.create(coordinates, about, shape, burn_in, str(start.dtype), checks)
 

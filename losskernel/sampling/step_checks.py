@@ -1,18 +1,21 @@
 """Was the step size right? Judged once per chain, where it ends: curvature, minibatch noise, acceptance."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from losskernel.sampling.curvature import power_iteration
+from losskernel.data.base import Data, size
+from losskernel.data.loading import MinibatchLoader
 from losskernel.sampling.engine.stacked_model import StackedModel
+from losskernel.sampling.noise import MinibatchIndices, generator
 from losskernel.sampling.samplers.base import Phase, Sampler, wide
 
 Minibatch = tuple[Tensor, Tensor]
 _Item = TypeVar("_Item")
 _BATCHES = 16  # over which the noise of the gradient is measured
+_BATCH = 256
 
 
 class Effort(NamedTuple):
@@ -30,7 +33,7 @@ STACKED = Effort(samples=512, iterations=15, steps=20)
 LONE = Effort(samples=256, iterations=5, steps=10)
 
 
-def judgement_gradients(effort: Effort, batch_size: int) -> int:
+def step_check_gradients(effort: Effort, batch_size: int) -> int:
     """Return about how many gradients of a minibatch judging a chain costs."""
     return _BATCHES + 4 * effort.iterations * max(1, effort.samples // batch_size) + 2 * effort.steps
 
@@ -41,19 +44,19 @@ def effort_for(stack: StackedModel) -> Effort:
 
 
 @torch.no_grad()
-def judge(
+def check_steps(
     stack: StackedModel,
     weights: Tensor,
     start: Tensor,
     sampler: Sampler,
     minibatches: Callable[[], Minibatch],
     noise: Callable[[Tensor], Tensor],
-    heed: Callable[[], None] = lambda: None,
+    check_interrupt: Callable[[], None] = lambda: None,
 ) -> dict[str, Tensor]:
     """Measure, at the weights [C, P] where chains stand, what decides whether their steps are small enough.
 
     U = nbeta · L + localization/2 · |w - w*|², in the coordinates w / √G in which the sampler is plain Langevin.
-    Before each evaluation `heed` is called, which may raise: judging takes long.
+    Before each evaluation `check_interrupt` is called, which may raise: judging takes long.
 
     Returns:
         curvature: largest eigenvalue of U's Hessian (power iteration on a few hundred training samples).
@@ -64,17 +67,17 @@ def judge(
         Each [C], float64, finite.
     """
     scale = sampler.preconditioner(weights, sampler.state[weights]).sqrt()
-    batches = [minibatches() for _ in _heeded(range(_BATCHES), heed)]
+    batches = [minibatches() for _ in _interruptible(range(_BATCHES), check_interrupt)]
     views, effort = stack.views(weights), effort_for(stack)
     few = batches[: max(1, effort.samples // batches[0][0].shape[1])]
     vector = noise(weights)
     if stack.lone:
         gradient = scale * stack.gradient(views, *batches[0])[0]
         vector = gradient + 0.1 * gradient.norm().clamp_min(1e-20) / vector.norm() * vector
-    direction, curvature = _steepest(stack, weights, sampler, scale, few, vector, effort.iterations, heed)
+    direction, curvature = _steepest(stack, weights, sampler, scale, few, vector, effort.iterations, check_interrupt)
     slopes = [
         (scale * sampler.nbeta * stack.gradient(views, *batch)[0] * direction).sum(1)
-        for batch in _heeded(batches, heed)
+        for batch in _interruptible(batches, check_interrupt)
     ]
     variance = torch.stack(slopes).var(0)
     inflation = [
@@ -87,7 +90,7 @@ def judge(
         "curvature": curvature,
         "minibatch_variance": variance,
         "step_inflation": torch.tensor(inflation),
-        "acceptance": _acceptance(stack, weights, start, sampler, minibatches, effort.steps, heed),
+        "acceptance": _acceptance(stack, weights, start, sampler, minibatches, effort.steps, check_interrupt),
         "relaxation_rate": torch.tensor(rates),
     }
     largest = torch.finfo(torch.float32).max  # a trace holds finite numbers only
@@ -102,16 +105,16 @@ def _steepest(
     batches: list[Minibatch],
     vector: Tensor,
     iterations: int,
-    heed: Callable[[], None],
+    check_interrupt: Callable[[], None],
 ) -> tuple[Tensor, Tensor]:
     """Return the direction [C, P] of U's largest curvature and that curvature [C], by power iteration."""
-    heed()
+    check_interrupt()
     hessian = _hessian(stack, weights, max(1e-3, sampler.step_size**0.5), batches[0])
 
     def product(vector: Tensor) -> Tensor:
         moved = scale * vector
-        products = (hessian(batch, moved.to(weights.dtype)).to(wide(weights)) for batch in _heeded(batches, heed))
-        loss = sum(products) / len(batches)
+        narrow, checked = moved.to(weights.dtype), _interruptible(batches, check_interrupt)
+        loss = sum(hessian(batch, narrow).to(wide(weights)) for batch in checked) / len(batches)
         return scale * (sampler.nbeta * loss + sampler.localization * moved)
 
     # In a wide type, so that a chain's sums do not depend on how many chains stand beside it.
@@ -145,7 +148,7 @@ def _acceptance(
     sampler: Sampler,
     minibatches: Callable[[], Minibatch],
     steps: int,
-    heed: Callable[[], None],
+    check_interrupt: Callable[[], None],
 ) -> Tensor:
     """Return the mean acceptance [C] of further steps; the chains move on, for nothing is drawn after this."""
     views = stack.views(weights)
@@ -160,17 +163,63 @@ def _acceptance(
         return Phase(weights.clone(), drift, sampler.nbeta * loss.to(pull.dtype) + pull, state), gradient
 
     accepted = []
-    for _ in _heeded(range(steps), heed):
+    for _ in _interruptible(range(steps), check_interrupt):
         batch = minibatches()
         before, weights.grad = phase(batch)
         sampler.step()
-        heed()
+        check_interrupt()
         after, _ = phase(batch)
         accepted.append(sampler.log_acceptance(before, after).clamp(max=0).exp().nan_to_num(nan=0.0))
     return torch.stack(accepted).mean(0)
 
 
-def _heeded(items: Iterable[_Item], heed: Callable[[], None]) -> Iterator[_Item]:
+def _interruptible(items: Iterable[_Item], check_interrupt: Callable[[], None]) -> Iterator[_Item]:
     for item in items:
-        heed()
+        check_interrupt()
         yield item
+
+
+def power_iteration(product: Callable[[Tensor], Tensor], vector: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Return (directions [C, P], eigenvalues [C]) of largest size of C symmetric matrices, from their products."""
+    value = vector[:, 0]
+    for _ in range(iterations):
+        vector = vector / vector.norm(dim=1, keepdim=True).clamp_min(torch.finfo(vector.dtype).tiny)
+        image = product(vector)
+        value, vector = (vector * image).sum(1), image
+    return vector / vector.norm(dim=1, keepdim=True).clamp_min(torch.finfo(vector.dtype).tiny), value
+
+
+@torch.no_grad()
+def largest_curvature(
+    model: nn.Module,
+    data: Data,
+    moving: Sequence[str],
+    *,
+    samples: int = 2048,
+    iterations: int = 30,
+    device: torch.device | str = "cpu",
+) -> float:
+    """Return λ_max of the Hessian of the mean training loss at the model's weights.
+
+    Args:
+        model: the trained network; evaluated in eval mode and never changed.
+        data: training set and loss.
+        moving: names of the weights.
+        samples: training samples at most, drawn once without replacement.
+        iterations: of power iteration, from a fixed random start.
+        device: where to compute.
+    """
+    device = torch.device(device)
+    batch = min(_BATCH, size(data.train))
+    count = max(1, min(samples, size(data.train)) // batch)
+    load = MinibatchLoader(data, MinibatchIndices(0, [0], size(data.train), batch), device)
+    batches = [load() for _ in range(count)]
+    stack = StackedModel(model, data.loss, 1, moving).to(device)
+    start = stack.start[None].to(device)
+    views = stack.views(start)
+
+    def product(vector: Tensor) -> Tensor:
+        return torch.stack([stack.hessian_product(views, *batch, vector) for batch in batches]).mean(0)
+
+    first = torch.randn(start.shape, generator=generator(0, 0, 0), dtype=start.dtype).to(device)
+    return float(power_iteration(product, first, iterations)[1])

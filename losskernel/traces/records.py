@@ -3,7 +3,7 @@
 import numpy as np
 
 Arrays = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]  # name -> (dimensions, extent)
-# Measured once per chain, where it ends (judgement.py).
+# Measured once per chain, at its last draw (sampling/step_checks.py).
 CHAIN_RECORDS = ("curvature", "minibatch_variance", "step_inflation", "acceptance", "relaxation_rate")
 # Places of each chain at which losses are also computed in full precision, where probes are evaluated in a lower one.
 PRECISION_CHECKS = 5

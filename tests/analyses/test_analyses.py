@@ -14,7 +14,7 @@ from oracles import blocks, gaussian, pairs
 from losskernel import LossKernel, LossTraces, diagnose
 from losskernel.analyses import Complexity, Convergence, Embedding, Neighbours, Result, Separation, Spectrum, spectrum
 from losskernel.errors import InputError
-from losskernel.kernel.error_bars import batch_means, bootstrap, over
+from losskernel.kernel.error_bars import batch_means, bootstrap, replicate_mean
 
 TASK = np.repeat(["add", "multiply"], 12)
 
@@ -416,7 +416,7 @@ def test_convergence_gives_what_was_measured_once_a_chain_its_error() -> None:
     metrics = _ask(Convergence(), LossTraces(dataset.assign_attrs(provenance=json.dumps(about)))).metrics
     for name, values in records.items():
         found = {key: metrics[key] for key in (name, f"{name}_se", f"{name}_low", f"{name}_high")}
-        assert found == pytest.approx(over(name, values, np.median(values)))
+        assert found == pytest.approx(replicate_mean(name, values, np.median(values)))
     assert metrics["stiffness"] == pytest.approx(0.105)
 
 

@@ -16,7 +16,7 @@ from losskernel.analyses.robustness.flip_radii import Flips, read_flips
 from losskernel.analyses.robustness.tables import relations
 from losskernel.errors import InputError
 from losskernel.figures import flip_curves
-from losskernel.kernel.error_bars import quantile
+from losskernel.kernel.error_bars import t_quantile
 
 LEVELS = np.array([0.1, 0.2, 0.4, 0.8])
 
@@ -181,8 +181,8 @@ def test_a_table_holds_the_others_fixed_and_joins_both_errors() -> None:
     # four chains make for wider intervals than sixty probes (Welch 1947)
     freedom = (probes**2 + chains**2) ** 2 / (probes**4 / 59 + chains**4 / 3)
     reach = (table["spearman_high"] - table["spearman"]) / table["spearman_se"]
-    assert reach["own"] == pytest.approx(quantile(freedom))
-    assert reach["other"] == pytest.approx(quantile(59))
+    assert reach["own"] == pytest.approx(t_quantile(freedom))
+    assert reach["other"] == pytest.approx(t_quantile(59))
 
 
 # --- the analysis

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from losskernel.kernel.diagnosis.precision import precision_error
+from losskernel.kernel.diagnosis.statistics import precision_error
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 

@@ -25,7 +25,7 @@ from losskernel.representations.points import TRAINED, open_points
 from losskernel.representations.sources import Gradients, Laplace, LossKernels, TaxonomyKernel, left_out
 from losskernel.representations.sources.gradients import gradient_point
 from losskernel.runs.run import Study, run
-from losskernel.sampling.curvature import largest_curvature
+from losskernel.sampling.step_checks import largest_curvature
 
 OWN = {"step_size": 1e-3, "nbeta": 10.0, "localization": 100.0}
 

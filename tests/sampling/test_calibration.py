@@ -19,9 +19,8 @@ from losskernel.data import arithmetic
 from losskernel.errors import DivergenceError, InputError
 from losskernel.losses import squared_error
 from losskernel.models import MultitaskMLP
-from losskernel.sampling.calibration.calibrate import calibrate
-from losskernel.sampling.calibration.step_rule import INFLATION, RELAXATION
-from losskernel.sampling.curvature import largest_curvature, power_iteration
+from losskernel.sampling.calibration import INFLATION, RELAXATION, calibrate
+from losskernel.sampling.step_checks import largest_curvature, power_iteration
 
 SGLD = functools.partial(lk.SGLD, step_size=1.0, nbeta=50.0, localization=1.0)
 
@@ -114,9 +113,9 @@ def test_calibration_refuses_what_cannot_be_calibrated() -> None:
 
 
 def test_pilots_that_diverge_are_followed_by_smaller_steps(monkeypatch: Any) -> None:
-    import losskernel.sampling.calibration.calibrate
+    import losskernel.sampling.calibration
 
-    real, tried = losskernel.sampling.calibration.calibrate.sample, []
+    real, tried = losskernel.sampling.calibration.sample, []
 
     def diverging(*arguments: Any, **options: Any) -> Any:
         tried.append(arguments[2].keywords["step_size"])
@@ -125,13 +124,11 @@ def test_pilots_that_diverge_are_followed_by_smaller_steps(monkeypatch: Any) -> 
         return real(*arguments, **options)
 
     model, data, _ = _regression()
-    monkeypatch.setattr("losskernel.sampling.calibration.calibrate.sample", diverging)
+    monkeypatch.setattr("losskernel.sampling.calibration.sample", diverging)
     found = calibrate(model, data, SGLD, lk.Schedule(), progress=False)
     assert tried[0] > 3 * tried[1] > 9 * tried[2]
     assert [pilot["faults"] for pilot in found.pilots[:2]] == [["chain 0 left the finite numbers"]] * 2
-    monkeypatch.setattr(
-        "losskernel.sampling.calibration.calibrate.sample", lambda *_, **__: diverging(*[None] * 2, SGLD)
-    )
+    monkeypatch.setattr("losskernel.sampling.calibration.sample", lambda *_, **__: diverging(*[None] * 2, SGLD))
     tried.clear()
     with pytest.raises(DivergenceError, match=r"no pilot of 2 stayed finite; lower sampler\.nbeta"):
         calibrate(model, data, SGLD, lk.Schedule(), rounds=2, progress=False)

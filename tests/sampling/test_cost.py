@@ -11,23 +11,23 @@ import losskernel as lk
 from losskernel.models import SmallCNN
 from losskernel.sampling import cost
 from losskernel.sampling.cost import Cost, Measured, estimate, words
-from losskernel.sampling.step_checks import LONE, STACKED, judgement_gradients
+from losskernel.sampling.step_checks import LONE, STACKED, step_check_gradients
 
 SCHEDULE = lk.Schedule(chains=4, burn_in=100, draws=200, thinning=5, batch_size=64)
 ALONE = Measured(step=0.2, evaluation=0.5, chains=1, probes=480, effort=LONE, number_bytes=4)
 
 
 def test_judging_costs_its_gradients_and_four_for_each_hessian_product() -> None:
-    assert judgement_gradients(STACKED, 64) == 16 + 4 * 15 * 8 + 2 * 20
-    assert judgement_gradients(LONE, 64) == 16 + 4 * 5 * 4 + 2 * 10
-    assert judgement_gradients(LONE, 1000) == 16 + 4 * 5 + 2 * 10
+    assert step_check_gradients(STACKED, 64) == 16 + 4 * 15 * 8 + 2 * 20
+    assert step_check_gradients(LONE, 64) == 16 + 4 * 5 * 4 + 2 * 10
+    assert step_check_gradients(LONE, 1000) == 16 + 4 * 5 + 2 * 10
 
 
 def test_stacks_run_one_after_another() -> None:
     found = estimate(SCHEDULE, ALONE)
     assert found.forward == pytest.approx(480 / 0.5)
     assert found.gradients == pytest.approx(64 / 0.2)
-    assert found.seconds == pytest.approx(4 * ((1100 + judgement_gradients(LONE, 64)) * 0.2 + 200 * 0.5))
+    assert found.seconds == pytest.approx(4 * ((1100 + step_check_gradients(LONE, 64)) * 0.2 + 200 * 0.5))
     assert found.bytes == 4 * 4 * 200 * 480
     pairs = estimate(SCHEDULE, ALONE._replace(chains=3))
     assert pairs.seconds == pytest.approx(found.seconds / 2)  # three and one

@@ -124,7 +124,7 @@ def test_autocorrelations_decay_in_the_stated_relaxation_time(case: Case, relati
     lags, starts = 16, range(0, 64, 2)
     measured = np.array([np.mean([torch.dot(path[t], path[t + lag]) for t in starts]) for lag in range(lags)])
     # n numbers that obey x' = M x have autocovariances that obey a recurrence of n terms, whose roots are M's.
-    transition, noises = well.sampler.law(well.curvature * case.scale)
+    transition, noises = well.sampler.transition(well.curvature * case.scale)
     terms = len(transition)
     windows = np.lib.stride_tricks.sliding_window_view(measured, terms + 1)
     coefficients = np.linalg.lstsq(windows[:, :-1], windows[:, -1], rcond=None)[0]

@@ -16,7 +16,7 @@ from losskernel.data.images.thumbnails import encode
 from losskernel.data.taxonomy import Tree
 from losskernel.errors import require, require_integer, require_number
 from losskernel.figures.trees.trees import leaves_below, main_branches
-from losskernel.kernel.error_bars import over
+from losskernel.kernel.error_bars import replicate_mean
 from losskernel.kernel.estimators import Neighbours
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
@@ -109,8 +109,8 @@ class Atlas:
         purity = (leaf[nearest_in(plane, near.indices.shape[1])] == leaf[:, None]).mean(axis=1)
         sizes = np.bincount(leaf)
         chance = float((sizes[leaf] - 1).mean() / (len(leaf) - 1))
-        kept = over("neighbours_kept", kept_neighbours(plane, near))
-        return kept | over("label_purity", purity) | {"label_purity_chance": chance}
+        kept = replicate_mean("neighbours_kept", kept_neighbours(plane, near))
+        return kept | replicate_mean("label_purity", purity) | {"label_purity_chance": chance}
 
 
 def _branches(tree: Tree) -> np.ndarray:

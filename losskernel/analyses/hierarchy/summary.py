@@ -7,7 +7,7 @@ import numpy as np
 
 from losskernel.analyses.hierarchy.kernels import Comparison
 from losskernel.analyses.hierarchy.scores import Score
-from losskernel.kernel.error_bars import over
+from losskernel.kernel.error_bars import replicate_mean
 from losskernel.kernel.loss_kernel import LossKernel
 
 # Endings of a number with its error and interval.
@@ -74,7 +74,9 @@ def falling(score: Score, count: int) -> dict[str, float]:
 def noise_floor(kernel: LossKernel) -> dict[str, float]:
     """Return the mean |R| of probes that know nothing of each other, with its error over shifts of the chains."""
     shifts = range(1, max(2, min(_SHIFTS + 1, kernel.chains)))
-    return over("noise_floor", np.array([np.abs(kernel.null_correlation(shift=shift)).mean() for shift in shifts]))
+    return replicate_mean(
+        "noise_floor", np.array([np.abs(kernel.null_correlation(shift=shift)).mean() for shift in shifts])
+    )
 
 
 def _apart(steps: Sequence[bool]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from losskernel.analyses.result import Result
 from losskernel.analyses.umap_layout import nearest_probes, umap_layout
 from losskernel.data.images.thumbnails import encode
 from losskernel.errors import require, require_integer
-from losskernel.kernel.error_bars import over
+from losskernel.kernel.error_bars import replicate_mean
 from losskernel.kernel.estimators import Neighbours
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
@@ -230,10 +230,12 @@ def _likely_accuracy(found: Opinion, kernel: LossKernel, wrong: np.ndarray | Non
         return {}
     true = kernel.labels[_TRUE]
     if wrong is None:
-        return over("likely_accuracy", (found.likely == true).astype(float))
+        return replicate_mean("likely_accuracy", (found.likely == true).astype(float))
     right = (found.likely == true).astype(float)
-    numbers = over("likely_accuracy_mislabelled", right[wrong]) | over("likely_accuracy_clean", right[~wrong])
-    return numbers | over("rival_accuracy_mislabelled", (found.rival == true)[wrong].astype(float))
+    numbers = replicate_mean("likely_accuracy_mislabelled", right[wrong]) | replicate_mean(
+        "likely_accuracy_clean", right[~wrong]
+    )
+    return numbers | replicate_mean("rival_accuracy_mislabelled", (found.rival == true)[wrong].astype(float))
 
 
 def _notes(table: pd.DataFrame) -> dict[str, str]:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from losskernel.kernel.error_bars import over
+from losskernel.kernel.error_bars import replicate_mean
 from losskernel.kernel.loss_kernel import LossKernel
 
 _ROWS = 500  # of R at once
@@ -48,7 +48,7 @@ def clustering(name: str, nearest: np.ndarray, marked: np.ndarray, permutations:
         other = rng.permutation(marked)
         count += int(other[nearest[other]].sum()) >= observed
     chance = (int(marked.sum()) - 1) / (len(marked) - 1)
-    return over(name, shares) | {f"{name}_chance": chance, f"{name}_p": (1 + count) / (1 + permutations)}
+    return replicate_mean(name, shares) | {f"{name}_chance": chance, f"{name}_p": (1 + count) / (1 + permutations)}
 
 
 def find_twins(kernel: LossKernel, numbers: np.ndarray) -> Twins | None:
@@ -78,4 +78,8 @@ def twin_numbers(twins: Twins) -> dict[str, float]:
     """Return the share of twins whose nearest probe is their twin, and its mean rank, with errors over pairs."""
     nearest = (twins.ranks == 1).reshape(-1, 2).mean(axis=1)
     rank = twins.ranks.reshape(-1, 2).mean(axis=1)
-    return over("twin_nearest", nearest) | over("twin_rank", rank) | {"twin_pairs": float(len(nearest))}
+    return (
+        replicate_mean("twin_nearest", nearest)
+        | replicate_mean("twin_rank", rank)
+        | {"twin_pairs": float(len(nearest))}
+    )

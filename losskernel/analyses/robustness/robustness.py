@@ -13,7 +13,7 @@ from losskernel.analyses.result import Result
 from losskernel.analyses.robustness.flip_radii import Flips, read_flips
 from losskernel.analyses.robustness.tables import STATISTICS, relations
 from losskernel.errors import require, require_integer, require_number
-from losskernel.kernel.error_bars import over
+from losskernel.kernel.error_bars import replicate_mean
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
@@ -98,7 +98,7 @@ class Robustness:
         metrics: dict[str, float] = {"probes": float(kernel.probes)}
         for kind, each in flips.items():
             metrics |= {f"{kind}_censored": float(each.censored.mean())}
-            metrics |= over(f"{kind}_radius", each.radii)
+            metrics |= replicate_mean(f"{kind}_radius", each.radii)
             metrics |= _metrics(kind, tables[kind], [*drawn, *held])
         notes = {(name, kind): _note(tables[kind], name) for name in drawn for kind in flips}
         wrong = kernel.labels.get("mislabelled")

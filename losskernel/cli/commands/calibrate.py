@@ -34,7 +34,7 @@ def calibrate_from(config: DictConfig, folder: Path) -> None:
     from losskernel.cli.build import build
     from losskernel.runs.folder import RunFolder
     from losskernel.runs.run import set_threads, trained
-    from losskernel.sampling.calibration.calibrate import calibrate
+    from losskernel.sampling.calibration import calibrate
 
     into = Path(config.into)
     require(into.suffix == ".yaml" and into.parent.name == "sampler", f"into={into} must be .../sampler/<name>.yaml")

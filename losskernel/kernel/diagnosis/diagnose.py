@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from losskernel.kernel.diagnosis import statistics as diagnostics
-from losskernel.kernel.diagnosis.precision import precision_error
 from losskernel.kernel.diagnosis.remedies import setting_of
 from losskernel.kernel.diagnosis.screens import FEW_DRAWS, Screen, Verdict, screens
 from losskernel.kernel.estimators import inverse
@@ -218,4 +217,6 @@ def _distance(traces: LossTraces, mean_loss: np.ndarray) -> dict[str, float]:
 def _precision(traces: LossTraces) -> dict[str, float]:
     """What a lower precision of the probes' losses does to R, where they were evaluated in one."""
     differences = traces.record("precision_noise")
-    return {} if differences is None else {"precision_error": precision_error(differences, traces.losses.values)}
+    if differences is None:
+        return {}
+    return {"precision_error": diagnostics.precision_error(differences, traces.losses.values)}

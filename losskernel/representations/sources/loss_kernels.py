@@ -16,8 +16,8 @@ from losskernel.kernel.diagnosis.diagnose import diagnose
 from losskernel.representations.baselines.collect import History
 from losskernel.representations.points import LOSS_KERNEL, TRAINED, Placed, sampled_point
 from losskernel.representations.sources.checkpoints import Checkpoints, chosen_checkpoints, require_checkpoints
-from losskernel.sampling.curvature import largest_curvature
 from losskernel.sampling.samplers import resolve_nbeta, select
+from losskernel.sampling.step_checks import largest_curvature
 from losskernel.traces.loss_traces import LossTraces
 
 # In the run's folder.

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from losskernel.runs.status.interim_looks import Glances
 from losskernel.runs.status.standing import Standing
 from losskernel.runs.status.status_file import Heartbeat
-from losskernel.sampling.chains import JUDGE, Stride
+from losskernel.sampling.chains import STEP_CHECKS, Stride
 from losskernel.sampling.schedule import Schedule
 from losskernel.storage.places import Remote, place_of
 from losskernel.training.progress import MINUTE, Pace, lasting, rate
@@ -149,7 +149,7 @@ class Beat(_Told):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Stride, batch_idx: int) -> None:
         """Say that the chains will be judged, which takes longer than a draw."""
-        if batch == JUDGE:
+        if batch == STEP_CHECKS:
             self._heart.beats(**self._facts(self._standing(pl_module), ", judging"))
 
     def on_train_batch_end(
@@ -158,7 +158,7 @@ class Beat(_Told):
         """Say it, if it is time."""
         before, self._before = self._before, self._clock()
         passed = self._before - before
-        if batch == JUDGE:
+        if batch == STEP_CHECKS:
             self._judging.note(passed, 1)
             self._end(self._standing(pl_module))
             return

@@ -99,7 +99,7 @@ class Sampler(Optimizer):
         """Return G, the factor of each weight's step size, as the state has it; the law below holds for w / √G."""
         return torch.ones_like(weight)
 
-    def law(self, curvature: float, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    def transition(self, curvature: float, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """Return (M, Q) of the chain x' = M x + N(0, Q) that one coordinate follows in a quadratic well.
 
         Its stationary moments and relaxation time follow. The first entry of x is the weight. This is the
@@ -114,7 +114,7 @@ class Sampler(Optimizer):
 
     def stationary_variance(self, curvature: float, noise: float = 0.0) -> float:
         """Variance of one coordinate of a quadratic well, with discretisation and minibatch noise; inf: unstable."""
-        transition, noises = self.law(curvature, noise)
+        transition, noises = self.transition(curvature, noise)
         if np.abs(np.linalg.eigvals(transition)).max() >= 1:
             return math.inf
         from scipy.linalg import solve_discrete_lyapunov
@@ -123,7 +123,7 @@ class Sampler(Optimizer):
 
     def relaxation_steps(self, curvature: float) -> float:
         """Steps in which a direction of that curvature forgets its start by a factor e; inf: never."""
-        radius = float(np.abs(np.linalg.eigvals(self.law(curvature)[0])).max())
+        radius = float(np.abs(np.linalg.eigvals(self.transition(curvature)[0])).max())
         return math.inf if radius >= 1 else -1 / math.log(radius) if radius > 0 else 0.0
 
     def log_acceptance(self, before: Phase, after: Phase) -> Tensor:

@@ -86,9 +86,9 @@ class SGHMC(Sampler):
         if self.localization > 0:
             momentum.add_(weight - state["start"], alpha=-time * self.localization)
 
-    def law(self, curvature: float, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    def transition(self, curvature: float, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """Return (M, Q), both [2, 2], of weight and momentum in a quadratic well; arguments as in Sampler."""
-        return splitting_law(
+        return splitting_transition(
             self.step_size, curvature, noise, kept=self.momentum, injected=math.sqrt(1 - self.momentum**2)
         )
 
@@ -107,7 +107,7 @@ class SGHMC(Sampler):
         return before.potential - after.potential + time / 2 * path - self.step_size / 8 * ends
 
 
-def splitting_law(
+def splitting_transition(
     step_size: float, curvature: float, noise: float, *, kept: float, injected: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (M, Q), both [2, 2], of (w, p) after kick, half drift, p ← kept · p + injected · ξ, half drift.

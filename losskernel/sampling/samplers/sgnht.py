@@ -10,7 +10,7 @@ from torch import Tensor
 
 from losskernel.errors import require_number
 from losskernel.sampling.samplers.base import Noise, Phase, wide
-from losskernel.sampling.samplers.sghmc import SGHMC, splitting_law
+from losskernel.sampling.samplers.sghmc import SGHMC, splitting_transition
 
 
 class SGNHT(SGHMC):
@@ -81,7 +81,7 @@ class SGNHT(SGHMC):
         thermostat.addcmul_(momentum, momentum, value=rate).sub_(rate)
         weight.add_(momentum, alpha=half)
 
-    def law(self, curvature: float, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    def transition(self, curvature: float, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """Return (M, Q), both [2, 2], of weight and momentum with χ at rest; arguments as in Sampler.
 
         χ rests where the mean of p² before and after it acts is 1: at 0 without minibatch noise. It varies
@@ -89,24 +89,24 @@ class SGNHT(SGHMC):
         friction cools the minibatch noise, about ε s² > 2, the law is that of infinite friction.
         """
         if noise == 0 or self.step_size * curvature >= 4:
-            return self._law(curvature, noise, 1.0)
+            return self._transition(curvature, noise, 1.0)
         if self._excess(curvature, noise, 0.0) >= 0:
-            return self._law(curvature, noise, 0.0)
+            return self._transition(curvature, noise, 0.0)
         from scipy.optimize import brentq
 
         shrink = brentq(lambda shrink: self._excess(curvature, noise, shrink), 0.0, 1.0, xtol=1e-12)
-        return self._law(curvature, noise, float(shrink))  # pyright: ignore[reportArgumentType]
+        return self._transition(curvature, noise, float(shrink))  # pyright: ignore[reportArgumentType]
 
-    def _law(self, curvature: float, noise: float, shrink: float) -> tuple[np.ndarray, np.ndarray]:
+    def _transition(self, curvature: float, noise: float, shrink: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the law for thermostats held at e^(-h χ) = shrink."""
         injected = math.sqrt(shrink * (1 - self.momentum**2))
-        return splitting_law(self.step_size, curvature, noise, kept=shrink * self.momentum, injected=injected)
+        return splitting_transition(self.step_size, curvature, noise, kept=shrink * self.momentum, injected=injected)
 
     def _excess(self, curvature: float, noise: float, shrink: float) -> float:
         """Return by how much E[p²] before and after the friction together exceed 2, thermostats held as above."""
         from scipy.linalg import solve_discrete_lyapunov
 
-        stationary = solve_discrete_lyapunov(*self._law(curvature, noise, shrink))
+        stationary = solve_discrete_lyapunov(*self._transition(curvature, noise, shrink))
         kick = np.array([-math.sqrt(self.step_size) * curvature, 1.0])
         before = kick @ stationary @ kick + self.step_size * noise
         return float(before + stationary[1, 1] - 2)

@@ -6,7 +6,7 @@ import pandas as pd
 from losskernel import figures
 from losskernel.analyses.result import Result
 from losskernel.errors import InputError
-from losskernel.kernel.error_bars import over
+from losskernel.kernel.error_bars import replicate_mean
 from losskernel.sweeps.around import Finding, Look
 from losskernel.sweeps.compare import Comparison
 from losskernel.sweeps.over_blocks.group_coupling import GroupCoupling, group_coupling, shared_neighbours
@@ -70,7 +70,7 @@ def shares(found: Comparison, looks: list[Look], whole: str) -> Finding:
             pair = near.members.index(each.number), near.members.index(looks[base].number)
             row["cka"] = float(np.cos(near.distances[pair]))
             row["cka_ceiling"] = float(np.cos(near.floor()[pair])) if name != whole else np.nan
-        shared = over("neighbours", shared_neighbours(each.kernel, looks[base].kernel, k))
+        shared = replicate_mean("neighbours", shared_neighbours(each.kernel, looks[base].kernel, k))
         rows.append(row | {key: shared[key] for key in ("neighbours", "neighbours_se")} | _sides(found, each, run))
     table = pd.DataFrame(rows)
     others = [row for row in rows if row["block"] != whole]

@@ -20,10 +20,10 @@ from losskernel.data import arithmetic
 from losskernel.errors import Interrupted, TraceError
 from losskernel.models import MLP, MultitaskMLP
 from losskernel.sampling import sample as sampling
-from losskernel.sampling import step_checks as judgement
-from losskernel.sampling.chains import JUDGE, strides
+from losskernel.sampling import step_checks
+from losskernel.sampling.chains import STEP_CHECKS, strides
 from losskernel.sampling.engine.stacked_model import StackedModel
-from losskernel.sampling.step_checks import judge
+from losskernel.sampling.step_checks import check_steps
 from losskernel.signals import HEEDED
 from losskernel.traces import zarr_store as store
 from losskernel.traces.zarr_store import CHAIN_RECORDS, TraceStore
@@ -66,7 +66,7 @@ def _well(
         return inputs[chosen], targets[chosen]
 
     with torch.no_grad():
-        found = judge(stack, weights, start, own, minibatches, noise)
+        found = check_steps(stack, weights, start, own, minibatches, noise)
     return found, NBETA * x.T @ x / len(x) + settings["localization"] * np.eye(3), own
 
 
@@ -99,7 +99,7 @@ def test_the_curvature_is_the_largest_eigenvalue_of_the_potential(
     # These eigenvalues lie close, which power iteration takes long to tell apart; those of networks do not.
     np.testing.assert_allclose(rough["curvature"], largest, rtol=0.1)
     assert (rough["curvature"] <= largest * (1 + 1e-9)).all()  # a Rayleigh quotient cannot exceed it
-    monkeypatch.setattr(judgement, "STACKED", judgement.STACKED._replace(iterations=1000))
+    monkeypatch.setattr(step_checks, "STACKED", step_checks.STACKED._replace(iterations=1000))
     found, _, _ = _well(localization=localization)
     np.testing.assert_allclose(found["curvature"], largest, rtol=1e-6)
 
@@ -127,8 +127,8 @@ def test_whole_batches_have_no_minibatch_noise() -> None:
 
 
 def test_the_minibatch_variance_is_that_over_minibatches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judgement, "_BATCHES", 4000)
-    monkeypatch.setattr(judgement, "STACKED", judgement.STACKED._replace(steps=1, samples=10_000))
+    monkeypatch.setattr(step_checks, "_BATCHES", 4000)
+    monkeypatch.setattr(step_checks, "STACKED", step_checks.STACKED._replace(steps=1, samples=10_000))
     batch = 10
     _, data, x = regression()
     found, _, own = _well(chains=1, batch=batch, step_size=1e-12)  # so small that the weights stand
@@ -178,7 +178,7 @@ def test_the_acceptance_is_that_of_a_langevin_proposal_in_a_gaussian_target(step
         return -np.square(to - origin + step / 2 * origin @ hessian).sum(1) / (2 * step)
 
     accepted = []
-    for _ in range(judgement.STACKED.steps):
+    for _ in range(step_checks.STACKED.steps):
         after = away - step / 2 * away @ hessian + np.sqrt(step) * rng.normal(size=away.shape)
         log = potential(away) - potential(after) + proposal(away, after) - proposal(after, away)
         accepted.append(np.exp(np.minimum(log, 0)).mean())
@@ -200,7 +200,7 @@ def test_without_localization_nothing_is_forgotten() -> None:
 
 
 def test_a_preconditioned_sampler_is_judged_in_its_own_coordinates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judgement, "STACKED", judgement.STACKED._replace(iterations=300))
+    monkeypatch.setattr(step_checks, "STACKED", step_checks.STACKED._replace(iterations=300))
     found, hessian, _ = _well(sampler=lk.RMSpropSGLD, chains=1, batch=None, smoothing=0.0)
     # No step was taken before the curvature is measured: v is 1 there, G = 1 / (1 + δ).
     factor = 1 / 1.1
@@ -213,7 +213,7 @@ def test_a_preconditioned_sampler_is_judged_in_its_own_coordinates(monkeypatch: 
 def test_a_preconditioner_that_differs_between_weights_scales_the_hessian_on_both_sides(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(judgement, "STACKED", judgement.STACKED._replace(iterations=300))
+    monkeypatch.setattr(step_checks, "STACKED", step_checks.STACKED._replace(iterations=300))
 
     class Scaled(lk.SGLD):
         scale = torch.tensor([1.0, 4.0, 0.25], dtype=torch.float64)
@@ -282,8 +282,8 @@ def _run(chains: int, sampler: str = "sgld", **options: Any) -> lk.LossTraces:
 def test_the_judgement_is_the_last_stride_and_takes_no_step() -> None:
     schedule = lk.Schedule(chains=2, **LENGTHS)
     found = strides(schedule)
-    assert found[-1] == JUDGE
-    assert JUDGE not in found[:-1]
+    assert found[-1] == STEP_CHECKS
+    assert STEP_CHECKS not in found[:-1]
     assert sum(stride.steps for stride in found) == schedule.burn_in + schedule.draws * schedule.thinning
     assert sum(stride.record for stride in found) == schedule.draws
 
@@ -370,8 +370,8 @@ class Signalled(pl.Callback):
         self.judging, self.evaluations, self.saved = False, 0, ""
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self.judging = batch == JUDGE and self.ahead == 0
-        self.ahead -= batch == JUDGE
+        self.judging = batch == STEP_CHECKS and self.ahead == 0
+        self.ahead -= batch == STEP_CHECKS
         if self.judging and self.out is not None:
             self.saved = (TraceStore(self.out).load_state() or {})["summary"]
 

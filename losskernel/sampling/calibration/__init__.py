@@ -1,1 +1,0 @@
-"""Sampler settings from the curvature of the training loss."""
