@@ -3,7 +3,15 @@ import pytest
 from oracles import blocks, gaussian, kernel_of, pairs
 from scipy.stats import t
 
-from losskernel.kernel.error_bars import Matrices, Resample, batch_means, bootstrap, interval, replicate_mean, t_quantile
+from losskernel.kernel.error_bars import (
+    Matrices,
+    Resample,
+    batch_means,
+    bootstrap,
+    interval,
+    replicate_mean,
+    t_quantile,
+)
 from losskernel.kernel.estimators import pieces
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from test_sampling import regression
+from test_sample import regression
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
