@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from losskernel.data.base import Data, size
 from losskernel.data.loading import MinibatchLoader
+from losskernel.data.minibatch_order import MinibatchIndices, generator
 from losskernel.sampling.engine.stacked_model import StackedModel
-from losskernel.sampling.noise import MinibatchIndices, generator
 from losskernel.sampling.samplers.base import Phase, Sampler, wide
 
 Minibatch = tuple[Tensor, Tensor]
