@@ -18,7 +18,7 @@ from torch.utils.data import TensorDataset
 
 import losskernel as lk
 from losskernel import figures
-from losskernel.analyses.joint.localization_sweep import log_slope
+from losskernel.analyses.joint.sweep_and_training import log_slope
 from losskernel.geometry import AngularCKA, Point, reliability
 from losskernel.representations.points import sampled_point
 from losskernel.representations.sources.gradients import gradient_point

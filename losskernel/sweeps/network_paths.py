@@ -9,9 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from losskernel import figures
-from losskernel.analyses.paths import errors_of, median_error, walks_of
 from losskernel.analyses.paths.map_sheets import curves_of, sheets_of
-from losskernel.analyses.paths.measured_paths import conditions
+from losskernel.analyses.paths.measured_paths import conditions, errors_of, median_error, walks_of
 from losskernel.analyses.result import Result
 from losskernel.errors import InputError, TraceError
 from losskernel.figures.paths.path_map import Route, along_colours

@@ -15,21 +15,16 @@ from torch.utils.data import TensorDataset
 import losskernel as lk
 from losskernel import LossKernel, LossTraces
 from losskernel.analyses import Attribution
-from losskernel.analyses.attribution import (
-    Influences,
-    Joint,
-    Method,
+from losskernel.analyses.attribution.attribution import Influences, agreement
+from losskernel.analyses.attribution.datamodelling_score import (
     Retrainings,
-    agreement,
-    bayesian_influence,
     ceiling,
     judge,
-    method_names,
-    method_of,
     predictions,
     rank_correlation,
     reliability,
 )
+from losskernel.analyses.attribution.methods import Joint, Method, bayesian_influence, method_names, method_of
 from losskernel.errors import InputError
 from losskernel.losses import squared_error
 from losskernel.representations.baselines.influence import Influence

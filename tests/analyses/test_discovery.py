@@ -12,9 +12,9 @@ from scipy.spatial.distance import squareform
 
 from losskernel import LossKernel, LossTraces
 from losskernel.analyses import Discovery, Result
-from losskernel.analyses.hierarchy.classes import Classes
-from losskernel.analyses.hierarchy.found_tree import Found
+from losskernel.analyses.hierarchy.discovery import Found
 from losskernel.analyses.hierarchy.similarities import Reader
+from losskernel.analyses.taxonomy_classes import Classes
 from losskernel.errors import InputError
 from losskernel.kernel.error_bars import bootstrap
 

@@ -8,14 +8,11 @@ from oracles import kernel_of
 from planted_tree import LEAVES, SHARES, exact, planted, tree_file
 
 from losskernel import LossKernel, LossTraces
-from losskernel.analyses.hierarchy.classes import Classes, Pairs
-from losskernel.analyses.hierarchy.judge import Judge
-from losskernel.analyses.hierarchy.kernels import Comparison
-from losskernel.analyses.hierarchy.rivals import with_references
-from losskernel.analyses.hierarchy.scores import centred_on, reliability, with_errors
+from losskernel.analyses.hierarchy.comparison import Comparison, falling, noise_floor, summary, with_references
+from losskernel.analyses.hierarchy.scores import Judge, centred_on, reliability, with_errors
 from losskernel.analyses.hierarchy.similarities import Reader
-from losskernel.analyses.hierarchy.summary import falling, noise_floor, summary
 from losskernel.analyses.rank_tests import mantel, partial_mantel, spearman, upper
+from losskernel.analyses.taxonomy_classes import Classes, Pairs
 from losskernel.errors import InputError
 from losskernel.kernel import loss_kernel as kernel
 from losskernel.kernel.error_bars import bootstrap

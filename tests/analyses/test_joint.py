@@ -16,21 +16,11 @@ from torch.utils.data import TensorDataset
 
 import losskernel as lk
 from losskernel.analyses import JointSpace
-from losskernel.analyses.joint import (
-    Joint,
-    beyond_labels,
-    closed_numbers,
-    families,
-    nearest,
-    other_space,
-    sweep_of,
-    training_table,
-    velocity_angles,
-)
-from losskernel.analyses.joint.beyond_labels import partial as partial_cosine
-from losskernel.analyses.joint.jackknife import LeftOut
-from losskernel.analyses.joint.kernels import PLACEBO
-from losskernel.analyses.joint.localization_sweep import log_slope
+from losskernel.analyses.joint.joint_space import closed_numbers, other_space
+from losskernel.analyses.joint.kernels import PLACEBO, Joint, LeftOut
+from losskernel.analyses.joint.layer_agreement import beyond_labels, nearest
+from losskernel.analyses.joint.layer_agreement import partial as partial_cosine
+from losskernel.analyses.joint.sweep_and_training import families, log_slope, sweep_of, training_table, velocity_angles
 from losskernel.cli.build import analyse_from, run_from
 from losskernel.errors import InputError
 from losskernel.geometry import AngularCKA, Point, reliability

@@ -9,12 +9,19 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 import losskernel.kernel.loss_kernel
 from losskernel import LossKernel, LossTraces
-from losskernel.analyses.memorisation import kernel_scores
-from losskernel.analyses.memorisation.detection import NO_DRAWS, Draws, detect, detection, resampled_counts
-from losskernel.analyses.memorisation.draw_errors import proportional, resampled_draws
-from losskernel.analyses.memorisation.neighbours_and_opponents import surroundings, trusted
-from losskernel.analyses.memorisation.planted import clustering, find_twins, twin_numbers
-from losskernel.analyses.memorisation.scores import groups_of, surroundings_of
+from losskernel.analyses.kernel_scores import groups_of, kernel_scores, surroundings, surroundings_of, trusted
+from losskernel.analyses.memorisation.detection import (
+    NO_DRAWS,
+    Draws,
+    clustering,
+    detect,
+    detection,
+    find_twins,
+    proportional,
+    resampled_counts,
+    resampled_draws,
+    twin_numbers,
+)
 from losskernel.analyses.memorisation.suspects import opinion, suspects, witnesses
 from losskernel.errors import InputError
 

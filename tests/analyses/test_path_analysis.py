@@ -15,8 +15,8 @@ from drawn import words
 from planted_runs import configuration
 
 from losskernel.analyses import Paths
-from losskernel.analyses.paths import edges_of, errors_of, median_error, spine, survey, walks_of
-from losskernel.analyses.paths import jackknife_errors as errors_module
+from losskernel.analyses.paths import measured_paths as errors_module
+from losskernel.analyses.paths.measured_paths import edges_of, errors_of, median_error, spine, survey, walks_of
 from losskernel.errors import InputError
 from losskernel.geometry import AngularCKA, Bures, Point, jackknife
 from losskernel.geometry.point import evenly

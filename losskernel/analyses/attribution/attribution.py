@@ -1,28 +1,54 @@
 """Which training samples made a query's loss what it is, and does retraining without them agree?"""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from losskernel import figures
-from losskernel.analyses.attribution import (
-    Influences,
-    Joint,
-    Judged,
-    Method,
-    Retrainings,
-    agreement,
-    judge,
-    method_names,
-    method_of,
-)
-from losskernel.analyses.attribution.tables import influential, scores
+from losskernel.analyses.attribution.datamodelling_score import Judged, Retrainings, judge, named, unit_ranks
+from losskernel.analyses.attribution.methods import Joint, Method, bayesian_influence, method_names, method_of
 from losskernel.analyses.result import Result
 from losskernel.errors import require, require_integer
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
+
+
+class Influences(NamedTuple):
+    """Bayesian influence of every training sample on every query, and the extreme ones."""
+
+    values: np.ndarray  # [T, Q]
+    errors: np.ndarray  # [T, Q], standard errors
+    helpful: np.ndarray  # [Q, k] into the training samples, most helpful first; -1 where none is left
+    harmful: np.ndarray  # [Q, k], most harmful first
+
+    @classmethod
+    def of(cls, kernel: LossKernel, joint: Joint, top: int) -> "Influences":
+        """Read them off a kernel.
+
+        Raises:
+            InputError: there are too few draws for errors.
+        """
+        values = bayesian_influence(kernel, joint)
+        errors = kernel.standard_error(joint.queries)[:, joint.train].T
+        top = min(top, len(joint.train))
+        return cls(values, errors, _extreme(-values, top), _extreme(values, top))
+
+
+def _extreme(values: np.ndarray, top: int) -> np.ndarray:
+    """Return the places of the lowest values below 0 of each column, [Q, top]; -1 where there are no more."""
+    order = np.argsort(values, axis=0, kind="stable")[:top].T
+    return np.where(np.take_along_axis(values.T, order, axis=1) < 0, order, -1)
+
+
+def agreement(methods: Iterable[Method]) -> pd.DataFrame:
+    """Return a table of every two methods: the rank correlation of their influences on a query, mean over queries."""
+    ranks = {method.name: unit_ranks(method.scores().T) for method in methods}  # [Q, T] each
+    rows = [{name: float((own * other).sum(-1).mean()) for name, other in ranks.items()} for own in ranks.values()]
+    return pd.DataFrame([{"method": name} | row for name, row in zip(ranks, rows, strict=True)])
+
 
 _LARGEST_SHEET = 5  # helpful, and as many harmful
 
@@ -99,7 +125,7 @@ class Attribution:
         hardest = self._hardest(traces, joint)
         captions, images = _captions(kernel), _images(traces)
         found = {
-            "influential": influential(influences, kernel, joint, self.label),
+            "influential": influential_table(influences, kernel, joint, self.label),
             "attribution_agreement": agreement(methods()),
         }
         pictures: dict[str, Any] = {"influential": _sheet(influences, joint, hardest, images, captions)}
@@ -108,7 +134,7 @@ class Attribution:
         if truth is None:
             return Result(metrics, found, pictures)
         judged = judge(methods(), truth, replicates=self.replicates, seed=self.seed)
-        found["lds"] = scores(judged, names)
+        found["lds"] = score_table(judged, names)
         bounds = [judged.numbers[f"ceiling{end}"] for end in ("", "_low", "_high") if "ceiling" in judged.numbers]
         pictures["datamodelling"] = figures.datamodelling_scores(found["lds"], bounds or None)
         pictures["predicted_retrained"] = _against(judged, names[0], [captions[query] for query in joint.queries])
@@ -171,3 +197,36 @@ def _short(name: str, value: Any) -> str:
     if isinstance(value, (float, np.floating)):
         return "" if np.isnan(value) else f"{name}={value:.2f}".replace("-", "−")
     return f"{name}={value}" if isinstance(value, (int, np.integer)) else str(value)
+
+
+def score_table(judged: Judged, methods: Sequence[str]) -> pd.DataFrame:
+    """Return a row per output and method: score, error, 90 % interval, chance, p, and the first method's lead."""
+    records = []
+    for output in judged.actual:
+        for method in methods:
+            own, lead = named(output, f"lds_{method}"), named(output, f"lead_over_{method}")
+            low, high, p = judged.chance[own]
+            record: dict[str, Any] = {"method": method, "output": output}
+            record |= {f"lds{end}": judged.numbers[own + end] for end in ("", "_se", "_low", "_high")}
+            record |= {"p": p, "chance_low": low, "chance_high": high}
+            record |= {f"lead{end}": judged.numbers.get(lead + end, np.nan) for end in ("", "_se", "_low", "_high")}
+            records.append(record)
+    return pd.DataFrame(records)
+
+
+def influential_table(influences: Influences, kernel: LossKernel, joint: Joint, label: str | None) -> pd.DataFrame:
+    """Return a row per query and extreme training sample: ids, rank, direction, influence and its standard error."""
+    groups = None if label is None else kernel.label(label)
+    records = []
+    for direction, places in (("helpful", influences.helpful), ("harmful", influences.harmful)):
+        for (query, rank), place in np.ndenumerate(places):
+            if place < 0:
+                continue
+            probe, asked = joint.train[place], joint.queries[query]
+            record: dict[str, Any] = {"query": kernel.ids[asked], "direction": direction, "rank": rank + 1}
+            record["training_sample"] = kernel.ids[probe]
+            if label is not None and groups is not None:
+                record |= {f"query_{label}": groups[asked], label: groups[probe]}
+            record |= {"influence": influences.values[place, query], "influence_se": influences.errors[place, query]}
+            records.append((query, record))
+    return pd.DataFrame([record for _, record in sorted(records, key=lambda each: each[0])])

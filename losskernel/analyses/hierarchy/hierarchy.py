@@ -1,17 +1,28 @@
 """Does the kernel follow a known taxonomy of the classes, and does it say more than features do?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
-from losskernel.analyses.hierarchy import tables
-from losskernel.analyses.hierarchy.classes import Classes
-from losskernel.analyses.hierarchy.drawing import drawn
-from losskernel.analyses.hierarchy.kernels import Comparison
-from losskernel.analyses.hierarchy.summary import summary
+from losskernel import figures
+from losskernel.analyses import rank_tests as agreement
+from losskernel.analyses.hierarchy.comparison import (
+    LABELS,
+    LEVEL_NUMBERS,
+    RANDOM,
+    Comparison,
+    noise_floor,
+    summary,
+    with_ends,
+)
+from losskernel.analyses.hierarchy.scores import Score
+from losskernel.analyses.hierarchy.similarities import View
 from losskernel.analyses.result import Result
+from losskernel.analyses.taxonomy_classes import Classes
 from losskernel.data.taxonomy import MEASURES
 from losskernel.errors import require, require_integer
 from losskernel.kernel.loss_kernel import LossKernel
@@ -124,13 +135,168 @@ class Hierarchy:
         )
         chance = comparison.judge.chance()
         found = {
-            "hierarchy_kernels": tables.kernels(
+            "hierarchy_kernels": kernels_table(
                 comparison.scores, comparison.tests, comparison.reach, classes.middle.name
             ),
-            "hierarchy_levels": tables.relations(comparison.scores, comparison.own, classes, chance),
-            "hierarchy_profiles": tables.profiles(comparison.scores, classes, chance),
-            "hierarchy_measures": tables.measures(comparison.views, classes),
+            "hierarchy_levels": relations_table(comparison.scores, comparison.own, classes, chance),
+            "hierarchy_profiles": profiles_table(comparison.scores, classes, chance),
+            "hierarchy_measures": measures_table(comparison.views, classes),
         }
         place = "WordNet" if self.taxonomy == "wordnet" else "taxonomy"
         pictures = drawn(comparison, found["hierarchy_kernels"], f"{place} {self.measure.replace('_', ' ')} distance")
         return Result(summary(comparison), found, dict(pictures))
+
+
+_PLAIN = (
+    "spearman_classes",
+    "kendall_classes",
+    "spearman_images",
+    "kendall_images",
+    "partial",
+    "reverse",
+    "cophenetic",
+    "tree_fit",
+)
+
+
+def kernels_table(
+    scores: Mapping[str, Score],
+    tests: Mapping[str, Mapping[str, agreement.Permuted]],
+    reach: Mapping[str, Mapping[str, Any]],
+    level: str,
+) -> pd.DataFrame:
+    """One row per kernel; what is undefined for it stays empty.
+
+    Args:
+        scores: of every kernel.
+        tests: of every kernel.
+        reach: reliability, ceiling and draws to double, of the kernels that have them.
+        level: name of the level at which clusters and neighbours are compared.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, score in scores.items():
+        row: dict[str, Any] = {"kernel": name}
+        for number in _PLAIN:
+            test = tests[name].get(number)
+            row |= with_ends(score, number, number)
+            if test is not None:
+                row |= {number: test.correlation, f"{number}_p": test.p}
+                row |= {f"{number}_null_low": test.low, f"{number}_null_high": test.high}
+        for number in LEVEL_NUMBERS:
+            row |= with_ends(score, f"{number} {level}", number)
+        rows.append(row | {"level": level} | dict(reach.get(name, {})))
+    return pd.DataFrame(rows).dropna(axis="columns", how="all")
+
+
+def profiles_table(scores: Mapping[str, Score], classes: Classes, chance: np.ndarray) -> pd.DataFrame:
+    """One row per kernel and level: neighbours and clusters."""
+    rows: list[dict[str, Any]] = []
+    for name, score in scores.items():
+        for level, expected in zip(classes.levels, chance, strict=True):
+            row: dict[str, Any] = {"kernel": name, "level": level.name, "groups": int(level.groups.max() + 1)}
+            for number in LEVEL_NUMBERS:
+                row |= with_ends(score, f"{number} {level.name}", number)
+            rows.append(row | {"knn_chance": expected})
+    return pd.DataFrame(rows)
+
+
+def relations_table(
+    scores: Mapping[str, Score], names: Sequence[str], classes: Classes, chance: np.ndarray
+) -> pd.DataFrame:
+    """One row per relation, from the same class to the farthest: mean similarities, and what is grouped so closely.
+
+    Args:
+        scores: of every kernel.
+        names: of the loss kernel's views, the first of which is scored for neighbours and clusters.
+        classes: of the probes.
+        chance: k-NN precision of random neighbours at each level.
+    """
+    rows: list[dict[str, Any]] = []
+    for number, relation in enumerate(classes.relations):
+        kin = classes.kinship == number
+        row: dict[str, Any] = {"relation": relation, "pairs": int(classes.weights[kin].sum()) // 2}
+        for name in names:
+            row |= with_ends(scores[name], f"relation {number}", name)
+        if number < len(classes.levels):
+            level = classes.levels[number]
+            row |= {"groups": int(level.groups.max() + 1), "knn_chance": chance[number]}
+            for each in LEVEL_NUMBERS:
+                row |= with_ends(scores[names[0]], f"{each} {level.name}", each)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def measures_table(views: Mapping[str, View], classes: Classes) -> pd.DataFrame:
+    """One row per measure of the taxonomy, a column per kernel: Spearman's correlation over pairs of classes."""
+    rows: list[dict[str, Any]] = []
+    for measure in MEASURES:
+        distance = agreement.upper(classes.distance(measure))
+        found = {name: agreement.spearman(agreement.upper(view.means), distance) for name, view in views.items()}
+        rows.append({"measure": measure} | found)
+    return pd.DataFrame(rows)
+
+
+# What the views of the loss kernel are called.
+_NAMES = {"coupling": "coupling R²", "abs_r": "|R|"}
+# Pairs of each relation whose R is drawn.
+_PAIRS = 5_000
+_COLUMNS = ("spearman_classes", "partial", "knn", "ami", "dendrogram_purity")
+
+
+def drawn(comparison: Comparison, table: pd.DataFrame, distance_label: str) -> dict[str, Figure]:
+    """Return the figures; that of relations only where there is a coupling with errors.
+
+    table: a row per kernel.
+    """
+    best = comparison.own[0]
+    found = {
+        "hierarchy_matrices": figures.matrix_pair(
+            comparison.views[best].means,
+            comparison.distance,
+            comparison.classes.tree,
+            _NAMES[best],
+            distance_label,
+        ),
+        "hierarchy_kernels": figures.kernel_comparison(table, [name for name in _COLUMNS if name in table]),
+        "hierarchy_neighbours": _neighbours_figure(comparison),
+    }
+    if "relation 1_low" in comparison.scores.get("coupling", {}):
+        found["hierarchy_relatedness"] = _relatedness(comparison)
+    return found
+
+
+def _neighbours_figure(comparison: Comparison) -> Figure:
+    """k-NN precision at every level, beside chance; errors over chains."""
+    levels = comparison.classes.levels
+    curves: dict[str, np.ndarray] = {}
+    errors: dict[str, np.ndarray] = {}
+    for name, score in comparison.scores.items():
+        if name not in ("r", LABELS, RANDOM):
+            curves[name] = np.array([score[f"knn {level.name}"] for level in levels])
+            errors[name] = np.array([score.get(f"knn {level.name}_se", 0.0) for level in levels])
+    names = [f"{level.name}\n({level.groups.max() + 1})" for level in levels]
+    ylabel = "share of nearest neighbours\nin the same group"
+    return figures.depth_profile(names, curves, errors, comparison.judge.chance(), ylabel)
+
+
+def _relatedness(comparison: Comparison) -> Figure:
+    """R and coupling by relation."""
+    score, relations = comparison.scores["coupling"], comparison.classes.relations
+    present = [number for number in range(len(relations)) if f"relation {number}" in score]
+    value, low, high = (
+        np.array([score[f"relation {number}{end}"] for number in present]) for end in ("", "_low", "_high")
+    )
+    floor = noise_floor(comparison.part[0])["noise_floor"]
+    names = [relations[number] for number in present]
+    return figures.relatedness(names, _correlations(comparison, present), value, low, high, floor)
+
+
+def _correlations(comparison: Comparison, relations: list[int]) -> list[np.ndarray]:
+    """R of some pairs of different probes of each relation."""
+    kernel, classes = comparison.part
+    rng = np.random.default_rng(comparison.seed)
+    first, second = np.triu_indices(kernel.probes, 1)
+    kinship = classes.kinship[classes.leaf[first], classes.leaf[second]]
+    values = kernel.correlation()[first, second]
+    parts = [values[kinship == relation] for relation in relations]
+    return [part if len(part) <= _PAIRS else rng.choice(part, _PAIRS, replace=False) for part in parts]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from losskernel.analyses.hierarchy.classes import Classes, Pairs
+from losskernel.analyses.taxonomy_classes import Classes, Pairs
 from losskernel.analyses.tree_comparison import average_linkage
 from losskernel.kernel.error_bars import Matrices
 from losskernel.kernel.loss_kernel import LossKernel

@@ -1,30 +1,50 @@
 """Layers, labels and loss kernels in one space: which layer is a loss kernel nearest to, and why?"""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 
-from losskernel.analyses.joint import (
-    Joint,
-    along_training,
-    beyond_labels,
-    closed_numbers,
-    distances,
-    draw,
-    families,
-    nearest,
-    numbers,
-    other_space,
-    sweep_of,
-    training_table,
-)
-from losskernel.analyses.joint.captions import CAPTIONS
+from losskernel.analyses.joint.kernels import PLACEBO, SPACE, Joint
+from losskernel.analyses.joint.layer_agreement import beyond_labels, nearest
+from losskernel.analyses.joint.map import draw
+from losskernel.analyses.joint.sweep_and_training import Family, Sweep, families, sweep_of, training_table
 from losskernel.analyses.result import Result
-from losskernel.errors import require, require_integer
+from losskernel.errors import InputError, require, require_integer
+from losskernel.geometry import Bures, Path, Point
 from losskernel.geometry.point import FORMS
 from losskernel.representations.points import TRAINED, PointSet
 from losskernel.representations.sources import left_out
+
+CAPTIONS = {
+    "joint_map": (
+        "Inputs, layers, labels, gradients and loss kernels over the same probes, as points of one space (angular "
+        "CKA, U-centred): spherical scaling, seen from above the points' middle. Distances are raw, with sampling "
+        "noise in them; the noise floor is the angle at which noise alone puts two samples of one kernel."
+    ),
+    "joint_nearest": (
+        "Angles in radians between every kernel of losses and every layer of the network with the same weights; "
+        "1.57: nothing in common. The last row is the placebo: the run's kernel with its probes permuted."
+    ),
+    "joint_sweep": (
+        "With rising localization the loss kernel goes to the Gram matrix of loss gradients, as 1 / γ, whatever the "
+        "network. Raw angles cannot fall below the noise floor; those without sampling noise come from the cosine "
+        "divided by the reliabilities of both kernels (cosine_corrected), which chance may lift above 1: an angle "
+        "of 0."
+    ),
+    "joint_labels": (
+        "Cosine of each layer with a kernel: raw, and between the directions in which both leave the kernel of the "
+        "labels (beyond). 0: nothing in common but the classes; below 0: they leave the labels on opposite sides. "
+        "By chance: probes relabelled."
+    ),
+    "joint_training": (
+        "The loss kernel, the gradients and the last layers at the weights kept along training: a, distance to the "
+        "labels; b, to their own end; c, angle between the loss kernel's velocity and theirs, after parallel "
+        "transport, where both steps stand above the noise."
+    ),
+}
+
 
 # Probes over which the other space is asked, whose distances cost N³.
 _FEW = 200
@@ -134,3 +154,151 @@ class JointSpace:
         drawn, stress = draw(joint, found, sweep, courses, self.form)
         captions = {name: CAPTIONS[name] for name in drawn}
         return Result(metrics | {"map_stress": stress}, found, drawn, captions=captions)
+
+
+def numbers(joint: Joint, near: pd.DataFrame, beyond: pd.DataFrame, sweep: Sweep | None) -> dict[str, float]:
+    """Return the run's own loss kernel's place among layers, targets and kernels in closed form. Angles in radians."""
+    own, points = joint.own, joint.points
+    found = {
+        "points": float(len(points) - 1),
+        "probes": float(len(points.ids)),
+        "reliability": float(joint.reliability[own]),
+    }
+    found |= _nearest_numbers(joint, near) | _label_numbers(joint) | _beyond_numbers(joint, beyond)
+    for kind in ("gradient", "laplace"):
+        other = joint.closed(kind)
+        if other is not None:
+            found[f"{kind}_angle"] = joint.angle(own, other)
+            found[f"{kind}_cosine_corrected"] = float(joint.corrected[own, other])
+    if sweep is not None:
+        last = sweep.table.iloc[-1]
+        for name in ("angle", "cosine_corrected", "floor"):
+            found[f"gradient_{name}_largest_localization"] = float(last[name])
+        found |= {"sweep_length": sweep.length, "sweep_straightness": sweep.straightness}
+    return found
+
+
+def along_training(joint: Joint, table: pd.DataFrame, found: list[Family]) -> dict[str, float]:
+    """Return the length and straightness of the loss kernel's path, and how its velocity stands to the last layer's."""
+    lead = next(each for each in found if each.kind == "loss_kernel")
+    path = Path.from_arrangement(joint.arrangement, lead.numbers)
+    numbers = {"training_length": path.length, "training_straightness": path.straightness}
+    hidden = [each.label for each in found if each.kind == "layer"]
+    told = [row["velocity"] for row in table.to_dict("records") if hidden and row["what"] == hidden[-1]]
+    told = [each for each in told if np.isfinite(each)]
+    return numbers | ({"training_velocity_angle": float(np.median(told))} if told else {})
+
+
+def distances(joint: Joint, chosen: list[int], angles: np.ndarray) -> pd.DataFrame:
+    """Return a row for every pair of points.
+
+    Columns: first, second, distance (raw, radians), cosine_corrected (without sampling noise), floor, bures (the
+    Bures angle, where it was asked for).
+
+    Args:
+        joint: the points.
+        chosen: numbers of the points with a Bures angle, n of them.
+        angles: [n, n] these.
+    """
+    place = {number: row for row, number in enumerate(chosen)}
+    first, second = np.triu_indices(len(joint.points), 1)
+    bures = [
+        angles[place[a], place[b]] if a in place and b in place else np.nan
+        for a, b in zip(first.tolist(), second.tolist(), strict=True)
+    ]
+    names = np.array(joint.points.names, dtype=object)
+    columns = {
+        "first": names[first],
+        "second": names[second],
+        "distance": joint.arrangement.distances[first, second],
+        "cosine_corrected": joint.corrected[first, second],
+        "floor": joint.floor[first, second],
+        "bures": bures,
+    }
+    return pd.DataFrame(columns)
+
+
+def _nearest_numbers(joint: Joint, near: pd.DataFrame) -> dict[str, float]:
+    rows: dict[str, Any] = {row["kernel"]: row for row in near.to_dict("records")}
+    if joint.name(joint.own) not in rows:
+        return {}
+    row = rows[joint.name(joint.own)]
+    path = joint.points.path(joint.points.placed[joint.own].network)
+    place = [joint.name(number) for number in path].index(row["nearest"])
+    found = {f"nearest_layer_angle{end}": float(row[name]) for end, name in _ENDINGS.items()}
+    found |= {f"nearest_layer_{name}": float(row[name]) for name in ("cosine_corrected", "floor", "lead", "lead_se")}
+    found |= {"nearest_layer_p": float(row["p_adjusted"]), "nearest_layer_place": float(place)}
+    return found | {"placebo_angle": float(rows[PLACEBO]["angle"])}
+
+
+_ENDINGS = {"": "angle", "_se": "se", "_low": "low", "_high": "high"}
+
+
+def _label_numbers(joint: Joint) -> dict[str, float]:
+    targets = joint.points.of("target")
+    return {"labels_angle": joint.angle(joint.own, targets[0])} if targets else {}
+
+
+def _beyond_numbers(joint: Joint, beyond: pd.DataFrame) -> dict[str, float]:
+    if beyond.empty:
+        return {}
+    target, found = beyond["target"].iloc[0], {}
+    for row in beyond.to_dict("records"):
+        if row["kernel"] == joint.name(joint.own) and row["target"] == target:
+            for end, name in {**_ENDINGS, "": "beyond"}.items():
+                found[f"beyond_labels_{row['layer']}{end}"] = float(row[name])
+    return found
+
+
+_BURES = Bures()
+
+
+def other_space(joint: Joint, limit: int = 200) -> tuple[list[int], np.ndarray, float]:
+    """Return numbers of points, their Bures angles [n, n] over `limit` probes, and how these rank beside angular CKA's.
+
+    Of the trained network's points, inputs and targets; the placebo, whose kernel is another's, and points that are no
+    positive kernel are left out. The last number is Spearman's correlation over pairs, both over the same probes.
+    """
+    from scipy.stats import spearmanr
+
+    chosen = [*joint.points.of("input", "target"), *joint.points.path()[1:], *joint.kernels(TRAINED)]
+    few = joint.points.only(list(dict.fromkeys(chosen))).evenly(limit)
+    numbers = [joint.points.number(name) for name in few.names]
+    points = [each.point for each in few.placed]
+    kept = [place for place, point in enumerate(points) if _is_shape(point)]
+    angles = _BURES.distances([_thin(points[place]) for place in kept])
+    reference = SPACE.distances([points[place] for place in kept])
+    pairs = np.triu_indices(len(kept), 1)
+    rank: Any = spearmanr(angles[pairs], reference[pairs])[0] if len(kept) >= 3 else np.nan
+    return [numbers[place] for place in kept], angles, float(rank)
+
+
+def closed_numbers(point: Point) -> dict[str, float]:
+    """Return how many probes carry a kernel, and how much of it is all probes together.
+
+    participation: (tr K)² / (N Σ K_ii²), 1 where all probes vary alike and 1 / N where one alone does. share_together:
+    1ᵀ K 1 / (N tr K), 1 where all losses move together, and taken away by centring.
+    """
+    diagonal = point.diagonal()
+    trace, count = float(diagonal.sum()), point.inputs
+    if trace == 0:
+        return {"participation": float("nan"), "share_together": float("nan")}
+    return {
+        "participation": trace**2 / (count * float(np.square(diagonal).sum())),
+        "share_together": float(point.sums().sum()) / (count * trace),
+    }
+
+
+def _is_shape(point: Point) -> bool:
+    try:
+        _BURES.arrangement([point])
+    except InputError:
+        return False
+    return True
+
+
+def _thin(point: Point) -> Point:
+    """Return the same kernel with at most N features."""
+    if point.factor is None or point.factor.shape[1] <= point.inputs:
+        return point
+    return Point(point.ids, factor=np.asarray(np.linalg.qr(point.factor.T, mode="r")).T)

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from losskernel.analyses.joint.along_training import Family
+from losskernel import figures
 from losskernel.analyses.joint.kernels import KERNELS, Joint
-from losskernel.analyses.joint.localization_sweep import Sweep
+from losskernel.analyses.joint.sweep_and_training import Family, Sweep
 from losskernel.figures.joint.joint_map import JointPoints, Track
 from losskernel.geometry.maps.globe import arc, azimuthal, frame
 from losskernel.geometry.maps.spherical_mds import spherical_mds
@@ -83,3 +84,86 @@ def _names(joint: Joint, path: Sequence[int], over_training: Sequence[Family]) -
     for family in over_training:
         names[family.numbers[0]] = f"{family.label}, step {int(family.steps[0])}"
     return names | {number: points.placed[number].label for number in path if number not in names}
+
+
+# Kernels with a panel of their own, by kind, beside the run's own.
+_BESIDE = ("laplace", "gradient")
+
+
+def draw(
+    joint: Joint, tables: Mapping[str, pd.DataFrame], sweep: Sweep | None, courses: Sequence[Family], form: str
+) -> tuple[dict[str, Any], float]:
+    """Return the figures, and the stress of the map."""
+    kernels = [each for each in courses if each.kind == "loss_kernel"]
+    hidden = [each for each in courses if each.kind == "layer"]
+    mapped = map_of(joint, sweep, [*kernels[:1], *hidden[-1:]])
+    about = f"{len(joint.points.ids)} probes, {form} form"
+    noise = joint.floor[joint.own, joint.points.path()[0]]
+    told = "" if np.isnan(noise) else f"; noise floor of this run's kernel {noise:.2f} rad"
+    note = f"{about}; the map gets {mapped.stress:.0%} of the distances wrong{told}"
+    found: dict[str, Any] = {"joint_map": figures.joint_map(mapped.points, note)}
+    found["joint_nearest"] = _nearest_figure(joint, about)
+    if sweep is not None:
+        found["joint_sweep"] = _sweep_figure(sweep, about)
+    beyond = tables.get("joint_labels")
+    if beyond is not None:
+        found["joint_labels"] = _beyond_figure(joint, beyond, sweep, about)
+    if "joint_training" in tables and kernels:
+        drawn = [each.label for each in [*kernels[:1], *_told(courses)]]
+        targets = joint.points.of("target")
+        target = joint.name(targets[0]) if targets else "labels"
+        found["joint_training"] = figures.joint_training(tables["joint_training"], drawn, target, about)
+    return found, mapped.stress
+
+
+def _nearest_figure(joint: Joint, about: str) -> Any:
+    """Draw the distances of all kernels to the layers of their own networks, which share columns, and to targets."""
+    points = joint.points
+    rows = [*joint.kernels(), joint.placebo]
+    labels = list(dict.fromkeys(points.placed[number].label for number in points.path(TRAINED)))
+    targets = points.of("target")
+    distances = np.full((len(rows), len(labels) + len(targets)), np.nan)
+    for place, kernel in enumerate(rows):
+        for number in points.path(points.placed[kernel].network):
+            label = points.placed[number].label
+            if label in labels:
+                distances[place, labels.index(label)] = joint.angle(kernel, number)
+        for column, target in enumerate(targets, start=len(labels)):
+            distances[place, column] = joint.angle(kernel, target)
+    floors = np.array([np.nan_to_num(joint.floor[kernel, points.path()[0]]) for kernel in rows])
+    names = [joint.name(number) for number in rows]
+    columns = [*labels, *(joint.name(target) for target in targets)]
+    note = f"{about}; every kernel beside the layers of its own weights (@ training step); framed: the nearest"
+    return figures.kernels_layers(distances, names, columns, floors, len(labels), note)
+
+
+def _sweep_figure(sweep: Sweep, about: str) -> Any:
+    table = sweep.table
+    laplace = table.dropna(subset=["laplace"])
+    exact = {"Laplace kernel": (laplace["localization"].to_numpy(float), laplace["laplace"].to_numpy(float))}
+    return figures.localization_sweep(
+        table["localization"].to_numpy(float),
+        table["angle"].to_numpy(float),
+        table["corrected_angle"].to_numpy(float),
+        table["floor"].to_numpy(float),
+        exact if len(laplace) else None,
+        table["failed"].to_numpy(float) > 0,
+        about,
+    )
+
+
+def _beyond_figure(joint: Joint, beyond: pd.DataFrame, sweep: Sweep | None, about: str) -> Any:
+    """Draw the run's own kernel, that of the strongest localization, and those in closed form."""
+    strongest = [] if sweep is None else [joint.name(sweep.numbers[-1])]
+    laplace, gradient = ([joint.name(each) for each in [joint.closed(kind)] if each is not None] for kind in _BESIDE)
+    chosen = list(dict.fromkeys([joint.name(joint.own), *laplace, *strongest, *gradient]))
+    target = str(beyond["target"].iloc[0])
+    drawn = [name for name in chosen if name in set(beyond.loc[beyond["target"] == target, "kernel"])]
+    note = f"{about}; beyond: cosine of the angle at the point of {target}; bars: 90 % over probes"
+    return figures.beyond_labels(beyond, drawn, target, note)
+
+
+def _told(courses: Sequence[Family]) -> list[Family]:
+    """Return what stands beside the loss kernel: the gradients, the last hidden layer, the outputs."""
+    of = {kind: [each for each in courses if each.kind == kind] for kind in ("gradient", "layer", "output")}
+    return [*of["layer"][-1:], *of["output"][-2:], *of["gradient"][:1]]

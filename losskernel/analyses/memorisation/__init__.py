@@ -1,5 +1,1 @@
-"""Which probes does the network merely remember? Scores of suspicion from one kernel, and what they find."""
-
-from losskernel.analyses.memorisation.scores import kernel_scores
-
-__all__ = ["kernel_scores"]
+"""Which probes are memorised: scores of the loss kernel, and how well they detect label noise."""

@@ -1,11 +1,15 @@
 """How well scores find what is known to be wrong: AUROC, average precision, recall at the noise rate."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from losskernel.kernel.error_bars import interval
+from losskernel.analyses.kernel_scores import groups_of, resampled_scores
+from losskernel.kernel.error_bars import Resample, interval, replicate_mean
+from losskernel.kernel.estimators import correlation_of, pieces
+from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.traces.loss_traces import LossTraces
 
 NUMBERS = ("auroc", "ap", "recall")
 
@@ -131,3 +135,137 @@ def detection(
 
 def _bounded(numbers: dict[str, float], least: float, most: float) -> dict[str, float]:
     return {key: value if key.endswith("_se") else min(max(value, least), most) for key, value in numbers.items()}
+
+
+_RESAMPLES = 40
+
+
+def resampled_draws(
+    traces: LossTraces, given: np.ndarray, wrong: np.ndarray, k: int, limit: int, seed: int
+) -> Draws | None:
+    """Return scores of kernels whose pieces of chains count more or less than once, as `kernel.error_bars` has them.
+
+    They are of at most `limit` probes, wrong and right ones in the proportion of all; None where those are not of both
+    kinds, or where the chains make fewer than two pieces.
+
+    Args:
+        traces: of all probes.
+        given: label of each probe, [N].
+        wrong: [N] bool.
+        k: neighbours, opponents and friends.
+        limit: probes at most; the matrices are N x N.
+        seed: of the weights.
+    """
+    chosen = proportional(wrong, limit)
+    part = LossTraces(traces.dataset.isel(probe=chosen))
+    kernel = LossKernel.from_traces(part)
+    count = kernel.chains * pieces(kernel.chains, kernel.draws)
+    if count < 2 or len(set(wrong[chosen].tolist())) < 2:
+        return None
+    groups = groups_of(kernel, given[chosen])
+    scores = resampled_scores(_resamples(kernel, part, seed), part.record("start_losses"), groups, k)
+    return Draws(scores, wrong[chosen], count)
+
+
+def proportional(wrong: np.ndarray, limit: int) -> np.ndarray:
+    """Return at most `limit` probes in order, wrong and right ones in the proportion of all, evenly spaced."""
+    if len(wrong) <= limit:
+        return np.arange(len(wrong))
+    return np.sort(np.argsort(wrong, kind="stable")[np.linspace(0, len(wrong) - 1, limit).astype(int)])
+
+
+def _resamples(
+    kernel: LossKernel, traces: LossTraces, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield K [N, N], R [N, N] and the mean losses [N] of resamples, weights being those of the Bayesian bootstrap."""
+    per_chain = pieces(kernel.chains, kernel.draws)
+    centred = np.array_split(kernel.features().reshape(kernel.probes, kernel.chains, -1), per_chain, axis=2)
+    grams = np.stack([np.einsum("ncd,mcd->cmn", part, part, optimize=True) for part in centred], axis=1)
+    losses = np.array_split(traces.losses.transpose("chain", "draw", "probe").values, per_chain, axis=1)
+    sums = np.stack([part.sum(axis=1, dtype=np.float64) for part in losses], axis=1)  # [C, B, N]
+    lengths = np.array([part.shape[1] for part in losses])
+    rng = np.random.default_rng(seed)
+    for _ in range(_RESAMPLES):
+        weights = rng.exponential(size=grams.shape[:2])
+        weights /= weights.mean()
+        covariance = Resample(grams, weights).covariance()
+        mean = np.tensordot(weights, sums, 2) / (weights * lengths).sum()
+        yield covariance, correlation_of(covariance), mean
+
+
+_ROWS = 500  # of R at once
+
+
+class Twins(NamedTuple):
+    """Where the twin of each twin stands.
+
+    Attributes:
+        ids: [T] of the probes.
+        twins: [T] ids of their twins.
+        ranks: [T] of the twin among all other probes by R, 1 = nearest; equals count in its favour.
+        correlations: [T] R with the twin.
+        pairs: [T] number of the pair.
+    """
+
+    ids: np.ndarray
+    twins: np.ndarray
+    ranks: np.ndarray
+    correlations: np.ndarray
+    pairs: np.ndarray
+
+
+def clustering(name: str, nearest: np.ndarray, marked: np.ndarray, permutations: int, seed: int) -> dict[str, float]:
+    """Return the share of marked probes among the nearest of marked probes, `name`, with its error over those.
+
+    `name_chance` is the share among all others, `name_p` the chance that as many or more of another choice of probes,
+    as many at random, stand together: (1 + count) / (1 + permutations).
+
+    Args:
+        name: of the numbers.
+        nearest: the k nearest probes of each, [N, k].
+        marked: [N] bool.
+        permutations: of the marks.
+        seed: of them.
+    """
+    shares = marked[nearest[marked]].mean(axis=1)
+    rng = np.random.default_rng(seed)
+    observed, count = int(marked[nearest[marked]].sum()), 0
+    for _ in range(permutations):
+        other = rng.permutation(marked)
+        count += int(other[nearest[other]].sum()) >= observed
+    chance = (int(marked.sum()) - 1) / (len(marked) - 1)
+    return replicate_mean(name, shares) | {f"{name}_chance": chance, f"{name}_p": (1 + count) / (1 + permutations)}
+
+
+def find_twins(kernel: LossKernel, numbers: np.ndarray) -> Twins | None:
+    """Return where twins stand, from each probe's pair number, [N], below 0 for none; None where there is no pair.
+
+    Only pairs of which both stand among the probes count.
+    """
+    pairs, counts = np.unique(numbers[numbers >= 0], return_counts=True)
+    places = np.flatnonzero(np.isin(numbers, pairs[counts == 2]))
+    if places.size == 0:
+        return None
+    places = places[np.argsort(numbers[places], kind="stable")]
+    others = places.reshape(-1, 2)[:, ::-1].ravel()
+    ranks, correlations = [], []
+    for start in range(0, len(places), _ROWS):
+        own, twin = places[start : start + _ROWS], others[start : start + _ROWS]
+        rows, here = kernel.correlation(own), np.arange(len(own))
+        rows[here, own] = -np.inf
+        found = rows[here, twin]
+        correlations.append(found)
+        ranks.append(1 + (rows > found[:, None]).sum(axis=1))
+    ids = np.asarray(kernel.ids)
+    return Twins(ids[places], ids[others], np.concatenate(ranks), np.concatenate(correlations), numbers[places])
+
+
+def twin_numbers(twins: Twins) -> dict[str, float]:
+    """Return the share of twins whose nearest probe is their twin, and its mean rank, with errors over pairs."""
+    nearest = (twins.ranks == 1).reshape(-1, 2).mean(axis=1)
+    rank = twins.ranks.reshape(-1, 2).mean(axis=1)
+    return (
+        replicate_mean("twin_nearest", nearest)
+        | replicate_mean("twin_rank", rank)
+        | {"twin_pairs": float(len(nearest))}
+    )

@@ -8,12 +8,17 @@ import numpy as np
 import pandas as pd
 
 from losskernel import figures
-from losskernel.analyses.memorisation.detection import NO_DRAWS, NUMBERS, detection
-from losskernel.analyses.memorisation.draw_errors import resampled_draws
-from losskernel.analyses.memorisation.planted import clustering, find_twins, twin_numbers
-from losskernel.analyses.memorisation.scores import groups_of, losses_of, scores_of, surroundings_of
-from losskernel.analyses.memorisation.suspects import Opinion, opinion, suspects, witnesses
-from losskernel.analyses.memorisation.suspects_page import suspects_page
+from losskernel.analyses.kernel_scores import groups_of, losses_of, scores_of, surroundings_of
+from losskernel.analyses.memorisation.detection import (
+    NO_DRAWS,
+    NUMBERS,
+    clustering,
+    detection,
+    find_twins,
+    resampled_draws,
+    twin_numbers,
+)
+from losskernel.analyses.memorisation.suspects import Opinion, opinion, suspects, suspects_page, witnesses
 from losskernel.analyses.result import Result
 from losskernel.analyses.umap_layout import nearest_probes, umap_layout
 from losskernel.data.images.thumbnails import encode

@@ -3,16 +3,197 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from losskernel.analyses.paths.jackknife_errors import Errors, errors_of, median_error
-from losskernel.analyses.paths.network_paths import Walk
-from losskernel.geometry import Arrangement, Space
+from losskernel.errors import InputError, require
+from losskernel.geometry import AngularCKA, Arrangement, Point, Space
+from losskernel.geometry.centring import centred
 from losskernel.geometry.paths.profiles import Profile, profile
 from losskernel.geometry.paths.whole_paths import path_distances
-from losskernel.representations.points import PointSet
+from losskernel.geometry.point import evenly
+from losskernel.geometry.statistics.significance import jackknife_error, products_without
+from losskernel.representations.points import TRAINED, PointSet
+
+ALONG = ("spine", "all")
+HIDDEN, INPUTS = "hidden", "inputs"
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One network's path through a set of points.
+
+    Attributes:
+        network: "trained", or "step 120" of a kept checkpoint.
+        step: of training; None where it is not known.
+        numbers: [P] of the points on the path, in the order of evaluation, inputs first.
+        labels: [P] their names without the network.
+        kinds: [P] what they are.
+        edges: pairs of numbers that follow on each other in the network's graph, branches among them.
+    """
+
+    network: str
+    step: int | None
+    numbers: tuple[int, ...]
+    labels: tuple[str, ...]
+    kinds: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...]
+
+    @property
+    def everything(self) -> list[int]:
+        """The numbers of the points on the path and on the branches beside it."""
+        return sorted({*self.numbers, *(number for edge in self.edges for number in edge)})
+
+    def last(self, kind: str) -> int | None:
+        """Return the place on the path of the last point of a kind; None where there is none."""
+        return next((place for place in reversed(range(len(self.kinds))) if self.kinds[place] == kind), None)
+
+
+def walks_of(points: PointSet, networks: Sequence[str] | None = None, along: str = "spine") -> list[Walk]:
+    """Return the paths of some networks, by default of all: in the order of training, the trained one last.
+
+    A kept checkpoint of the trained network's own step is left out.
+
+    Raises:
+        InputError: there are no layers, a network is unknown, or a path has fewer than two points.
+    """
+    known = points.networks()
+    require(len(known) > 0, "no network has layers; choose points=[layers,targets]")
+    for name in networks or ():
+        if name not in known:
+            raise InputError(f"networks: there is none called {name!r}; choose from {', '.join(known)}")
+    end = points.step(TRAINED) if TRAINED in known else None
+    wanted = list(networks or (each for each in known if each == TRAINED or end is None or points.step(each) != end))
+    return [_walk(points, network, along) for network in known if network in wanted]
+
+
+def spine(numbers: Sequence[int], edges: Sequence[tuple[int, int]]) -> list[int]:
+    """Return those of the points, in order of evaluation, that all routes from the first to the last pass through.
+
+    Side by side branches fall out; the points where they part and meet stay.
+
+    Raises:
+        InputError: no route leads from the first point to the last.
+    """
+    ways = dict.fromkeys(numbers, 0) | {numbers[0]: 1}  # whole numbers of any size: a deep network has 2^40 routes
+    back = dict.fromkeys(numbers, 0) | {numbers[-1]: 1}
+    order = {number: place for place, number in enumerate(numbers)}
+    for before, after in sorted(edges, key=lambda edge: order[edge[1]]):
+        ways[after] += ways[before]
+    for before, after in sorted(edges, key=lambda edge: -order[edge[0]]):
+        back[before] += back[after]
+    every = ways[numbers[-1]]
+    require(every > 0, "no route leads from the inputs to the last output; use analysis.path.along=all")
+    return [number for number in numbers if ways[number] * back[number] == every]
+
+
+def edges_of(points: PointSet, numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the pairs of points that follow on each other: as the points say, else each after the one before."""
+    named = {points.placed[number].name: number for number in numbers}
+    found: list[tuple[int, int]] = []
+    for before, number in pairwise(numbers):
+        said = dict.fromkeys(named[name] for name in points.placed[number].after if name in named)
+        found += [(each, number) for each in said or {before: None}]
+    return found
+
+
+def _walk(points: PointSet, network: str, along: str) -> Walk:
+    every = points.path(network)
+    require(len(every) >= 2, f"{network}: a path needs >= 2 points, got {len(every)}; name more layers")
+    edges = edges_of(points, every)
+    numbers = every if along == "all" else spine(every, edges)
+    placed = [points.placed[number] for number in numbers]
+    return Walk(
+        network,
+        points.step(network),
+        tuple(numbers),
+        tuple(each.label for each in placed),
+        tuple(each.kind for each in placed),
+        tuple(edges),
+    )
+
+
+# Probes that are left out at most; errors of more shrink with the square root of their number.
+_MOST = 1000
+# Fewer leave nothing to centre.
+_LEAST = 6
+
+
+class Errors(NamedTuple):
+    """Standard errors over probes of one path; NaN where they are unknown. Distances in radians."""
+
+    to_target: np.ndarray  # [P]
+    step: np.ndarray  # [P - 1]
+    length: float
+    straightness: float
+    chord: float
+    efficiency: float
+
+
+def unknown(count: int) -> Errors:
+    """Return the errors of a path of so many points where nothing can be said of them."""
+    nan = float("nan")
+    return Errors(np.full(count, nan), np.full(count - 1, nan), nan, nan, nan, nan)
+
+
+def errors_of(path: Sequence[Point], target: Point, space: object) -> Errors:
+    """Return the jackknife errors of a path's distances, angular CKA alone having a closed form.
+
+    Of more than 1,000 probes as many are left out, evenly spaced, and their errors scaled by the root of the share.
+
+    Args:
+        path: P points, in order.
+        target: what distances are measured to.
+        space: where.
+
+    Source: Efron & Stein 1981.
+    """
+    inputs = target.inputs
+    if not isinstance(space, AngularCKA) or inputs < _LEAST:
+        return unknown(len(path))
+    probes = evenly(inputs, _MOST)
+    walk = _Without(space, probes)
+    goal, first = walk.kernel(target), walk.kernel(path[0])
+    before, to, steps = None, [], []
+    for point in path:
+        own = walk.kernel(point)
+        to.append(walk.distances(own, goal))
+        steps += [] if before is None else [walk.distances(before, own)]
+        before = own
+    chord = walk.distances(first, before or first)
+    to_target, step = np.stack(to), np.stack(steps)  # [P, n], [P - 1, n]
+    length = step.sum(axis=0)
+    scale = np.sqrt(len(probes) / inputs)
+    numbers = (to_target, step, length, chord / length, chord, (to_target[0] - to_target[-1]) / length)
+    return Errors(*(scale * jackknife_error(each) for each in numbers))
+
+
+def median_error(errors: Sequence[Errors]) -> float:
+    """Return the median standard error of the distances of some paths; NaN where none is known."""
+    every = np.concatenate([part for each in errors for part in (each.to_target, each.step)])
+    known = every[np.isfinite(every)]
+    return float(np.median(known)) if len(known) else float("nan")
+
+
+class _Without:
+    """Distances between kernels without each of the probes."""
+
+    def __init__(self, space: AngularCKA, probes: np.ndarray) -> None:
+        self._centring, self._probes = space.centring, probes
+
+    def kernel(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
+        """Return the centred kernel [n, n], and its squared lengths [n] without each probe."""
+        # Masking is done again for every set of probes: it begins from the kernels before it.
+        before = "double" if self._centring == "masked" else self._centring
+        own = centred(point.over(self._probes).gram(), before)
+        return own, products_without(own, own, self._centring)
+
+    def distances(self, left: tuple[np.ndarray, np.ndarray], right: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """Return the angles [n] between two kernels, in radians."""
+        cosine = products_without(left[0], right[0], self._centring) / np.sqrt(left[1] * right[1])
+        return np.arccos(np.clip(cosine, -1.0, 1.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,3 +301,12 @@ def _spread(found: Arrangement, used: Sequence[int], count: int) -> Arrangement:
         return matrix
 
     return Arrangement(np.asarray(whole(found.distances)), whole(found.cosines))
+
+
+def landmarks(traced: Traced) -> dict[str, int]:
+    """Return the places on the path that every network has: inputs, the last hidden layer, each output."""
+    walk = traced.walk
+    hidden = walk.last("layer")
+    found = {INPUTS: 0} | ({} if hidden is None else {HIDDEN: hidden})
+    outputs = [place for place, kind in enumerate(walk.kinds) if kind == "output"]
+    return found | {walk.labels[place].replace(" ", "_"): place for place in outputs}

@@ -2,16 +2,42 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from losskernel.analyses.paths import ALONG, survey, walks_of
-from losskernel.analyses.paths.captions import CAPTIONS
-from losskernel.analyses.paths.drawing import draw, maps_of
-from losskernel.analyses.paths.tables import distances_table, networks_table, profile_table, totals
+import numpy as np
+import pandas as pd
+
+from losskernel.analyses.paths.map_sheets import draw, maps_of
+from losskernel.analyses.paths.measured_paths import ALONG, Survey, Traced, landmarks, survey, walks_of
 from losskernel.analyses.result import Result
 from losskernel.errors import InputError, require, require_integer
 from losskernel.geometry import AngularCKA, Space
 from losskernel.representations.points import PointSet
+
+CAPTIONS = {
+    "path_map": (
+        "Every layer is a point: its kernel over the probes. Lines join what follows on each other; branches are "
+        "fine. a: points on a sphere whose angles come nearest to the distances, seen from above their middle. b: "
+        "the two directions in which they spread most. Stress: the share of the distances that a map gets wrong; c: "
+        "in more dimensions, ringed where 95 % of the stress of one dimension is gone."
+    ),
+    "path_profiles": (
+        "a: distance to the target, and from the geodesic that leads from the inputs to it (off_geodesic). b: "
+        "length of each step, and the part of it by which the distance to the target falls (progress; efficiency is "
+        "their ratio). c: heading, the angle between a step and the way to the target, and by how much the path "
+        "turns at a layer. d: fraction, how far along that geodesic the nearest place to a layer lies. Degrees "
+        "here, radians in the tables; `behind` marks layers that are farther from the target than the inputs are."
+    ),
+    "path_training": (
+        "a: sum of the steps from the inputs to the last output. b: straightness, the distance of the ends (chord) "
+        "as a share of it. c: distances to the target. Lengths grow with the points recorded: compare only paths of "
+        "as many."
+    ),
+    "path_distances": (
+        "The mean distance between two paths where both have gone the same fraction of their lengths, on the "
+        "geodesics between layers too; b: a flat map of these distances."
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -95,3 +121,72 @@ class Paths:
         if not targets:
             raise InputError("paths need a target; choose points=[layers,targets], or name one in analysis.path.target")
         return targets[0]
+
+
+def profile_table(survey: Survey) -> pd.DataFrame:
+    """Return a row per network and layer: distances with standard errors, the step to the next layer, angles (rad)."""
+    rows = [row for each in survey.traced for row in _layer_rows(each)]
+    return pd.DataFrame(rows)
+
+
+def networks_table(survey: Survey) -> pd.DataFrame:
+    """Return a row per network: length, straightness, chord, efficiency, distances to the target."""
+    return pd.DataFrame(
+        [{"network": each.walk.network, "step": each.walk.step, **totals(each)} for each in survey.traced]
+    )
+
+
+def distances_table(survey: Survey) -> pd.DataFrame:
+    """Return the mean distances between all pairs of paths."""
+    names, between = [each.walk.network for each in survey.traced], survey.between
+    pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
+    rows = [{"network": names[i], "other": names[j], "distance": between[i, j]} for i, j in pairs]
+    return pd.DataFrame(rows, columns=["network", "other", "distance"])
+
+
+def totals(traced: Traced) -> dict[str, float]:
+    """Return one path's numbers, `x_se` being the standard error of x over probes."""
+    profile, errors = traced.profile, traced.errors
+    found = {
+        "points": float(len(traced.walk.numbers)),
+        "length": profile.length,
+        "length_se": errors.length,
+        "straightness": profile.straightness,
+        "straightness_se": errors.straightness,
+        "chord": traced.chord,
+        "chord_se": errors.chord,
+        "efficiency": traced.efficiency,
+        "efficiency_se": errors.efficiency,
+    }
+    for name, place in landmarks(traced).items():
+        found[f"distance_to_target_{name}"] = float(profile.to_target[place])
+        found[f"distance_to_target_{name}_se"] = float(errors.to_target[place])
+    return found
+
+
+def _layer_rows(traced: Traced) -> list[dict[str, Any]]:
+    profile, errors, walk = traced.profile, traced.errors, traced.walk
+    count = len(walk.numbers)
+    following = {  # of the step from this layer to the next
+        "step_length": profile.step,
+        "step_length_se": errors.step,
+        "progress": profile.progress,
+        "efficiency": profile.efficiency,
+        "heading": profile.heading,
+    }
+    return [
+        {
+            "network": walk.network,
+            "step": walk.step,
+            "layer": walk.labels[place],
+            "kind": walk.kinds[place],
+            "distance_to_target": profile.to_target[place],
+            "distance_to_target_se": errors.to_target[place],
+            **{name: values[place] if place < count - 1 else np.nan for name, values in following.items()},
+            "turning": profile.turning[place - 1] if 0 < place < count - 1 else np.nan,
+            "fraction": profile.fraction[place],
+            "off_geodesic": profile.off[place],
+            "behind": bool(profile.behind[place]),
+        }
+        for place in range(count)
+    ]
