@@ -14,7 +14,7 @@ from losskernel.config_keys import DONE, KEYS, ConfigKey, Role, Use, current_cla
 from losskernel.errors import TraceError
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.resume import claim
-from losskernel.runs.tracking.wandb.settings import short_names
+from losskernel.runs.tracking.wandb_settings import short_names
 from losskernel.sweeps.design import swept_keys
 from losskernel.traces.joining import unlike
 

@@ -10,8 +10,8 @@ import wandb
 from wandb_reader import Run, read_runs
 
 from losskernel.errors import Interrupted
+from losskernel.runs.tracking import WandbTracker
 from losskernel.runs.tracking.curves import CLOCK, LogDraws
-from losskernel.runs.tracking.wandb import WandbTracker
 
 
 def alone(home: Path, monkeypatch: Any) -> None:

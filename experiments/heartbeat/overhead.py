@@ -20,9 +20,9 @@ from hydra import compose, initialize_config_dir
 
 import losskernel.cli
 from losskernel.cli.build import build
-from losskernel.runs.status.progress_callbacks import Beat, BeatTraining
+from losskernel.runs.run import Study
+from losskernel.runs.status.progress_callback import Beat, BeatTraining
 from losskernel.runs.status.status_file import Heartbeat
-from losskernel.runs.study import Study
 from losskernel.sampling.sample import sample
 from losskernel.training.fit import fit
 

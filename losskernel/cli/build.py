@@ -18,10 +18,11 @@ from losskernel.errors import InputError, require, require_integer
 from losskernel.representations.baselines.collect import BASELINES, read_representations
 from losskernel.representations.points import open_points
 from losskernel.runs.analyse import CONTROL, TRACES, Outcome, analyse
-from losskernel.runs.folder import RunFolder, Tracker
+from losskernel.runs.folder import RunFolder
 from losskernel.runs.preflight import faults_of, label_faults
 from losskernel.runs.resume import finished
 from losskernel.runs.run import Study, run, set_threads
+from losskernel.runs.tracking.tracker import Tracker
 from losskernel.storage.locks import only_one
 from losskernel.storage.places import below
 from losskernel.traces.loss_traces import open_traces

@@ -17,8 +17,9 @@ from losskernel.kernel.diagnosis.diagnose import Diagnosis, diagnose
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.representations.baselines.collect import settings_of
 from losskernel.representations.points import LOSS_KERNEL, TRAINED, Placed, PointSet, sampled_point
-from losskernel.runs.folder import RunFolder, Tracker
+from losskernel.runs.folder import RunFolder
 from losskernel.runs.report import is_beside, meanings_of, write_report
+from losskernel.runs.tracking.tracker import Tracker
 from losskernel.traces.loss_traces import LossTraces
 from losskernel.traces.zarr_store import guard
 

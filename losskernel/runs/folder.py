@@ -6,18 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.loggers.logger import Logger
-
 from losskernel.analyses import Result
 from losskernel.errors import TraceError
 from losskernel.figures import paper
-from losskernel.runs.tracking.curves import Curves
-from losskernel.runs.tracking.curves import LogDraws as LogDraws
 from losskernel.storage.atomic import replacing
 from losskernel.storage.places import Folder, guard, place_of, point, probe
-from losskernel.training.lightning import quiet
 
 DPI = 200
 # Of the figures that have one, in the run's folder: name -> text.
@@ -107,59 +100,6 @@ class RunFolder:
             known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
             self.write_json(CAPTIONS, known | result.captions)
         return pictures
-
-
-class Tracker:
-    """Where else a run is recorded. This one records nowhere; the others override what they can show."""
-
-    def loggers(self) -> list[Logger]:
-        """Return Lightning loggers for curves along the draws."""
-        return []
-
-    def start(self, config: Mapping[str, Any]) -> None:
-        """Record the resolved configuration."""
-
-    def summarise(self, metrics: Mapping[str, Any]) -> None:
-        """Record the run's final numbers."""
-
-    def show(self, pictures: Mapping[str, Path], tables: Mapping[str, pd.DataFrame], pages: Mapping[str, Path]) -> None:
-        """Record figures, tables and interactive pages."""
-
-    def keep(self, name: str, kind: str, path: Path) -> None:
-        """Record a file or folder as an artifact."""
-
-    def finish(self, state: str) -> None:
-        """Close the record of a run that is "finished", "failed" or "interrupted"; always called."""
-
-
-class CSVTracker(Tracker):
-    """Curves along training and draws as CSV files in the run folder.
-
-    Args:
-        folder: the run folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._logger = CSVLogger(folder, name="curves", version="")
-        self._curves = Curves(folder, self._write)
-        self._written = False
-
-    def loggers(self) -> list[Logger]:
-        """Return the CSV logger, with the rows of earlier processes."""
-        return [self._curves]
-
-    def finish(self, state: str) -> None:
-        """Write what is still held."""
-        with quiet():  # Lightning warns that it replaces an older file, which is written anew
-            self._curves.catch_up()
-            if self._written:
-                guard(self._folder, self._logger.save)
-
-    def _write(self, row: dict[str, float], step: int) -> None:
-        if row["draw"] > 0:
-            self._logger.log_metrics({**row}, step)
-            self._written = True
 
 
 def _save(figure: Any, kind: str, path: Path) -> None:

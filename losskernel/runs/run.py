@@ -2,8 +2,9 @@
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,29 +15,89 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from losskernel.errors import DivergenceError, InputError, TraceError
-from losskernel.representations.baselines.collect import BASELINES, History, represent
-from losskernel.representations.points import PointSet, collect
+from losskernel.analyses.result import Analysis, PointAnalysis
+from losskernel.data.base import Data
+from losskernel.errors import DivergenceError, InputError, Interrupted, TraceError
+from losskernel.representations.baselines.collect import BASELINES, Baselines, History, represent
+from losskernel.representations.points import PointSet, Source, collect
 from losskernel.runs.analyse import CONTROL, TRACES, Outcome, analyse
-from losskernel.runs.ending import reported
-from losskernel.runs.folder import LogDraws, RunFolder, Tracker
+from losskernel.runs.folder import RunFolder
+from losskernel.runs.preflight import faults_of
 from losskernel.runs.resume import claim, finished
-from losskernel.runs.status.progress_callbacks import Beat, BeatTraining
+from losskernel.runs.status.progress_callback import Beat, BeatTraining
 from losskernel.runs.status.status_file import Heartbeat
-from losskernel.runs.study import Study, preflight
+from losskernel.runs.tracking.curves import LogDraws
+from losskernel.runs.tracking.tracker import Tracker
 from losskernel.sampling.sample import sample
+from losskernel.sampling.samplers import Sampler
+from losskernel.sampling.schedule import Schedule
 from losskernel.sampling.trainer import chain_trainer
+from losskernel.signals import Stopped, heeding
 from losskernel.storage.locks import only_one
 from losskernel.traces.loss_traces import LossTraces
 from losskernel.traces.zarr_store import STATE as SAMPLED_SO_FAR
 from losskernel.traces.zarr_store import TraceStore
-from losskernel.training.fit import checkpoints, fit, load_weights, retrain, save_weights
+from losskernel.training.fit import Training, checkpoints, fit, load_weights, retrain, save_weights
 from losskernel.training.progress import in_a_log
 from losskernel.training.resume import STATE, drop_state
 
 TRAINED = "checkpoints/trained.pt"
 TRAINED_SO_FAR = f"checkpoints/{STATE}"
 COMPANION = "control"  # the kernel at nbeta = 0, in signs of life
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that one run needs.
+
+    Attributes:
+        model: network with its initial weights.
+        data: training set, probes, loss.
+        sampler: builds the Sampler.
+        schedule: lengths of sampling; None samples nothing, for analyses of points alone.
+        training: how to train where no checkpoint is given.
+        analyses: name -> analysis; its metrics are called `name/...`.
+        baselines: name -> what represents the probes otherwise, for analyses that compare.
+        points: name -> what gives layers, labels or further kernels as points of one space.
+        checkpoint: trained weights to load in place of training.
+        trainer: builds a Lightning Trainer.
+        seed: of minibatches and noise.
+        chains_per_fit: chains stacked in one fit; None decides by the model's size.
+        on_fail: "warn" or "stop": what a kernel that fails its diagnosis does to the run.
+        control: whether to sample a companion at nbeta = 0, localisation noise alone, and ask it the same.
+        progress: show progress bars.
+        chain_offset: number of the first chain; runs that differ in it alone are parts of one kernel.
+        state_every: seconds between resume states, the most that a kill can cost.
+    """
+
+    model: nn.Module
+    data: Data
+    sampler: Callable[..., Sampler]
+    schedule: Schedule | None
+    training: Training = field(default_factory=Training)
+    analyses: Mapping[str, Analysis | PointAnalysis] = field(default_factory=dict)
+    baselines: Baselines = field(default_factory=dict)
+    points: Mapping[str, Source] = field(default_factory=dict)
+    checkpoint: str | None = None
+    trainer: Callable[..., Any] | None = None
+    seed: int = 0
+    chains_per_fit: int | None = None
+    on_fail: str = "warn"
+    control: bool = False
+    progress: bool = True
+    chain_offset: int = 0
+    state_every: float = 20.0
+
+
+def preflight(study: Study) -> None:
+    """Find what can be known before compute, and report all of it together.
+
+    Raises:
+        InputError: one line per fault.
+    """
+    faults = faults_of({each.name: getattr(study, each.name) for each in fields(study)})
+    if faults:
+        raise InputError("\n".join(faults))
 
 
 def run(
@@ -229,3 +290,33 @@ def set_threads(threads: int | None) -> None:
     if count:
         torch.set_num_threads(count)
         threadpool_limits(count)  # numpy's and SciPy's own
+
+
+@contextmanager
+def reported(heart: Heartbeat, tracker: Tracker, config: Mapping[str, Any], folder: Path) -> Iterator[None]:
+    """Record how a run ends, and end it in order where a scheduler asks for that."""
+    state = "failed"
+    heart.says("starting", error=None)
+    try:
+        with heeding():
+            tracker.start(config)
+            yield
+        state = "finished"
+    except (Stopped, Interrupted) as stop:
+        state = "interrupted"
+        # The remedies of sample() and fit() are for callers of these; a run is continued by its folder.
+        reason = stop.reason if isinstance(stop, Interrupted) else str(stop)
+        heart.says(state, error=reason)
+        remedy = f"the same command with paths.run={folder} goes on from there"
+        raise Interrupted(reason, stop.number, remedy) from stop
+    except KeyboardInterrupt:
+        state = "interrupted"
+        heart.says(state, error="Ctrl-C")
+        raise
+    except BaseException as error:
+        heart.says(state, error=" ".join(str(error).split()) or type(error).__name__)
+        raise
+    finally:
+        # A record that cannot be closed (a full disk) must not hide why the run ends.
+        with nullcontext() if state == "finished" else suppress(Exception):
+            tracker.finish(state)

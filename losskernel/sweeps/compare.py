@@ -13,16 +13,15 @@ from losskernel.analyses.result import Result
 from losskernel.errors import InputError, require, require_number
 from losskernel.figures.shared.sweep_axis import plain
 from losskernel.geometry import classical_scaling
-from losskernel.runs.folder import RunFolder, Tracker
+from losskernel.runs.folder import RunFolder
+from losskernel.runs.tracking.tracker import Tracker
 from losskernel.sweeps import captions as words
-from losskernel.sweeps import tables
 from losskernel.sweeps.design import Design, lay_out, repeated_over
-from losskernel.sweeps.finding import Finding, joined, pictured
 from losskernel.sweeps.metric_panels import Spec, panels, rows, specs_for
 from losskernel.sweeps.network_paths import whole_paths
 from losskernel.sweeps.read_runs import UNSAMPLED, Run, read_run, short_names
-from losskernel.sweeps.report import write_comparison
-from losskernel.sweeps.similarity import Similarity, Stretch, measure, paths, stable_stretch
+from losskernel.sweeps.report import Finding, joined, pictured, write_comparison
+from losskernel.sweeps.similarity import Similarity, Stretch, all_tables, measure, paths, stable_stretch
 from losskernel.traces.joining import few
 from losskernel.traces.zarr_store import guard
 
@@ -165,7 +164,7 @@ def side_by_side(
     ]
     found = Comparison(runs, design, drawn, similarity, unlike, stable, alike, Path(out))
     pictures, captions = _figures(found)
-    usual = Finding(Result({}, tables.all_of(runs, design, stable, similarity), pictures), captions, found.notes())
+    usual = Finding(Result({}, all_tables(runs, design, stable, similarity), pictures), captions, found.notes())
     findings = [*(ask(found) for ask in questions), usual]
     _record(found, findings, RunFolder(out), tracker or Tracker(), title, name)
     return found

@@ -20,8 +20,8 @@ from losskernel.geometry import AngularCKA, Arrangement, Point, classical_scalin
 from losskernel.geometry.point import evenly
 from losskernel.representations.points import TRAINED, PointSet, open_points
 from losskernel.sweeps.design import Design
-from losskernel.sweeps.finding import Finding
 from losskernel.sweeps.read_runs import Run
+from losskernel.sweeps.report import Finding
 
 _SPACE = AngularCKA(centring="u")
 # Probes at most; kernels of all runs are held at once.

@@ -19,6 +19,8 @@ from losskernel.traces.zarr_store import TraceStore
 HOME = "joined"
 # What a job of a sweep leaves where it failed: {"error": text, "config": resolved}. Results outrank it.
 FAILURE = "failure.json"
+# In the folder of a sweep around a run: job -> value of the swept key, in their order.
+JOBS = "jobs.json"
 # The verdict of a run that was not to sample.
 UNSAMPLED = "unsampled"
 

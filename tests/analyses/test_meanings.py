@@ -22,8 +22,9 @@ import losskernel.cli
 from losskernel import LossKernel, LossTraces
 from losskernel.analyses.result import meaning_of
 from losskernel.runs.analyse import analyse
-from losskernel.runs.folder import RunFolder, Tracker
+from losskernel.runs.folder import RunFolder
 from losskernel.runs.report import is_beside, meanings_of, write_report
+from losskernel.runs.tracking.tracker import Tracker
 from losskernel.sweeps import compare
 
 ANALYSES = sorted((Path(losskernel.cli.CONF) / "analysis").glob("*.yaml"))

@@ -156,7 +156,10 @@ def planted_run(folder: Path, *overrides: str, asked: list[str] | None = None) -
 def without_page(monkeypatch: Any) -> list[Path]:
     """Leave out the page, where it is not the point; return the folders of which one was wanted."""
     wanted: list[Path] = []
-    for place in ("losskernel.sweeps.over_training.dynamics", "losskernel.sweeps.over_blocks.blockwise"):
+    for place in (
+        "losskernel.sweeps.over_training.over_training.over_training",
+        "losskernel.sweeps.over_blocks.over_blocks",
+    ):
         monkeypatch.setattr(place, lambda folder, **_: wanted.append(folder) or Shown())
     return wanted
 
@@ -310,7 +313,7 @@ def test_what_is_given_wins_over_all_that_the_run_had(tmp_path: Path) -> None:
     assert again.sampler == recipe.sampler  # the group anew, with the recipe's own values
     assert list(again.analysis) == ["complexity"]
     assert (again.schedule.draws, again.schedule.thinning, again.control) == (5, 17, False)
-    assert again.logger._target_ == "losskernel.runs.folder.CSVTracker"
+    assert again.logger._target_ == "losskernel.runs.tracking.CSVTracker"
     _, kept = recompose(losskernel.cli.CONF, run, ["control=false"], ["control=true"])
     assert (kept.control, kept.sampler.localization, kept.sampler.step_size) == (True, 7, 17)
 

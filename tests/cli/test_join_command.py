@@ -21,10 +21,10 @@ import losskernel as lk
 from losskernel.cli.commands.join import together
 from losskernel.errors import TraceError
 from losskernel.representations.baselines.collect import read_representations
-from losskernel.runs.folder import Tracker
+from losskernel.runs.tracking.tracker import Tracker
 from losskernel.sweeps.captions import caption_of_metrics
 from losskernel.sweeps.design import lay_out
-from losskernel.sweeps.kernels_in_parts import Group, grouped, names_of
+from losskernel.sweeps.joined_runs import Group, grouped, names_of
 from losskernel.sweeps.read_runs import Run, find_runs, read_run
 
 
@@ -205,7 +205,7 @@ def test_what_is_broken_off_leaves_what_was_there(sweep: Path, monkeypatch: Any,
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("losskernel.sweeps.joined_run.analyse" if when == "analysing" else "shutil.copytree", stop)
+    monkeypatch.setattr("losskernel.sweeps.joined_runs.analyse" if when == "analysing" else "shutil.copytree", stop)
     (sweep / "0" / "checkpoints").mkdir()
     assert join(sweep) == 130
     assert stamps(sweep / "joined" / "planted") == before
@@ -224,10 +224,10 @@ def test_between_two_renames_nothing_is_lost(sweep: Path, monkeypatch: Any, kill
         rename(source, target)
 
     part(sweep / "3", 6, controlled=True)
-    monkeypatch.setattr("losskernel.sweeps.joined_run.os.replace", full)
+    monkeypatch.setattr("losskernel.sweeps.joined_runs.os.replace", full)
     with monkeypatch.context() as kill:
         if killed:
-            kill.setattr("losskernel.sweeps.joined_run._clear", lambda _: None)
+            kill.setattr("losskernel.sweeps.joined_runs._clear", lambda _: None)
         assert join(sweep) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert folder.exists() is not killed

@@ -1,8 +1,9 @@
 """The workspace on W&B: what it shows, and how it is saved on a server that stands for W&B's."""
 
-import importlib.util
+import importlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,7 @@ from command import call
 from wandb_server import KEY, Service, standing_for_wandb
 
 from losskernel.errors import InputError
-from losskernel.runs.tracking.wandb_workspace import save_dashboard
-from losskernel.runs.tracking.wandb_workspace.panels import Recorded, workspace
+from losskernel.runs.tracking.wandb_workspace import Recorded, save_dashboard, workspace
 
 IMAGE, PAGE = {"_type": "image-file"}, {"_type": "html-file"}
 
@@ -179,11 +179,8 @@ def test_nobody_logged_in_is_one_line(service: Service, monkeypatch: Any, capsys
     assert service.asked == []
 
 
-def test_the_extra_is_asked_for_where_it_is_missing(monkeypatch: Any) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        "losskernel.runs.tracking.wandb_workspace.save.find_spec",
-        lambda name: None if "workspaces" in name else found(name),
-    )
+def test_the_extra_is_named_where_it_is_not_installed(monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
+    monkeypatch.delitem(sys.modules, "losskernel.runs.tracking.wandb_workspace")
     with pytest.raises(InputError, match="wandb-workspaces is not installed; uv sync --extra dashboard"):
-        save_dashboard("study")
+        importlib.import_module("losskernel.runs.tracking.wandb_workspace")

@@ -24,9 +24,8 @@ from losskernel.errors import Interrupted
 from losskernel.kernel.diagnosis.diagnose import diagnose
 from losskernel.kernel.diagnosis.interim import ENOUGH, interim
 from losskernel.models import MLP
-from losskernel.runs.status.interim_looks import Glances
-from losskernel.runs.status.progress_callbacks import Beat, BeatTraining, written
-from losskernel.runs.status.standing import Standing
+from losskernel.runs.status.interim_diagnosis import Glances
+from losskernel.runs.status.progress_callback import Beat, BeatTraining, Standing, written
 from losskernel.runs.status.status_file import ENDS, STATES, Heartbeat, process_began, read_status, seconds_of, stamp
 from losskernel.storage.places import place_of
 from losskernel.training import lightning as trainers

@@ -18,9 +18,11 @@ import losskernel as lk
 import losskernel.runs.run
 from losskernel.cli.build import analyse_from, build, run_from
 from losskernel.errors import InputError, TraceError
-from losskernel.runs.folder import CSVTracker, LogDraws, RunFolder
+from losskernel.runs.folder import RunFolder
 from losskernel.runs.resume import claim
 from losskernel.runs.run import run, set_threads
+from losskernel.runs.tracking.curves import LogDraws
+from losskernel.runs.tracking.tracker import CSVTracker
 from losskernel.sampling.schedule import Schedule
 
 ANALYSES = "analysis=[convergence,separation,spectrum,complexity,neighbours]"

@@ -15,11 +15,11 @@ import losskernel as lk
 from losskernel.cli.build import run_from
 from losskernel.cli.config import run_names as naming
 from losskernel.errors import InputError, TraceError
+from losskernel.runs.tracking import WandbTracker
 from losskernel.runs.tracking.curves import CLOCK
-from losskernel.runs.tracking.wandb import WandbTracker
-from losskernel.runs.tracking.wandb.settings import recorded as as_recorded
-from losskernel.runs.tracking.wandb.verdict_panel import verdict_panel
-from losskernel.sweeps.around import JOBS
+from losskernel.runs.tracking.wandb_settings import recorded as as_recorded
+from losskernel.runs.tracking.wandb_tracker import verdict_panel
+from losskernel.sweeps.read_runs import JOBS
 
 ANALYSES = "analysis=[convergence,separation,embedding]"
 

@@ -13,7 +13,8 @@ from wandb_runs import alone, one
 
 from losskernel.cli.build import run_from
 from losskernel.errors import InputError
-from losskernel.runs.tracking.wandb import WandbTracker, logged_in
+from losskernel.runs.tracking import WandbTracker
+from losskernel.runs.tracking.wandb_connection import logged_in
 
 
 @pytest.fixture(autouse=True)

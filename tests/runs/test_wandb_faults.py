@@ -14,8 +14,8 @@ from wandb_runs import alone, attempt, draws, one, said
 from wandb_server import KEY, Service, standing_for_wandb
 
 from losskernel.cli.build import run_from
+from losskernel.runs.tracking import WandbTracker, wandb_connection
 from losskernel.runs.tracking.curves import LogDraws
-from losskernel.runs.tracking.wandb import WandbTracker, connection
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def test_a_service_that_hangs_is_said_and_left(state: str, tmp_path: Path, monke
         return answer(self, path, body)
 
     monkeypatch.setattr(Service, "answer", hanging)
-    monkeypatch.setattr(connection, "_UPLOAD" if state == "finished" else "_MAKE_ROOM", 1)
+    monkeypatch.setattr(wandb_connection, "_UPLOAD" if state == "finished" else "_MAKE_ROOM", 1)
     with standing_for_wandb() as service:
         monkeypatch.setenv("WANDB_BASE_URL", service.url)
         monkeypatch.setenv("WANDB_API_KEY", KEY)
@@ -112,7 +112,7 @@ def test_wandbs_process_lost_twice_is_let_go(tmp_path: Path, monkeypatch: Any, c
 def test_auto_is_offline_where_wandb_does_not_answer(tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
-    monkeypatch.setattr(connection, "_REACH", 1)
+    monkeypatch.setattr(wandb_connection, "_REACH", 1)
     wandb.teardown()  # W&B reads its variables once
     tracker = WandbTracker(tmp_path, name="x")
     assert tracker.mode == "online"

@@ -7,9 +7,7 @@ import pytest
 
 from losskernel import figures
 from losskernel.figures.shared.sweep_axis import Axis
-from losskernel.sweeps.over_training.emergence import emergence
-from losskernel.sweeps.over_training.kernel_path import STEP
-from losskernel.sweeps.over_training.levels import levels_of
+from losskernel.sweeps.over_training.over_training import STEP, emergence, levels_of
 from losskernel.sweeps.read_runs import Run
 
 STEPS = np.array([0, 1, 3, 7, 15, 31])  # log(1 + step) is evenly spaced

@@ -7,9 +7,10 @@ import torch
 import xarray as xr
 
 from losskernel.errors import TraceError
-from losskernel.runs.ending import reported
-from losskernel.runs.folder import RunFolder, Tracker
+from losskernel.runs.folder import RunFolder
+from losskernel.runs.run import reported
 from losskernel.runs.status.status_file import Heartbeat
+from losskernel.runs.tracking.tracker import Tracker
 from losskernel.traces import zarr_store as store
 from losskernel.traces.loss_traces import coordinates_of
 from losskernel.traces.memory_store import MemoryStore

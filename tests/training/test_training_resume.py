@@ -31,8 +31,7 @@ from losskernel.losses import cross_entropy
 from losskernel.models import MultitaskMLP, SmallCNN
 from losskernel.representations.baselines import retraining
 from losskernel.runs.folder import RunFolder
-from losskernel.runs.run import run, trained
-from losskernel.runs.study import Study, preflight
+from losskernel.runs.run import Study, preflight, run, trained
 from losskernel.traces.zarr_store import atomic_save
 from losskernel.training import resume as training_state
 from losskernel.training.fit import Training, fit, retrain

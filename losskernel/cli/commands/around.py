@@ -161,7 +161,7 @@ def _parts(names: Sequence[str], *configs: dict[str, Any]) -> tuple[dict[str, An
 def _note(sweep: Path, jobs: dict[str, Any]) -> None:
     """Leave the jobs and their order in the folder, beside those that were asked for before."""
     from losskernel.runs.folder import RunFolder
-    from losskernel.sweeps.around import JOBS
+    from losskernel.sweeps.read_runs import JOBS
 
     path = sweep / JOBS
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -40,7 +40,7 @@ class CompareRuns(Callback):
     def _compare(self, folder: Path, config: Any) -> None:
         from losskernel.errors import InputError
         from losskernel.sweeps import find_runs
-        from losskernel.sweeps.kernels_in_parts import parts_of_kernels
+        from losskernel.sweeps.joined_runs import parts_of_kernels
         from losskernel.sweeps.read_runs import read_run
 
         try:
@@ -154,7 +154,8 @@ def tracker_of(config: Any, folder: Path, group: str | None, job_type: str = "co
         InputError: the logger does not take its settings.
     """
     from losskernel.errors import InputError
-    from losskernel.runs.folder import RunFolder, Tracker
+    from losskernel.runs.folder import RunFolder
+    from losskernel.runs.tracking.tracker import Tracker
 
     if "project" not in config.logger:  # curves along draws are all that the others record
         return Tracker()

@@ -23,15 +23,15 @@ OmegaConf.register_new_resolver("block", _block, replace=True)
 
 
 def _checkpoints(folder: Path, config: DictConfig, asked: Any) -> dict[str, Any]:
-    from losskernel.sweeps.over_training import kept_checkpoints
+    from losskernel.sweeps.over_training.over_training import kept_checkpoints
 
     return dict(kept_checkpoints(folder, asked))
 
 
 def _show_dynamics(folder: Path, **options: Any) -> Any:
-    from losskernel.sweeps.over_training import dynamics
+    from losskernel.sweeps.over_training.over_training import over_training
 
-    return dynamics(folder, **options)
+    return over_training(folder, **options)
 
 
 def _blocks(folder: Path, config: DictConfig, asked: Any) -> dict[str, Any]:
@@ -59,9 +59,9 @@ def _trained(folder: Path) -> list[str]:
 
 
 def _show_layers(folder: Path, **options: Any) -> Any:
-    from losskernel.sweeps.over_blocks import blockwise
+    from losskernel.sweeps.over_blocks import over_blocks
 
-    return blockwise(folder, **options)
+    return over_blocks(folder, **options)
 
 
 DYNAMICS = Kind(

@@ -11,10 +11,9 @@ from omegaconf import OmegaConf
 from losskernel.cli.build import questions
 from losskernel.cli.summary import summary
 from losskernel.errors import InputError, TraceError
-from losskernel.runs.folder import Tracker
+from losskernel.runs.tracking.tracker import Tracker
 from losskernel.sweeps.design import first_chain
-from losskernel.sweeps.joined_run import Joined, join_runs
-from losskernel.sweeps.kernels_in_parts import Group, grouped, names_of, why_waiting
+from losskernel.sweeps.joined_runs import Group, Joined, grouped, join_runs, names_of, why_waiting
 from losskernel.sweeps.read_runs import HOME as HOME
 from losskernel.sweeps.read_runs import Run, read_run
 from losskernel.traces.joining import few, inward, unlike

@@ -12,8 +12,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from losskernel.config_keys import COMPARED, Use, row, symbol_of, with_use
-from losskernel.runs.tracking.wandb.settings import part_name
-from losskernel.sweeps.around import JOBS
+from losskernel.runs.tracking.wandb_settings import part_name
+from losskernel.sweeps.read_runs import JOBS
 
 _MOST, _LONGEST = 4, 24
 

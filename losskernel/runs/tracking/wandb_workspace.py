@@ -1,18 +1,28 @@
 """What the workspace shows: built from what the runs have recorded, so that no panel stays empty."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
-import wandb_workspaces.reports.v2 as wr
-import wandb_workspaces.workspaces as ws
-from wandb_workspaces import expr
-from wandb_workspaces.reports.v2.interface import ParallelCoordinatesPlotColumn
+import wandb
+from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from losskernel.config_keys import Use, label_of, with_use
+from losskernel.errors import InputError, require
 from losskernel.runs.tracking.curves import CLOCK
+from losskernel.runs.tracking.wandb_connection import logged_in
 from losskernel.sweeps.metric_panels import SPECS
+
+try:
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+    from wandb_workspaces import expr
+    from wandb_workspaces.reports.v2.interface import ParallelCoordinatesPlotColumn
+except ImportError as error:  # an optional dependency
+    raise InputError("wandb-workspaces is not installed; uv sync --extra dashboard") from error
 
 _COMPARED = ("compare",)  # job types that record a comparison of others
 _USUAL = [metric for spec in SPECS for metric, _, _ in spec.metrics if not metric.startswith("diagnosis/")]
@@ -156,3 +166,62 @@ def _logarithmic(runs: Sequence[Recorded], key: str) -> bool:
     """Whether a setting spans so much that only a logarithmic axis shows it; zero has no place on one."""
     values = _numbers([run.config for run in runs], key)
     return bool(values) and min(values) > 0 and max(values) >= 10 * min(values)
+
+
+_LOOK_AT = 200  # runs, the latest
+
+
+def save_dashboard(project: str, entity: str | None = None, group: str | None = None, name: str | None = None) -> str:
+    """Save a workspace for a project's runs, or those of one sweep, on W&B, and return its URL.
+
+    Args:
+        project: W&B project.
+        entity: user or team; None for the default.
+        group: the sweep's name, which is its folder's; None for all runs.
+        name: of the workspace; None for a usual one.
+
+    Raises:
+        InputError: nobody is logged in, wandb-workspaces is not installed, W&B cannot be reached or refuses, or it has
+            no such runs.
+    """
+    require(logged_in(), "nobody is logged in to W&B; run wandb login (or set WANDB_API_KEY), then the same command")
+
+    with _refusals():
+        api = wandb.Api(timeout=20)
+        owner = entity or api.default_entity
+        require(bool(owner), "W&B knows no default entity for this key; give entity=..., your user or team")
+        chosen = {"group": group} if group else {}
+        found = api.runs(f"{owner}/{project}", filters=chosen, order="-created_at", lazy=False)
+        runs = [Recorded(dict(run.config), _plain(run.summary), _job_type(run)) for run in islice(found, _LOOK_AT)]
+    which = f" in the group {group}" if group else ""
+    remedy = "check project=, entity= and group=, and send offline runs with wandb sync"
+    require(len(runs) > 0, f"W&B has no runs in {owner}/{project}{which}; {remedy}")
+    made = workspace(runs, project, str(owner), group, name)
+    with _refusals():
+        return str(made.save().url)
+
+
+def _plain(summary: Any) -> dict[str, Any]:
+    """Return a summary as plain mappings; W&B wraps those of its media."""
+    return {key: dict(value.items()) if hasattr(value, "items") else value for key, value in summary.items()}
+
+
+def _job_type(run: Any) -> str:
+    return str(getattr(run, "job_type", None) or "run")
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what W&B says no with into one line.
+
+    Raises:
+        InputError: it said no.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (wandb.Error, WandbApiFailedError, OSError, ValueError, TimeoutError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        remedy = "check the network, project= and entity="
+        raise InputError(f"W&B did not save the workspace: {reason}; {remedy}") from error

@@ -14,7 +14,8 @@ import losskernel as lk
 from losskernel.analyses.umap_layout import kept_neighbours, nearest_probes
 from losskernel.errors import InputError, TraceError
 from losskernel.storage.zarr_integrity import root_with
-from losskernel.sweeps.over_training import chained, displacement, dynamics, kept_checkpoints, moving_maps
+from losskernel.sweeps.over_training.moving_maps import chained, displacement, moving_maps
+from losskernel.sweeps.over_training.over_training import kept_checkpoints, over_training
 
 
 def plant_stages(folder: Path, steps: list[int], angles: list[float], verdicts: list[str] | None = None) -> Path:
@@ -34,7 +35,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     failed = folder / "step-0000050"
     failed.mkdir()
     (failed / "failure.json").write_text(json.dumps({"error": "the chains left the finite numbers"}))
-    dynamics(folder)
+    over_training(folder)
     return folder
 
 
@@ -92,30 +93,30 @@ def test_an_unfinished_trace_is_not_read(tmp_path: Path) -> None:
     zarr.write_bytes(root_with(json.loads(zarr.read_text()), complete=False))
     with pytest.raises(TraceError, match="is unfinished"):
         lk.open_traces(folder / "step-0000001")
-    found = dynamics(folder)
+    found = over_training(folder)
     assert pd.read_csv(folder / "tables" / "path.csv")["step"].tolist() == [0, 2]
     assert any("step-0000001 is not among the kernels" in note and "unfinished" in note for note in found.notes())
 
 
 def test_too_little_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a folder; give one of runs at checkpoints"):
-        dynamics(tmp_path / "nowhere")
+        over_training(tmp_path / "nowhere")
     folder = plant_stages(tmp_path, [3], [0.0])
     with pytest.raises(InputError, match="1 finished run: a comparison needs 2"):
-        dynamics(folder)
+        over_training(folder)
     with pytest.raises(InputError, match=r"metrics: no run has 'nope'; choose from .*complexity/llc"):
-        dynamics(plant_stages(tmp_path, [4], [0.0]), metrics=["nope"])
+        over_training(plant_stages(tmp_path, [4], [0.0]), metrics=["nope"])
     with pytest.raises(InputError, match="alike must be <= 1, got 2"):
-        dynamics(folder, alike=2)
+        over_training(folder, alike=2)
     plant(folder / "other", configuration(), losses(0.0, 1))
     with pytest.raises(InputError, match="other must be called step-<number>"):
-        dynamics(folder)
+        over_training(folder)
 
 
 def test_without_maps_or_label_the_rest_is_there(tmp_path: Path) -> None:
     for step in (0, 5):
         plant(tmp_path / f"step-{step}", {"name": "x"}, losses(0.1 * step, step)[:, :, :8], labels={})
-    dynamics(tmp_path)
+    over_training(tmp_path)
     assert {path.stem for path in (tmp_path / "figures").glob("*.png")} == {
         "along_training",
         "comparison",
@@ -126,7 +127,7 @@ def test_without_maps_or_label_the_rest_is_there(tmp_path: Path) -> None:
 def test_kernels_over_other_probes_are_not_compared(tmp_path: Path) -> None:
     plant_stages(tmp_path, [0], [0.0])
     plant(tmp_path / "step-9", configuration(), losses(0.1, 2)[:, :, :30], labels={"task": TASK[:30]})
-    found = dynamics(tmp_path)
+    found = over_training(tmp_path)
     assert any("cannot be compared: their probes are not the same (40 and 30)" in note for note in found.notes())
     assert [path.name for path in (tmp_path / "figures").glob("*.png")] == ["comparison.png"]
 

@@ -14,7 +14,7 @@ import losskernel as lk
 from losskernel.errors import InputError
 from losskernel.models import MLP, SmallCNN
 from losskernel.sampling.samplers.base import select
-from losskernel.sweeps.over_blocks import block_name, blocks_of, blockwise, group_coupling, shared_neighbours
+from losskernel.sweeps.over_blocks import block_name, blocks_of, group_coupling, over_blocks, shared_neighbours
 
 NAMES = ["layers.0.weight", "layers.0.bias", "layers.2.weight", "layers.2.bias", "layers.10.weight"]
 
@@ -136,7 +136,7 @@ def plant_blocks(folder: Path, **scales: float) -> Path:
 @pytest.fixture(scope="module")
 def blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = plant_blocks(tmp_path_factory.mktemp("run") / "layers", whole=1.0, conv_10=0.5, conv_9=0.25)
-    blockwise(folder)
+    over_blocks(folder)
     return folder
 
 
@@ -176,7 +176,7 @@ def test_what_blocks_leave_in_the_folder(blocks: Path) -> None:
 def test_the_jobs_file_gives_the_order(tmp_path: Path) -> None:
     folder = plant_blocks(tmp_path, early=1.0, late=0.5, all=0.9)
     (folder / "jobs.json").write_text(json.dumps({"all": ["*"], "late": ["b.*"], "early": ["a.*"], "gone": ["c.*"]}))
-    blockwise(folder, metrics=["separation/ari"])
+    over_blocks(folder, metrics=["separation/ari"])
     assert pd.read_csv(folder / "tables" / "blocks.csv")["block"].tolist() == ["all", "late", "early"]
 
 
@@ -184,7 +184,7 @@ def test_without_the_whole_or_a_label_the_rest_is_there(tmp_path: Path) -> None:
     for place, name in enumerate(("a", "b")):
         values = losses(0.1 * place, place, chains=CHAINS)
         plant(tmp_path / name, {"name": "x", "label": "kind"}, values)
-    found = blockwise(tmp_path)
+    found = over_blocks(tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert "no shares: the kernel of the whole is not there" in page
     assert "no coupling of groups: there is no probe label &#x27;kind&#x27;" in page
@@ -195,11 +195,11 @@ def test_without_the_whole_or_a_label_the_rest_is_there(tmp_path: Path) -> None:
 def test_blocks_over_other_probes_are_not_compared(tmp_path: Path) -> None:
     plant_blocks(tmp_path, whole=1.0)
     plant(tmp_path / "head", configuration(), losses(0.1, 2)[:, :, :30], labels={"task": TASK[:30]})
-    found = blockwise(tmp_path)
+    found = over_blocks(tmp_path)
     assert any("cannot be compared" in note for note in found.notes())
     assert [path.name for path in (tmp_path / "figures").glob("*.png")] == ["comparison.png"]
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a folder; give one of runs of blocks"):
-        blockwise(tmp_path / "nowhere")
+        over_blocks(tmp_path / "nowhere")

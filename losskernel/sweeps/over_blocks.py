@@ -1,0 +1,309 @@
+"""over_blocks(): the kernels of single blocks of a network's weights, side by side."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from losskernel import figures
+from losskernel.analyses.result import Result
+from losskernel.errors import InputError, require
+from losskernel.kernel.error_bars import replicate_mean
+from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.runs.tracking.tracker import Tracker
+from losskernel.sampling.samplers.base import select
+from losskernel.sweeps.around import Finding, Look, look, read_jobs, side_by_side, specs_around
+from losskernel.sweeps.compare import ALIKE, Comparison
+from losskernel.sweeps.read_runs import JOBS, Run
+
+# Probes behind means over groups and behind neighbours; the kernels' distances take as many.
+LIMIT = 1000
+
+
+def over_blocks(
+    folder: str | Path,
+    *,
+    metrics: Sequence[str] | str | None = None,
+    alike: float = ALIKE,
+    tracker: Tracker | None = None,
+) -> Comparison:
+    """Put the kernels of blocks of a network's weights side by side; report.html, figures and tables in their folder.
+
+    Args:
+        folder: holds one run per block, in a folder of the block's name; `jobs.json` there gives their order, the whole
+            first. Without it the whole is the one called so.
+        metrics: what to draw for each block; None for the usual ones that the runs have.
+        alike: CKA from which two kernels count as alike.
+        tracker: where else to record.
+
+    Raises:
+        InputError: fewer than two blocks have a kernel, or a metric is not there.
+        TraceError: a run's files are damaged, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    require(folder.is_dir(), f"{folder} is not a folder; give one of runs of blocks, as losskernel-layers leaves")
+    order = known_order(folder)
+    runs, looks = look(read_jobs(folder, BLOCK, lambda path: path.name, partial(_place, order)), LIMIT)
+    questions = [partial(coupled_groups, looks=looks), partial(shares, looks=looks, whole=order[0])]
+    specs = specs_around(runs, metrics)
+    return side_by_side("layers", runs, folder, specs, questions, alike=alike, tracker=tracker)
+
+
+def known_order(folder: Path) -> list[str]:
+    """Return the blocks' names in the order of the network, the whole first, as far as it is known."""
+    path = folder / JOBS
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else [WHOLE]
+
+
+def _place(order: Sequence[str], name: str) -> tuple[int, list[tuple[int, str]]]:
+    parts = re.split(r"(\d+)", name)  # layers.10 comes after layers.9
+    natural = [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+    return (order.index(name) if name in order else len(order)), natural
+
+
+WHOLE = "whole"
+
+
+def blocks_of(
+    names: Sequence[str], asked: Any = "auto", whole: Sequence[str] | str | None = None
+) -> dict[str, Sequence[str] | str | None]:
+    """Return the blocks of weights that are sampled: name -> globs over the names of weights, the whole first.
+
+    The whole is called so where it is all weights, else after its globs.
+
+    Args:
+        names: of the weights that move in the whole, as layers.0.weight.
+        asked: "auto" for the network's parts: its direct children with weights, and where it has only one, that
+            child's; else a list of blocks, each a glob or a list of globs.
+        whole: globs of the whole; None for all weights.
+
+    Raises:
+        InputError: a block is no list of globs, matches no weight, or has another's name; or there are fewer than two.
+    """
+    if asked == "auto":
+        blocks: list[Any] = [[f"{part}.*" if part not in names else part] for part in parts(names)]
+        require(
+            len(blocks) > 1, f"blocks=auto finds one part only, {parts(names)[0]}; name the blocks by globs of weights"
+        )
+    else:
+        listed = isinstance(asked, (list, tuple))
+        require(
+            listed, f"blocks must be auto or a list of blocks, got {asked!r}; e.g. blocks=[[layers.0.*],[layers.2.*]]"
+        )
+        blocks = [[each] if isinstance(each, str) else each for each in asked]
+        require(len(blocks) > 0, "blocks=[] names none; give auto, or globs such as blocks=[[layers.0.*]]")
+    found: dict[str, Sequence[str] | str | None] = {block_name(whole): whole}
+    for globs in blocks:
+        texts = isinstance(globs, (list, tuple)) and all(isinstance(glob, str) for glob in globs)
+        require(texts, f"blocks: {globs!r} is not a list of globs over names of weights; e.g. [layers.0.*]")
+        select(names, list(globs), key="blocks")
+        name = block_name(globs)
+        require(name not in found, f"blocks: two are called {name}; name their weights apart")
+        found[name] = list(globs)
+    return found
+
+
+def block_name(globs: Any) -> str:
+    """Return what a block is called, fit for a folder: its globs without their endings; the whole for None."""
+    if globs is None:
+        return WHOLE
+    names = [globs] if isinstance(globs, str) else [str(glob) for glob in globs]
+    return "+".join(re.sub(r"[^\w.\-]", "_", name.removesuffix("*").removesuffix(".") or "all") for name in names)
+
+
+def parts(names: Sequence[str]) -> list[str]:
+    """Return the outermost parts that tell weights apart: children of the network, or of its only child, and so on."""
+    above = ""
+    while True:
+        found = list(dict.fromkeys(above + name[len(above) :].split(".")[0] for name in names))
+        if len(found) > 1 or found[0] in names:
+            return found
+        above = f"{found[0]}."
+
+
+MOST_GROUPS = 100
+
+
+@dataclass(frozen=True)
+class GroupCoupling:
+    """Means of a kernel's entries between groups of probes, a probe with itself left out.
+
+    Attributes:
+        groups: G names.
+        means: [G, G] of the coupling R², or of |R| where there is one chain; NaN for a group of one probe with itself.
+        within: mean over pairs of one group.
+        across: mean over pairs of different groups.
+        of: "coupling" or "abs_r".
+    """
+
+    groups: list[str]
+    means: np.ndarray
+    within: float
+    across: float
+    of: str
+
+
+def group_coupling(kernel: LossKernel, label: str) -> GroupCoupling:
+    """Return how strongly a kernel couples the groups of a label.
+
+    Raises:
+        InputError: there is no such label, or it has fewer than 2 or more than 100 values.
+    """
+    names, codes = np.unique(kernel.label(label), return_inverse=True)
+    require(
+        2 <= len(names) <= MOST_GROUPS,
+        f"label={label} has {len(names)} distinct values; choose one of 2 to {MOST_GROUPS}, as in label=class",
+    )
+    several = kernel.chains >= 2
+    values = kernel.coupling() if several else np.abs(kernel.correlation())
+    np.fill_diagonal(values, 0.0)
+    members = np.eye(len(names))[codes]  # [N, G]
+    sums, sizes = members.T @ values @ members, members.sum(axis=0)
+    pairs = np.outer(sizes, sizes) - np.diag(sizes)
+    means = np.divide(sums, pairs, out=np.full_like(sums, np.nan), where=pairs > 0)
+    own = np.eye(len(names), dtype=bool)
+    within = float(sums[own].sum() / pairs[own].sum()) if pairs[own].any() else float("nan")
+    across = float(sums[~own].sum() / pairs[~own].sum())
+    return GroupCoupling([str(name) for name in names], means, within, across, "coupling" if several else "abs_r")
+
+
+def shared_neighbours(kernel: LossKernel, other: LossKernel, k: int) -> np.ndarray:
+    """Return the share of each probe's k nearest probes, [N], that are among its k nearest under another kernel.
+
+    Raises:
+        InputError: the kernels stand over different probes, or k is not between 1 and N - 1.
+    """
+    require(np.array_equal(kernel.ids, other.ids), "the kernels stand over different probes; compare those of one data")
+    near, there = kernel.neighbors(k).indices, other.neighbors(k).indices
+    return np.array([len(np.intersect1d(*pair)) / k for pair in zip(near, there, strict=True)])
+
+
+BLOCK = "block"
+_NEIGHBOURS = 10
+
+
+def coupled_groups(found: Comparison, looks: list[Look]) -> Finding:
+    """Return the mean coupling of every two groups of the run's label, block by block."""
+    if found.similarity is None:  # kernels over other probes, or of nothing
+        return Finding(Result())
+    try:
+        coupled = [group_coupling(each.kernel, _label(found, each)) for each in looks]
+    except InputError as error:
+        return Finding(Result(), notes=(f"no coupling of groups: {error}",))
+    runs = [found.runs[each.number] for each in looks]
+    means = np.stack([each.means for each in coupled])
+    label, value = _label(found, looks[0]), value_of(coupled)
+    titles, verdicts = [_name(run) for run in runs], [run.verdict or "none" for run in runs]
+    drawn = figures.group_couplings(means, coupled[0].groups, titles, verdicts, value, label)
+    rows = [
+        {"block": name, "group": own, "other": other, f"mean_{coupled[0].of}": matrix[i, j]}
+        for name, matrix in zip(titles, means, strict=True)
+        for i, own in enumerate(coupled[0].groups)
+        for j, other in enumerate(coupled[0].groups[i:], i)
+    ]
+    caption = (
+        f"Mean {value} between the probes of every two groups of {label}, with one block of weights moving and all "
+        f"others held at w*; first with all of them moving. Rows and columns: {', '.join(coupled[0].groups[:12])}"
+        f"{' ...' if len(coupled[0].groups) > 12 else ''}. One scale of colours, of a square root."
+    )
+    return Finding(
+        Result({}, {"coupled_groups": pd.DataFrame(rows)}, {"coupled_groups": drawn}), {"coupled_groups": caption}
+    )
+
+
+def shares(found: Comparison, looks: list[Look], whole: str) -> Finding:
+    """Return each block's share of the self-coupling and its likeness to the whole's kernel; none without the whole.
+
+    Of a block called b: `share/b` is its mean self-coupling over the whole's, `cka/b` its CKA with the whole,
+    `neighbours/b` the share of 10 nearest probes that it shares with the whole. `share/sum` adds up the shares, which
+    is 1 where blocks that partition the weights act on the losses one by one.
+    """
+    runs = [found.runs[each.number] for each in looks]
+    names = [_name(run) for run in runs]
+    if found.similarity is None:
+        return Finding(Result())
+    if whole not in names:
+        return Finding(Result(), notes=(f"no shares: the kernel of the {whole} is not there",))
+    base, near = names.index(whole), found.similarity
+    k = min(_NEIGHBOURS, looks[0].kernel.probes - 1)
+    rows = []
+    for each, run, name in zip(looks, runs, names, strict=True):
+        row: dict[str, float | str] = {"block": name, "verdict": run.verdict or "none"}
+        row["weights"] = run.metrics.get("trace/moving", np.nan)
+        row |= _ratio(run, runs[base]) if name != whole else {"share": 1.0, "share_se": 0.0}
+        row |= {"cka": np.nan, "cka_ceiling": np.nan}
+        if each.number in near.members and looks[base].number in near.members:
+            pair = near.members.index(each.number), near.members.index(looks[base].number)
+            row["cka"] = float(np.cos(near.distances[pair]))
+            row["cka_ceiling"] = float(np.cos(near.floor()[pair])) if name != whole else np.nan
+        shared = replicate_mean("neighbours", shared_neighbours(each.kernel, looks[base].kernel, k))
+        rows.append(row | {key: shared[key] for key in ("neighbours", "neighbours_se")} | _sides(found, each, run))
+    table = pd.DataFrame(rows)
+    others = [row for row in rows if row["block"] != whole]
+    metrics = {f"{key}/{row['block']}": float(row[key]) for row in others for key in ("share", "cka", "neighbours")}
+    metrics["share/sum"] = float(sum(float(row["share"]) for row in others))
+    chance = k / (looks[0].kernel.probes - 1)
+    drawn = figures.block_shares(_drawn(table, chance), "R²" if looks[0].kernel.chains > 1 else "|R|")
+    caption = (
+        "One block of weights moving, all others held at w*. a: mean self-coupling K(z, z) over the whole's, and the "
+        f"block's share of the weights; all shares add up to {metrics['share/sum']:.2f}. b: CKA between the kernels, "
+        f"and the most that the noise of both allows. c: share of a probe's {k} nearest probes that are its nearest "
+        "under the whole's kernel. d: mean coupling of probes of one group and of different groups. Bars: standard "
+        "errors. Curvature within a block is never larger than in the whole, so that the whole's step size is safe."
+    )
+    return Finding(Result(metrics, {"blocks": table}, {"block_shares": drawn}), {"block_shares": caption})
+
+
+def value_of(coupled: list[GroupCoupling]) -> str:
+    """Return what the means are of."""
+    return "coupling R²" if coupled[0].of == "coupling" else "|R|"
+
+
+def _drawn(table: pd.DataFrame, chance: float) -> figures.BlockShares:
+    columns = {name: table[name].to_numpy(dtype=float) for name in table if name not in ("block", "verdict")}
+    return figures.BlockShares(
+        table["block"].tolist(),
+        table["verdict"].tolist(),
+        columns["weights"] / columns["weights"].max(),
+        columns["share"],
+        columns["share_se"],
+        columns["cka"],
+        columns["cka_ceiling"],
+        columns["neighbours"],
+        columns["neighbours_se"],
+        chance,
+        columns["within"],
+        columns["across"],
+    )
+
+
+def _ratio(run: Run, whole: Run) -> dict[str, float | str]:
+    """Return a block's mean self-coupling over the whole's, its error by the delta method."""
+    own, base = (each.metrics["trace/self_coupling"] for each in (run, whole))
+    errors = [each.metrics.get("trace/self_coupling_se", np.nan) for each in (run, whole)]
+    share = own / base if base > 0 else np.nan
+    relative = np.hypot(errors[0] / own, errors[1] / base) if own > 0 and base > 0 else np.nan
+    return {"share": float(share), "share_se": float(share * relative)}
+
+
+def _sides(found: Comparison, each: Look, run: Run) -> dict[str, float | str]:
+    try:
+        coupled = group_coupling(each.kernel, _label(found, each))
+    except InputError:
+        return {"within": np.nan, "across": np.nan}
+    return {"within": coupled.within, "across": coupled.across}
+
+
+def _label(found: Comparison, each: Look) -> str:
+    name = found.runs[each.number].config.get("label")
+    return str(name) if name is not None else next(iter(each.kernel.labels), "")
+
+
+def _name(run: Run) -> str:
+    return str(run.config[BLOCK])
