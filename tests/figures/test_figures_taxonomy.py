@@ -12,11 +12,9 @@ from PIL import Image, ImageSequence
 from losskernel.data.taxonomy import wordnet
 from losskernel.data.taxonomy.wordnet import shipped
 from losskernel.figures import Region, stamp, taxonomy_map, taxonomy_orbit, tree_colours, turning
-from losskernel.figures.trees.region_marks import mark_regions
-from losskernel.figures.trees.region_strips import typical
-from losskernel.figures.trees.shortened_gaps import shortened
-from losskernel.figures.trees.tree_colours import position_colours
-from losskernel.figures.trees.trees import leaves_below, main_branches, node_places
+from losskernel.figures.trees.map_regions import mark_regions, typical
+from losskernel.figures.trees.taxonomy_map import shortened
+from losskernel.figures.trees.trees import leaves_below, main_branches, node_places, position_colours
 
 TREE = balanced(2, 2, 3, 5)
 # What a deuteranope sees, linear RGB: Machado, Oliveira & Fernandes 2009.

@@ -11,7 +11,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 
 from losskernel.figures import marked_map, score_distributions, suspects_sheet
-from losskernel.figures.memorisation.score_distributions import standardised
+from losskernel.figures.mislabelled import standardised
 from losskernel.figures.shared.style import DOUBLE, OKABE_ITO
 
 SCORES = ["self_coupling", "mean_loss", "rival_class", "opposition", "loss", "margin", "area_under_margin"]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from losskernel.figures import path_distances, path_map, path_profiles, path_training
 from losskernel.figures.paths.path_map import Falling, Route, Sheet, along_colours
 from losskernel.figures.paths.path_profiles import Course
-from losskernel.figures.shared.point_labels import key_below, name_points
+from losskernel.figures.shared.lettering import key_below, name_points
 from losskernel.figures.shared.sweep_axis import Axis
 
 NOTE = "m = 300 probes · angular CKA, u-centred · a distance's standard error over probes: 0.020 (median)"

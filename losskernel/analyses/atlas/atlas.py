@@ -15,7 +15,7 @@ from losskernel.analyses.umap_layout import ALIKE, kept_neighbours, nearest_in, 
 from losskernel.data.images.thumbnails import encode
 from losskernel.data.taxonomy import Tree
 from losskernel.errors import require, require_integer, require_number
-from losskernel.figures.trees.region_strips import Region
+from losskernel.figures.trees.map_regions import Region
 from losskernel.figures.trees.trees import children_of, leaves_below, main_branches
 from losskernel.kernel.error_bars import replicate_mean
 from losskernel.kernel.estimators import Neighbours

@@ -11,7 +11,7 @@ from losskernel import figures
 from losskernel.analyses.paths.measured_paths import HIDDEN, INPUTS, Survey, Traced, Walk, landmarks
 from losskernel.figures.paths.path_map import Falling, Route, Sheet, along_colours
 from losskernel.figures.paths.path_profiles import Course
-from losskernel.figures.shared.point_labels import with_unit
+from losskernel.figures.shared.lettering import with_unit
 from losskernel.figures.shared.style import OKABE_ITO
 from losskernel.figures.shared.sweep_axis import Axis
 from losskernel.geometry import Arrangement

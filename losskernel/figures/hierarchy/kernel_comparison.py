@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from losskernel.figures.shared.kernel_names import HIGHLIGHT, OWN, printed
+from losskernel.figures.shared.colouring import HIGHLIGHT, OWN, printed
 from losskernel.figures.shared.lettering import fit
 from losskernel.figures.shared.style import DOUBLE, MUTED, OKABE_ITO, SINGLE, paper
 

@@ -11,8 +11,14 @@ from matplotlib.image import AxesImage
 from losskernel.data.taxonomy import Tree
 from losskernel.figures.shared.lettering import LINE, fit, spread
 from losskernel.figures.shared.style import DIVERGING, DOUBLE, FAINT, paper
-from losskernel.figures.trees.tree_colours import node_positions, position_colours, tree_colours
-from losskernel.figures.trees.trees import draw_tree, leaves_below, main_branches
+from losskernel.figures.trees.trees import (
+    draw_tree,
+    leaves_below,
+    main_branches,
+    node_positions,
+    position_colours,
+    tree_colours,
+)
 
 _NAMES, _TREE, _STRIP = 1.12, 0.5, 0.07  # inches, left of the first matrix
 _SIDE = 2.5

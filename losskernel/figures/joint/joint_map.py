@@ -13,7 +13,7 @@ from matplotlib.colors import LogNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from losskernel.figures.shared.point_labels import key_below, name_points
+from losskernel.figures.shared.lettering import key_below, name_points
 from losskernel.figures.shared.style import DOUBLE, INK, MUTED, OKABE_ITO, SEQUENTIAL, paper
 from losskernel.figures.shared.sweep_axis import plain
 

@@ -43,10 +43,7 @@ if (pictures) {
 
 
 def interactive_map(
-    xy: np.ndarray,
-    xyz: np.ndarray | None,
-    labels: Mapping[str, np.ndarray],
-    thumbnails: Sequence[str] | None,
+    xy: np.ndarray, xyz: np.ndarray | None, labels: Mapping[str, np.ndarray], thumbnails: Sequence[str] | None
 ) -> go.Figure:
     """A map in the plane, and in space beside it if given, with a menu of the labels that can colour it.
 

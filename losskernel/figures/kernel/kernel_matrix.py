@@ -136,13 +136,7 @@ def _outline_clusters(axes: Axes, blocks: np.ndarray) -> None:
 def _name_groups(figure: Figure, axes: Axes, colouring: Colouring, rows: np.ndarray, group_name: str) -> None:
     if colouring.scale is not None:
         bar = figure.colorbar(
-            colouring.scale,
-            ax=figure.axes[:2],
-            location="bottom",
-            shrink=0.4,
-            aspect=40,
-            pad=0.02,
-            label=group_name,
+            colouring.scale, ax=figure.axes[:2], location="bottom", shrink=0.4, aspect=40, pad=0.02, label=group_name
         )
         bar.ax.spines[:].set_visible(False)
         return

@@ -1,15 +1,16 @@
 """Maps of the probes: points that are near each other react to the same changes of the weights."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from mpl_toolkits.mplot3d.axes3d import Axes3D
 
 from losskernel.figures.shared.colouring import Colouring, colour_by
-from losskernel.figures.shared.style import DOUBLE, SINGLE, paper
-from losskernel.figures.trees.views import draw_views
+from losskernel.figures.shared.style import DOUBLE, FAINT, SINGLE, paper
 
 _MAX_DIRECT_LABELS = 12
 _MAX_LEGEND = 32
@@ -133,3 +134,41 @@ def _key(figure: Figure, axes: Sequence[Axes], colouring: Colouring, label_name:
         )
     else:
         axes[0].set_title(f"{len(colouring.names)} values of {label_name}", fontsize=7)
+
+
+_VIEWS = (-60, 0, 60)  # azimuths of the orbit, degrees
+ELEVATION = 18
+
+
+def draw_views(views: Sequence[Axes], xyz: np.ndarray, rgba: np.ndarray, size: float) -> None:
+    """Draw points [N, 3] with colours [N, 4] on three axes in space, 60 degrees apart around the vertical axis.
+
+    size: of a point, in square points.
+
+    Raises:
+        TypeError: axes that are flat.
+    """
+    middle = (xyz.max(axis=0) + xyz.min(axis=0)) / 2
+    # One scale and one reach for all three axes: an orbit must not distort distances, and a cube fits every view.
+    reach = 0.5 * float(np.ptp(xyz, axis=0).max()) or 1.0
+    for axes, azimuth in zip(views, _VIEWS, strict=True):
+        if not isinstance(axes, Axes3D):
+            raise TypeError("views must be axes in space; make them with projection='3d'")
+        axes.scatter(
+            *xyz.T,
+            s=size,  # pyright: ignore[reportArgumentType]
+            c=rgba,
+            linewidths=0,
+            depthshade=True,
+            clip_on=False,
+            rasterized=len(xyz) > _RASTERISE,
+        )
+        limits = [(centre - reach, centre + reach) for centre in middle]
+        axes.set(xlim=limits[0], ylim=limits[1], zlim=limits[2], xticks=[], yticks=[], zticks=[])
+        axes.set_box_aspect((1, 1, 1), zoom=1.25)  # pyright: ignore[reportArgumentType]
+        axes.view_init(elev=ELEVATION, azim=azimuth)
+        sides: list[Any] = [axes.xaxis, axes.yaxis, axes.zaxis]  # matplotlib types them as flat axes
+        for axis in sides:
+            axis.set_pane_color((1, 1, 1, 0))
+            axis.line.set_color(FAINT)
+        axes.set_title(f"azimuth {azimuth}°".replace("-", "−"), fontsize=7, y=0.98)

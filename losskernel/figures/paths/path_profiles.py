@@ -1,6 +1,6 @@
-"""What each layer adds: how far from the target a path is, how long its steps are, and where they lead."""
+"""What each layer adds along a path: distances, steps and directions; and how a path changes in training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from losskernel.figures.shared.lettering import LINE, fit, width
-from losskernel.figures.shared.point_labels import key_below
-from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MUTED, paper
-from losskernel.figures.shared.sweep_axis import plain
+from losskernel.figures.shared.lettering import LINE, fit, key_below, width, with_unit
+from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MUTED, OKABE_ITO, paper
+from losskernel.figures.shared.sweep_axis import Axis, plain
 
 _PANEL = 1.12  # inches
 _NAME = 6.5  # points
@@ -159,3 +158,52 @@ def _name_layers(axes: Axes, layers: Sequence[str], upright: bool) -> None:
     axes.set_xticks(shown, [plain(fit(layers[place], _LONGEST, _NAME)) for place in shown])
     axes.tick_params(axis="x", labelsize=_NAME, labelrotation=90 if upright else 0, length=0 if upright else 2.5)
     axes.set_xlim(-0.5, len(layers) - 0.5)
+
+
+_COLOURS = (*OKABE_ITO[:1], *OKABE_ITO[2:6])
+_MARKS = ("o", "s", "^", "D", "v")
+
+
+def path_training(
+    axis: Axis,
+    totals: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    distances: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    note: str,
+    unit: str = "rad",
+) -> Figure:
+    """A panel for each number of the whole path, and one for the distance of some layers to the target.
+
+    axis: the V training steps, ascending. totals: title of a panel -> values and standard errors, [V] each. distances:
+    layer -> the same. Errors are NaN where they are unknown. unit: of distances.
+
+    Raises:
+        ValueError: a curve does not have a value per step.
+    """
+    count = len(axis.names)
+    for name, (values, errors) in [*totals.items(), *distances.items()]:
+        if np.shape(values) != (count,) or np.shape(errors) != (count,):
+            raise ValueError(f"{name!r} must have {count} values and errors, one per step, got {np.shape(values)}")
+    with paper():
+        figure = Figure(figsize=(DOUBLE, 2.4), layout="constrained")
+        figure.get_layout_engine().set(wspace=0.05)  # pyright: ignore
+        panels = figure.subplots(1, len(totals) + 1)
+        for axes, (title, curve) in zip(panels, totals.items(), strict=False):
+            _bars(axes, axis, curve, {"color": INK, "marker": "o"})
+            axes.set_ylabel(title)
+        for place, (name, curve) in enumerate(distances.items()):
+            look: dict[str, Any] = {"color": _COLOURS[place % len(_COLOURS)], "marker": _MARKS[place % len(_MARKS)]}
+            _bars(panels[-1], axis, curve, look, plain(name))
+        panels[-1].set_ylabel(with_unit("distance to the target", unit))
+        for letter, axes in zip("abcdef", panels, strict=False):
+            axes.set_title(f"$\\bf{{{letter}}}$", loc="left", pad=4)
+            axis.draw(axes, named=True, most=6)
+            axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
+        key_below(figure, panels[-1].get_legend_handles_labels()[0], note)
+    return figure
+
+
+def _bars(axes: Axes, axis: Axis, curve: tuple[np.ndarray, np.ndarray], look: dict[str, Any], label: str = "") -> None:
+    values, errors = curve
+    axes.errorbar(
+        axis.places, values, np.nan_to_num(errors), markersize=3.5, elinewidth=0.8, label=label or None, **look
+    )

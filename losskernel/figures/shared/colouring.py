@@ -1,4 +1,4 @@
-"""How labels become colours: few distinct values are groups, many numbers are a scale."""
+"""How labels become colours and kernels get their names: few distinct values are groups, many numbers are a scale."""
 
 import re
 from dataclasses import dataclass
@@ -79,3 +79,14 @@ def _scale(labels: np.ndarray) -> Colouring:
     rgba = np.where(known[:, None], scale.to_rgba(np.where(known, labels, labels[known][0])), to_rgba_array(FAINT))
     order = np.argsort(labels, kind="stable")  # NaN sorts last
     return Colouring(rgba, order, [], np.full(len(labels), -1), scale)
+
+
+# The loss kernel's own rows, as tables name them.
+OWN = {"coupling": "loss kernel, coupling R²", "abs_r": "loss kernel, |R|", "r": "loss kernel, R"}
+OTHERS = {"labels": "labels alone", "penultimate": "penultimate features", "layers": "layers (CKA)"}
+HIGHLIGHT = "#DDEBF4"
+
+
+def printed(name: str) -> str:
+    """Return a kernel's name for print."""
+    return OWN.get(name) or OTHERS.get(name) or name.replace("_", " ")

@@ -1,11 +1,18 @@
-"""Words that must fit: their width in print, lines of at most so many inches, labels that keep apart."""
+"""Words that must fit: their width in print, lines cut to measure, labels that keep apart, names beside points."""
 
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from scipy.optimize import isotonic_regression
+
+from losskernel.figures.shared.style import INK, MUTED
 
 LINE = 1.25 / 72  # inches from one line to the next, per point of type
 
@@ -63,3 +70,114 @@ def spread(places: np.ndarray, sizes: np.ndarray, low: float, high: float) -> np
     result = np.empty_like(places)
     result[order] = np.clip(slack, low, high - sizes.sum()) + packed
     return result
+
+
+_DIRECTIONS = 16
+_REACHES = (4.5, 8.0, 13.0, 19.0)  # points of print from a point to its name's nearest edge
+# What it costs a name to lie on a name, on a point, on a line, and outside the panel, each as a share of its area or
+# per spot; and to be far away, per point of print.
+_NAME, _SPOT, _OUTSIDE, _FAR = 400.0, 3.0, 200.0, 0.3
+_CLEAR = 2.0  # points of print around a name
+_LED = 12.0  # points of print from which a thin line leads to the name
+# A name that costs more is left out, unless it must be there: it would hide what it names.
+_DEAR = 18.0
+_SAMPLE = 0.42  # inches of a legend's entry besides its words
+
+
+def name_points(
+    axes: Axes,
+    places: np.ndarray,
+    names: Mapping[int, str],
+    lines: Sequence[np.ndarray] = (),
+    needed: Collection[int] = (),
+    size: float = 6.5,
+) -> None:
+    """Write names beside points, the first ones having the best choice; one without a clear place is left out.
+
+    The layout must stand: call it after `figure.draw_without_rendering()`, with the limits of the axes set.
+
+    places: [P, 2] of all points, in the axes' coordinates. names: number of a point -> its name, the most important
+    first. lines: [n, 2] each, which names should not cross. needed: points whose names must be there.
+    """
+    dots = axes.figure.dpi / 72  # of the display, per point of print
+    spots = axes.transData.transform(places) / dots
+    traced = [_filled(axes.transData.transform(line) / dots) for line in lines if len(line) > 1]
+    obstacles = np.concatenate([np.repeat(spots, 3, axis=0), *traced])  # a point weighs more than a bit of line
+    frame = axes.get_window_extent()
+    inside = np.array([[frame.x0, frame.y0], [frame.x1, frame.y1]]) / dots
+    taken: list[np.ndarray] = []
+    for number, name in names.items():
+        box = np.array([72 * width(name, size), 1.05 * size])
+        cost, centre, reach = _best(spots[number], box, obstacles, inside, taken)
+        if cost > _DEAR and number not in needed:
+            continue
+        taken.append(np.array([centre - box / 2, centre + box / 2]))
+        look: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center", "zorder": 6}
+        shift = centre - spots[number]
+        written = [axes.annotate(name, places[number], shift, fontsize=size, color=INK, **look)]
+        if reach >= _LED:
+            leader = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2.0}
+            edge = shift * min(1.0, reach / max(float(np.linalg.norm(shift)), 1e-9))
+            written.append(axes.annotate("", places[number], edge, arrowprops=leader, **look))
+        for each in written:
+            each.set_in_layout(False)  # else the panel would shrink after the names were placed
+
+
+def with_unit(text: str, unit: str) -> str:
+    """Return the name of an axis with its unit, if there is one."""
+    return f"{text}, {unit}" if unit else text
+
+
+def key_below(figure: Figure, handles: Sequence[Artist], note: str, columns: int = 7) -> None:
+    """Put a legend below a figure, read row by row, and over it what all of its panels depend on."""
+    widest = max((width(str(handle.get_label()), 7.0) for handle in handles), default=0.0)
+    columns = max(min(columns, int(0.97 * figure.get_figwidth() / (widest + _SAMPLE))), 1)
+    rows = max(-(-len(handles) // columns), 1)
+    columns = max(-(-len(handles) // rows), 1)
+    order = [handle for column in range(columns) for handle in handles[column::columns]]  # as matplotlib fills it
+    legend = figure.legend(
+        handles=order,
+        title=fit(note, 0.97 * figure.get_figwidth(), 6.5, lines=2),
+        title_fontsize=6.5,
+        loc="outside lower center",
+        ncols=columns,
+        columnspacing=1.2,
+        handletextpad=0.5,
+        handlelength=1.8,
+    )
+    legend.get_title().set(color=MUTED, multialignment="center")
+
+
+def _best(
+    spot: np.ndarray, box: np.ndarray, obstacles: np.ndarray, inside: np.ndarray, taken: Sequence[np.ndarray]
+) -> tuple[float, np.ndarray, float]:
+    """Return what the cheapest place for a box costs, its centre, and how far it is from its point."""
+    found: list[tuple[float, int, np.ndarray, float]] = []
+    for reach in _REACHES:
+        for turn in range(_DIRECTIONS):
+            angle = 2 * np.pi * turn / _DIRECTIONS
+            way = np.array([np.cos(angle), np.sin(angle)])
+            # From the point to the box's edge along this way, then to its centre.
+            depth = float((box / 2 / np.maximum(np.abs(way), 1e-9)).min())
+            centre = spot + (reach + depth) * way
+            low, high = centre - box / 2, centre + box / 2
+            covered = int(((obstacles > low - _CLEAR) & (obstacles < high + _CLEAR)).all(axis=1).sum())
+            beyond = float(np.maximum(inside[0] - low, 0).sum() + np.maximum(high - inside[1], 0).sum())
+            cost = _FAR * reach + _SPOT * covered + _OUTSIDE * (beyond > 0) + beyond
+            cost += sum(_NAME * _overlap(low, high, *other) for other in taken)
+            found.append((cost, len(found), centre, reach))
+    cost, _, centre, reach = min(found, key=lambda each: each[:2])
+    return cost, centre, reach
+
+
+def _overlap(low: np.ndarray, high: np.ndarray, other_low: np.ndarray, other_high: np.ndarray) -> float:
+    """Return which share of a box another one covers."""
+    shared = np.minimum(high, other_high) - np.maximum(low, other_low)
+    return float(shared.prod() / (high - low).prod()) if (shared > 0).all() else 0.0
+
+
+def _filled(line: np.ndarray) -> np.ndarray:
+    """Return points along a line, three points of print apart."""
+    reached = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
+    at = np.linspace(0, reached[-1], int(reached[-1] / 3) + 2)
+    return np.stack([np.interp(at, reached, each) for each in line.T], axis=1)

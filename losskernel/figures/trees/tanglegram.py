@@ -10,8 +10,7 @@ from matplotlib.lines import Line2D
 from losskernel.data.taxonomy import Tree
 from losskernel.figures.shared.lettering import fit, width
 from losskernel.figures.shared.style import DOUBLE, INK, MUTED, paper
-from losskernel.figures.trees.tree_colours import position_colours, tree_colours
-from losskernel.figures.trees.trees import children_of, draw_tree, leaves_below
+from losskernel.figures.trees.trees import children_of, draw_tree, leaves_below, position_colours, tree_colours
 
 _MOST_NAMED = 80
 _LINE = 0.1  # inches per leaf

@@ -1,4 +1,4 @@
-"""A map of the probes coloured by their place in a hierarchy, its coherent regions shown by examples."""
+"""Maps of the probes coloured by their place in a hierarchy, in the plane and in space."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
 from losskernel.data.taxonomy import Tree
+from losskernel.figures.kernel.umap_maps import draw_views
 from losskernel.figures.shared.style import DOUBLE, paper
-from losskernel.figures.trees.region_marks import mark_regions
-from losskernel.figures.trees.region_strips import Region, draw_strips, strips_height, typical
-from losskernel.figures.trees.shortened_gaps import shortened
-from losskernel.figures.trees.tree_colours import tree_colours
-from losskernel.figures.trees.tree_key import bare, key_beside
+from losskernel.figures.trees.map_regions import Region, draw_strips, mark_regions, strips_height, typical
+from losskernel.figures.trees.tree_key import bare, key_below, key_beside
+from losskernel.figures.trees.trees import tree_colours
 
 _MAP = 4.15  # inches, of the square that holds the map
 _RASTERISE = 3000
@@ -97,3 +96,58 @@ def _points(axes: Axes, xy: np.ndarray, colours: np.ndarray) -> None:
     middle, reach = (xy.max(0) + xy.min(0)) / 2, (0.5 + _EDGE) * float(np.ptp(xy, axis=0).max() or 1.0)
     axes.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] - reach, middle[1] + reach))
     axes.set(xticks=[], yticks=[], aspect="equal")
+
+
+_VIEWS_HEIGHT = 2.45  # inches
+_KEY_HEIGHT = 1.15
+
+
+def taxonomy_orbit(xyz: np.ndarray, tree: Tree, leaf: np.ndarray) -> Figure:
+    """One map in space from three sides, 60 degrees apart, near leaves of the tree in near hues; the tree as the key.
+
+    xyz: [N, 3], in arbitrary units. leaf: [N], each probe's leaf of the tree.
+
+    Raises:
+        ValueError: a shape is wrong, a coordinate is not finite, or a leaf is not the tree's.
+    """
+    xyz, leaf = located(xyz, 3, "xyz", tree, leaf)
+    drawn, cut = shortened(xyz)
+    with paper():
+        figure = Figure(figsize=(DOUBLE, _VIEWS_HEIGHT + _KEY_HEIGHT + 0.15), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # pyright: ignore
+        grid = GridSpec(2, 3, figure=figure, height_ratios=[_VIEWS_HEIGHT, _KEY_HEIGHT])
+        views = [figure.add_subplot(grid[0, place], projection="3d") for place in range(3)]
+        draw_views(views, drawn, tree_colours(tree)[leaf], float(np.clip(4000 / len(xyz), 1.0, 14.0)))
+        key = figure.add_subplot(grid[1, :])
+        key_below(key, tree, (DOUBLE - 0.1, _KEY_HEIGHT))
+        note = "; empty stretches of the map are shortened" if cut else ""
+        key.set_title(f"place in the hierarchy{note}", fontsize=7, pad=4)
+    return figure
+
+
+_LONGEST = 0.03  # of the map's extent, of a stretch without points along an axis
+
+
+def shortened(points: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Return the points [N, d] with long empty stretches of each axis shortened, and whether there were any.
+
+    A stretch between neighbours along an axis is at most 3 % of the largest resulting extent. The order along every
+    axis stays, and so does every shape without such a stretch.
+    """
+    order = np.argsort(points, axis=0, kind="stable")
+    gaps = np.diff(np.take_along_axis(points, order, axis=0), axis=0)
+    longest = float(np.ptp(points, axis=0).max())
+    # The extent that the limit refers to shrinks with it: a contraction, so it settles.
+    for _ in range(60):
+        extent = float(np.minimum(gaps, longest).sum(axis=0).max(initial=0.0))
+        if longest <= _LONGEST * extent * 1.001:
+            break
+        longest = _LONGEST * extent
+    cut = gaps > longest
+    # Where so few points lie that most stretches are long, nothing is an island.
+    if not cut.any() or len(points) < 2 / _LONGEST:
+        return points, False
+    places = np.concatenate([np.zeros((1, points.shape[1])), np.cumsum(np.minimum(gaps, longest), axis=0)])
+    result = np.empty_like(points)
+    np.put_along_axis(result, order, places, axis=0)
+    return result + points.min(axis=0), True

@@ -9,8 +9,14 @@ from matplotlib.patheffects import withStroke
 from losskernel.data.taxonomy import Tree
 from losskernel.figures.shared.lettering import LINE, fit, spread, width
 from losskernel.figures.shared.style import MUTED
-from losskernel.figures.trees.tree_colours import node_positions, position_colours, tree_colours
-from losskernel.figures.trees.trees import draw_tree, leaves_below, main_branches
+from losskernel.figures.trees.trees import (
+    draw_tree,
+    leaves_below,
+    main_branches,
+    node_positions,
+    position_colours,
+    tree_colours,
+)
 
 _SIZE = 6.5  # points
 _TRUNK_SIZE = 6.0

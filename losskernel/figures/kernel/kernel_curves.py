@@ -1,0 +1,268 @@
+"""Curves of a kernel and its chains: losses against steps, values of pairs, eigenvalues and modes."""
+
+from itertools import cycle
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+
+from losskernel.figures.shared.colouring import Colouring, colour_by
+from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MANY, MUTED, OKABE_ITO, SINGLE, paper
+
+
+def loss_traces(
+    draws: np.ndarray,
+    burn_in: np.ndarray | None,
+    steps_per_draw: int,
+    burn_in_steps: int,
+    start: float | None,
+    distance: np.ndarray | None,
+    loss_name: str = "mean probe loss",
+) -> Figure:
+    """Mean loss of every chain against sampler step, and beside it the distance from w*.
+
+    draws: [C, D] mean loss at each draw. burn_in: [C, W] the same at W even moments of the burn-in, or None.
+    steps_per_draw: sampler steps from one draw to the next. start: the same loss at w*, or None. distance:
+    [C, D] |w - w*| at each draw, or None for one panel only. The black line is the mean over chains. loss_name: which
+    loss it is.
+
+    Raises:
+        ValueError: a shape is wrong, or a number of steps is not positive (zero is a burn-in of none).
+    """
+    draws = np.asarray(draws, dtype=float)
+    if draws.ndim != 2 or draws.size == 0:
+        raise ValueError(f"draws must be [chains, draws], not empty, got {draws.shape}; pass one row per chain")
+    chains, count = draws.shape
+    if steps_per_draw < 1:
+        raise ValueError(f"steps_per_draw must be >= 1, got {steps_per_draw}; pass schedule.thinning")
+    if burn_in_steps < 0:
+        raise ValueError(f"burn_in_steps must be >= 0, got {burn_in_steps}; pass schedule.burn_in")
+    if burn_in is not None and (np.ndim(burn_in) != 2 or len(burn_in) != chains):
+        raise ValueError(f"burn_in must be [{chains}, moments], got {np.shape(burn_in)}; pass the chains of draws")
+    if distance is not None and np.shape(distance) != draws.shape:
+        raise ValueError(f"distance must be {draws.shape} like draws, got {np.shape(distance)}; pass one per draw")
+
+    # A draw is the weights after a step, so the first lies one interval past the burn-in.
+    steps = burn_in_steps + steps_per_draw * np.arange(1, count + 1)
+    losses = draws
+    loss_steps = steps
+    if burn_in is not None and np.shape(burn_in)[1] > 0 and burn_in_steps > 0:
+        moments = np.shape(burn_in)[1]
+        losses = np.concatenate([np.asarray(burn_in, dtype=float), draws], axis=1)
+        loss_steps = np.concatenate([np.arange(1, moments + 1) * burn_in_steps / moments, steps])
+
+    with paper():
+        panels = 1 if distance is None else 2
+        figure = Figure(figsize=(SINGLE if panels == 1 else DOUBLE, 2.3), layout="constrained")
+        first, *others = figure.subplots(1, panels, squeeze=False)[0]
+        _draw(first, loss_steps, losses, burn_in_steps, steps[-1])
+        if start is not None:
+            first.axhline(start, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), label=f"loss at w* = {start:.3g}")
+        floor = losses.min() if start is None else min(losses.min(), start)
+        if floor > 0 and losses.max() > 30 * floor:
+            first.set_yscale("log")
+        first.set_ylabel(loss_name)
+        for axes in others:
+            _draw(axes, steps, np.asarray(distance, dtype=float), burn_in_steps, steps[-1])
+            axes.set_ylabel("distance |w − w*|")
+        handles, labels = first.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, columnspacing=1.2)
+    return figure
+
+
+def _draw(axes: Axes, steps: np.ndarray, values: np.ndarray, burn_in_steps: int, end: int) -> None:
+    chains = len(values)
+    if burn_in_steps > 0:
+        axes.axvspan(0, burn_in_steps, color=FAINT, alpha=0.45, linewidth=0, label="burn-in")
+    for chain, colour in zip(range(chains), cycle(MANY), strict=False):
+        label = ("chain" if chains == 1 else f"each of {chains} chains") if chain == 0 else None
+        axes.plot(steps, values[chain], color=colour, linewidth=0.5, alpha=0.7, label=label)
+    if chains > 1:
+        axes.plot(steps, values.mean(axis=0), color=INK, linewidth=1.0, label="mean over chains")
+    axes.set_xlim(0, end)
+    axes.set_xlabel("sampler step")
+
+
+_BINS = 60
+
+
+def within_across(
+    within: np.ndarray,
+    across: np.ndarray,
+    floor: float | None = None,
+    value_label: str = "|R|",
+    group_name: str = "task",
+) -> Figure:
+    """The values of pairs within one group and of pairs across groups, on one axis, with their means.
+
+    within: [A]. across: [B]. floor: the mean that sampling noise alone would give, drawn dashed. The axis is
+    logarithmic when all values are positive and spread over more than a factor of 30; then the density is per
+    decade, so that areas still compare.
+
+    Raises:
+        ValueError: an array is not one-dimensional, is empty, or holds a value that is not finite.
+    """
+    samples = {"within": np.asarray(within, dtype=float), "across": np.asarray(across, dtype=float)}
+    for name, values in samples.items():
+        if values.ndim != 1 or values.size == 0:
+            raise ValueError(f"{name} must be [pairs], not empty, got {values.shape}; pass a flat array of values")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} must be finite, got NaN or infinity; drop those pairs first")
+    pooled = np.concatenate(list(samples.values()))
+    low, high = np.percentile(pooled, [0.5, 99.5])
+    logarithmic = bool(pooled.min() > 0 and high > 30 * low)
+    if logarithmic:
+        edges = np.geomspace(low, pooled.max(), _BINS + 1)
+    else:
+        edges = np.linspace(pooled.min(), max(pooled.max(), pooled.min() + 1e-12), _BINS + 1)
+    widths = np.diff(np.log10(edges) if logarithmic else edges)
+
+    with paper():
+        figure = Figure(figsize=(SINGLE, 2.3), layout="constrained")
+        axes = figure.subplots()
+        means = {name: float(values.mean()) for name, values in samples.items()}
+        lower = min(means, key=lambda name: means[name])
+        looks = (("same", OKABE_ITO[3]), ("different", OKABE_ITO[0]))
+        for (name, values), (relation, colour) in zip(samples.items(), looks, strict=True):
+            density = np.histogram(values, edges)[0] / (values.size * widths)
+            axes.stairs(density, edges, fill=True, color=colour, alpha=0.3)
+            axes.stairs(density, edges, color=colour, linewidth=1.0, label=f"{relation} {group_name}")
+            axes.axvline(means[name], color=colour, linewidth=1.0, ymax=1.0)
+            # The two means' texts lean away from each other, so they never meet.
+            axes.annotate(
+                f"mean {means[name]:.2g}",
+                (means[name], 1),
+                (-2 if name == lower else 2, 2),
+                xycoords=axes.get_xaxis_transform(),
+                textcoords="offset points",
+                ha="right" if name == lower else "left",
+                color=colour,
+                fontsize=7,
+            )
+        if floor is not None:
+            label = f"Monte-Carlo floor {floor:.2g}"
+            axes.axvline(floor, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), label=label)
+        if logarithmic:
+            axes.set_xscale("log")
+        elif pooled.min() < 0 < pooled.max():
+            axes.axvline(0, color=MUTED, linewidth=0.5, zorder=0)
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set_ylim(0)
+        axes.set_xlabel(f"{value_label} of a pair of probes")
+        axes.set_ylabel("density (per decade)" if logarithmic else "density")
+        figure.legend(loc="outside lower center", ncols=3, columnspacing=1.0, handletextpad=0.4)
+    return figure
+
+
+_MAX_MODES = 6
+_MAX_HANDLES = 12
+
+
+def spectrum(
+    eigenvalues: np.ndarray,
+    effective_rank: float,
+    modes: np.ndarray | None,
+    groups: np.ndarray | None = None,
+    group_name: str = "task",
+) -> Figure:
+    """Eigenvalues of a kernel, their cumulative share of the trace, and its leading modes probe by probe.
+
+    eigenvalues: [M] in any order. effective_rank: drawn dashed. modes: [k, N] the k <= 6 leading eigenvectors, or
+    None for no such panel. groups: [N] labels that order and colour the probes of the modes, or None.
+
+    Raises:
+        ValueError: a shape is wrong, the trace is not positive, or there are groups without modes.
+    """
+    values = np.sort(np.asarray(eigenvalues, dtype=float))[::-1] if np.ndim(eigenvalues) == 1 else np.empty(0)
+    if values.size == 0:
+        raise ValueError(f"eigenvalues must be [M], not empty, got {np.shape(eigenvalues)}; pass a flat array")
+    if not values.sum() > 0:
+        raise ValueError(f"eigenvalues must have a positive sum, got {values.sum():g}; pass a kernel's, not centred")
+    if modes is None and groups is not None:
+        raise ValueError("groups need modes to order, got modes=None; pass the leading eigenvectors [k, N]")
+    if modes is not None and (np.ndim(modes) != 2 or not 1 <= len(modes) <= _MAX_MODES):
+        raise ValueError(f"modes must be [k <= {_MAX_MODES}, N], got {np.shape(modes)}; pass the leading ones")
+    colouring = None
+    if modes is not None and groups is not None:
+        colouring = colour_by(groups, "groups", np.shape(modes)[1])
+
+    with paper():
+        figure = Figure(figsize=(DOUBLE, 2.6), layout="constrained")
+        widths = [1.0, 1.0] if modes is None else [1.0, 1.0, 1.6]
+        grid = GridSpec(1 if modes is None else len(modes), len(widths), figure=figure, width_ratios=widths)
+        figure.get_layout_engine().set(wspace=0.1)  # pyright: ignore
+        _scree(figure.add_subplot(grid[:, 0]), values)
+        _cumulative(figure.add_subplot(grid[:, 1]), values, effective_rank)
+        if modes is not None:
+            strips = [figure.add_subplot(grid[row, 2]) for row in range(len(modes))]
+            _modes(strips, np.asarray(modes, dtype=float), values, colouring)
+            if colouring is not None:
+                _name_groups(figure, strips, colouring, group_name)
+    return figure
+
+
+def _rank_axis(axes: Axes, count: int) -> None:
+    axes.set_xlabel("mode")
+    if count > 30:
+        axes.set_xscale("log")
+    axes.set_xlim(0.8, count * 1.1)
+
+
+def _scree(axes: Axes, values: np.ndarray) -> None:
+    # Sampling error makes a few eigenvalues negative; a log axis cannot show them, so they are counted instead.
+    positive = values[values > values[0] * 1e-12]
+    axes.plot(np.arange(1, len(positive) + 1), positive, color=OKABE_ITO[0], marker="o", markersize=2, linewidth=0.6)
+    axes.set_yscale("log")
+    _rank_axis(axes, len(positive))
+    axes.set_ylabel("eigenvalue")
+    share = axes.secondary_yaxis("right", functions=(lambda y: y / values.sum(), lambda s: s * values.sum()))
+    share.set_ylabel("share of the trace")
+    share.spines["right"].set_visible(True)
+    if len(positive) < len(values):
+        hidden = len(values) - len(positive)
+        axes.text(0.04, 0.04, f"{hidden} not positive,\nnot shown", transform=axes.transAxes, color=MUTED, fontsize=6)
+
+
+def _cumulative(axes: Axes, values: np.ndarray, effective_rank: float) -> None:
+    axes.plot(np.arange(1, len(values) + 1), np.cumsum(values) / values.sum(), color=OKABE_ITO[0])
+    axes.axhline(1, color=FAINT, linewidth=0.6, zorder=0)
+    axes.axvline(effective_rank, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
+    axes.set_title(f"effective rank {effective_rank:.3g} (dashed)", fontsize=7)
+    _rank_axis(axes, len(values))
+    axes.set_ylim(0)
+    axes.set_ylabel("cumulative share of the trace")
+
+
+def _modes(strips: list[Axes], modes: np.ndarray, values: np.ndarray, colouring: Colouring | None) -> None:
+    count = modes.shape[1]
+    order = np.arange(count) if colouring is None else colouring.order
+    reach = 1.1 * np.abs(modes).max()
+    for number, (axes, mode) in enumerate(zip(strips, modes, strict=True)):
+        colours = OKABE_ITO[0] if colouring is None else colouring.rgba[order]
+        axes.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
+        axes.scatter(np.arange(count), mode[order], s=2.5, c=colours, linewidths=0, rasterized=count > 3000)
+        axes.set(xlim=(-0.5, count - 0.5), ylim=(-reach, reach), yticks=[])
+        axes.set_ylabel(str(number + 1), rotation=0, ha="right", va="center", labelpad=4)
+        axes.spines["bottom"].set_visible(axes is strips[-1])
+        share = f"{values[number] / values.sum():.0%}" if number < len(values) else ""
+        axes.text(1.01, 0.5, share, transform=axes.transAxes, va="center", fontsize=7)
+        axes.tick_params(axis="x", bottom=axes is strips[-1], labelbottom=axes is strips[-1])
+    strips[0].set_title("leading modes, and their share", fontsize=7)
+    strips[-1].set_xlabel("probe" if colouring is None else "probe, ordered by group")
+
+
+def _name_groups(figure: Figure, strips: list[Axes], colouring: Colouring, group_name: str) -> None:
+    if colouring.scale is not None:
+        bar = figure.colorbar(colouring.scale, ax=strips, label=group_name, aspect=30, pad=0.12)
+        bar.ax.spines[:].set_visible(False)
+    elif len(colouring.names) <= _MAX_HANDLES:
+        figure.legend(
+            handles=colouring.handles(),
+            title=group_name,
+            title_fontsize=7,
+            loc="outside lower right",
+            ncols=len(colouring.names),
+            columnspacing=1.0,
+            handletextpad=0.2,
+        )
