@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from losskernel.sampling.schedule import Schedule as Schedule
     from losskernel.traces.loss_traces import LossTraces as LossTraces
     from losskernel.traces.loss_traces import open_traces as open_traces
-    from losskernel.training.fit import Training as Training
-    from losskernel.training.fit import fit as fit
+    from losskernel.training import Training as Training
+    from losskernel.training import fit as fit
 
 __version__ = "0.1.0"
 
@@ -41,8 +41,8 @@ _HOMES = {
     "Schedule": "sampling.schedule",
     "LossTraces": "traces.loss_traces",
     "open_traces": "traces.loss_traces",
-    "fit": "training.fit",
-    "Training": "training.fit",
+    "fit": "training",
+    "Training": "training",
 }
 
 __all__ = [*_HOMES, "losses", "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from losskernel.data.images.imagenet import class_names
+from losskernel.data.images.image_folders import class_names
 
 
 def draw(path: Path, number: int, mode: str = "RGB") -> Path:

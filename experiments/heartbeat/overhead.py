@@ -24,7 +24,7 @@ from losskernel.runs.run import Study
 from losskernel.runs.status.progress_callback import Beat, BeatTraining
 from losskernel.runs.status.status_file import Heartbeat
 from losskernel.sampling.sample import sample
-from losskernel.training.fit import fit
+from losskernel.training import fit
 
 spent = {"signs of life": 0.0}
 

@@ -16,7 +16,7 @@ import losskernel as lk
 from losskernel.data import arithmetic, digits
 from losskernel.models import MLP, MultitaskMLP
 from losskernel.representations.laplace import Curvature, Gaussian, Network, curvature_of
-from losskernel.training.fit import Training
+from losskernel.training import Training
 
 HERE = Path(__file__).parent
 NBETA = 100.0

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from losskernel.data.base import Data, tensors
-from losskernel.data.taxonomy_images import taxonomy_images
+from losskernel.data.synthetic_hierarchies import taxonomy_images
 from losskernel.geometry import AngularCKA
 from losskernel.losses import cross_entropy
 from losskernel.models import inception_v1

@@ -23,7 +23,7 @@ from losskernel.sampling.sample import require_offset, settle
 from losskernel.sampling.samplers import Sampler
 from losskernel.sampling.schedule import Schedule
 from losskernel.sampling.trainer import chain_trainer
-from losskernel.training.fit import Training, load_weights
+from losskernel.training import Training, load_weights
 from losskernel.training.lightning import quiet_settings
 
 
@@ -103,7 +103,7 @@ def _kind_faults(name: str, part: Any) -> list[str]:
         "model": (nn.Module, "model must be a torch.nn.Module"),
         "data": (Data, "dataset must be a losskernel.Data"),
         "schedule": ((Schedule, NoneType), "schedule must be a losskernel.Schedule or null"),
-        "training": (Training, "training must be a losskernel.training.fit.Training"),
+        "training": (Training, "training must be a losskernel.training.Training"),
         "sampler": (Callable, "sampler must build a sampler; set sampler._partial_=true"),
         "checkpoint": ((str, Path, NoneType), "checkpoint must be a path or null"),
         "progress": (bool, "progress must be true or false"),

@@ -37,9 +37,9 @@ from losskernel.storage.locks import only_one
 from losskernel.traces.loss_traces import LossTraces
 from losskernel.traces.zarr_store import STATE as SAMPLED_SO_FAR
 from losskernel.traces.zarr_store import TraceStore
-from losskernel.training.fit import Training, checkpoints, fit, load_weights, retrain, save_weights
+from losskernel.training import Training, checkpoints, fit, load_weights, retrain, save_weights
+from losskernel.training.checkpoint_files import STATE, drop_state
 from losskernel.training.progress import in_a_log
-from losskernel.training.resume import STATE, drop_state
 
 TRAINED = "checkpoints/trained.pt"
 TRAINED_SO_FAR = f"checkpoints/{STATE}"

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from losskernel.data.base import Data, size, stack
-from losskernel.data.images.thumbnails import thumbnails
+from losskernel.data.images.preprocessing import thumbnails
 from losskernel.data.loading import BlockLoader
 from losskernel.data.minibatch_order import TRAINING_STREAM
 from losskernel.data.packed import held

@@ -11,7 +11,7 @@ from command import call
 from pictures import draw, googlenet_file, imagenet_like
 
 import losskernel as lk
-from losskernel.data.images.imagenet import class_names
+from losskernel.data.images.image_folders import class_names
 from losskernel.models import inception_v1
 from losskernel.traces.loss_traces import open_traces
 
@@ -42,7 +42,7 @@ def test_the_experiment_on_imagenet_runs_as_it_will_on_the_real_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     # So that training pictures stream from their files, as those of the real one do.
-    monkeypatch.setattr("losskernel.data.images.folders._TRAIN_CACHED_BYTES", 0)
+    monkeypatch.setattr("losskernel.data.images.image_folders._TRAIN_CACHED_BYTES", 0)
     wnids = imagenet_like(tmp_path / "imagenet", classes=20, train=4, val=3)
     weights = googlenet_file(tmp_path)
     real = ("experiment=inception", f"dataset.root={tmp_path / 'imagenet'}", f"model.weights={weights}")

@@ -12,12 +12,11 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from losskernel.data import stack
 from losskernel.data.base import tensors
-from losskernel.data.images.files import CachedImages, ImageFiles, PixelArrays
+from losskernel.data.images.image_files import CachedImages, ImageFiles, PixelArrays
 from losskernel.data.images.preprocessing import Crop
 from losskernel.data.loading import BlockLoader
 from losskernel.data.packed import ReadOnce, held, packing
-from losskernel.data.parts import packed_inputs, targets_of
-from losskernel.data.recombined import Assembled, as_probes, assemble, own_inputs
+from losskernel.data.recombined import Assembled, as_probes, assemble, own_inputs, packed_inputs, targets_of
 from losskernel.errors import InputError
 
 CPU = torch.device("cpu")

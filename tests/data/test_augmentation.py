@@ -16,7 +16,8 @@ from losskernel.data.augmentation import Augmented
 from losskernel.errors import InputError
 from losskernel.losses import cross_entropy
 from losskernel.models import SmallCNN
-from losskernel.training.fit import Minibatches, Training, fit
+from losskernel.training import Training, fit
+from losskernel.training.supervised import Minibatches
 
 
 def _seeded(seed: int = 0) -> torch.Generator:

@@ -10,9 +10,9 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from losskernel import Data
 from losskernel.data import arithmetic, digits, modular_arithmetic, stack
-from losskernel.data.arithmetic import TASKS
+from losskernel.data.arithmetic_tasks import TASKS
 from losskernel.data.base import size, tensors
-from losskernel.data.images.thumbnails import encode, thumbnails
+from losskernel.data.images.preprocessing import encode, thumbnails
 from losskernel.data.loading import BlockLoader, MinibatchLoader
 from losskernel.data.minibatch_order import MinibatchIndices
 from losskernel.errors import InputError

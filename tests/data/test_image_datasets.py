@@ -8,9 +8,8 @@ import torch
 from pictures import cifar_like, draw, imagenet_like
 
 from losskernel.data import cifar10, cifar100, image_folder, imagenet, stack
-from losskernel.data.images.files import CachedImages, ImageFiles
-from losskernel.data.images.folders import stratified
-from losskernel.data.images.imagenet import class_names
+from losskernel.data.images.image_files import CachedImages, ImageFiles
+from losskernel.data.images.image_folders import class_names, stratified
 from losskernel.errors import InputError
 
 COUNTS = {"ant": 3, "bee": 5, "cat": 4}
@@ -135,7 +134,7 @@ def test_a_few_classes_by_name_or_number(tmp_path: Path) -> None:
 def test_a_large_training_set_is_read_from_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder(tmp_path)
     assert isinstance(image_folder(str(tmp_path), probes_per_class=1).train, CachedImages)
-    monkeypatch.setattr("losskernel.data.images.folders._TRAIN_CACHED_BYTES", 12 * 3 * 32**2 - 1)
+    monkeypatch.setattr("losskernel.data.images.image_folders._TRAIN_CACHED_BYTES", 12 * 3 * 32**2 - 1)
     data = image_folder(str(tmp_path), size=32, probes_per_class=1, workers=3)
     assert isinstance(data.train, ImageFiles)
     assert isinstance(data.probes, CachedImages)

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import Subset
 
 from losskernel.data import Preprocessing
-from losskernel.data.images.files import CachedImages, ImageFiles, PixelArrays
+from losskernel.data.images.image_files import CachedImages, ImageFiles, PixelArrays
 from losskernel.data.images.preprocessing import Crop
 from losskernel.data.loading import BlockLoader
 from losskernel.errors import InputError

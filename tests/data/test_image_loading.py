@@ -15,12 +15,12 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 import losskernel as lk
 from losskernel.data import packed as samples
-from losskernel.data.images.files import CachedImages, ImageFiles, PixelArrays
+from losskernel.data.images.image_files import CachedImages, ImageFiles, PixelArrays
 from losskernel.data.images.preprocessing import Crop
 from losskernel.data.loading import BlockLoader, MinibatchLoader, _placed
 from losskernel.data.minibatch_order import MinibatchIndices
 from losskernel.errors import InputError
-from losskernel.training.fit import Training, fit
+from losskernel.training import Training, fit
 
 CPU = torch.device("cpu")
 CROP = Crop(8, 8, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear")

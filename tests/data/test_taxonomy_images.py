@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from losskernel.data import taxonomy_images
+from losskernel.data.synthetic_hierarchies import LEAVES, components
 from losskernel.data.taxonomy import wordnet
-from losskernel.data.taxonomy_images import LEAVES, components
 from losskernel.errors import InputError
 
 SMALL = {"size": 16, "per_class": 3, "probes_per_class": 2}

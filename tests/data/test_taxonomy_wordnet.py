@@ -16,7 +16,7 @@ from nltk.corpus.util import LazyCorpusLoader
 from taxonomy_oracles import nltk_similarity, synsets, write_wordnet
 
 from losskernel.data.taxonomy import MEASURES, Taxonomy, wordnet
-from losskernel.data.taxonomy.wordnet import NOUN_DEPTH, shipped
+from losskernel.data.taxonomy.readers import NOUN_DEPTH, shipped
 from losskernel.errors import InputError
 
 IMAGENET = sorted(set(shipped()) - {parent for _, parents in shipped().values() for parent in parents})

@@ -30,8 +30,7 @@ from losskernel.data import (
     taxonomy_images,
 )
 from losskernel.data.packed import ReadOnce, held
-from losskernel.data.parts import targets_of
-from losskernel.data.recombined import Assembled
+from losskernel.data.recombined import Assembled, targets_of
 from losskernel.errors import InputError
 from losskernel.losses import cross_entropy
 
@@ -603,7 +602,7 @@ def test_near_twins_of_pictures_are_bytes(folder: Path) -> None:
 
 
 def test_a_large_folder_is_probed_from_its_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("losskernel.data.images.folders._TRAIN_CACHED_BYTES", 0)
+    monkeypatch.setattr("losskernel.data.images.image_folders._TRAIN_CACHED_BYTES", 0)
     plain = _pictures(folder, probes_per_class=2)
     data = SymmetricNoise(0.5)(TrainingProbes(7)(plain))
     assert held(data.train) is None

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageSequence
 
 from losskernel.data.taxonomy import wordnet
-from losskernel.data.taxonomy.wordnet import shipped
+from losskernel.data.taxonomy.readers import shipped
 from losskernel.figures import Region, stamp, taxonomy_map, taxonomy_orbit, tree_colours, turning
 from losskernel.figures.trees.map_regions import mark_regions, typical
 from losskernel.figures.trees.taxonomy_map import shortened

@@ -17,7 +17,7 @@ from losskernel.data.minibatch_order import MinibatchIndices
 from losskernel.kernel.diagnosis.diagnose import Diagnosis
 from losskernel.models import MLP, MultitaskMLP
 from losskernel.sampling import chains as chains_module
-from losskernel.training.fit import Training
+from losskernel.training import Training
 
 Trained = tuple[nn.Module, lk.Data]
 

@@ -18,7 +18,7 @@ from losskernel.errors import InputError
 from losskernel.losses import cross_entropy
 from losskernel.models import cifar_resnet, cifar_vgg
 from losskernel.sampling.engine.stacked_model import StackedModel
-from losskernel.training.fit import Training, retrain
+from losskernel.training import Training, retrain
 
 SMALL: dict[str, Callable[[], nn.Module]] = {
     "resnet": lambda: cifar_resnet(14, width=0.25),

@@ -16,7 +16,7 @@ from torch.utils.data import TensorDataset
 import losskernel as lk
 from losskernel.errors import InputError
 from losskernel.models import inception_v1, resnet18, resnet50, timm_model, vgg16
-from losskernel.training.fit import save_weights
+from losskernel.training import save_weights
 
 TORCHVISION = {"googlenet": inception_v1, "resnet18": resnet18, "resnet50": resnet50, "vgg16": vgg16}
 

@@ -14,7 +14,7 @@ from losskernel.representations.baselines.collect import BASELINES, History, ask
 from losskernel.representations.baselines.features import Gradients
 from losskernel.runs.run import Study, run
 from losskernel.traces.loss_traces import LossTraces
-from losskernel.training.fit import retrain, save_weights
+from losskernel.training import retrain, save_weights
 
 MODEL = nn.Linear(3, 1)
 

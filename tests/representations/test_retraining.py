@@ -19,7 +19,7 @@ from losskernel.errors import InputError, TraceError
 from losskernel.losses import cross_entropy, squared_error
 from losskernel.representations.baselines.collect import History
 from losskernel.representations.baselines.retraining import FOLDER, Retrained
-from losskernel.training.fit import retrain
+from losskernel.training import retrain
 
 MODEL = nn.Linear(3, 1)
 

@@ -32,7 +32,7 @@ from losskernel.representations.scores import (
 )
 from losskernel.representations.scores.confident_learning import stratified
 from losskernel.representations.scores.gradient_norms import gradient_norms as norms_of
-from losskernel.training.fit import checkpoints, retrain
+from losskernel.training import checkpoints, retrain
 
 AT_THE_END = (Margin(), Margin("probability"), Uncertainty())
 ALONG = (EL2N(), GraNd(), SelfInfluence(), AreaUnderMargin())

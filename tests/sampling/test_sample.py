@@ -18,7 +18,7 @@ from losskernel.errors import DivergenceError, InputError, TraceError
 from losskernel.kernel.error_bars import bootstrap
 from losskernel.models import MLP, MultitaskMLP, SmallCNN
 from losskernel.sampling.sample import settle
-from losskernel.training.fit import Training
+from losskernel.training import Training
 
 SGLD = functools.partial(lk.SGLD, step_size=1e-3, nbeta=100.0, localization=100.0)
 SHORT = lk.Schedule(chains=3, burn_in=7, draws=6, thinning=2, batch_size=32)

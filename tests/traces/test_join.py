@@ -20,7 +20,7 @@ from losskernel.errors import TraceError
 from losskernel.models import MultitaskMLP
 from losskernel.runs.run import run
 from losskernel.traces.joining import inward, join, span, unlike
-from losskernel.training.fit import load_weights
+from losskernel.training import load_weights
 
 SHORT = ("training.steps=3", "schedule.draws=2", "schedule.burn_in=2", "dataset.probes_per_task=4", "analysis=[]")
 

@@ -22,7 +22,7 @@ from losskernel.errors import DivergenceError, InputError, TraceError
 from losskernel.losses import squared_error
 from losskernel.models import MLP, MultitaskMLP, SmallCNN
 from losskernel.traces.zarr_store import differences
-from losskernel.training.fit import Training, checkpoints, load_weights, retrain, save_weights
+from losskernel.training import Training, checkpoints, load_weights, retrain, save_weights
 
 DATA = arithmetic(samples_per_task=60, probes_per_task=10)
 SHORT = Training(steps=40, batch_size=20, optimizer=partial(torch.optim.Adam, lr=0.02), checkpoints=3)

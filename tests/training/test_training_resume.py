@@ -33,9 +33,9 @@ from losskernel.representations.baselines import retraining
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.run import Study, preflight, run, trained
 from losskernel.traces.zarr_store import atomic_save
+from losskernel.training import Training, fit, retrain
 from losskernel.training import resume as training_state
-from losskernel.training.fit import Training, fit, retrain
-from losskernel.training.resume import STATE, drop_state
+from losskernel.training.checkpoint_files import STATE, drop_state
 
 STEPPED = functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=1e-4)
 SGLD = functools.partial(lk.SGLD, step_size=1e-3, nbeta=1.0, localization=1.0)
@@ -122,7 +122,7 @@ def written(folder: Path) -> int:
 def test_a_training_killed_at_random_moments_ends_bit_identical(kind: str, tmp_path: Path) -> None:
     # The server has imported this module once; each child is then a fork that starts at once.
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([__name__, "losskernel.training.fit"])
+    server.set_forkserver_preload([__name__, "losskernel.training.supervised"])
     rng, kills = random.Random(0), 0
     while True:
         process, before = server.Process(target=child, args=(kind, tmp_path)), written(tmp_path)
@@ -374,7 +374,7 @@ def test_the_state_goes_once_the_weights_are_on_disk(tmp_path: Path, monkeypatch
 
     files = RunFolder(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("losskernel.training.fit.atomic_save", full)
+        patch.setattr("losskernel.training.checkpoint_files.atomic_save", full)
         with pytest.raises(TraceError, match="No space left on device"):
             trained(study(state_every=0.0), files)
     assert seen == [True]

@@ -12,7 +12,7 @@ from losskernel import figures
 from losskernel.analyses.result import Result
 from losskernel.analyses.taxonomy_classes import Classes
 from losskernel.analyses.umap_layout import ALIKE, kept_neighbours, nearest_in, nearest_probes, umap_layout
-from losskernel.data.images.thumbnails import encode
+from losskernel.data.images.preprocessing import encode
 from losskernel.data.taxonomy import Tree
 from losskernel.errors import require, require_integer, require_number
 from losskernel.figures.trees.map_regions import Region

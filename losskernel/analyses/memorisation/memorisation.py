@@ -21,7 +21,7 @@ from losskernel.analyses.memorisation.detection import (
 from losskernel.analyses.memorisation.suspects import Opinion, opinion, suspects, suspects_page, witnesses
 from losskernel.analyses.result import Result
 from losskernel.analyses.umap_layout import nearest_probes, umap_layout
-from losskernel.data.images.thumbnails import encode
+from losskernel.data.images.preprocessing import encode
 from losskernel.errors import require, require_integer
 from losskernel.kernel.error_bars import replicate_mean
 from losskernel.kernel.estimators import Neighbours

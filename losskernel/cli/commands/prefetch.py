@@ -120,7 +120,7 @@ def _fetched(config: DictConfig) -> None:
 
 def _cached(dataset: Any) -> Iterator[Any]:
     """Yield what keeps its decoded pictures on disk, in a dataset or below it."""
-    from losskernel.data.images.files import CachedImages
+    from losskernel.data.images.image_files import CachedImages
     from losskernel.data.recombined import Assembled
 
     if isinstance(dataset, CachedImages):

@@ -1,6 +1,7 @@
-"""From a picture in a file to the input of a network: resize, crop, normalise."""
+"""From an image in a file to the input of a network (resize, crop, normalise), and back to a small picture."""
 
-import math
+import base64
+import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from losskernel.errors import InputError, require, require_integer, require_number
-from losskernel.models.timm_models import TIMM, timm_config
-from losskernel.models.torchvision_models import TORCHVISION, torchvision_weights
+from losskernel.models.pretrained import input_settings
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
@@ -43,12 +44,12 @@ class Preprocessing:
         Raises:
             InputError: an unknown network, or a number out of range.
         """
-        own = _of_network(self.network or f"{TORCHVISION}/googlenet")
+        settings = input_settings(self.network or "torchvision/googlenet", "dataset.preprocessing.network")
         if size is not None:
             require_integer("dataset.size", size, at_least=1)
-            own |= {"size": size, "resize": round(own["resize"] * size / own["size"])}
+            settings |= {"size": size, "resize": round(settings["resize"] * size / settings["size"])}
         given = {name: getattr(self, name) for name in ("resize", "mean", "std", "interpolation")}
-        return Crop(**(own | {name: value for name, value in given.items() if value is not None}))
+        return Crop(**(settings | {name: value for name, value in given.items() if value is not None}))
 
 
 @dataclass(frozen=True)
@@ -108,28 +109,36 @@ class Crop:
         return pixels.float().mul_(scale[:, None, None]).sub_(shift[:, None, None])
 
 
-def _of_network(network: str) -> dict[str, Any]:
-    """Return what the pretrained weights of a network expect, as arguments of Crop."""
-    library, _, name = network.partition("/")
-    require(
-        library in (TORCHVISION, TIMM) and bool(name),
-        f"dataset.preprocessing.network must be {TORCHVISION}/NAME or {TIMM}/NAME, got {network!r}",
-    )
-    if library == TIMM:
-        config = timm_config(name, "dataset.preprocessing.network")
-        side = config["input_size"][-1]
-        return {
-            "size": side,
-            "resize": math.floor(side / config["crop_pct"]),
-            "mean": list(config["mean"]),
-            "std": list(config["std"]),
-            "interpolation": config["interpolation"],
-        }
-    own = torchvision_weights(name, "dataset.preprocessing.network").transforms()
-    return {
-        "size": own.crop_size[0],
-        "resize": own.resize_size[0],
-        "mean": list(own.mean),
-        "std": list(own.std),
-        "interpolation": own.interpolation.value,
-    }
+LARGEST = 48
+_MOST_EXACT = 2000  # images beyond which a page of them must be small
+
+
+def thumbnails(inputs: Tensor) -> np.ndarray | None:
+    """Return images [N, c, h, w] (c = 1 or 3) as uint8 [N, h, w, c] of at most 48 pixels a side, else None.
+
+    Pixels in bytes are shown as they are; other images are stretched each to its own range, for models see normalised
+    pixels.
+    """
+    if inputs.ndim != 4 or inputs.shape[1] not in (1, 3) or min(inputs.shape[2:]) < 4:
+        return None
+    images = inputs.detach().float()
+    if max(images.shape[2:]) > LARGEST:
+        images = interpolate(images, scale_factor=LARGEST / max(images.shape[2:]), mode="area")
+    if not inputs.is_floating_point():
+        return images.round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    scaled = (images - low) / (high - low).clamp_min(1e-12) * 255
+    return scaled.round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def encode(images: np.ndarray) -> list[str]:
+    """Return each image [h, w, c] as a data URI: without loss (PNG), or as JPEG where there are more than 2,000."""
+    from PIL import Image
+
+    kind = "png" if len(images) <= _MOST_EXACT else "jpeg"
+    uris = []
+    for image in images:
+        buffer = io.BytesIO()
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, format=kind, quality=75)
+        uris.append(f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode())
+    return uris

@@ -1,9 +1,5 @@
 """Is-a hierarchies of classes: WordNet or a tree from a file, distances within them, trees over chosen classes."""
 
-from losskernel.data.taxonomy.files import read_taxonomy
-from losskernel.data.taxonomy.similarity import MEASURES
-from losskernel.data.taxonomy.taxonomy import Taxonomy
-from losskernel.data.taxonomy.tree import Tree
-from losskernel.data.taxonomy.wordnet import wordnet
+import lazy_loader as lazy
 
-__all__ = ["MEASURES", "Taxonomy", "Tree", "read_taxonomy", "wordnet"]
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from losskernel.data.base import Data, size
-from losskernel.data.parts import targets_of
+from losskernel.data.recombined import targets_of
 from losskernel.errors import require, require_integer
 from losskernel.representations.baselines.classifiers import predictions, probabilities
 from losskernel.representations.baselines.collect import History

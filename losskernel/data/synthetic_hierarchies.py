@@ -1,5 +1,6 @@
-"""Images drawn along a taxonomy: every node on the way from root to leaf adds its own pattern, colour and texture."""
+"""Vectors and images drawn along a tree: every node on the way from the root to a class adds a pattern of its own."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -103,9 +104,9 @@ def taxonomy_images(
     tree = known.tree(classes)
     parts = components(tree, size, _levels(strengths, tree), seed)
     variation = Variation(noise, shift, scale, strength_scatter)
-    train = _draw(parts, per_class, variation, seed, _TRAIN)
+    train = _draw_images(parts, per_class, variation, seed, _TRAIN)
     if probe_split == "new":
-        probes = _draw(parts, each, variation, seed, _PROBES)
+        probes = _draw_images(parts, each, variation, seed, _PROBES)
     else:
         chosen = torch.arange(len(train.tensors[0])).view(len(classes), per_class)[:, :each].flatten()
         probes = TensorDataset(*(values[chosen] for values in train.tensors))
@@ -117,7 +118,7 @@ def taxonomy_images(
         cross_entropy,
         _labels(known, tree, each),
         _ids(classes, each),
-        train_ids=[prefix + name for name in _ids(classes, per_class)],
+        train_ids=_ids(classes, per_class, prefix),
         classes=[known.name(leaf) for leaf in classes],
     )
 
@@ -175,7 +176,7 @@ def _patterns(depths: np.ndarray, size: int, seed: int) -> Tensor:
     return ((left @ right) * np.sqrt(flat.shape[1])).float().view(-1, 3, size, size)
 
 
-def _draw(parts: Tensor, each: int, variation: Variation, seed: int, stream: int) -> TensorDataset:
+def _draw_images(parts: Tensor, each: int, variation: Variation, seed: int, stream: int) -> TensorDataset:
     """Return `each` samples of every class, class after class."""
     generator = torch.Generator().manual_seed(2 * seed + stream + 1)
     images = []
@@ -202,5 +203,75 @@ def _labels(known: Taxonomy, tree: Tree, each: int) -> dict[str, np.ndarray]:
     return {name: values.repeat(each) for name, values in labels.items()}
 
 
-def _ids(classes: Sequence[str], each: int) -> list[str]:
-    return [f"{leaf}/{number}" for leaf in classes for number in range(each)]
+def taxonomy_vectors(
+    branching: Sequence[int] = (2, 2, 2, 2),
+    width: int = 64,
+    per_class: int = 40,
+    probes_per_class: int = 8,
+    decay: float = 0.8,
+    noise: float = 1.0,
+    seed: int = 0,
+) -> Data:
+    """Vectors [width] whose likeness follows a tree, with cross-entropy; labels: class, level_1, level_2, ...
+
+    A class is the sum over the nodes on the way from the root (left out) to its leaf of decay^(level - 1) times the
+    node's own random pattern, of mean length 1. More samples share a coarse pattern, and it is stronger: what sets
+    apart coarse groups is the larger singular value of the data, which is learnt first. The probes are new samples.
+
+    Args:
+        branching: children of each node, level by level from the root; the last level's are the classes.
+        width: numbers in a sample.
+        per_class: training samples of each class.
+        probes_per_class: probes of each class.
+        decay: strength of a level's patterns, over that of the level above.
+        noise: mean length of each sample's own part.
+        seed: fixes patterns and samples.
+
+    Raises:
+        InputError: a number out of range.
+
+    Source: Saxe, McClelland & Ganguli 2019, "A mathematical theory of semantic development in deep neural networks".
+    """
+    listed = not isinstance(branching, (str, int)) and len(branching) > 0
+    require(listed, f"dataset.branching must be a list of numbers of children, got {branching!r}; e.g. [2,2,2,2]")
+    for children in branching:
+        require_integer("dataset.branching", children, at_least=2)
+    for key, value in (("width", width), ("per_class", per_class), ("probes_per_class", probes_per_class)):
+        require_integer(f"dataset.{key}", value, at_least=1)
+    for key, value in (("decay", decay), ("noise", noise)):
+        require_number(f"dataset.{key}", value, at_least=0)
+    generator = torch.Generator().manual_seed(seed)
+    paths = list(itertools.product(*map(range, branching)))
+    means = torch.zeros(len(paths), width)
+    for level in range(1, len(branching) + 1):
+        nodes = _branches(paths, level)
+        names = list(dict.fromkeys(nodes))
+        patterns = torch.randn(len(names), width, generator=generator) * decay ** (level - 1) / np.sqrt(width)
+        means += patterns[[names.index(node) for node in nodes]]
+    levels = {f"level_{level}": np.array(_branches(paths, level)) for level in range(1, len(branching))}
+    classes = np.array(_branches(paths, len(branching)))
+    return Data(
+        train=_draw_vectors(means, per_class, noise, generator),
+        probes=_draw_vectors(means, probes_per_class, noise, generator),
+        loss=cross_entropy,
+        labels={name: values.repeat(probes_per_class) for name, values in {"class": classes, **levels}.items()},
+        ids=_ids(classes, probes_per_class),
+        train_ids=_ids(classes, per_class, "train/"),
+        classes=classes.tolist(),
+    )
+
+
+def _branches(paths: Sequence[tuple[int, ...]], level: int) -> list[str]:
+    """Return the name of the node that each path passes at a level, such as 0.1 at the second."""
+    return [".".join(map(str, path[:level])) for path in paths]
+
+
+def _draw_vectors(means: Tensor, each: int, noise: float, generator: torch.Generator) -> TensorDataset:
+    """Return `each` samples of every class, class after class."""
+    clean = means.repeat_interleave(each, dim=0)
+    own = torch.randn(clean.shape, generator=generator) * noise / np.sqrt(clean.shape[1])
+    return TensorDataset(clean + own, torch.arange(len(means)).repeat_interleave(each))
+
+
+def _ids(classes: Sequence[str] | np.ndarray, each: int, prefix: str = "") -> list[str]:
+    return [f"{prefix}{name}/{number}" for name in classes for number in range(each)]

@@ -1,7 +1,8 @@
-"""Where a training stands, on disk: what an interrupted one needs to end as if nothing had been."""
+"""What training writes: weights along the way, and the state from which an interrupted training resumes."""
 
+import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,66 @@ from torch import Tensor, nn
 from losskernel.data.base import Data
 from losskernel.data.fingerprint import digest, fingerprint
 from losskernel.errors import TraceError
+from losskernel.models.weights import fill, read_file
 from losskernel.storage.torch_files import restored
 from losskernel.traces.zarr_store import atomic_save, differences, guard
-from losskernel.training.settings import Training
+from losskernel.training.training_settings import Training
 
 STATE = "training.pt"
 # The next state waits this many times as long as the last took to write, so that writing takes a tenth of the time at
 # most, however large the network and slow the disk.
-_SPARING = 10
+_WAIT_PER_WRITE = 10
+
+
+def save_weights(model: nn.Module, path: Path, about: dict[str, Any]) -> None:
+    """Write the weights, whole or not at all."""
+    guard(path, path.parent.mkdir, 0o777, True, True)
+    guard(path, atomic_save, {"state_dict": model.state_dict(), "about": about}, path)
+
+
+def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
+    """Return a copy of the model with the weights of a checkpoint: ours, Lightning's, or a bare state dict.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds other weights.
+    """
+    stored = read_file(path, f"checkpoint {path}")
+    weights = stored.get("state_dict", stored) if isinstance(stored, dict) else None
+    weights = weights if isinstance(weights, dict) else {}
+    # A LightningModule that holds the network as `self.model` puts that before every name.
+    prefixed = all(str(name).startswith("model.") for name in weights)
+    if prefixed and weights.keys() != model.state_dict().keys():
+        weights = {name.removeprefix("model."): value for name, value in weights.items()}
+    return fill(copy.deepcopy(model), weights, f"checkpoint {path}").eval()
+
+
+def checkpoints(model: nn.Module, folder: Path) -> Iterator[tuple[int, nn.Module]]:
+    """Yield (step, network) of the weights kept along training, in order."""
+    for step, path in sorted((int(path.stem.removeprefix("step-")), path) for path in folder.glob("step-*.pt")):
+        yield step, load_weights(model, path)
+
+
+class KeepCheckpoints(pl.Callback):
+    """Saves the weights at chosen steps, 0 (untrained) among them."""
+
+    def __init__(self, folder: Path, steps: Sequence[int]) -> None:
+        self._folder, self._steps = folder, set(steps)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Save the initial weights."""
+        self._save(pl_module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Save the weights after this step, if it is one of the chosen."""
+        self._save(pl_module)
+
+    def _save(self, module: Any) -> None:
+        if module.step in self._steps:
+            save_weights(module.model, self._folder / f"step-{module.step:07d}.pt", {"step": module.step})
 
 
 class StateFile:
-    """The state of one training.
+    """The state of one training, in a file.
 
     Args:
         folder: of the file.
@@ -33,7 +82,7 @@ class StateFile:
         self.path, self._settings = folder / STATE, settings
 
     def read(self) -> dict[str, Any] | None:
-        """Return what was written last, or None where training has not begun.
+        """Return the state written last, or None where training has not begun.
 
         Raises:
             TraceError: the file is damaged, or another training's.
@@ -56,7 +105,7 @@ class StateFile:
         return state
 
     def write(self, state: dict[str, Any]) -> None:
-        """Replace the state in one step, so that a kill leaves the old one or the new one."""
+        """Replace the state atomically, so that a kill leaves the old one or the new one."""
         guard(self.path, self.path.parent.mkdir, 0o777, True, True)
         guard(self.path, atomic_save, state | {"settings": self._settings}, self.path)
 
@@ -78,13 +127,13 @@ def settings_of(model: nn.Module, data: Data, training: Training, seed: int) -> 
 
 
 class KeepState(pl.Callback):
-    """Writes the state from time to time; ends training after a step, with its state written, where that is asked for.
+    """Saves the state from time to time; on a stop request saves it and ends training after the current step.
 
     Args:
-        file: where to; None keeps no state.
+        file: where to; None saves no state.
         every: seconds between states, the most that a kill can cost.
-        stop: asked after each step; anything but 0 ends training.
-        random: step -> where all random numbers stand before it.
+        stop: called after each step; any other number than 0 ends training.
+        random: step -> the states of all generators before it.
     """
 
     def __init__(
@@ -98,13 +147,13 @@ class KeepState(pl.Callback):
         self._due = time.monotonic() + every
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Write the state when its time has come."""
+        """Save the state if it is due."""
         stopping = self._stop()
         if self._file is not None and (stopping or time.monotonic() > self._due):
             began = time.monotonic()
             self._file.write(self._state(trainer, pl_module))
             ended = time.monotonic()
-            self._due = ended + max(self._every, _SPARING * (ended - began))
+            self._due = ended + max(self._every, _WAIT_PER_WRITE * (ended - began))
         if stopping:
             trainer.should_stop = True
 
