@@ -33,8 +33,7 @@ from losskernel.representations.baselines import retraining
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.run import Study, preflight, run, trained
 from losskernel.traces.zarr_store import atomic_save
-from losskernel.training import Training, fit, retrain
-from losskernel.training import resume as training_state
+from losskernel.training import Training, checkpoint_files, fit, retrain
 from losskernel.training.checkpoint_files import STATE, drop_state
 
 STEPPED = functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=1e-4)
@@ -159,7 +158,7 @@ def test_a_training_stopped_at_any_step_goes_on_as_if_nothing_had_been(kind: str
         with pytest.raises(Interrupted) as stopped:
             train(kind, tmp_path, Signal(step))
         said = (
-            f"stopped after {step} of {steps} training steps (SIGTERM); the same call goes on from {tmp_path}/{STATE}"
+            f"stopped after {step} of {steps} training steps (SIGTERM); the same call resumes from {tmp_path}/{STATE}"
         )
         assert (str(stopped.value), stopped.value.number) == (said, signal.SIGTERM)
     assert same(train(kind, tmp_path), undisturbed(kind))
@@ -194,7 +193,7 @@ def test_a_training_without_states_leaves_none_and_heeds_none(tmp_path: Path) ->
 def test_networks_that_are_trained_again_leave_no_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     model, data, _ = recipe("adam")
-    monkeypatch.setattr(training_state.StateFile, "write", lambda *_: pytest.fail("a state is written"))
+    monkeypatch.setattr(checkpoint_files.StateFile, "write", lambda *_: pytest.fail("a state is written"))
     retrain(model, Training(10, 32, ADAM), data, 1)
     assert list(tmp_path.iterdir()) == []
 
@@ -336,7 +335,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_state_that_takes_long_to_write_is_written_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now, times = [0.0], []
-    monkeypatch.setattr(training_state.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(checkpoint_files.time, "monotonic", lambda: now[0])
 
     class Clock(pl.Callback):
         def on_train_batch_end(self, *_: Any) -> None:
@@ -346,7 +345,7 @@ def test_a_state_that_takes_long_to_write_is_written_seldom(tmp_path: Path, monk
         times.append(now[0])
         now[0] += cost
 
-    monkeypatch.setattr(training_state.StateFile, "write", slow)
+    monkeypatch.setattr(checkpoint_files.StateFile, "write", slow)
     for cost, gap in ((0.1, 5), (2.0, 20)):
         now[0] = 0.0
         times.clear()
