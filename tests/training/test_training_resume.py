@@ -326,7 +326,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_state, "atomic_save", full)
+        patch.setattr(checkpoint_files, "atomic_save", full)
         for given, watching in (({"state_every": 0.0}, []), ({}, [Signal(3)])):
             with pytest.raises(TraceError, match=rf"cannot write .*{STATE}: No space left on device; free space or"):
                 train("adam", tmp_path, *watching, **given)
