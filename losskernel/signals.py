@@ -1,4 +1,4 @@
-"""Signals as a stop at the next convenient place: Ctrl-C, and what a scheduler sends before it ends a job."""
+"""Signals as a request to stop where the code allows it: Ctrl-C, and what a scheduler sends before it ends a job."""
 
 import signal
 import threading
@@ -6,87 +6,88 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-# What a scheduler sends; Windows knows the first alone.
-HEEDED = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+# What schedulers send; Windows has the first only.
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 
-_handler: Callable[..., None] | None = None  # ours, while there is one
-_heeded: Sequence[int] = ()  # by it
+# Our handler while one is installed, and the signals that it handles.
+_handler: Callable[..., None] | None = None
+_handled: Sequence[int] = ()
 
 
 class Stopped(KeyboardInterrupt):
-    """A scheduler's signal that came where nothing waits for it; no `except Exception` takes it for a fault.
+    """A scheduler's signal, raised at once; no `except Exception` catches it as if it were an error.
 
     Attributes:
         number: of the signal.
     """
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"stopped ({name_of(number)})")
+        super().__init__(f"stopped ({signal_name(number)})")
         self.number = number
 
 
-def name_of(number: int) -> str:
-    """Return what people call a signal."""
+def signal_name(number: int) -> str:
+    """Return a signal's common name."""
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 @contextmanager
-def heeding() -> Iterator[None]:
-    """Raise Stopped where a scheduler's signal arrives, for as long as the context lasts."""
+def raise_on_signal() -> Iterator[None]:
+    """Raise Stopped as soon as a scheduler's signal arrives, while the context lasts."""
 
-    def at_once(number: int, _: Any) -> None:
+    def stop(number: int, _: Any) -> None:
         raise Stopped(number)
 
-    with _handling(HEEDED, at_once):
+    with _handling(STOP_SIGNALS, stop):
         yield
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], int]]:
-    """Turn the first signal into a stop at the next place that asks; a second Ctrl-C interrupts at once.
+    """Note the first signal, for the code inside to stop at its next checkpoint; a second Ctrl-C interrupts at once.
 
     Yields:
-        What to ask: the number of the signal that wants a stop, 0 while there is none.
+        A function that returns the number of the signal that arrived, 0 before one has.
 
     Raises:
-        Stopped: a scheduler's signal came after the last time that anybody asked.
+        Stopped: a scheduler's signal arrived after the function was last called.
         KeyboardInterrupt: Ctrl-C did.
     """
-    asked = 0
+    received = 0
 
-    def ask(number: int, _: Any) -> None:
-        nonlocal asked
-        if number == signal.SIGINT and asked:
+    def note(number: int, _: Any) -> None:
+        nonlocal received
+        if number == signal.SIGINT and received:
             raise KeyboardInterrupt
-        asked = asked or number  # schedulers say it several times
+        received = received or number  # schedulers repeat a signal
 
-    with _handling((signal.SIGINT, *HEEDED), ask):
-        yield lambda: asked
-    if asked:
-        raise KeyboardInterrupt if asked == signal.SIGINT else Stopped(asked)
+    with _handling((signal.SIGINT, *STOP_SIGNALS), note):
+        yield lambda: received
+    if received:  # where the code inside stops, it leaves the context by an exception
+        raise KeyboardInterrupt if received == signal.SIGINT else Stopped(received)
 
 
-def take_back() -> None:
-    """Install our handler again, where a library has put its own before it: Lightning's ends the process."""
+def reinstall_handler() -> None:
+    """Install our handler again after a library has replaced it: Lightning's would end the process."""
     if _handler is not None and threading.current_thread() is threading.main_thread():
-        for number in _heeded:
+        for number in _handled:
             signal.signal(number, _handler)
 
 
 @contextmanager
 def _handling(numbers: Sequence[int], handler: Callable[..., None]) -> Iterator[None]:
-    """Handle signals; only the main thread can, and what was there before is put back."""
-    global _handler, _heeded
+    """Handle signals while the context lasts; only the main thread can, others do nothing."""
+    global _handler, _handled
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in numbers}
-    outer = _handler, _heeded
-    _handler, _heeded = handler, tuple(numbers)
-    take_back()
+    outer = _handler, _handled
+    _handler, _handled = handler, tuple(numbers)
+    reinstall_handler()
     try:
         yield
     finally:
-        _handler, _heeded = outer
+        _handler, _handled = outer
         for number, was in before.items():
             signal.signal(number, was if was is not None else signal.SIG_DFL)

@@ -16,7 +16,7 @@ from losskernel.runs.folder import RunFolder
 from losskernel.runs.resume import claim
 from losskernel.runs.tracking.wandb_settings import short_names
 from losskernel.sweeps.design import swept_keys
-from losskernel.traces.joining import unlike
+from losskernel.traces.compatibility import differing_settings
 
 NEW = "sampler.temperature"
 
@@ -39,7 +39,7 @@ def asked_of_every_consumer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     runs = runs_of({NEW: 1.0}, {NEW: 2.0})
     return {
         "resume": resumes,
-        "join": any(NEW in line for line in unlike([one, other], ["a", "b"])),
+        "join": any(NEW in line for line in differing_settings([one, other], ["a", "b"])),
         "compare": NEW in swept_keys(runs),
         "name": any(word.startswith("temperature=") for word in run_names._told()),
         "W&B": "temperature" in short_names(one),

@@ -33,7 +33,6 @@ ROW = {name: number for number, row in enumerate(ROOMS) for name in row}
 # Imports that still point upwards, until the files that cause them are split.
 UPWARDS = {
     ("runs.tracking.wandb_workspace", "sweeps"),
-    ("storage.xarray_zarr", "traces"),
 }
 # Loaded where they are used, so that nobody waits for what they do not use.
 HEAVY = ("hydra", "omegaconf", "wandb", "umap", "nltk", "pytorch_lightning", "torch", "arviz", "sklearn", "matplotlib")

@@ -22,7 +22,7 @@ from losskernel.cli.commands.dynamics_and_layers import DYNAMICS, LAYERS
 from losskernel.cli.config.unknown_keys import unknown_choice, unknown_key
 from losskernel.cli.launchers.jobs import at_work_on, refuse_alone, within_a_sweep
 from losskernel.cli.launchers.requeue import hand_on
-from losskernel.signals import Stopped, heeding
+from losskernel.signals import Stopped, raise_on_signal
 
 # In a checkout the registry stands beside the package; a wheel carries it inside.
 _PACKAGE = Path(__file__).parents[1]
@@ -154,7 +154,7 @@ def _guarded(command: Callable[[], Any]) -> None:
     stream: Any = sys.stderr if _WANTS_TRACEBACK else _WithoutOverrides(sys.stderr)
     try:
         # From here on: a job that is told to make room while it still imports has to ask for its requeue, too.
-        with contextlib.redirect_stderr(stream), heeding():
+        with contextlib.redirect_stderr(stream), raise_on_signal():
             command()
     except (KeyboardInterrupt, SystemExit) as end:
         # Lightning turns Ctrl-C during training into a silent exit.

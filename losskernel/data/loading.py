@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from losskernel.data.base import Data
 from losskernel.data.minibatch_order import MinibatchIndices
 from losskernel.data.packed import as_packed, batches_of, held, size, unpacker
-from losskernel.signals import HEEDED
+from losskernel.signals import STOP_SIGNALS
 
 # Most samples that a worker hands over at once for a block: what lies in shared memory stays small.
 _PIECE = 64
@@ -121,7 +121,7 @@ def _cores() -> int:
 
 def _outlast(_: int) -> None:
     """Let a worker outlast signals, which reach every process: the main one still wants to finish its draw."""
-    for number in (signal.SIGINT, *HEEDED):
+    for number in (signal.SIGINT, *STOP_SIGNALS):
         signal.signal(number, signal.SIG_IGN)
     # The main process ends workers that do not end by themselves with the same signal as schedulers do.
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_LAST))

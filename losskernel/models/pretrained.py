@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from losskernel.errors import InputError, require, require_integer
 from losskernel.models.weights import put, read_state
-from losskernel.storage.downloads import PREFETCH, impatient, taken
+from losskernel.storage.downloads import PREFETCH, network_timeout, report_download
 
 TORCHVISION, TIMM = "torchvision", "timm"
 
@@ -155,14 +155,14 @@ def _torchvision_pretrained(name: str) -> dict[str, Tensor]:
     there = path.is_file()
     if not there:
         try:
-            with impatient():
+            with network_timeout():
                 entry.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
         except (OSError, RuntimeError) as error:
             raise InputError(
                 f"model.weights=torchvision: the weights are not at {path} and cannot be downloaded ({error}); "
                 f"{PREFETCH}, or copy {entry.url} there (TORCH_HOME moves the folder; model.weights=<file> takes any)"
             ) from error
-    taken(f"weights of {name}, torchvision", path, new=not there)
+    report_download(f"weights of {name}, torchvision", path, new=not there)
     return read_state(path)[0]
 
 
@@ -199,7 +199,7 @@ def _timm_pretrained(name: str, outputs: int, config: dict[str, Any], options: d
     path = _timm_cache(config)
     there = path.is_file() or any(path.glob("snapshots/*/*"))
     try:
-        with impatient():
+        with network_timeout():
             model = _timm("model.name").create_model(name, pretrained=True, **options)
     except Exception as error:  # the hub's client raises a different type for every way a download can fail
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -208,7 +208,7 @@ def _timm_pretrained(name: str, outputs: int, config: dict[str, Any], options: d
             f"{config.get('hf_hub_id') or config.get('url')} ({reason}); {PREFETCH}, or copy the same folder "
             "from there (HF_HOME and TORCH_HOME move it; model.weights=<file> takes any)"
         ) from error
-    taken(f"weights of {name}, timm", path, new=not there)
+    report_download(f"weights of {name}, timm", path, new=not there)
     return model
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from losskernel.errors import InputError, require
-from losskernel.storage.torch_files import restored
+from losskernel.storage.torch_files import state_from_bytes
 
 
 def read_file(path: str | Path, named: str) -> Any:
@@ -22,7 +22,7 @@ def read_file(path: str | Path, named: str) -> Any:
     path = Path(path)
     require(path.is_file(), f"{named} does not exist; give the path of a saved state dict")
     try:
-        return restored(path.read_bytes())
+        return state_from_bytes(path.read_bytes())
     except (OSError, ValueError) as error:
         remedy = "restore it from a copy, save it again, or train again in another folder"
         raise InputError(f"{named} cannot be read: {error}; {remedy}") from error

@@ -20,8 +20,8 @@ from losskernel.representations.points import LOSS_KERNEL, TRAINED, Placed, Poin
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.report import is_beside, meanings_of, write_report
 from losskernel.runs.tracking.tracker import Tracker
+from losskernel.storage.locations import guard
 from losskernel.traces.loss_traces import LossTraces
-from losskernel.traces.zarr_store import guard
 
 # The companion at nbeta = 0, in the run's folder; its numbers are called `control/...`.
 CONTROL = "control.zarr"

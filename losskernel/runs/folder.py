@@ -10,7 +10,7 @@ from losskernel.analyses import Result
 from losskernel.errors import TraceError
 from losskernel.figures import paper
 from losskernel.storage.atomic import replacing
-from losskernel.storage.places import Folder, guard, place_of, point, probe
+from losskernel.storage.locations import LocalLocation, guard, locate, require_writable, write_pointer
 
 DPI = 200
 # Of the figures that have one, in the run's folder: name -> text.
@@ -34,9 +34,9 @@ class RunFolder:
         Raises:
             TraceError: it cannot.
         """
-        probe(Folder(self.path))
+        require_writable(LocalLocation(self.path))
         if self._traces is not None:
-            probe(place_of(self._traces))
+            require_writable(locate(self._traces))
 
     def trace(self, name: str) -> Path | str:
         """Return where a trace goes; one that goes elsewhere leaves word in the folder.
@@ -46,7 +46,7 @@ class RunFolder:
         """
         if self._traces is None:
             return self.path / name
-        point(self.path / name, f"{self._traces}/{name}")
+        write_pointer(self.path / name, f"{self._traces}/{name}")
         return f"{self._traces}/{name}"
 
     def write_text(self, name: str, text: str) -> Path:

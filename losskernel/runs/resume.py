@@ -12,7 +12,7 @@ from losskernel.kernel.diagnosis.diagnose import Diagnosis
 from losskernel.runs.analyse import TRACES, Outcome
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.status.status_file import read_status
-from losskernel.traces.zarr_store import differences
+from losskernel.storage.settings_diff import differences
 
 
 def decisive(config: Mapping[str, Any]) -> dict[str, Any]:

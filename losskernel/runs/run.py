@@ -32,8 +32,8 @@ from losskernel.sampling.sample import sample
 from losskernel.sampling.samplers import Sampler
 from losskernel.sampling.schedule import Schedule
 from losskernel.sampling.trainer import chain_trainer
-from losskernel.signals import Stopped, heeding
-from losskernel.storage.locks import only_one
+from losskernel.signals import Stopped, raise_on_signal
+from losskernel.storage.locks import locked_folder
 from losskernel.traces.loss_traces import LossTraces
 from losskernel.traces.zarr_store import STATE as SAMPLED_SO_FAR
 from losskernel.traces.zarr_store import TraceStore
@@ -129,7 +129,7 @@ def run(
     files, tracker = RunFolder(folder, traces), tracker or Tracker()
     preflight(study)
     files.prepare()
-    with only_one(files.path):
+    with locked_folder(files.path):
         done = finished(files.path, config)
         if done is not None:
             return done
@@ -298,7 +298,7 @@ def reported(heart: Heartbeat, tracker: Tracker, config: Mapping[str, Any], fold
     state = "failed"
     heart.says("starting", error=None)
     try:
-        with heeding():
+        with raise_on_signal():
             tracker.start(config)
             yield
         state = "finished"

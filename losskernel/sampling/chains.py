@@ -17,7 +17,7 @@ from losskernel.sampling.noise import NoiseStream
 from losskernel.sampling.samplers.base import Sampler
 from losskernel.sampling.schedule import Schedule
 from losskernel.sampling.step_checks import check_steps, effort_for
-from losskernel.traces.zarr_store import PRECISION_CHECKS
+from losskernel.traces.records import PRECISION_CHECKS
 
 
 class Stride(NamedTuple):

@@ -12,7 +12,7 @@ from losskernel.figures.shared.presentation import TIMES, in_unit
 from losskernel.sampling.chains import Chains, Stride
 from losskernel.sampling.schedule import Schedule
 from losskernel.sampling.step_checks import Effort, step_check_gradients
-from losskernel.traces.zarr_store import PRECISION_CHECKS
+from losskernel.traces.records import PRECISION_CHECKS
 
 _SHORT = 20.0  # seconds, of a run whose cost is not worth a line
 _REPEATS = 2  # after one that records the operations

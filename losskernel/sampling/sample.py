@@ -30,10 +30,12 @@ from losskernel.sampling.recorder import RecordLosses
 from losskernel.sampling.samplers import Sampler, resolve_nbeta, select
 from losskernel.sampling.schedule import Schedule
 from losskernel.sampling.trainer import chain_trainer
-from losskernel.signals import name_of, stop_on_signal
+from losskernel.signals import signal_name, stop_on_signal
+from losskernel.storage.settings_diff import differences
 from losskernel.traces.loss_traces import LossTraces, coordinates_of, open_traces
 from losskernel.traces.memory_store import MemoryStore
-from losskernel.traces.zarr_store import PRECISION_CHECKS, TraceStore, differences
+from losskernel.traces.records import PRECISION_CHECKS
+from losskernel.traces.zarr_store import TraceStore
 from losskernel.training.lightning import fit_once
 
 
@@ -93,13 +95,13 @@ def sample(
     stacked = chains_per_fit if chains_per_fit is not None else schedule.chains if stackable(model) else 1
     require_integer("chains_per_fit", stacked, at_least=1)
     store = MemoryStore() if out is None else TraceStore(out)
-    with store.alone():
+    with store.locked():
         state = None
         if isinstance(store, TraceStore) and store.exists:
             _require_same(store, identity(model, data, settings, schedule, seed, chain_offset), resume)
             if store.complete:
                 return open_traces(store.path)
-            state, stacked = store.continued(), int(store.provenance()["chains_per_fit"])
+            state, stacked = store.verified_state(), int(store.provenance()["chains_per_fit"])
         stacks = [slice(first, min(first + stacked, schedule.chains)) for first in range(0, schedule.chains, stacked)]
         if state is not None:
             stacks = [rows for rows in stacks if rows.start >= state["rows"]]
@@ -246,6 +248,6 @@ def _require_done(recorder: RecordLosses, schedule: Schedule, stop: Callable[[],
     judging = ", judging" if recorder.draws_done == schedule.draws else ""
     done = f"{recorder.drawn(schedule.draws)} of {schedule.chains * schedule.draws} draws{judging}"
     if number := stop():
-        raise Interrupted(f"stopped after {done} ({name_of(number)})", number, where)
+        raise Interrupted(f"stopped after {done} ({signal_name(number)})", number, where)
     cause = "remove what stops it early (limit_train_batches, callbacks)"
     raise DivergenceError(f"the trainer ended after {done}; {cause}, then {where}")

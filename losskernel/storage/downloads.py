@@ -1,4 +1,4 @@
-"""What is taken from outside: weights, data and taxonomies that others publish, and pictures decoded from them."""
+"""What is taken from the internet: weights, data and taxonomies of others, and pictures decoded from them."""
 
 import errno
 import socket
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_SECONDS = 20  # that a server may keep silent
-# What every message says where something is missing.
+_TIMEOUT = 20  # seconds that a server may be silent
+# The remedy of every message about a missing download.
 PREFETCH = "run losskernel-prefetch with the same words on a machine with internet"
 
 
 @dataclass(frozen=True)
-class Taken:
-    """One thing that was taken.
+class Download:
+    """A downloaded or decoded file or folder.
 
     Attributes:
-        what: it is.
-        path: of its file or folder.
-        new: whether it was fetched or made just now.
+        what: what it is, in words.
+        path: of the file or folder.
+        new: whether it was fetched or made just now, rather than found in its cache.
     """
 
     what: str
@@ -29,32 +29,32 @@ class Taken:
     new: bool
 
 
-_listener: ContextVar[list[Taken] | None] = ContextVar("listener", default=None)
+_downloads: ContextVar[list[Download] | None] = ContextVar("downloads", default=None)
 
 
-def taken(what: str, path: Path, *, new: bool) -> None:
-    """Say what was taken, for whoever wants to hear it."""
-    heard = _listener.get()
-    if heard is not None:
-        heard.append(Taken(what, path, new))
+def report_download(what: str, path: Path, *, new: bool) -> None:
+    """Add a download to the list that `recorded_downloads` yields, if there is one."""
+    downloads = _downloads.get()
+    if downloads is not None:
+        downloads.append(Download(what, path, new))
 
 
 @contextmanager
-def overheard() -> Iterator[list[Taken]]:
-    """Yield a list in which all appears that is taken while the context lasts."""
-    heard: list[Taken] = []
-    token = _listener.set(heard)
+def recorded_downloads() -> Iterator[list[Download]]:
+    """Yield a list to which every download is added while the context lasts."""
+    downloads: list[Download] = []
+    token = _downloads.set(downloads)
     try:
-        yield heard
+        yield downloads
     finally:
-        _listener.reset(token)
+        _downloads.reset(token)
 
 
 @contextmanager
-def impatient() -> Iterator[None]:
-    """Bound how long a network that swallows packets can hang the run."""
+def network_timeout() -> Iterator[None]:
+    """Bound how long a network that drops packets silently can hang the process."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_SECONDS)
+    socket.setdefaulttimeout(_TIMEOUT)
     try:
         yield
     finally:
@@ -62,35 +62,35 @@ def impatient() -> Iterator[None]:
 
 
 @contextmanager
-def connections(refused: bool = False) -> Iterator[list[str]]:
+def recorded_connections(refused: bool = False) -> Iterator[list[str]]:
     """Yield a list of the addresses that this process connects to, or is refused to; sockets of the machine pass."""
-    tried: list[str] = []
-    real: dict[str, Any] = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex")}
-    find = socket.getaddrinfo
+    addresses: list[str] = []
+    originals: dict[str, Any] = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex")}
+    resolve = socket.getaddrinfo
 
-    def heed(address: str) -> None:
-        tried.append(address)
+    def record(address: str) -> None:
+        addresses.append(address)
         if refused:
             raise OSError(errno.ENETUNREACH, f"{address}: the network is cut off for this trial")
 
-    def watched(name: str) -> Any:
+    def recording(name: str) -> Any:
         def connect(self: socket.socket, address: Any) -> Any:
             if self.family in (socket.AF_INET, socket.AF_INET6):
-                heed(str(address[0]))
-            return real[name](self, address)
+                record(str(address[0]))
+            return originals[name](self, address)
 
         return connect
 
     def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
-        heed(str(host))
-        return find(host, *arguments, **options)
+        record(str(host))
+        return resolve(host, *arguments, **options)
 
-    for name in real:
-        setattr(socket.socket, name, watched(name))
+    for name in originals:
+        setattr(socket.socket, name, recording(name))
     socket.getaddrinfo = getaddrinfo
     try:
-        yield tried
+        yield addresses
     finally:
-        socket.getaddrinfo = find
-        for name, method in real.items():
+        socket.getaddrinfo = resolve
+        for name, method in originals.items():
             setattr(socket.socket, name, method)

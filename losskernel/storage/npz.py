@@ -1,4 +1,4 @@
-"""What was computed along the way, kept as named arrays in one file: whole or not at all, refused where damaged."""
+"""Intermediate results as named arrays in one .npz file: written whole, refused where damaged."""
 
 import zipfile
 import zlib
@@ -9,24 +9,25 @@ import numpy as np
 
 from losskernel.errors import TraceError
 from losskernel.storage.atomic import write_whole
+from losskernel.storage.locations import one_line
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays, whoever else writes the same; the folder is made where there is none."""
+    """Write arrays, whoever else writes the same file; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A file object, since numpy appends an ending to a name.
+    # Into an open file: to a path numpy would append an ending.
     write_whole(path, lambda file: np.savez_compressed(file, **arrays), sync=True, concurrent=True)  # pyright: ignore[reportArgumentType]
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a file; each carries a checksum.
+    """Return the arrays of a file; the archive holds a checksum of each.
 
     Raises:
         TraceError: the file is damaged, or cannot be read.
     """
     try:
-        with np.load(path) as held:
-            return dict(held)
+        with np.load(path) as arrays:
+            return dict(arrays)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise TraceError(f"{path} is damaged: {reason}; remove it, and the same command makes it again") from error
+        remedy = "remove it, and the same command makes it again"
+        raise TraceError(f"{path} is damaged: {one_line(error)}; {remedy}") from error

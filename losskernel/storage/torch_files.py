@@ -1,43 +1,52 @@
-"""States as PyTorch saves them, with a checksum that PyTorch itself does not read."""
+"""States in PyTorch's format, with a checksum that `torch.load` ignores."""
 
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import torch
 
-# PyTorch's files are zip archives; their comment, at the end, is free for us. Before it stands its length.
-_SEAL = b"crc32 "
-_LENGTH = len(_SEAL) + 8
+from losskernel.storage.locations import LocalLocation, StorageLocation, one_line
+
+# PyTorch's files are zip archives. A zip ends with a comment, unused by PyTorch, and before it the comment's length.
+_PREFIX = b"crc32 "
+_COMMENT_BYTES = len(_PREFIX) + 8
 _NO_COMMENT = struct.pack("<H", 0)
 
 
-def saved(state: dict[str, Any]) -> bytes:
-    """Return what a file of the state holds; `torch.load` reads it as any other."""
+def state_to_bytes(state: dict[str, Any]) -> bytes:
+    """Return a state as a file's content; `torch.load` reads it as any other."""
     file = io.BytesIO()
     torch.save(state, file)
-    seal = _sealing(zlib.crc32(file.getbuffer()))
+    comment = _comment(zlib.crc32(file.getbuffer()))
     file.seek(-len(_NO_COMMENT), io.SEEK_END)
-    file.write(struct.pack("<H", len(seal)) + seal)
+    file.write(struct.pack("<H", len(comment)) + comment)
     return file.getvalue()
 
 
-def restored(content: bytes) -> dict[str, Any]:
-    """Return the state; files without a checksum, of other writers, are read too.
+def state_from_bytes(content: bytes) -> dict[str, Any]:
+    """Return the state in a file's content; files without a checksum are read too.
 
     Raises:
         ValueError: the content is not what was saved.
     """
-    own, seal = memoryview(content)[: -_LENGTH - len(_NO_COMMENT)], content[-_LENGTH:]
-    if seal.startswith(_SEAL) and seal != _sealing(zlib.crc32(_NO_COMMENT, zlib.crc32(own))):
+    body, comment = memoryview(content)[: -_COMMENT_BYTES - len(_NO_COMMENT)], content[-_COMMENT_BYTES:]
+    # The checksum is that of the archive as torch.save wrote it, with a comment of no bytes.
+    if comment.startswith(_PREFIX) and comment != _comment(zlib.crc32(_NO_COMMENT, zlib.crc32(body))):
         raise ValueError("its content has changed since it was written")
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken archive fails in as many ways as it has parts
-        reason = (" ".join(str(error).split()) or type(error).__name__).split(". ")[0]
-        raise ValueError(f"it is no state ({reason[:200]})") from error
+    except Exception as error:  # a damaged archive raises whatever the damaged part raises
+        raise ValueError(f"it is no state ({one_line(error).split('. ')[0][:200]})") from error
 
 
-def _sealing(checksum: int) -> bytes:
-    return _SEAL + f"{checksum:08x}".encode()
+def atomic_save(state: dict[str, Any], path: Path | StorageLocation) -> None:
+    """Write a state atomically, with its checksum."""
+    location = LocalLocation(path) if isinstance(path, Path) else path
+    location.write(state_to_bytes(state))
+
+
+def _comment(checksum: int) -> bytes:
+    return _PREFIX + f"{checksum:08x}".encode()

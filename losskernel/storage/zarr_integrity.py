@@ -1,12 +1,11 @@
-"""Whether arrays on disk are what was written: checksums of descriptions, a file for every chunk, checksums within.
+"""Whether arrays on disk are what was written: checksums of every file, kept in the description of their group.
 
-Zarr checks a chunk's content, but takes a chunk that is missing for one that was never written, and believes every
-description of an array. So the description of a group holds the checksums of the files below it, and of itself.
-
-Of groups that `seal` closes these are the descriptions alone: chunks of theirs that are whole, but in another's place,
-are not told from them.
+Zarr checks the content of a chunk, but takes a missing chunk for one that was never written, cannot tell a chunk from
+another whole one in its place, and believes every description of an array. So the root's attributes hold the checksum
+of each file below it, and of the root itself. Groups that `seal` closes have checksums of the descriptions only.
 """
 
+import hashlib
 import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping
@@ -14,21 +13,75 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import zarr
+from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
-from zarr.storage import MemoryStore
+from zarr.storage import MemoryStore, WrapperStore
 
 from losskernel.errors import TraceError
-from losskernel.storage.bound import CHANGED, Bound, checksum
-from losskernel.storage.bound import damaged as damaged
-from losskernel.storage.bound import missing as missing
-from losskernel.storage.places import Folder, Place, reading
+from losskernel.storage.locations import LocalLocation, StorageLocation, one_line, reading
 
 ROOT = "zarr.json"
 # Attribute of the root: file -> checksum.
 CHECKSUMS = "checksums"
-# Chunks that are read at once, where a trace is to be continued.
+_CHANGED = "its content has changed since it was written"
+# Chunks that are read at once when a trace is resumed.
 _SLAB = 16
-Arrays = dict[str, dict[str, Any]]  # name -> description
+Descriptions = dict[str, dict[str, Any]]  # array -> its zarr.json
+
+
+class ChunkChecksums(WrapperStore[Store]):
+    """A Zarr store that compares what it reads with known checksums, and records those of what it writes.
+
+    Args:
+        location: where the group lies.
+        checksums: file -> checksum; files without one are read unchecked. Writes are added.
+    """
+
+    def __init__(self, location: StorageLocation, checksums: dict[str, str], store: Store | None = None) -> None:
+        super().__init__(location.zarr if store is None else store)
+        self._location, self._checksums = location, checksums
+
+    def _with_store(self, store: Store) -> "ChunkChecksums":
+        return ChunkChecksums(self._location, self._checksums, store)
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        """Return a file's content.
+
+        Raises:
+            TraceError: it is not what was written.
+        """
+        content = await self._store.get(key, prototype, byte_range)
+        known = None if byte_range is not None else self._checksums.get(key)
+        if content is not None and known is not None and checksum(content.to_bytes()) != known:
+            raise damaged(self._location, key, _CHANGED)
+        return content
+
+    async def set(self, key: str, value: Any) -> None:
+        """Write a file, and record its checksum."""
+        await self._store.set(key, value)
+        self._checksums[key] = checksum(value.to_bytes())
+
+
+def checksum(content: bytes) -> str:
+    """Return a short SHA-256."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def damaged(location: StorageLocation, name: str, reason: str) -> TraceError:
+    """Return the error for a file that is not what was written."""
+    return TraceError(f"{location}/{name} is damaged: {reason}; {_remedy(location)}")
+
+
+def missing(location: StorageLocation, name: str) -> TraceError:
+    """Return the error for a file that does not exist."""
+    return TraceError(f"{location}/{name} is missing; {_remedy(location)}")
+
+
+def _remedy(location: StorageLocation) -> str:
+    return f"restore it from a copy, or remove {location} and run again"
+
+
+# --- the root's description
 
 
 def sealed(files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -39,110 +92,117 @@ def sealed(files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 def root_with(document: Mapping[str, Any], **attributes: Any) -> bytes:
     """Return the root's description with some attributes changed, and its own checksum where there are any."""
-    now = {**document, "attributes": {**document["attributes"], **attributes}}
-    if CHECKSUMS in now["attributes"]:
-        others = {name: each for name, each in now["attributes"][CHECKSUMS].items() if name != ROOT}
-        now["attributes"][CHECKSUMS] = others
-        now["attributes"][CHECKSUMS] = others | {ROOT: checksum(_plain(now))}
-    return json.dumps(now, indent=1).encode()
+    changed = {**document, "attributes": {**document["attributes"], **attributes}}
+    if CHECKSUMS in changed["attributes"]:
+        # The root's own checksum is that of the document which lacks it.
+        changed["attributes"][CHECKSUMS] = checksums_of(changed["attributes"])
+        changed["attributes"][CHECKSUMS] |= {ROOT: checksum(_canonical(changed))}
+    return json.dumps(changed, indent=1).encode()
 
 
-def seal(place: Folder) -> None:
-    """Add checksums to a group of arrays that has been written, and that nobody else reads yet."""
-    named = [name for name in place.names() if name.endswith(ROOT)]
-    (place / ROOT).write(sealed(place.read_all(named))[ROOT])
+def seal(location: LocalLocation) -> None:
+    """Add checksums of the descriptions to a group that has been written and that no other process reads yet."""
+    descriptions = [name for name in location.names() if name.endswith(ROOT)]
+    (location / ROOT).write(sealed(location.read_all(descriptions))[ROOT])
 
 
-def read_root(place: Place) -> dict[str, Any]:
+def read_root(location: StorageLocation) -> dict[str, Any]:
     """Return the description of a group.
 
     Raises:
         FileNotFoundError: there is none; NotADirectoryError: a file is in its place.
         TraceError: it is damaged.
     """
-    content = reading(place, (place / ROOT).read)
+    content = reading(location, (location / ROOT).read)
     try:
         document = json.loads(content)
         attributes = document.setdefault("attributes", {})
-        # Whatever a damaged name calls them now.
-        if any(name == CHECKSUMS or (isinstance(each, dict) and ROOT in each) for name, each in attributes.items()):
+        # Recognised by the value too: damage may have changed the attribute's name.
+        if any(name == CHECKSUMS or (isinstance(value, dict) and ROOT in value) for name, value in attributes.items()):
             checksums = attributes[CHECKSUMS]
-            own = checksums.pop(ROOT)
-            if checksum(_plain(document)) != own:
-                raise damaged(place, ROOT, CHANGED)
-            checksums[ROOT] = own
+            expected = checksums.pop(ROOT)
+            if checksum(_canonical(document)) != expected:
+                raise damaged(location, ROOT, _CHANGED)
+            checksums[ROOT] = expected
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise damaged(place, ROOT, "it cannot be read") from error
+        raise damaged(location, ROOT, "it cannot be read") from error
     return document
 
 
 def checksums_of(attributes: Mapping[str, Any]) -> dict[str, str]:
-    """Return file -> checksum of a group's files, its own description left out; of old ones nothing is known."""
-    return {name: each for name, each in attributes.get(CHECKSUMS, {}).items() if name != ROOT}
+    """Return file -> checksum of a group's files without its root; groups of older versions have none."""
+    return {name: value for name, value in attributes.get(CHECKSUMS, {}).items() if name != ROOT}
 
 
-def require_whole(place: Place, attributes: Mapping[str, Any], sure: Collection[str] = ()) -> None:
-    """Look whether all files of a group are there.
+def _canonical(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, sort_keys=True).encode()
+
+
+# --- the files below it
+
+
+def require_whole(location: StorageLocation, attributes: Mapping[str, Any], dense: Collection[str] = ()) -> None:
+    """Check that all files of a group exist.
 
     Args:
-        place: of the group.
-        attributes: of the group.
-        sure: arrays of which every chunk is there in groups without checksums too; others left out those that held
-            nothing but the fill value.
+        location: of the group.
+        attributes: of its root.
+        dense: arrays of which every chunk exists in groups without checksums too; of others, chunks that held nothing
+            but the fill value were not written there.
 
     Raises:
         TraceError: a file is missing, or a description damaged.
     """
-    names = reading(place, place.names)
-    arrays = _arrays(place, attributes, names)
-    for array in arrays if CHECKSUMS in attributes else sure:
+    names = reading(location, location.names)
+    arrays = _descriptions(location, attributes, names)
+    for array in arrays if CHECKSUMS in attributes else dense:
         if array not in arrays:
-            raise missing(place, f"{array}/{ROOT}")
+            raise missing(location, f"{array}/{ROOT}")
         for name, _ in _chunks(array, arrays[array]):
-            _require_there(place, names, name)
+            _require_exists(location, names, name)
 
 
-def _require_there(place: Place, names: Collection[str], name: str) -> None:
-    """A listing may lag behind what was written: what it lacks is looked for."""
-    if name not in names and not reading(place, (place / name).exists):
-        raise missing(place, name)
+def _require_exists(location: StorageLocation, names: Collection[str], name: str) -> None:
+    # A store's listing may lag behind its writes, so what it lacks is looked up.
+    if name not in names and not reading(location, (location / name).exists):
+        raise missing(location, name)
 
 
 def require_written(
-    place: Place,
+    location: StorageLocation,
     attributes: Mapping[str, Any],
     growing: Collection[str],
     rows: int,
     written: int,
     chunks: dict[str, str],
 ) -> None:
-    """Read what an unfinished trace holds.
+    """Read everything that an unfinished trace's resume state counts on.
 
     Args:
-        place: of the trace.
+        location: of the trace.
         attributes: of its root.
-        growing: arrays that grow while sampling; others are there from the start.
-        rows: first chain of those that are being sampled; chains before are done.
-        written: draws of the former that are written.
-        chunks: of what grows: name -> checksum.
+        growing: arrays that grow while sampling; others are whole from the start.
+        rows: first chain of the stack that is being sampled; chains before it are finished.
+        written: draws of that stack that are written.
+        chunks: checksums of the chunks that have been written.
 
     Raises:
         TraceError: a file is missing or damaged.
     """
-    names = reading(place, place.names)
-    arrays = _arrays(place, attributes, names)
-    group = zarr.open_group(Bound(place, checksums_of(attributes) | chunks), mode="r")
-    for array, about in arrays.items():
-        for region in _regions(about, rows, written) if array in growing else [()]:
-            for name, _ in _chunks(array, about, region):
-                if array == "losses" or CHECKSUMS in attributes:
-                    _require_there(place, names, name)
+    names = reading(location, location.names)
+    arrays = _descriptions(location, attributes, names)
+    group = zarr.open_group(ChunkChecksums(location, checksums_of(attributes) | chunks), mode="r")
+    for array, description in arrays.items():
+        for region in _written_regions(description, rows, written) if array in growing else [()]:
+            if array == "losses" or CHECKSUMS in attributes:
+                for name, _ in _chunks(array, description, region):
+                    _require_exists(location, names, name)
             _ = cast(zarr.Array, group[array])[region]
 
 
 @contextmanager
-def named(place: Place) -> Iterator[None]:
-    """Around what reads or writes arrays: where that breaks, say which file is damaged, if one is.
+def named(location: StorageLocation) -> Iterator[None]:
+    """Around reads or writes of arrays: if they fail, name the damaged file, if there is one.
 
     Raises:
         TraceError: a file is damaged, or cannot be read.
@@ -151,79 +211,72 @@ def named(place: Place) -> Iterator[None]:
         yield
     except TraceError:
         raise
-    except Exception as error:  # Zarr and what it builds on have no errors of their own for it
-        _require_sound(place)
-        reading(place, _raise, error)
+    except Exception as error:  # Zarr and its codecs have no common exception
+        _require_sound(location)
+        reading(location, _raise, error)
 
 
 def _raise(error: Exception) -> None:
     raise error
 
 
-def _require_sound(place: Place) -> None:
-    """Read every chunk by itself."""
-    names = reading(place, place.names)
-    for array, about in _arrays(place, read_root(place)["attributes"], names).items():
-        for name, region in _chunks(array, about):
+def _require_sound(location: StorageLocation) -> None:
+    """Decode every chunk by itself, as an array of its own in memory."""
+    names = reading(location, location.names)
+    for array, description in _descriptions(location, read_root(location)["attributes"], names).items():
+        for name, region in _chunks(array, description):
             if name not in names:
                 continue
-            content = reading(place / name, (place / name).read)
-            held = {ROOT: json.dumps(about).encode(), name.removeprefix(f"{array}/"): content}
-            buffers = {key: default_buffer_prototype().buffer.from_bytes(each) for key, each in held.items()}
+            content = reading(location / name, (location / name).read)
+            files = {ROOT: json.dumps(description).encode(), name.removeprefix(f"{array}/"): content}
+            buffer = default_buffer_prototype().buffer
             try:
-                _ = zarr.open_array(MemoryStore(buffers), mode="r")[region]
+                store = MemoryStore({key: buffer.from_bytes(value) for key, value in files.items()})
+                _ = zarr.open_array(store, mode="r")[region]
             except Exception as error:  # whatever a codec raises
-                raise damaged(place, name, _reason(error)) from error
+                raise damaged(location, name, one_line(error).rstrip(".")) from error
 
 
-def _arrays(place: Place, attributes: Mapping[str, Any], names: Collection[str]) -> Arrays:
-    """Return the descriptions of a group's arrays, each as it was written."""
+def _descriptions(location: StorageLocation, attributes: Mapping[str, Any], names: Collection[str]) -> Descriptions:
+    """Return the description of each array, checked against its checksum."""
     checksums = checksums_of(attributes)
     listed = sorted(name for name in checksums or names if name.endswith(f"/{ROOT}"))
-    contents, arrays = reading(place, place.read_all, listed), {}
+    contents, arrays = reading(location, location.read_all, listed), {}
     for name in listed:
         if name not in contents:
-            raise missing(place, name)
+            raise missing(location, name)
         if checksums and checksum(contents[name]) != checksums[name]:
-            raise damaged(place, name, CHANGED)
+            raise damaged(location, name, _CHANGED)
         array = name.removesuffix(f"/{ROOT}")
         try:
             arrays[array] = json.loads(contents[name])
             next(_chunks(array, arrays[array]), None)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise damaged(place, name, "it does not describe an array") from error
+            raise damaged(location, name, "it does not describe an array") from error
     return arrays
 
 
 def _chunks(
-    array: str, about: Mapping[str, Any], region: tuple[slice, ...] = ()
+    array: str, description: Mapping[str, Any], region: tuple[slice, ...] = ()
 ) -> Iterator[tuple[str, tuple[slice, ...]]]:
-    """Yield the name and the place of an array's chunks, of all or of those that a region touches."""
-    shape, sizes = about["shape"], about["chunk_grid"]["configuration"]["chunk_shape"]
+    """Yield name and extent of an array's chunks, of all or of those that a region touches."""
+    shape, sizes = description["shape"], description["chunk_grid"]["configuration"]["chunk_shape"]
     whole = [*region, *(slice(0, extent) for extent in shape[len(region) :])]
-    touched = [range(each.start // size, -(-each.stop // size)) for each, size in zip(whole, sizes, strict=True)]
+    touched = [range(axis.start // size, -(-axis.stop // size)) for axis, size in zip(whole, sizes, strict=True)]
     for index in itertools.product(*touched):
-        places = zip(index, sizes, shape, strict=True)
-        own = tuple(slice(each * size, min((each + 1) * size, extent)) for each, size, extent in places)
-        yield "/".join([array, "c", *map(str, index)]), own
+        axes = zip(index, sizes, shape, strict=True)
+        extent = tuple(slice(i * size, min((i + 1) * size, length)) for i, size, length in axes)
+        yield "/".join([array, "c", *map(str, index)]), extent
 
 
-def _regions(about: Mapping[str, Any], rows: int, written: int) -> Iterator[tuple[slice, ...]]:
+def _written_regions(description: Mapping[str, Any], rows: int, written: int) -> Iterator[tuple[slice, ...]]:
     """Yield what is written of an array [chain, ...] or [chain, draw, ...], some chunks at a time."""
-    shape, sizes = about["shape"], about["chunk_grid"]["configuration"]["chunk_shape"]
-    drawn = "draw" in about["dimension_names"]
+    shape, sizes = description["shape"], description["chunk_grid"]["configuration"]["chunk_shape"]
+    has_draws = "draw" in description["dimension_names"]
     for first in range(0, min(rows + sizes[0], shape[0]), sizes[0]):
         chains = slice(first, min(first + sizes[0], shape[0]))
-        if not drawn:
+        if not has_draws:  # measured once a stack of chains is finished
             yield from [(chains,)] if first < rows else []
             continue
         draws, step = shape[1] if first < rows else written, _SLAB * sizes[1]
         yield from ((chains, slice(start, min(start + step, draws))) for start in range(0, draws, step))
-
-
-def _reason(error: Exception) -> str:
-    return (" ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__).rstrip(".")
-
-
-def _plain(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, sort_keys=True).encode()

@@ -15,6 +15,7 @@ from losskernel.figures.shared.sweep_axis import plain
 from losskernel.geometry import classical_scaling
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.tracking.tracker import Tracker
+from losskernel.storage.locations import guard
 from losskernel.sweeps import captions as words
 from losskernel.sweeps.design import Design, lay_out, repeated_over
 from losskernel.sweeps.metric_panels import Spec, panels, rows, specs_for
@@ -22,8 +23,7 @@ from losskernel.sweeps.network_paths import whole_paths
 from losskernel.sweeps.read_runs import UNSAMPLED, Run, read_run, short_names
 from losskernel.sweeps.report import Finding, joined, pictured, write_comparison
 from losskernel.sweeps.similarity import Similarity, Stretch, all_tables, measure, paths, stable_stretch
-from losskernel.traces.joining import few
-from losskernel.traces.zarr_store import guard
+from losskernel.traces.compatibility import shortened
 
 ALIKE = 0.8
 
@@ -76,7 +76,7 @@ class Comparison:
             words.like_control(self.runs, self.design, self.similarity) if self.similarity else "",
             self.unlike,
             words.asked_differently(self.runs, self.specs),
-            *few([f"run {names[run]} is not among the kernels: {why}" for run, why in kept_out.items()]),
+            *shortened([f"run {names[run]} is not among the kernels: {why}" for run, why in kept_out.items()]),
         ]
 
     def overview(self) -> str:

@@ -23,12 +23,14 @@ from losskernel.runs.folder import RunFolder
 from losskernel.runs.resume import finished
 from losskernel.runs.status.status_file import Heartbeat
 from losskernel.runs.tracking.tracker import Tracker
-from losskernel.storage.locks import only_one
+from losskernel.storage.locations import guard
+from losskernel.storage.locks import locked_folder
 from losskernel.sweeps.design import first_chain, swept_keys, value_of
 from losskernel.sweeps.read_runs import UNSAMPLED, Run, short_names
-from losskernel.traces.joining import JOINED, as_one_job, digest, few, inward, span
+from losskernel.traces.compatibility import chain_settings, shortened
+from losskernel.traces.join import SOURCES, chain_ranges, merged_config, provenance_hash
 from losskernel.traces.loss_traces import LossTraces, open_traces
-from losskernel.traces.zarr_store import TraceStore, guard
+from losskernel.traces.zarr_store import TraceStore
 
 # In the folder of joined kernels, while one is made; in that, the one whose place it takes.
 _BESIDE, _BEFORE = ".partial", ".before"
@@ -58,9 +60,9 @@ class Joined:
     def words(self) -> str:
         """Return what was joined, and which chains between them are missing."""
         lost = sorted(set(range(min(self.chains), max(self.chains))) - set(self.chains))
-        gap = f"; {span(lost)} between them are missing" if lost else ""
+        gap = f"; {chain_ranges(lost)} between them are missing" if lost else ""
         done = "joined before, nothing new" if self.outcome.before else "joined"
-        return f"{done}: {span(self.chains)}, sampled by {self.parts} runs, in {self.folder}{gap}"
+        return f"{done}: {chain_ranges(self.chains)}, sampled by {self.parts} runs, in {self.folder}{gap}"
 
 
 def join_runs(
@@ -84,7 +86,7 @@ def join_runs(
     config = yaml.safe_load((runs[0].folder / "config.yaml").read_text(encoding="utf-8"))
     config["paths"] = (config.get("paths") or {}) | {"run": str(folder), "traces": None}  # they lie in it
     RunFolder(folder.parent).prepare()
-    with only_one(folder.parent):
+    with locked_folder(folder.parent):
         _clear(folder.parent / _BESIDE)
         known = _known(runs, folder, config)
         if known is not None:
@@ -93,7 +95,7 @@ def join_runs(
         chains: list[int] = traces.losses["chain"].values.tolist()
         _require_no_loss(folder, chains)
         further = _further(runs)
-        config = as_one_job(config, chains)
+        config = merged_config(config, chains)
         with _beside(folder) as made:
             record = (tracker or _nowhere)(made)
             record.start(config)
@@ -107,12 +109,12 @@ def _known(runs: Sequence[Run], folder: Path, config: Mapping[str, Any]) -> Join
     """Return what a folder holds where it is what would be made now."""
     if not is_complete(folder, TRACES):
         return None
-    stored = TraceStore(folder / TRACES).provenance().get(JOINED, [])
-    now = {digest(TraceStore(run.folder / TRACES).provenance()) for run in runs}
+    stored = TraceStore(folder / TRACES).provenance().get(SOURCES, [])
+    now = {provenance_hash(TraceStore(run.folder / TRACES).provenance()) for run in runs}
     if {each["provenance"] for each in stored} != now or _controlled(runs) != is_complete(folder, CONTROL):
         return None
     chains = [chain for each in stored for chain in each["chains"]]
-    done = finished(folder, as_one_job(config, chains))
+    done = finished(folder, merged_config(config, chains))
     return None if done is None else Joined(folder, sorted(chains), len(runs), done)
 
 
@@ -123,8 +125,8 @@ def _require_no_loss(folder: Path, chains: Sequence[int]) -> None:
     lost = set(open_traces(folder).losses["chain"].values.tolist()) - set(chains)
     if lost:
         raise TraceError(
-            f"{folder} holds {span(list(lost))}, which none of these runs has; give those that sampled them too, or "
-            "move the folder away"
+            f"{folder} holds {chain_ranges(list(lost))}, which none of these runs has; give those that "
+            "sampled them too, or move the folder away"
         )
 
 
@@ -197,7 +199,9 @@ def _lay_out(
             guard(made / name, lambda name=name: shutil.copytree(first / name, made / name, copy_function=_linked))
     RunFolder(made).write_text("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
     traces.save(made / TRACES)
-    told = pd.DataFrame([{"run": each["trace"], "chains": span(each["chains"])} for each in traces.meta[JOINED]])
+    told = pd.DataFrame(
+        [{"run": each["trace"], "chains": chain_ranges(each["chains"])} for each in traces.meta[SOURCES]]
+    )
     RunFolder(made).write("tables/joined_from.csv", lambda path: told.to_csv(path, index=False))
     for name in further:
         _remove(made / KERNELS / name)
@@ -207,7 +211,7 @@ def _lay_out(
         control.save(made / CONTROL)
         return control
     without = [str(run.folder) for run in runs if not is_complete(run.folder, CONTROL)]
-    return f"no control was sampled in {', '.join(few(without))}" if len(without) < len(runs) else None
+    return f"no control was sampled in {', '.join(shortened(without))}" if len(without) < len(runs) else None
 
 
 def _further(runs: Sequence[Run]) -> list[str]:
@@ -221,7 +225,9 @@ def _further(runs: Sequence[Run]) -> list[str]:
     for name, without in lacking.items():
         if 0 < len(without) < len(runs):
             remedy = "run all jobs at a smaller sampler.step_size, or leave it out of points"
-            raise TraceError(f"{KERNELS}/{name} was sampled by some jobs, not in {', '.join(few(without))}; {remedy}")
+            raise TraceError(
+                f"{KERNELS}/{name} was sampled by some jobs, not in {', '.join(shortened(without))}; {remedy}"
+            )
     return [name for name in names if not lacking[name]]
 
 
@@ -282,7 +288,7 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     whole = [complete(run) for run in runs]
     found: list[Group] = []
     for run, done in sorted(zip(runs, whole, strict=True), key=lambda pair: not pair[1]):
-        asked = inward(run.config)
+        asked = chain_settings(run.config)
         stands_alone = not asked or run.verdict == UNSAMPLED
         groups = [] if stands_alone else [group for group in found if _belongs(run, asked, done, group)]
         if not groups:

@@ -1,4 +1,4 @@
-"""Loss traces [chain, draw, probe]: xarray in memory, Zarr on disk."""
+"""LossTraces [chain, draw, probe]: xarray in memory, Zarr on disk; open_traces() reads and joins them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,20 +9,20 @@ import numpy as np
 import xarray as xr
 
 from losskernel.errors import InputError, TraceError, require
-from losskernel.storage.places import guard, place_of, reading
+from losskernel.storage.locations import guard, locate, reading
 from losskernel.storage.xarray_zarr import files_of
-from losskernel.traces.joining import join
+from losskernel.traces.join import join
 from losskernel.traces.zarr_store import TraceStore
 
 
 class LossTraces:
-    """What a sampling run recorded; everything else is a function of it.
+    """The losses that a sampling run recorded, and what else it measured; everything else is a function of them.
 
     Attributes:
-        dataset: `losses` [chain, draw, probe]; where sampled also `train_loss` (mean minibatch loss over the
-            steps of a draw), `distance` |w - w*| and `gradient_norm` [chain, draw], `start_losses` [probe] at
-            w*, and `burn_in_loss` [chain, burn_in_batch]; `precision_noise` [chain, check, probe], by how much
-            losses in a lower precision differ from exact ones. Labels are coordinates of `probe`.
+        dataset: `losses` [chain, draw, probe]; where sampled also `train_loss` (mean minibatch loss over the steps of
+            a draw), `distance` |w - w*| and `gradient_norm` [chain, draw], `start_losses` [probe] at w*,
+            `burn_in_loss` [chain, burn_in_batch], the records of each chain [chain], and `precision_noise`
+            [chain, check, probe], the losses in a lower precision minus exact ones. Labels are coordinates of `probe`.
         meta: provenance: settings, seed, versions, counts.
     """
 
@@ -59,9 +59,9 @@ class LossTraces:
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
-        """What is known of each probe: name -> [N]."""
+        """Labels of the probes, in the order they were given: name -> [N]."""
         stored = [str(name) for name in self.losses.coords if name not in self.losses.dims]
-        order = list(self.dataset.attrs.get("labels", stored))  # Zarr itself keeps no order
+        order = list(self.dataset.attrs.get("labels", stored))  # Zarr keeps no order of coordinates
         names = sorted(stored, key=lambda name: order.index(name) if name in order else len(order))
         return {name: self.losses[name].values for name in names}
 
@@ -71,7 +71,7 @@ class LossTraces:
         return json.loads(self.dataset.attrs.get("provenance", "{}"))
 
     def record(self, name: str) -> np.ndarray | None:
-        """Return a further record by name as float64 (train_loss, distance, ...), or None where absent."""
+        """Return another record as float64 (train_loss, distance, ...), or None where it was not recorded."""
         return self.dataset[name].values.astype(np.float64) if name in self.dataset else None
 
     @property
@@ -87,16 +87,16 @@ class LossTraces:
         return LossTraces(self.dataset.assign(rows))
 
     def save(self, path: str | Path) -> Path | str:
-        """Write to a new Zarr store, a folder or URL; whole or not at all.
+        """Write to a new Zarr store, a folder or URL, atomically.
 
         Raises:
             TraceError: the path exists, or cannot be written.
         """
-        place = place_of(path)
-        if reading(place, place.exists):
-            raise TraceError(f"{place} exists; choose another path or remove it")
-        guard(place, place.lay_out, files_of(self.dataset))
-        return place.path
+        location = locate(path)
+        if reading(location, location.exists):
+            raise TraceError(f"{location} exists; choose another path or remove it")
+        guard(location, location.write_group, files_of(self.dataset))
+        return location.path
 
     def __repr__(self) -> str:
         chains, draws, probes = self.losses.shape
@@ -112,12 +112,12 @@ def open_traces(path: str | Path | Sequence[str | Path]) -> LossTraces:
     if isinstance(path, (str, Path)):
         return _open(path)
     require(len(path) > 0, "open_traces got an empty list; give at least one path")
-    parts = [_open(each) for each in path]
-    return LossTraces(join([part.dataset for part in parts], [str(each) for each in path])) if parts[1:] else parts[0]
+    parts = [_open(part) for part in path]
+    return parts[0] if len(parts) == 1 else LossTraces(join([part.dataset for part in parts], list(map(str, path))))
 
 
 def _open(path: str | Path) -> LossTraces:
-    run = place_of(path)
+    run = locate(path)
     inner = run / "traces.zarr"
     store = TraceStore(inner.path if reading(run, inner.exists) else path)
     if not store.complete:
@@ -139,8 +139,8 @@ def coordinates_of(
         InputError: labels or ids do not match the number of probes.
     """
     for name, values in labels.items():
-        found = np.asarray(values).shape
-        require(found == (probes,), f"labels[{name!r}] has shape {found}, but there are {probes} probes; give one each")
+        shape = np.asarray(values).shape
+        require(shape == (probes,), f"labels[{name!r}] has shape {shape}, but there are {probes} probes; give one each")
     identities = np.arange(probes) if ids is None else np.asarray(ids)
     require(len(identities) == probes, f"ids has {len(identities)} entries, but there are {probes} probes")
     axes = {"chain": list(chains), "draw": np.arange(draws), "probe": identities}

@@ -1,4 +1,4 @@
-"""The store's interface in memory, for a run that is not kept on disk."""
+"""A trace in memory, with the interface of TraceStore, for a run that is not kept on disk."""
 
 import json
 from contextlib import AbstractContextManager, nullcontext
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from losskernel.traces.records import layout, place
+from losskernel.traces.records import layout, region
 
 
 class MemoryStore:
@@ -18,11 +18,11 @@ class MemoryStore:
 
     @property
     def exists(self) -> bool:
-        """Whether it was laid out."""
+        """Whether it was created."""
         return bool(self.dataset.attrs)
 
-    def alone(self) -> AbstractContextManager[None]:
-        """No other process can write here."""
+    def locked(self) -> AbstractContextManager[None]:
+        """Do nothing: no other process can write here."""
         return nullcontext()
 
     def create(
@@ -34,7 +34,7 @@ class MemoryStore:
         dtype: str,
         checks: int = 0,
     ) -> None:
-        """Lay out empty arrays."""
+        """Create the arrays of `layout`, filled with NaN."""
         self.chunk_draws = shape[1]
         arrays = {
             name: (dimensions, np.full(extent, np.nan, dtype))
@@ -43,16 +43,16 @@ class MemoryStore:
         self.dataset = coordinates.assign(arrays).assign_attrs(provenance=json.dumps(about), complete=False)
 
     def provenance(self) -> dict[str, Any]:
-        """Return what is stored about the run."""
+        """Return the run's provenance."""
         return json.loads(self.dataset.attrs["provenance"])
 
     def write(self, chains: slice, values: dict[str, np.ndarray], start: int) -> None:
-        """Write arrays [chain, draw, ...] of some chains from draw `start` on, or [chain] ones."""
+        """Write values [chain, draw, ...] of some chains from draw `start` on, or [chain]."""
         for name, array in values.items():
-            self.dataset[name].values[place(chains, start, array)] = array
+            self.dataset[name].values[region(chains, start, array)] = array
 
     def save_state(self, state: dict[str, Any]) -> None:
-        """Memory is lost with the process; there is nothing to continue from."""
+        """Do nothing: memory is lost with the process, so there is nothing to resume from."""
 
     def finish(self) -> None:
         """Mark the trace complete."""

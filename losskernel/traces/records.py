@@ -1,21 +1,21 @@
-"""What is recorded while chains are sampled: the arrays' names, dimensions and extents."""
+"""What is recorded while chains are sampled: the arrays' names, dimensions and shapes."""
 
 import numpy as np
 
-Arrays = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]  # name -> (dimensions, extent)
-# Measured once per chain, at its last draw (sampling/step_checks.py).
+Arrays = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]  # name -> (dimensions, shape)
+# Measured once per chain, at its end (sampling/step_checks.py).
 CHAIN_RECORDS = ("curvature", "minibatch_variance", "step_inflation", "acceptance", "relaxation_rate")
-# Places of each chain at which losses are also computed in full precision, where probes are evaluated in a lower one.
+# Draws of each chain at which losses are computed in full precision too, where the probes' precision is lower.
 PRECISION_CHECKS = 5
 
 
 def layout(shape: tuple[int, int, int], burn_in: int, checks: int = 0) -> Arrays:
-    """Return name -> (dimensions, extent) of every array that grows while sampling.
+    """Return name -> (dimensions, shape) of every array that grows while sampling.
 
     Args:
         shape: chains, draws and probes.
-        burn_in: losses seen on the way.
-        checks: places of each chain at which losses in a lower precision are compared with exact ones.
+        burn_in: losses recorded during burn-in.
+        checks: draws of each chain at which losses in a lower precision are compared with exact ones.
     """
     chains, draws, probes = shape
     arrays: Arrays = {"losses": (("chain", "draw", "probe"), shape)}
@@ -29,6 +29,6 @@ def layout(shape: tuple[int, int, int], burn_in: int, checks: int = 0) -> Arrays
     return arrays
 
 
-def place(chains: slice, start: int, array: np.ndarray) -> tuple[slice, ...]:
-    """Return where an array [chain, ...] of some chains stands, from `start` on along its second axis."""
-    return (chains,) if array.ndim == 1 else (chains, slice(start, start + array.shape[1]))
+def region(chains: slice, start: int, values: np.ndarray) -> tuple[slice, ...]:
+    """Return where values [chain, ...] of some chains go in their array, from `start` on along its second axis."""
+    return (chains,) if values.ndim == 1 else (chains, slice(start, start + values.shape[1]))

@@ -1,8 +1,8 @@
-"""A trace on disk: Zarr arrays that grow while chains are sampled, and the state to continue them.
+"""A trace on disk: Zarr arrays that grow while chains are sampled, and the state from which sampling resumes.
 
-Order of writing is what makes a kill harmless: a chunk of draws is written once and whole, then the resume
-state that counts it replaces the old one in one step, and the `complete` flag comes last of all. State and flag come
-with the checksums of the chunks that they count, so that each is the one that was written there.
+The order of writes makes a kill harmless: a chunk of draws is written once and whole; then the resume state that counts
+it replaces the old one atomically; the `complete` flag comes last of all. State and flag hold the checksums of the
+chunks that they count.
 """
 
 import json
@@ -18,17 +18,11 @@ import zarr
 
 from losskernel.errors import TraceError
 from losskernel.storage import zarr_integrity as integrity
-from losskernel.storage.bound import Bound, checksum
-from losskernel.storage.locks import Lease, only_writer
-from losskernel.storage.places import Folder, Place, place_of, reading
-from losskernel.storage.places import guard as guard
-from losskernel.storage.settings_diff import differences as differences
-from losskernel.storage.torch_files import restored, saved
-from losskernel.storage.xarray_zarr import EVERY_CHUNK, create_arrays, dataset_of, files_of
-from losskernel.storage.xarray_zarr import known_types as known_types
-from losskernel.traces.records import CHAIN_RECORDS as CHAIN_RECORDS
-from losskernel.traces.records import PRECISION_CHECKS as PRECISION_CHECKS
-from losskernel.traces.records import layout, place
+from losskernel.storage.locations import StorageLocation, guard, locate, reading
+from losskernel.storage.locks import Lease, locked_store
+from losskernel.storage.torch_files import atomic_save, state_from_bytes
+from losskernel.storage.xarray_zarr import CODEC, EVERY_CHUNK, dataset_of, files_of
+from losskernel.traces.records import layout, region
 
 # In the store's folder.
 STATE = "resume.pt"
@@ -38,52 +32,52 @@ _CHUNK_BYTES = 4 * 2**20
 
 
 class TraceStore:
-    """Writes one run's draws; `losses` [chain, draw, probe] and what else is recorded once a draw.
+    """Writes one run's draws: `losses` [chain, draw, probe] and what else is recorded once a draw.
 
     Args:
-        path: folder or URL of the Zarr store, which need not exist, or what a run left to say where that is.
+        path: folder or URL of the Zarr store, which need not exist, or a pointer to it.
 
     Raises:
         InputError: a URL that nothing installed reaches.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.place = place_of(path)
-        self.path: Path | str = self.place.path
+        self.location = locate(path)
+        self.path: Path | str = self.location.path
         self._lease: Lease | None = None
         self._chunks: dict[str, str] = {}  # written so far: name -> checksum
-        self._unsettled: set[str] = set()  # those that are not on the disk itself
-        self._trace: bytes | None = None  # the description of the trace that is written here
+        self._unsynced: set[str] = set()  # chunks that may not have reached the disk itself
+        self._root_bytes: bytes | None = None  # the description of the trace that is written here
 
     @property
     def exists(self) -> bool:
         """Whether something lies at the path."""
-        return reading(self.place, lambda: self.place.occupied)
+        return reading(self.location, lambda: self.location.occupied)
 
     def provenance(self) -> dict[str, Any]:
-        """Return what is stored about the run.
+        """Return the run's provenance.
 
         Raises:
             TraceError: the folder holds no trace, or its description is damaged.
         """
-        return json.loads(self._attributes()["provenance"])
+        return json.loads(self._root()["attributes"]["provenance"])
 
     @property
     def complete(self) -> bool:
         """Whether every draw of every chain is written."""
-        return bool(self._attributes()["complete"])
+        return bool(self._root()["attributes"]["complete"])
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other processes from writing here; a finished trace is only read, and needs that of nobody.
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from writing here; a finished trace is only read, and needs no lock.
 
         Raises:
-            TraceError: another process is at work here.
+            TraceError: another process is writing here.
         """
         if self.exists and self.complete:
             yield
             return
-        with only_writer(self.place) as self._lease:
+        with locked_store(self.location) as self._lease:
             yield
 
     def create(
@@ -95,151 +89,163 @@ class TraceStore:
         dtype: str,
         checks: int = 0,
     ) -> None:
-        """Lay out an empty store for the arrays of `layout`."""
+        """Create the arrays of `layout` in a new store, filled with NaN; a chunk holds one stack of chains."""
         known = coordinates.assign_attrs(provenance=json.dumps(about), complete=False)
-        arrays, labels = layout(shape, burn_in, checks), [str(name) for name in known.coords if name not in known.dims]
+        labels = " ".join(str(name) for name in known.coords if name not in known.dims)
+        chains, draws, probes = shape
+        stack = min(about["chains_per_fit"], chains)
+        chunk = max(1, min(draws, _CHUNK_BYTES // (probes * np.dtype(dtype).itemsize * stack)))
 
-        def grow(group: zarr.Group) -> None:
-            create_arrays(group, arrays, about["chains_per_fit"], _CHUNK_BYTES, dtype, " ".join(labels))
+        def add_arrays(group: zarr.Group) -> None:
+            chunked = {"chain": stack, "draw": chunk}
+            for name, (dimensions, extent) in layout(shape, burn_in, checks).items():
+                group.create_array(
+                    name,
+                    shape=extent,
+                    chunks=tuple(chunked.get(axis, length) for axis, length in zip(dimensions, extent, strict=True)),
+                    dtype=dtype,
+                    dimension_names=dimensions,
+                    fill_value=np.nan,
+                    attributes={"coordinates": labels} if name == "losses" and labels else {},
+                    compressors=[CODEC],
+                )
 
-        guard(self.place, self.place.lay_out, files_of(known, grow))
-        self._require_ours()
+        guard(self.location, self.location.write_group, files_of(known, add_arrays))
+        self._check_unchanged()
 
     @cached_property
     def chunk_draws(self) -> int:
         """Draws per chunk of the store."""
-        described = json.loads(reading(self.place, (self.place / "losses" / integrity.ROOT).read))
-        return int(described["chunk_grid"]["configuration"]["chunk_shape"][1])
+        description = json.loads(reading(self.location, (self.location / "losses" / integrity.ROOT).read))
+        return int(description["chunk_grid"]["configuration"]["chunk_shape"][1])
 
     def write(self, chains: slice, values: dict[str, np.ndarray], start: int) -> None:
-        """Write arrays [chain, draw, ...] of some chains from draw `start` on, or [chain] ones."""
-        self._require_ours()
+        """Write values [chain, draw, ...] of some chains from draw `start` on, or [chain]."""
+        self._check_unchanged()
         written: dict[str, str] = {}
 
         def write() -> None:
             with zarr.config.set(EVERY_CHUNK):
-                group = zarr.open_group(Bound(self.place, written), mode="r+", zarr_format=3)
+                store = integrity.ChunkChecksums(self.location, written)
+                group = zarr.open_group(store, mode="r+", zarr_format=3)
                 for name, array in values.items():
-                    cast(zarr.Array, group[name])[place(chains, start, array)] = array
+                    cast(zarr.Array, group[name])[region(chains, start, array)] = array
 
-        with integrity.named(self.place):
-            guard(self.place, write)
+        with integrity.named(self.location):
+            guard(self.location, write)
         self._chunks |= written
-        self._unsettled |= written.keys()
+        self._unsynced |= written.keys()
 
     def save_state(self, state: dict[str, Any]) -> None:
-        """Replace the resume state in one step, so that a kill leaves the old one or the new one."""
-        trace = self._require_ours()
-        self._settle()
-        bound = {"trace": checksum(trace), "chunks": self._chunks}
-        guard(self.place, atomic_save, state | {_BOUND: bound}, self._state)
+        """Replace the resume state atomically."""
+        root = self._check_unchanged()
+        self._sync()
+        bound = {"trace": integrity.checksum(root), "chunks": self._chunks}
+        guard(self.location, atomic_save, state | {_BOUND: bound}, self._state)
 
     def load_state(self) -> dict[str, Any] | None:
-        """Return the resume state, or None where sampling has not begun.
+        """Return the resume state, or None before the first was saved.
 
         Raises:
             TraceError: it is damaged.
         """
-        return self._loaded()[0]
+        return self._load_state()[0]
 
-    def _loaded(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    def _load_state(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        """Return the resume state and the checksums it holds; older versions saved none."""
         try:
-            state = restored(reading(self.place, self._state.read))
+            state = state_from_bytes(reading(self.location, self._state.read))
             return state, state.pop(_BOUND, {})
         except (FileNotFoundError, NotADirectoryError):
             return None, {}
         except ValueError as error:
-            raise integrity.damaged(self.place, STATE, str(error)) from error
+            raise integrity.damaged(self.location, STATE, str(error)) from error
 
-    def continued(self) -> dict[str, Any] | None:
-        """Return the resume state as `load_state` does, once all that it counts is read: nothing is built on damage.
+    def verified_state(self) -> dict[str, Any] | None:
+        """Return the resume state as `load_state` does, after reading everything it counts: nothing builds on damage.
 
         Raises:
             TraceError: something is damaged, or another trace's.
         """
-        guard(self.place, self.place.sweep)
-        (state, bound), attributes = self._loaded(), self._attributes()
-        if bound and bound["trace"] != checksum(self._require_ours()):
-            raise integrity.damaged(self.place, STATE, "it is another trace's")
+        guard(self.location, self.location.remove_partial)
+        state, bound = self._load_state()
+        attributes = self._root()["attributes"]
+        if bound and bound["trace"] != integrity.checksum(self._check_unchanged()):
+            raise integrity.damaged(self.location, STATE, "it is another trace's")
         self._chunks = dict(bound.get("chunks", {}))
         rows, draws = (0, 0) if state is None else (state["rows"], state["written"])
-        with integrity.named(self.place):
+        with integrity.named(self.location):
             growing = layout((1, 1, 1), 1, 1).keys()
-            integrity.require_written(self.place, attributes, growing, rows, draws, self._chunks)
+            integrity.require_written(self.location, attributes, growing, rows, draws, self._chunks)
         return state
 
     def finish(self) -> None:
-        """Set the complete flag, last of all; then drop the resume state.
+        """Set the complete flag, last of all; then remove the resume state.
 
         Raises:
             TraceError: a file is missing, or the store cannot be written.
         """
-        self._require_ours()
+        self._check_unchanged()
         document = self._root()
         attributes = document["attributes"]
-        integrity.require_whole(self.place, attributes, sure=("losses",))
-        self._settle()
+        integrity.require_whole(self.location, attributes, dense=("losses",))
+        self._sync()
         known = attributes.get(integrity.CHECKSUMS)
         bound = {} if known is None else {integrity.CHECKSUMS: known | self._chunks}
-        guard(self.place, (self.place / integrity.ROOT).write, integrity.root_with(document, complete=True, **bound))
-        with suppress(TraceError):  # some let write and not remove; nobody reads it any more
-            guard(self.place, self._state.remove)
+        root = integrity.root_with(document, complete=True, **bound)
+        guard(self.location, (self.location / integrity.ROOT).write, root)
+        with suppress(TraceError):  # some stores permit writing and forbid removing; the state is not read any more
+            guard(self.location, self._state.remove)
 
     def dataset(self) -> xr.Dataset:
-        """Return all of a finished trace, checked on the way.
+        """Return a finished trace as a dataset in memory, its checksums compared.
 
         Raises:
             TraceError: a file of it is missing or damaged.
         """
-        integrity.require_whole(self.place, self._attributes(), sure=("losses",))
-        return dataset_of(self.place)
+        integrity.require_whole(self.location, self._root()["attributes"], dense=("losses",))
+        return dataset_of(self.location)
 
     @property
-    def _state(self) -> Place:
-        return self.place / STATE
+    def _state(self) -> StorageLocation:
+        return self.location / STATE
 
     def _root(self) -> dict[str, Any]:
         """Return the root's description.
 
         Raises:
-            TraceError: arrays of a trace without it are a damaged trace, and anything else is none.
+            TraceError: it is damaged; or the folder holds no trace, not even its arrays.
         """
         try:
-            document = integrity.read_root(self.place)
+            document = integrity.read_root(self.location)
             if "provenance" in document["attributes"]:
                 return document
-            fault = integrity.damaged(self.place, integrity.ROOT, "it does not describe the trace")
+            fault = integrity.damaged(self.location, integrity.ROOT, "it does not describe the trace")
         except (FileNotFoundError, NotADirectoryError):
-            fault = integrity.missing(self.place, integrity.ROOT)
+            fault = integrity.missing(self.location, integrity.ROOT)
         except TraceError as error:
             fault = error
-        if reading(self.place, (self.place / "losses" / integrity.ROOT).exists):
+        if reading(self.location, (self.location / "losses" / integrity.ROOT).exists):
             raise fault
-        raise TraceError(f"{self.place} holds no loss trace; give the folder of a run or of a traces.zarr") from fault
+        raise TraceError(
+            f"{self.location} holds no loss trace; give the folder of a run or of a traces.zarr"
+        ) from fault
 
-    def _attributes(self) -> dict[str, Any]:
-        return self._root()["attributes"]
+    def _sync(self) -> None:
+        """Flush chunks before a state or the flag counts them, so that they outlive a loss of power."""
+        guard(self.location, self.location.sync, self._unsynced)
+        self._unsynced = set()
 
-    def _settle(self) -> None:
-        """What a state or the complete flag counts on must outlive a loss of power."""
-        guard(self.place, self.place.settle, self._unsettled)
-        self._unsettled = set()
-
-    def _require_ours(self) -> bytes:
-        """Return the description of the trace; what another process has put in its place meanwhile is not written to.
+    def _check_unchanged(self) -> bytes:
+        """Return the root's description, which must be that of the trace that is being written.
 
         Raises:
-            TraceError: another process writes here, the folder has vanished, or another trace lies there now.
+            TraceError: another process writes here, the folder has vanished, or it holds another trace now.
         """
         if self._lease is not None:
-            self._lease.require()
-        found = guard(self.place, (self.place / integrity.ROOT).read)
-        self._trace = self._trace or found
-        if found != self._trace:
-            raise TraceError(f"{self.place} was replaced while it was written; run again to see what lies there now")
-        return found
-
-
-def atomic_save(state: dict[str, Any], path: Path | Place) -> None:
-    """Save with torch so that `path` is either the old file or the whole new one, which carries its own checksum."""
-    (Folder(path) if isinstance(path, Path) else path).write(saved(state))
+            self._lease.check()
+        root = guard(self.location, (self.location / integrity.ROOT).read)
+        self._root_bytes = self._root_bytes or root
+        if root != self._root_bytes:
+            raise TraceError(f"{self.location} was replaced while it was written; run again to see what lies there now")
+        return root

@@ -13,8 +13,9 @@ from losskernel.data.base import Data
 from losskernel.data.fingerprint import digest, fingerprint
 from losskernel.errors import TraceError
 from losskernel.models.weights import fill, read_file
-from losskernel.storage.torch_files import restored
-from losskernel.traces.zarr_store import atomic_save, differences, guard
+from losskernel.storage.locations import guard
+from losskernel.storage.settings_diff import differences
+from losskernel.storage.torch_files import atomic_save, state_from_bytes
 from losskernel.training.training_settings import Training
 
 STATE = "training.pt"
@@ -90,7 +91,7 @@ class StateFile:
         if not self.path.exists():
             return None
         try:
-            state = restored(self.path.read_bytes())
+            state = state_from_bytes(self.path.read_bytes())
             lines = differences(state["settings"], self._settings)
         except (OSError, ValueError, TypeError, LookupError) as error:
             raise TraceError(

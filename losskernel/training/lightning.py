@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from torch.utils.data import DataLoader
 
-from losskernel.signals import take_back
+from losskernel.signals import reinstall_handler
 from losskernel.training.progress import MINUTE, Pace, in_a_log, lasting, log_line
 
 TrainerFactory = Callable[..., pl.Trainer]
@@ -90,7 +90,7 @@ class OwnSignals(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take them back: Lightning has just put its own before them."""
-        take_back()
+        reinstall_handler()
 
 
 @contextmanager

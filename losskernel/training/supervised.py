@@ -17,7 +17,7 @@ from losskernel.data.loading import MinibatchLoader
 from losskernel.data.minibatch_order import NOISE, TRAINING_STREAM, MinibatchIndices, generator
 from losskernel.errors import DivergenceError, Interrupted, TraceError, require, require_number
 from losskernel.models.memory_format import choose_layout
-from losskernel.signals import name_of, stop_on_signal
+from losskernel.signals import signal_name, stop_on_signal
 from losskernel.training.checkpoint_files import KeepCheckpoints, KeepState, StateFile, settings_of
 from losskernel.training.lightning import OwnSignals, Progress, TrainerFactory, quiet, quiet_settings
 from losskernel.training.training_settings import Training
@@ -259,4 +259,4 @@ def _interrupted(done: int, steps: int, number: int, file: StateFile | None) -> 
     remedy = "no state is saved"
     if file is not None and file.path.is_file():
         remedy = f"the same call resumes from {file.path}"
-    return Interrupted(f"stopped after {done} of {steps} training steps ({name_of(number)})", number, remedy)
+    return Interrupted(f"stopped after {done} of {steps} training steps ({signal_name(number)})", number, remedy)

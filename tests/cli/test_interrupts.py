@@ -19,9 +19,9 @@ import losskernel as lk
 from losskernel.cli.build import run_from
 from losskernel.errors import Interrupted, TraceError
 from losskernel.runs.status.status_file import read_status
-from losskernel.signals import HEEDED, Stopped, heeding, stop_on_signal, take_back
+from losskernel.signals import STOP_SIGNALS, Stopped, raise_on_signal, reinstall_handler, stop_on_signal
 
-ALL = (signal.SIGINT, *HEEDED)
+ALL = (signal.SIGINT, *STOP_SIGNALS)
 
 
 def send(number: int) -> None:
@@ -81,12 +81,12 @@ def test_a_signal_after_the_last_question_is_not_lost(number: int) -> None:
 # --- elsewhere
 
 
-@pytest.mark.parametrize("number", HEEDED)
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_elsewhere_a_schedulers_signal_passes_by_those_who_catch_faults(number: int) -> None:
     before = handlers()
 
     def careless() -> None:
-        with heeding():
+        with raise_on_signal():
             try:
                 send(number)
             except Exception:
@@ -99,7 +99,7 @@ def test_elsewhere_a_schedulers_signal_passes_by_those_who_catch_faults(number: 
 
 
 def test_sampling_within_a_run_asks_and_the_run_goes_on_heeding() -> None:
-    with heeding():
+    with raise_on_signal():
         outer = handlers()
         with stop_on_signal() as stop:
             assert handlers() != outer
@@ -115,7 +115,7 @@ def test_handlers_that_a_library_put_before_ours_are_taken_back() -> None:
     def with_a_library() -> None:
         with stop_on_signal() as stop:
             signal.signal(signal.SIGTERM, lambda number, _: theirs.append(number))
-            take_back()
+            reinstall_handler()
             send(signal.SIGTERM)
             raise Interrupted("stopped", stop())
 
@@ -124,7 +124,7 @@ def test_handlers_that_a_library_put_before_ours_are_taken_back() -> None:
     assert raised.value.number == signal.SIGTERM
     assert theirs == []
     kept = handlers()
-    take_back()  # nothing of ours is left to install
+    reinstall_handler()  # nothing of ours is left to install
     assert handlers() == kept
 
 
@@ -132,7 +132,7 @@ def test_other_threads_than_the_main_one_leave_signals_alone() -> None:
     before, seen = handlers(), []
 
     def work() -> None:
-        with heeding(), stop_on_signal() as stop:
+        with raise_on_signal(), stop_on_signal() as stop:
             seen.append((stop(), handlers() == before))
 
     thread = threading.Thread(target=work)

@@ -26,7 +26,13 @@ from taxonomy_oracles import write_wordnet
 import losskernel as lk
 from losskernel.data import digits
 from losskernel.data.base import Data
-from losskernel.storage.downloads import Taken, connections, impatient, overheard, taken
+from losskernel.storage.downloads import (
+    Download,
+    network_timeout,
+    recorded_connections,
+    recorded_downloads,
+    report_download,
+)
 
 QUIET = ("analysis=[separation]", "logger=none", "threads=1")
 SMALL_BATCHES = ("training.batch_size=4", "schedule.batch_size=4")
@@ -214,7 +220,7 @@ def test_timms_weights_come_from_the_hub(
             sum(v.nbytes for v in published.values()) / 1e6, rel=0.1
         )
         assert "  export HF_HUB_OFFLINE=1\n" in said
-    with connections(refused=True):
+    with recorded_connections(refused=True):
         model = lk.models.timm_model("test_resnet", weights="timm")
     assert all(torch.equal(value, published[name]) for name, value in model.state_dict().items())
 
@@ -364,24 +370,24 @@ def test_a_real_process_helps_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_what_is_taken_is_heard_by_who_listens() -> None:
-    taken("nothing that anybody hears", Path("/"), new=True)
-    with overheard() as heard:
-        taken("weights", Path("w.pt"), new=True)
-        with overheard() as inner:
-            taken("data", Path("d"), new=False)
-    assert heard == [Taken("weights", Path("w.pt"), True)]
-    assert inner == [Taken("data", Path("d"), False)]
+    report_download("nothing that anybody hears", Path("/"), new=True)
+    with recorded_downloads() as heard:
+        report_download("weights", Path("w.pt"), new=True)
+        with recorded_downloads() as inner:
+            report_download("data", Path("d"), new=False)
+    assert heard == [Download("weights", Path("w.pt"), True)]
+    assert inner == [Download("data", Path("d"), False)]
 
 
 def test_connections_are_counted_and_refused_but_for_those_inside_of_the_machine(server: Server) -> None:
     address = ("127.0.0.1", server.server_port)
-    with connections() as tried:
+    with recorded_connections() as tried:
         socket.create_connection(address).close()
         with socket.socket() as plain:
             assert plain.connect_ex(address) == 0
     assert tried == ["127.0.0.1"] * 3  # looked up, connected, connected
     first, second = socket.socketpair()
-    with connections(refused=True) as tried, first, second:
+    with recorded_connections(refused=True) as tried, first, second:
         with pytest.raises(OSError, match=r"127.0.0.1: the network is cut off for this trial"):
             socket.create_connection(address)
         with socket.socket() as plain, pytest.raises(OSError, match="cut off"):
@@ -394,6 +400,6 @@ def test_connections_are_counted_and_refused_but_for_those_inside_of_the_machine
 
 def test_patience_is_bounded_for_a_while() -> None:
     before = socket.getdefaulttimeout()
-    with impatient():
+    with network_timeout():
         assert socket.getdefaulttimeout() == 20
     assert socket.getdefaulttimeout() == before

@@ -26,7 +26,7 @@ from losskernel.cli.status.status import asked_of_slurm, looked, status_from
 from losskernel.cli.status.sweeps import Sweep, command_of, sweeps_in
 from losskernel.cli.status.table import seconds_left, swept, table
 from losskernel.runs.status.status_file import Heartbeat, process_began, read_status, stamp
-from losskernel.storage.locks import only_one
+from losskernel.storage.locks import locked_folder
 
 NOW = 1_800_000_000.0
 WORDS = ("experiment=digits", "sampler.localization=1,10,100,300,1000", "seed=1")
@@ -618,7 +618,7 @@ def test_looking_writes_nothing_and_takes_no_lock(sweep: Path, capsys: Any) -> N
     def stamps() -> dict[str, int]:
         return {str(path): path.stat().st_mtime_ns for path in [sweep, *sweep.rglob("*")]}
 
-    with only_one(sweep / "1"):
+    with locked_folder(sweep / "1"):
         before = stamps()
         assert status_from([str(sweep)]) == 0
         assert stamps() == before

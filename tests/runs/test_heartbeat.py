@@ -27,7 +27,7 @@ from losskernel.models import MLP
 from losskernel.runs.status.interim_diagnosis import Glances
 from losskernel.runs.status.progress_callback import Beat, BeatTraining, Standing, written
 from losskernel.runs.status.status_file import ENDS, STATES, Heartbeat, process_began, read_status, seconds_of, stamp
-from losskernel.storage.places import place_of
+from losskernel.storage.locations import locate
 from losskernel.training import lightning as trainers
 from losskernel.training.progress import Pace, in_a_log, lasting, rate
 
@@ -102,7 +102,7 @@ def test_when_a_state_was_written_is_known_of_urls_too(tmp_path: Path) -> None:
     for state in (tmp_path / "resume.pt", f"memory://{tmp_path.name}/traces.zarr/resume.pt"):
         with pytest.raises(FileNotFoundError):
             written(state)
-        place_of(state).write(b"state")
+        locate(state).write(b"state")
         assert abs(written(state) - time.time()) < 60
 
 

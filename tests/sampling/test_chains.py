@@ -16,7 +16,7 @@ from losskernel.errors import InputError
 from losskernel.losses import cross_entropy, squared_error
 from losskernel.models import MLP, SmallCNN
 from losskernel.sampling.chains import Chains
-from losskernel.traces.zarr_store import PRECISION_CHECKS
+from losskernel.traces.records import PRECISION_CHECKS
 
 SGLD = functools.partial(lk.SGLD, step_size=1e-4, nbeta=100.0, localization=100.0)
 LENGTHS: dict[str, Any] = {"chains": 2, "burn_in": 4, "draws": 12, "thinning": 2, "batch_size": 16}

@@ -24,12 +24,13 @@ from losskernel.sampling import step_checks
 from losskernel.sampling.chains import STEP_CHECKS, strides
 from losskernel.sampling.engine.stacked_model import StackedModel
 from losskernel.sampling.step_checks import check_steps
-from losskernel.signals import HEEDED
+from losskernel.signals import STOP_SIGNALS
 from losskernel.traces import zarr_store as store
-from losskernel.traces.zarr_store import CHAIN_RECORDS, TraceStore
+from losskernel.traces.records import CHAIN_RECORDS
+from losskernel.traces.zarr_store import TraceStore
 
 NBETA, GAMMA = 50.0, 20.0
-ALL = (signal.SIGINT, *HEEDED)
+ALL = (signal.SIGINT, *STOP_SIGNALS)
 SAMPLERS = {
     "sgld": functools.partial(lk.SGLD, step_size=1e-3, nbeta=100.0, localization=100.0),
     "rmsprop": functools.partial(lk.RMSpropSGLD, step_size=1e-4, nbeta=100.0, localization=100.0),

@@ -22,11 +22,12 @@ from losskernel.representations.baselines.collect import read_representations, r
 from losskernel.representations.points.store import open_points
 from losskernel.sampling import sample as sampling
 from losskernel.storage import xarray_zarr as datasets
-from losskernel.storage.torch_files import restored, saved
+from losskernel.storage.torch_files import state_from_bytes, state_to_bytes
 from losskernel.storage.zarr_integrity import root_with
 from losskernel.traces import zarr_store as store
 from losskernel.traces.loss_traces import coordinates_of, open_traces
-from losskernel.traces.zarr_store import CHAIN_RECORDS, TraceStore, layout
+from losskernel.traces.records import CHAIN_RECORDS, layout
+from losskernel.traces.zarr_store import TraceStore
 
 RNG = np.random.default_rng(0)
 SHAPE = (3, 4, 5)  # chains, two of them in a stack; draws, two of them in a chunk; probes
@@ -235,11 +236,16 @@ def test_a_damaged_state_is_named_and_nothing_is_continued(unfinished: TraceStor
     content = path.read_bytes()
     for kind in ("flipped", "cut", "empty", "overwritten"):
         path.write_bytes(harmed(content, kind, rng) or b"")
-        for use in (unfinished.load_state, unfinished.continued, lambda: open_traces(unfinished.path)):
+        for use in (unfinished.load_state, unfinished.verified_state, lambda: open_traces(unfinished.path)):
             with pytest.raises(TraceError, match=rf"{path} is damaged: .*; {REMEDY}"):
                 use()
     path.write_bytes(content)
-    assert unfinished.continued() == {"rows": 2, "written": 2, "summary": "chains 2 to 2: 3 draws done", "pending": []}
+    assert unfinished.verified_state() == {
+        "rows": 2,
+        "written": 2,
+        "summary": "chains 2 to 2: 3 draws done",
+        "pending": [],
+    }
 
 
 @pytest.mark.parametrize(
@@ -262,9 +268,9 @@ def test_nothing_is_built_on_damage(unfinished: TraceStore, name: str, counts: b
     path.unlink() if changed is None else path.write_bytes(changed)
     if counts:
         with pytest.raises(TraceError, match=rf"{path} is (damaged: .*|missing); {REMEDY}"):
-            unfinished.continued()
+            unfinished.verified_state()
     else:
-        assert unfinished.continued() is not None
+        assert unfinished.verified_state() is not None
     if kind == "gone":  # nor is it taken for finished
         with pytest.raises(TraceError, match=rf"{path} is missing; {REMEDY}"):
             unfinished.finish()
@@ -273,15 +279,15 @@ def test_nothing_is_built_on_damage(unfinished: TraceStore, name: str, counts: b
 
 @pytest.mark.parametrize(("one", "other"), [("losses/c/0/0/0", "losses/c/0/1/0"), ("acceptance/c/0", "curvature/c/0")])
 def test_nothing_is_built_on_chunks_in_the_place_of_others(unfinished: TraceStore, one: str, other: str) -> None:
-    assert TraceStore(unfinished.path).continued() is not None
+    assert TraceStore(unfinished.path).verified_state() is not None
     exchange(Path(unfinished.path), one, other)
     with pytest.raises(TraceError, match=rf"/({one}|{other}) is damaged: its content has changed .*; {REMEDY}"):
-        TraceStore(unfinished.path).continued()
+        TraceStore(unfinished.path).verified_state()
 
 
 def test_what_was_bound_before_a_kill_stays_bound(unfinished: TraceStore) -> None:
     again = TraceStore(unfinished.path)
-    again.continued()
+    again.verified_state()
     again.finish()
     exchange(Path(unfinished.path), "losses/c/0/0/0", "losses/c/0/1/0")
     with pytest.raises(TraceError, match=r"losses/c/0/\d/0 is damaged: its content has changed"):
@@ -294,16 +300,16 @@ def test_a_state_of_another_trace_is_named(unfinished: TraceStore, tmp_path: Pat
     other.save_state({"rows": 0, "written": 0})
     shutil.copy(tmp_path / "other.zarr" / "resume.pt", Path(unfinished.path) / "resume.pt")
     with pytest.raises(TraceError, match=rf"resume\.pt is damaged: it is another trace's; {REMEDY}"):
-        unfinished.continued()
+        unfinished.verified_state()
 
 
 def test_a_state_of_before_chunks_were_bound_is_continued(unfinished: TraceStore) -> None:
     path = Path(unfinished.path) / "resume.pt"
-    state = restored(path.read_bytes())
+    state = state_from_bytes(path.read_bytes())
     assert set(state.pop("bound")) == {"trace", "chunks"}
-    path.write_bytes(saved(state))
+    path.write_bytes(state_to_bytes(state))
     again = TraceStore(unfinished.path)
-    assert again.continued() == state
+    assert again.verified_state() == state
     again.finish()
     np.testing.assert_array_equal(open_traces(unfinished.path).losses, RECORDS["losses"])
 
@@ -311,7 +317,7 @@ def test_a_state_of_before_chunks_were_bound_is_continued(unfinished: TraceStore
 def test_what_killed_writers_left_is_removed(unfinished: TraceStore) -> None:
     left = Path(unfinished.path) / "losses" / "c" / "0" / "0" / "0.1234.partial"
     left.write_bytes(b"half")
-    unfinished.continued()
+    unfinished.verified_state()
     assert not left.exists()
 
 
@@ -354,19 +360,19 @@ def test_a_damaged_chunk_that_no_state_counts_is_drawn_again(tmp_path: Path, mon
 
 def test_a_state_comes_back_whole_or_not_at_all(tmp_path: Path) -> None:
     state = {"weights": torch.arange(40.0), "rows": 3, "pending": [{"losses": torch.ones(2)}]}
-    content, rng = saved(state), random.Random(0)
+    content, rng = state_to_bytes(state), random.Random(0)
     (tmp_path / "state.pt").write_bytes(content)
     assert torch.equal(torch.load(tmp_path / "state.pt", weights_only=True)["weights"], state["weights"])
     for kind in ("flipped", "cut", "overwritten"):
         for _ in range(60):
             try:
-                found = restored(harmed(content, kind, rng) or b"")
+                found = state_from_bytes(harmed(content, kind, rng) or b"")
             except ValueError:
                 continue
             assert torch.equal(found["weights"], state["weights"])
             assert (found["rows"], len(found["pending"])) == (3, 1)
     torch.save(state, tmp_path / "plain.pt")  # as states were before they had checksums
-    assert restored((tmp_path / "plain.pt").read_bytes())["rows"] == 3
+    assert state_from_bytes((tmp_path / "plain.pt").read_bytes())["rows"] == 3
 
 
 def test_records_of_chains_are_all_tried() -> None:

@@ -21,9 +21,16 @@ from losskernel.data import arithmetic
 from losskernel.errors import InputError, Interrupted, TraceError
 from losskernel.models import MultitaskMLP
 from losskernel.sampling import sample as sampling
-from losskernel.storage.locks import lease
-from losskernel.storage.locks.owner import Holder
-from losskernel.storage.places import Folder, Remote, below, place_of, point, probe
+from losskernel.storage import locks
+from losskernel.storage.locations import (
+    LocalLocation,
+    RemoteLocation,
+    locate,
+    require_writable,
+    run_location,
+    write_pointer,
+)
+from losskernel.storage.lock_owner import LockOwner
 from losskernel.sweeps.read_runs import find_runs, read_run
 from losskernel.traces import zarr_store as store
 from losskernel.traces.zarr_store import TraceStore
@@ -85,7 +92,7 @@ def draw(out: Any, **options: Any) -> lk.LossTraces:
 
 
 def objects(url: str) -> set[str]:
-    return place_of(url).names()
+    return locate(url).names()
 
 
 def test_a_trace_below_a_url_is_the_one_in_memory(memory: str) -> None:
@@ -140,23 +147,25 @@ def test_an_interrupted_trace_is_continued_to_the_bit(anywhere: str, monkeypatch
 
 def test_names_that_look_like_patterns_are_names(anywhere: str) -> None:
     url, traces = f"{anywhere}/layer=[a,b] x?y*z ü/x.zarr", draw(None)
-    (place_of(anywhere) / "layer=a x0y0z ü/x.zarr/zarr.json").write(b"another's")
+    (locate(anywhere) / "layer=a x0y0z ü/x.zarr/zarr.json").write(b"another's")
     traces.save(url)
     assert lk.open_traces(url).dataset.identical(traces.dataset)
 
 
 def test_a_listing_that_lags_is_no_loss(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = Remote.names
-    monkeypatch.setattr(Remote, "names", lambda place: {each for each in listed(place) if "losses/c/1" not in each})
+    listed = RemoteLocation.names
+    monkeypatch.setattr(
+        RemoteLocation, "names", lambda place: {each for each in listed(place) if "losses/c/1" not in each}
+    )
     assert draw(f"{memory}/x.zarr").losses.equals(draw(None).losses)
-    (place_of(f"{memory}/x.zarr") / "losses/c/1/0/0").remove()
+    (locate(f"{memory}/x.zarr") / "losses/c/1/0/0").remove()
     with pytest.raises(TraceError, match=r"losses/c/1/0/0 is missing"):
         lk.open_traces(f"{memory}/x.zarr")
 
 
 def test_chunks_exchanged_below_a_url_are_named(memory: str) -> None:
     draw(f"{memory}/x.zarr")
-    one, other = (place_of(f"{memory}/x.zarr") / f"losses/c/{number}/0/0" for number in (0, 1))
+    one, other = (locate(f"{memory}/x.zarr") / f"losses/c/{number}/0/0" for number in (0, 1))
     content = one.read()
     one.write(other.read())
     other.write(content)
@@ -173,7 +182,7 @@ def test_damage_below_a_url_is_named(bucket: str) -> None:
         "zarr.json": ("cut",),
     }
     for name, kind in ((name, kind) for name, kinds in cases.items() for kind in kinds):
-        there = place_of(url) / name
+        there = locate(url) / name
         content = there.read()
         if kind == "gone":
             there.remove()
@@ -188,15 +197,15 @@ def test_damage_below_a_url_is_named(bucket: str) -> None:
 
 
 def test_a_layout_that_was_interrupted_is_no_trace(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    url, written = f"{memory}/x.zarr", Remote.write
+    url, written = f"{memory}/x.zarr", RemoteLocation.write
 
-    def killed(place: Remote, content: bytes) -> None:
+    def killed(place: RemoteLocation, content: bytes) -> None:
         if str(place).endswith("x.zarr/zarr.json"):
             raise KeyboardInterrupt
         written(place, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Remote, "write", killed)
+        patch.setattr(RemoteLocation, "write", killed)
         with pytest.raises(KeyboardInterrupt):
             draw(url)
     assert "losses/zarr.json" in objects(url)
@@ -205,8 +214,8 @@ def test_a_layout_that_was_interrupted_is_no_trace(memory: str, monkeypatch: pyt
 
 
 def test_other_objects_are_left_alone(memory: str) -> None:
-    (place_of(memory) / "x.zarr/notes.txt").write(b"mine")
-    with pytest.raises(TraceError, match=r"x\.zarr holds other things, such as notes\.txt; choose another place"):
+    (locate(memory) / "x.zarr/notes.txt").write(b"mine")
+    with pytest.raises(TraceError, match=r"x\.zarr holds other things, such as notes\.txt; choose another location"):
         draw(f"{memory}/x.zarr")
     assert objects(f"{memory}/x.zarr") == {"notes.txt"}
 
@@ -284,38 +293,38 @@ def test_a_bucket_that_is_not_there_is_known_before_training(
 
 def test_a_place_of_its_own_is_named_as_the_folder_is(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
-    assert below("s3://b/x/", outputs, outputs / "toy" / "1") == "s3://b/x/toy/1"
-    elsewhere = [below("s3://b/x", outputs, tmp_path / each / "run") for each in ("a", "b")]
+    assert run_location("s3://b/x/", outputs, outputs / "toy" / "1") == "s3://b/x/toy/1"
+    elsewhere = [run_location("s3://b/x", outputs, tmp_path / each / "run") for each in ("a", "b")]
     assert all(each.startswith("s3://b/x/run-") for each in elsewhere)
     assert len(set(elsewhere)) == 2
-    assert below("traces", outputs, outputs / "toy") == str(Path.cwd() / "traces" / "toy")
+    assert run_location("traces", outputs, outputs / "toy") == str(Path.cwd() / "traces" / "toy")
 
 
 def test_a_folder_given_for_traces_is_used_as_a_url_is(tmp_path: Path) -> None:
     elsewhere = tmp_path / "scratch" / "x.zarr"
-    point(tmp_path / "run" / "traces.zarr", str(elsewhere))
+    write_pointer(tmp_path / "run" / "traces.zarr", str(elsewhere))
     draw(tmp_path / "run" / "traces.zarr")
     assert (elsewhere / "zarr.json").is_file()
     assert lk.open_traces(tmp_path / "run").dataset.equals(draw(None).dataset)
     assert lk.open_traces(f"file://{elsewhere}").dataset.equals(draw(None).dataset)
-    point(tmp_path / "run" / "traces.zarr", str(elsewhere))  # the same word again
-    point(tmp_path / "run" / "traces.zarr", f"file://{elsewhere}")
+    write_pointer(tmp_path / "run" / "traces.zarr", str(elsewhere))  # the same word again
+    write_pointer(tmp_path / "run" / "traces.zarr", f"file://{elsewhere}")
     (tmp_path / "b").mkdir()
     with pytest.raises(TraceError, match=r"b is there already, but /y is asked for; set paths\.traces as it was"):
-        point(tmp_path / "b", "/y")
+        write_pointer(tmp_path / "b", "/y")
 
 
 def test_word_of_a_folder_holds_wherever_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    point(Path("run/traces.zarr"), "scratch/x.zarr")
+    write_pointer(Path("run/traces.zarr"), "scratch/x.zarr")
     monkeypatch.chdir("/")
-    assert place_of(tmp_path / "run" / "traces.zarr").path == tmp_path / "scratch" / "x.zarr"
+    assert locate(tmp_path / "run" / "traces.zarr").path == tmp_path / "scratch" / "x.zarr"
 
 
 def test_traces_asked_for_in_their_own_folder_need_no_word(tmp_path: Path) -> None:
     own = tmp_path / "run" / "traces.zarr"
-    point(own, str(own))
-    assert place_of(own).path == own
+    write_pointer(own, str(own))
+    assert locate(own).path == own
     assert not own.exists()
 
 
@@ -328,7 +337,7 @@ def test_traces_asked_for_in_their_own_folder_need_no_word(tmp_path: Path) -> No
 )
 def test_what_is_no_place_is_refused(path: Any, line: str) -> None:
     with pytest.raises(InputError, match=line):
-        place_of(path)
+        locate(path)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,13 +351,13 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_places_are_proven_writable(tmp_path: Path, anywhere: str) -> None:
-    probe(place_of(tmp_path / "new"))
-    probe(place_of(anywhere))
+    require_writable(locate(tmp_path / "new"))
+    require_writable(locate(anywhere))
     assert not list((tmp_path / "new").iterdir())
     assert objects(anywhere) == set()
     (tmp_path / "file").write_text("")
     with pytest.raises(TraceError, match=r"cannot write .*file/below: .*; free space or choose another folder"):
-        probe(Folder(tmp_path / "file" / "below"))
+        require_writable(LocalLocation(tmp_path / "file" / "below"))
 
 
 # --- two processes
@@ -356,24 +365,24 @@ def test_places_are_proven_writable(tmp_path: Path, anywhere: str) -> None:
 
 def test_a_lease_below_a_url_keeps_others_out(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"{memory}/x.zarr"
-    elsewhere = Holder("node7", 12, "4711", 0, "another boot", "1", "token")
-    cell, beats = place_of(url) / ".lock", 0
-    cell.write(elsewhere.lease(0))
+    elsewhere = LockOwner("node7", 12, "4711", 0, "another boot", "1", "token")
+    cell, beats = locate(url) / ".lock", 0
+    cell.write(elsewhere.record(0))
 
     def renewed(_: float) -> None:
         nonlocal beats
         beats += 1
-        cell.write(elsewhere.lease(beats))
+        cell.write(elsewhere.record(beats))
 
     with monkeypatch.context() as patch:
-        patch.setattr(lease.time, "sleep", renewed)
+        patch.setattr(locks.time, "sleep", renewed)
         with pytest.raises(
             TraceError, match=r"x\.zarr is being written by process 12 on node7 \(SLURM job 4711\), last"
         ):
             draw(url)
-    monkeypatch.setattr(lease, "LIFE", 0.3)
-    monkeypatch.setattr(lease, "_LOOK", 0.05)
-    monkeypatch.setattr(lease, "_SETTLE", 0.05)
+    monkeypatch.setattr(locks, "LIFE", 0.3)
+    monkeypatch.setattr(locks, "_POLL", 0.05)
+    monkeypatch.setattr(locks, "_SETTLE", 0.05)
     assert draw(url).losses.equals(draw(None).losses)  # it is no more renewed
     assert ".lock" not in objects(url)
 

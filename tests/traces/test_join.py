@@ -19,7 +19,8 @@ from losskernel.data import arithmetic
 from losskernel.errors import TraceError
 from losskernel.models import MultitaskMLP
 from losskernel.runs.run import run
-from losskernel.traces.joining import inward, join, span, unlike
+from losskernel.traces.compatibility import chain_settings, differing_settings
+from losskernel.traces.join import chain_ranges, join
 from losskernel.training import load_weights
 
 SHORT = ("training.steps=3", "schedule.draws=2", "schedule.burn_in=2", "dataset.probes_per_task=4", "analysis=[]")
@@ -131,14 +132,14 @@ def test_all_keys_that_differ_are_named(part: str, jobs: list[Path], tmp_path: P
 
 @pytest.mark.parametrize("override", KEYS)
 def test_one_key_that_differs_is_named_alone(override: str) -> None:
-    assert sorted(unlike([composed(), composed(override)], "AB")) == sorted(KEYS[override])
+    assert sorted(differing_settings([composed(), composed(override)], "AB")) == sorted(KEYS[override])
 
 
 def test_every_key_of_a_configuration_must_agree_or_is_known_not_to() -> None:
-    parts = {key.split(".")[0] for key in inward(composed() | {"new": 1})}
+    parts = {key.split(".")[0] for key in chain_settings(composed() | {"new": 1})}
     assert parts == {"model", "dataset", "training", "sampler", "schedule", "seed", "new"}
-    assert "schedule.chains" not in inward(composed())
-    assert inward({"dataset": {"workers": 3, "cache": "x", "root": "y"}}) == {"dataset.root": "y"}
+    assert "schedule.chains" not in chain_settings(composed())
+    assert chain_settings({"dataset": {"workers": 3, "cache": "x", "root": "y"}}) == {"dataset.root": "y"}
 
 
 def test_the_order_of_wrappers_must_agree() -> None:
@@ -152,9 +153,11 @@ def test_the_order_of_wrappers_must_agree() -> None:
         {"wrapper": noisy | doubled | {"of": {"x": 1}}},
     ]
     line = 'wrapper: ["symmetric_noise", "duplicates"] in A, ["duplicates", "symmetric_noise"] in B'
-    assert unlike(given[:2], "AB") == [line]
-    assert unlike([inward(each) for each in given[:2]], "AB") == [line]
-    assert unlike(given[::2], "AB") == ["wrapper.of.x: null in A, 1 in B"]  # a setting of what is not chosen
+    assert differing_settings(given[:2], "AB") == [line]
+    assert differing_settings([chain_settings(each) for each in given[:2]], "AB") == [line]
+    assert differing_settings(given[::2], "AB") == [
+        "wrapper.of.x: null in A, 1 in B"
+    ]  # a setting of what is not chosen
 
 
 def test_settings_outside_the_chains_may_differ(jobs: list[Path], tmp_path: Path) -> None:
@@ -228,8 +231,8 @@ def test_labels_of_the_probes_must_agree(tmp_path: Path) -> None:
 
 
 def test_chains_are_told_in_words() -> None:
-    assert span([3]) == "chain 3"
-    assert span([9, 0, 1, 2, 4]) == "chains 0 to 2 and 4 and 9"
+    assert chain_ranges([3]) == "chain 3"
+    assert chain_ranges([9, 0, 1, 2, 4]) == "chains 0 to 2 and 4 and 9"
 
 
 def test_lower_precision_joins_bit_for_bit_too() -> None:

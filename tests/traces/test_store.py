@@ -11,10 +11,14 @@ from losskernel.runs.folder import RunFolder
 from losskernel.runs.run import reported
 from losskernel.runs.status.status_file import Heartbeat
 from losskernel.runs.tracking.tracker import Tracker
+from losskernel.storage.locations import guard
+from losskernel.storage.settings_diff import differences
+from losskernel.storage.torch_files import atomic_save
 from losskernel.traces import zarr_store as store
 from losskernel.traces.loss_traces import coordinates_of
 from losskernel.traces.memory_store import MemoryStore
-from losskernel.traces.zarr_store import CHAIN_RECORDS, TraceStore, atomic_save, differences, guard, layout
+from losskernel.traces.records import CHAIN_RECORDS, layout
+from losskernel.traces.zarr_store import TraceStore
 
 SHAPE = (3, 8, 5)
 ABOUT = {"identity": {"seed": 0, "betas": [1, 2]}, "chains_per_fit": 2}

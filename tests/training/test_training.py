@@ -21,7 +21,7 @@ from losskernel.data import FlipAndCrop, arithmetic, stack
 from losskernel.errors import DivergenceError, InputError, TraceError
 from losskernel.losses import squared_error
 from losskernel.models import MLP, MultitaskMLP, SmallCNN
-from losskernel.traces.zarr_store import differences
+from losskernel.storage.settings_diff import differences
 from losskernel.training import Training, checkpoints, load_weights, retrain, save_weights
 
 DATA = arithmetic(samples_per_task=60, probes_per_task=10)

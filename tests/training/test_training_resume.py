@@ -32,7 +32,7 @@ from losskernel.models import MultitaskMLP, SmallCNN
 from losskernel.representations.baselines import retraining
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.run import Study, preflight, run, trained
-from losskernel.traces.zarr_store import atomic_save
+from losskernel.storage.torch_files import atomic_save
 from losskernel.training import Training, checkpoint_files, fit, retrain
 from losskernel.training.checkpoint_files import STATE, drop_state
 

@@ -130,7 +130,7 @@ def _todo(kind: Kind, config: DictConfig, sweep: Path, jobs: dict[str, Any]) -> 
         InputError: the folder holds jobs with other settings.
     """
     from losskernel.runs.resume import decisive
-    from losskernel.traces.zarr_store import differences
+    from losskernel.storage.settings_diff import differences
 
     asked = resolved(config) | {"control": config.control is not False}
     finished: list[str] = []

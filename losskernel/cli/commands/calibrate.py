@@ -73,7 +73,7 @@ def apply_calibration(config: DictConfig, overrides: Sequence[str]) -> None:
     calibrated = config.get("calibrated")
     if calibrated is None:
         return
-    from losskernel.traces.zarr_store import differences
+    from losskernel.storage.settings_diff import differences
 
     found = cast(dict[str, Any], OmegaConf.to_container(calibrated, resolve=True))
     # Weights given as a file are the calibrated ones trained elsewhere, or the user's own word.

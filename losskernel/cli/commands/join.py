@@ -16,7 +16,7 @@ from losskernel.sweeps.design import first_chain
 from losskernel.sweeps.joined_runs import Group, Joined, grouped, join_runs, names_of, why_waiting
 from losskernel.sweeps.read_runs import HOME as HOME
 from losskernel.sweeps.read_runs import Run, read_run
-from losskernel.traces.joining import few, inward, unlike
+from losskernel.traces.compatibility import chain_settings, differing_settings, shortened
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def together(runs: Sequence[Run], home: Path, tracker: Callable[[Path], Tracker]
     groups = grouped(runs)
     several = [group for group in groups if len(group.all) > 1]
     if not several:
-        lines = unlike([run.config for run in runs], [run.folder.name for run in runs])
+        lines = differing_settings([run.config for run in runs], [run.folder.name for run in runs])
         told = f"they differ in {'; '.join(lines)}" if lines else "give those of all its jobs"
         these = f"no two of these {len(runs)} runs" if len(runs) > 1 else "no other run than this one"
         raise InputError(f"{these} sampled chains of one kernel: {told}")
@@ -87,7 +87,7 @@ def _whole(group: Group) -> dict[str, Any]:
 
 def _joined(group: Group, folder: Path, tracker: Callable[[Path], Tracker]) -> Joined:
     if group.waiting:
-        told = "; ".join(few([f"{run.folder}: {why_waiting(run)}" for run in group.waiting]))
+        told = "; ".join(shortened([f"{run.folder}: {why_waiting(run)}" for run in group.waiting]))
         raise TraceError(f"{told}; continue what is unfinished, then join again")
 
     def asked(config: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,4 +110,6 @@ def _folders(groups: Sequence[Group], home: Path) -> list[Path]:
 
 
 def _is_of(run: Run, group: Group) -> bool:
-    return inward(run.config) == group.asked and run.config.get("checkpoint") == group.all[0].config.get("checkpoint")
+    return chain_settings(run.config) == group.asked and run.config.get("checkpoint") == group.all[0].config.get(
+        "checkpoint"
+    )

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from losskernel.config_keys import Use, with_use
 from losskernel.errors import InputError, require
-from losskernel.storage.downloads import PREFETCH, Taken, connections, impatient, overheard
+from losskernel.storage.downloads import PREFETCH, Download, network_timeout, recorded_connections, recorded_downloads
 
 # They say where things lie, and must say the same on the compute nodes.
 _PLACES = ("TORCH_HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "NLTK_DATA", "LOSSKERNEL_CACHE")
@@ -38,17 +38,17 @@ def prefetch_for(conf: str, arguments: Sequence[str]) -> None:
         hydra.main(config_path=conf, config_name="prefetch", version_base="1.3")(_nothing)()
         return
     configs = _distinct(conf, _words(arguments))
-    found: dict[Path, Taken] = {}
+    found: dict[Path, Download] = {}
     faults: list[str] = []
     for config in configs:
-        with overheard() as heard:
+        with recorded_downloads() as heard:
             try:
                 _fetched(config)
             except InputError as error:
                 faults += str(error).replace(PREFETCH, _HERE).splitlines()
         for each in heard:
             new = each.new or (each.path in found and found[each.path].new)
-            found[each.path] = Taken(each.what, each.path, new)
+            found[each.path] = Download(each.what, each.path, new)
     print(*_table(list(found.values())), sep="\n", end="\n" if found else "")
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))
@@ -105,13 +105,13 @@ def _fetched(config: DictConfig) -> None:
     fetching = deepcopy(config)
     if isinstance(fetching.get("dataset"), DictConfig) and "download" in fetching.dataset:
         fetching.dataset.download = True
-    with connections() as tried, impatient():
+    with recorded_connections() as tried, network_timeout():
         study = build(fetching)
         for images in [*_cached(study.data.probes), *_cached(study.data.train)]:
             images.held()
     if tried:
         try:
-            with connections(refused=True):
+            with recorded_connections(refused=True):
                 build(config)
         except InputError as error:
             lines = [f"with the network cut off, {line}" for line in str(error).splitlines()]
@@ -131,7 +131,7 @@ def _cached(dataset: Any) -> Iterator[Any]:
             yield from _cached(each)
 
 
-def _table(things: Sequence[Taken]) -> list[str]:
+def _table(things: Sequence[Download]) -> list[str]:
     rows = [(each.what, "new" if each.new else "was there", _size(each.path), each.path.absolute()) for each in things]
     first, second, third = (max((len(str(row[column])) for row in rows), default=0) for column in range(3))
     return [f"  {what:<{first}}  {state:<{second}}  {size:>{third}}  {path}" for what, state, size, path in rows]
@@ -142,7 +142,7 @@ def _size(path: Path) -> str:
     return f"{sum(each.stat().st_size for each in files) / 1e6:,.1f} MB"
 
 
-def _advice(configs: Sequence[DictConfig], found: dict[Path, Taken]) -> list[str]:
+def _advice(configs: Sequence[DictConfig], found: dict[Path, Download]) -> list[str]:
     """Return what was proved, and what a job script has to say."""
     wanted = "" if found else "nothing is wanted from outside; "
     many = "the study builds" if len(configs) == 1 else f"{len(configs)} studies build"

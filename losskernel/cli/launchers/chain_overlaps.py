@@ -12,7 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 from losskernel.cli.commands.calibrate import apply_calibration
 from losskernel.cli.launchers.jobs import SweepJob
 from losskernel.errors import InputError
-from losskernel.traces.joining import inward, span
+from losskernel.traces.compatibility import chain_settings
+from losskernel.traces.join import chain_ranges
 
 _MOST = 6  # values that a message lists
 
@@ -36,7 +37,7 @@ def refuse_overlaps(jobs: Sequence[SweepJob]) -> None:
         config = _resolved(job)
         first, chains = config.get("chain_offset"), (config.get("schedule") or {}).get("chains")
         if isinstance(first, int) and isinstance(chains, int):  # anything else the job itself refuses
-            kernel = json.dumps([inward(config), config.get("checkpoint")], sort_keys=True)
+            kernel = json.dumps([chain_settings(config), config.get("checkpoint")], sort_keys=True)
             kernels.setdefault(kernel, []).append(_Part(job, first, chains))
     for parts in kernels.values():
         if len({part.first for part in parts}) > 1:
@@ -58,7 +59,7 @@ def _require_apart(parts: Sequence[_Part]) -> None:
     for one, other in pairwise(parts):
         if other.first < one.end:
             told = ",".join(map(str, firsts[:_MOST])) + ",..." * (len(firsts) > _MOST)
-            shared = span(range(other.first, min(one.end, other.end)))
+            shared = chain_ranges(range(other.first, min(one.end, other.end)))
             apart = f"range({firsts[0]},{firsts[0] + len(parts) * one.chains},{one.chains})"
             raise InputError(
                 f"chain_offset={told}, schedule.chains={one.chains}: {one.job.name} and {other.job.name} would both "

@@ -16,7 +16,7 @@ from losskernel.data.loading import loaded
 from losskernel.data.packed import Packed
 from losskernel.errors import InputError
 from losskernel.storage.atomic import write_whole
-from losskernel.storage.downloads import taken
+from losskernel.storage.downloads import report_download
 
 _PIECE = 64  # pictures that a worker decodes at a time
 _FORM = 1  # of what lies in the cache; a new number where decoding changes
@@ -128,7 +128,7 @@ class CachedImages(Packed):
             rows = [row.tolist() for row in torch.arange(len(self)).split(_PIECE)]
             blocks = loaded(self._files, rows, self._workers, torch.device("cpu"))
             write(path, shape, (pixels for pixels, _ in blocks))
-        taken("decoded pictures", path, new=not there)
+        report_download("decoded pictures", path, new=not there)
         return mapped(path)
 
 

@@ -15,7 +15,7 @@ from losskernel.data.images.image_folders import stratified
 from losskernel.data.images.preprocessing import Crop
 from losskernel.errors import InputError, require, require_integer
 from losskernel.losses import cross_entropy
-from losskernel.storage.downloads import PREFETCH, taken
+from losskernel.storage.downloads import PREFETCH, report_download
 
 _SIDE = 32
 
@@ -107,7 +107,7 @@ def _read(kind: Any, root: str, train: bool, download: bool) -> Any:
             f"({str(error).splitlines()[0]}); {PREFETCH} (or set dataset.download=true there), give the folder that "
             f"holds it, or unpack {kind.url} in {root}"
         ) from error
-    taken(kind.__name__, place, new=not there)
+    report_download(kind.__name__, place, new=not there)
     return source
 
 

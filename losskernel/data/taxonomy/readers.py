@@ -14,7 +14,7 @@ from typing import Any
 
 from losskernel.data.taxonomy.taxonomy import Taxonomy
 from losskernel.errors import InputError, require
-from losskernel.storage.downloads import PREFETCH, impatient, taken
+from losskernel.storage.downloads import PREFETCH, network_timeout, report_download
 
 # Edges from entity.n.01 down to the deepest noun of WordNet 3.0.
 NOUN_DEPTH = 19
@@ -148,7 +148,7 @@ def _reader(wanted: str) -> Any:
     place = Path(str(reader.root))
     while not place.exists():  # inside of an archive
         place = place.parent
-    taken("WordNet", place, new=not there)
+    report_download("WordNet", place, new=not there)
     return reader
 
 
@@ -159,7 +159,7 @@ def _download() -> str:
     import nltk
 
     try:
-        with impatient():
+        with network_timeout():
             nltk.download("wordnet", quiet=True, raise_on_error=True, print_error_to=io.StringIO())
     except (OSError, ValueError) as error:
         return " ".join(str(error).split())

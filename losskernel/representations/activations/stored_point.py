@@ -13,10 +13,9 @@ from losskernel.errors import TraceError
 from losskernel.geometry import Point
 from losskernel.representations.activations.products import MANY, first_entry
 from losskernel.storage.atomic import replacing
-from losskernel.storage.places import Folder
+from losskernel.storage.locations import LocalLocation, guard
 from losskernel.storage.xarray_zarr import CODEC, EVERY_CHUNK
 from losskernel.storage.zarr_integrity import named, read_root, require_whole, seal
-from losskernel.traces.zarr_store import guard
 
 # A factor with fewer columns than this share of the inputs stays a factor, for 60 of them fit anywhere.
 _NARROW = 64
@@ -76,7 +75,7 @@ class _Window:
     """Entries of a triangle on disk of which the last that were read are kept."""
 
     def __init__(self, folder: Path) -> None:
-        self._place = Folder(folder)
+        self._place = LocalLocation(folder)
         self._array = cast(zarr.Array, zarr.open_group(folder, mode="r")["triangle"])
         self._begin = 0
         self._entries = np.empty(0)
@@ -121,11 +120,11 @@ def open_point(folder: str | Path, ids: np.ndarray) -> Point:
     """
     path = Path(folder)
     try:
-        about = read_root(Folder(path))["attributes"]
+        about = read_root(LocalLocation(path))["attributes"]
         chains, centring = tuple(about["chains"]), about["centring"]
     except (FileNotFoundError, NotADirectoryError, KeyError) as error:
         raise TraceError(f"{path} holds no point; record it again") from error
-    require_whole(Folder(path), about)
+    require_whole(LocalLocation(path), about)
     count = about["inputs"]
     if count != len(ids):
         raise TraceError(f"{path} holds a point over {count} inputs, but {len(ids)} ids were given; give its own")
@@ -135,7 +134,7 @@ def open_point(folder: str | Path, ids: np.ndarray) -> Point:
 
 
 def _read(folder: Path, name: str) -> np.ndarray:
-    with named(Folder(folder)):
+    with named(LocalLocation(folder)):
         return np.asarray(zarr.open_group(folder, mode="r")[name])
 
 
@@ -147,7 +146,7 @@ def _write(point: Point, path: Path) -> None:
             _array(group, "factor", point.factor.shape, point.factor.dtype, ("probe", "unit"))[:] = point.factor
         else:
             _write_triangle(point, group)
-        seal(Folder(partial))
+        seal(LocalLocation(partial))
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -11,11 +11,10 @@ from torch import nn
 
 from losskernel.data.base import Data, size
 from losskernel.errors import InputError, TraceError, require
-from losskernel.storage.places import Folder
+from losskernel.storage.locations import LocalLocation, guard
 from losskernel.storage.xarray_zarr import dataset_of, files_of
 from losskernel.storage.zarr_integrity import read_root, require_whole
 from losskernel.traces.loss_traces import LossTraces
-from losskernel.traces.zarr_store import guard
 
 # Name -> what gives rows [N, d] of a model on the probes of some data, called (model, data). One with a true class
 # attribute `needs_history` is called (model, data, history); one that returns a mapping gives several, `name_key` each.
@@ -89,14 +88,14 @@ def read_representations(path: Path) -> dict[str, np.ndarray]:
     """
     if not path.exists():
         return {}
-    require_whole(Folder(path), read_root(Folder(path))["attributes"])
-    stored = dataset_of(Folder(path))
+    require_whole(LocalLocation(path), read_root(LocalLocation(path))["attributes"])
+    stored = dataset_of(LocalLocation(path))
     return {str(name): stored[name].values for name in stored.attrs["order"]}
 
 
 def asked_of(path: Path) -> dict[str, str]:
     """Return name -> settings of the baselines that a store was made for, each of which may have given several rows."""
-    return dict(read_root(Folder(path))["attributes"]["asked"])
+    return dict(read_root(LocalLocation(path))["attributes"]["asked"])
 
 
 def settings_of(maker: object) -> str:
@@ -131,4 +130,4 @@ def _checked(name: str, rows: np.ndarray, data: Data) -> np.ndarray:
 def _write(found: Mapping[str, np.ndarray], asked: Mapping[str, str], path: Path) -> None:
     arrays = {name: (("probe", f"{name}_unit"), rows) for name, rows in found.items()}
     dataset = xr.Dataset(arrays, attrs={"order": list(found), "asked": dict(asked)})  # Zarr itself keeps no order
-    Folder(path).lay_out(files_of(dataset))
+    LocalLocation(path).write_group(files_of(dataset))

@@ -27,10 +27,11 @@ from losskernel.data.loading import BlockLoader
 from losskernel.errors import InputError, TraceError, require, require_integer, require_number
 from losskernel.representations.baselines.collect import History
 from losskernel.representations.baselines.influence import classifies, log_odds
-from losskernel.signals import HEEDED
+from losskernel.signals import STOP_SIGNALS
 from losskernel.storage.atomic import write_whole
+from losskernel.storage.locations import guard
 from losskernel.storage.npz import read_arrays, write_arrays
-from losskernel.traces.zarr_store import differences, guard
+from losskernel.storage.settings_diff import differences
 
 # In the run's folder.
 FOLDER = "retrained"
@@ -219,7 +220,7 @@ _JOB: list[Job] = []  # of this worker process
 
 def _begin(sent: bytes) -> None:
     """Set up a worker process."""
-    for number in (signal.SIGINT, *HEEDED):  # they reach every process, and what to do is for the main one to say
+    for number in (signal.SIGINT, *STOP_SIGNALS):  # they reach every process, and what to do is for the main one to say
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)

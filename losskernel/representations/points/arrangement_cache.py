@@ -9,8 +9,8 @@ import numpy as np
 
 from losskernel.errors import TraceError
 from losskernel.geometry import Arrangement, Point
+from losskernel.storage.locations import guard
 from losskernel.storage.npz import read_arrays, write_arrays
-from losskernel.traces.zarr_store import guard
 
 
 def known_of(folder: Path, space: Any, digests: Sequence[str]) -> tuple[list[int], Arrangement | None]:

@@ -17,10 +17,10 @@ from losskernel.representations.activations import MANY, StoredPoint, open_point
 from losskernel.representations.baselines.collect import History, settings_of
 from losskernel.representations.points.point_set import Placed, PointSet
 from losskernel.storage.atomic import replacing, write_whole
-from losskernel.storage.places import Folder
+from losskernel.storage.locations import LocalLocation, guard
+from losskernel.storage.xarray_zarr import known_types
 from losskernel.storage.zarr_integrity import damaged, read_root, seal
 from losskernel.traces.loss_traces import LossTraces, open_traces
-from losskernel.traces.zarr_store import guard, known_types
 
 # In the run's folder.
 POINTS = "points.zarr"
@@ -80,7 +80,7 @@ def open_points(folder: Path) -> PointSet | None:
     try:
         about = json.loads((root / "points.json").read_text(encoding="utf-8"))
     except ValueError as error:
-        raise damaged(Folder(root), "points.json", "it is no JSON") from error
+        raise damaged(LocalLocation(root), "points.json", "it is no JSON") from error
     ids = np.array(about["ids"])
     labels = {name: np.array(values) for name, values in about["labels"].items()}
     placed = [each for name in about["order"] for each in _read(root / name, ids, folder)]
@@ -107,7 +107,7 @@ def _write(path: Path, settings: str, placed: Iterable[Placed]) -> None:
         group = zarr.open_group(partial, mode="w", zarr_format=3)
         about = [_write_point(partial / f"{number:04d}", each) for number, each in enumerate(placed)]
         group.attrs.update({"asked": json.dumps(settings), "points": about})
-        seal(Folder(partial))
+        seal(LocalLocation(partial))
 
 
 def _write_point(folder: Path, each: Placed) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _read(path: Path, ids: np.ndarray, folder: Path) -> Iterator[Placed]:
 
 def _attributes(path: Path) -> dict[str, Any]:
     try:
-        found = read_root(Folder(path))["attributes"]
+        found = read_root(LocalLocation(path))["attributes"]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise TraceError(f"{path} holds no points ({error}); remove {path.parent} and run again") from error
     if not {"asked", "points"} <= found.keys():

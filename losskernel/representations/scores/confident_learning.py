@@ -14,8 +14,8 @@ from losskernel.data.recombined import targets_of
 from losskernel.errors import require, require_integer
 from losskernel.representations.baselines.classifiers import predictions, probabilities
 from losskernel.representations.baselines.collect import History
+from losskernel.storage.locations import guard
 from losskernel.storage.npz import read_arrays, write_arrays
-from losskernel.traces.zarr_store import guard
 
 # In the run's folder.
 FOLDS = "folds"

@@ -13,7 +13,7 @@ from losskernel.runs.status.interim_diagnosis import Glances
 from losskernel.runs.status.status_file import Heartbeat
 from losskernel.sampling.chains import STEP_CHECKS, Stride
 from losskernel.sampling.schedule import Schedule
-from losskernel.storage.places import Remote, place_of
+from losskernel.storage.locations import locate
 from losskernel.training.progress import MINUTE, Pace, lasting, rate
 
 _EVERY = 1.0  # seconds between two notes to the heart, which writes more seldom
@@ -49,13 +49,7 @@ def written(state: Path | str) -> float:
     Raises:
         OSError: it is not there, or cannot be reached.
     """
-    place = place_of(state)
-    if not isinstance(place, Remote):
-        return place.path.stat().st_mtime
-    import fsspec
-
-    files, path = fsspec.url_to_fs(place.path, use_listings_cache=False)  # the store's own is another thread's
-    return files.modified(path).timestamp()
+    return locate(state).modified()
 
 
 class BeatTraining(_Told):

@@ -9,7 +9,7 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.logger import Logger
 
 from losskernel.runs.tracking.curves import Curves
-from losskernel.storage.places import guard
+from losskernel.storage.locations import guard
 from losskernel.training.lightning import quiet
 
 

@@ -1,0 +1,113 @@
+"""The process that holds a lock, distinguished from other processes of this machine, of its past and of others."""
+
+import json
+import os
+import socket
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+# Every record has the same length, so that one can be written over another in place.
+_RECORD_BYTES = 512
+# Tokens of the leases that this process holds.
+HELD_TOKENS: set[str] = set()
+
+
+@dataclass(frozen=True)
+class LockOwner:
+    """A process that writes somewhere; `boot` and `began` tell it from others of the same number."""
+
+    host: str
+    process: int
+    slurm_job: str | None
+    slurm_restart: int
+    boot: str
+    began: str
+    token: str
+
+    @classmethod
+    def current(cls) -> "LockOwner":
+        """Return this process, with a new token for each lease."""
+        process, restart = os.getpid(), os.environ.get("SLURM_RESTART_COUNT", "")
+        return cls(
+            host=socket.gethostname(),
+            process=process,
+            slurm_job=os.environ.get("SLURM_JOB_ID"),
+            slurm_restart=int(restart) if restart.isdecimal() else 0,
+            boot=_boot(),
+            began=process_start(process) or "",
+            token=uuid.uuid4().hex,
+        )
+
+    @classmethod
+    def parse(cls, record: bytes | None) -> "LockOwner | None":
+        """Return the owner that a lease's record names; None where it names none."""
+        try:
+            fields = json.loads(record or b"")
+            return cls(**{name: fields[name] for name in cls.__dataclass_fields__})
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def record(self, renewal: int) -> bytes:
+        """Return a lease's record; each renewal changes it."""
+        return json.dumps(asdict(self) | {"beat": renewal, "time": time.time()}).encode().ljust(_RECORD_BYTES)
+
+    def is_local(self) -> bool:
+        """Whether it is, or was, a process of this machine since its last boot."""
+        return (self.host, self.boot) == (socket.gethostname(), _boot())
+
+    def is_alive(self) -> bool:
+        """Whether this local process still exists, and still holds the lease if it is this one."""
+        if self.process == os.getpid():
+            return self.token in HELD_TOKENS
+        return process_start(self.process) == self.began
+
+    def was_requeued_as(self, other: "LockOwner") -> bool:
+        """Whether SLURM has ended it and started the other as the next attempt of the same job."""
+        return self.slurm_job is not None and (
+            self.slurm_job == other.slurm_job and self.slurm_restart < other.slurm_restart
+        )
+
+    def __str__(self) -> str:
+        job = "" if self.slurm_job is None else f" (SLURM job {self.slurm_job})"
+        return f"process {self.process} on {self.host}{job}"
+
+
+def renewed_at(record: bytes | None) -> float:
+    """Return when a lease was last renewed, by its owner's clock; now if the record does not say."""
+    try:
+        return float(json.loads(record or b"")["time"])
+    except (ValueError, KeyError, TypeError):
+        return time.time()
+
+
+def _boot() -> str:
+    """Return an identity of this machine since its last boot, and of the container; "" where the system has none."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def process_start(process: int) -> str | None:
+    """Return when a local process started, in clock ticks since boot.
+
+    Process numbers are reused; number and start together are not. The start is "" where the system does not tell it,
+    None where there is no such process, or only its exit status is left.
+    """
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        # The second field is the process's name in brackets, which may hold spaces and brackets.
+        state, *fields = stat.rpartition(")")[2].split()
+        return None if state in "ZX" else fields[18]
+    except OSError:
+        pass
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        return ""
+    return ""
