@@ -1,4 +1,4 @@
-"""What signs of life cost while the toy is trained and sampled: their share of the process' CPU time.
+"""What progress reports cost while the toy is trained and sampled: their share of the process' CPU time.
 
 python experiments/heartbeat/overhead.py [repetitions]
 
@@ -21,12 +21,12 @@ from hydra import compose, initialize_config_dir
 import losskernel.cli
 from losskernel.cli.build import build
 from losskernel.runs.run import Study
-from losskernel.runs.status.progress_callback import Beat, BeatTraining
-from losskernel.runs.status.status_file import Heartbeat
+from losskernel.runs.status.progress_callback import SamplingCallback, TrainingCallback
+from losskernel.runs.status.status_file import RunStatus
 from losskernel.sampling.sample import sample
 from losskernel.training import fit
 
-spent = {"signs of life": 0.0}
+spent = {"progress reports": 0.0}
 
 
 def timed(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,40 +38,40 @@ def timed(method: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return method(*arguments)
         finally:
-            spent["signs of life"] += time.thread_time() - began
+            spent["progress reports"] += time.thread_time() - began
 
     return counted
 
 
 def share(study: Study) -> float:
-    """Train and sample in a folder of its own; return the share of signs of life."""
-    spent["signs of life"] = 0.0
+    """Train and sample in a folder of its own; return the share of progress reports."""
+    spent["progress reports"] = 0.0
     assert study.schedule is not None
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
-        with Heartbeat(Path(folder)) as heart:
-            beat = [BeatTraining(heart, study.training.steps)]
-            model = fit(study.model, study.data, study.training, progress=False, callbacks=beat)
-            heart.says("sampling")
+        with RunStatus(Path(folder)) as status:
+            callbacks = [TrainingCallback(status, study.training.steps)]
+            model = fit(study.model, study.data, study.training, progress=False, callbacks=callbacks)
+            status.enter("sampling")
             out = Path(folder) / "traces.zarr"
-            beat = [Beat(heart, study.schedule, state=out / "resume.pt")]
-            sample(model, study.data, study.sampler, study.schedule, out=out, progress=False, callbacks=beat)
-        return spent["signs of life"] / (time.process_time() - began)
+            callbacks = [SamplingCallback(status, study.schedule, state=out / "resume.pt")]
+            sample(model, study.data, study.sampler, study.schedule, out=out, progress=False, callbacks=callbacks)
+        return spent["progress reports"] / (time.process_time() - began)
 
 
 def main(repetitions: int) -> None:
     """Print the median."""
     torch.set_num_threads(1)
-    for owner in (Beat, BeatTraining):
+    for owner in (SamplingCallback, TrainingCallback):
         for name in ("on_train_start", "on_train_batch_start", "on_train_batch_end", "on_train_end"):
             if name in vars(owner):
                 setattr(owner, name, timed(getattr(owner, name)))
-    Heartbeat._write = timed(Heartbeat._write)  # of the thread too
+    RunStatus._write = timed(RunStatus._write)  # of the thread too
     with initialize_config_dir(losskernel.cli.CONF, version_base="1.3"):
         study = build(compose("config", ["experiment=multitask", "logger=none", "progress=false"]))
     share(study)  # the first loads and compiles
     shares = [share(study) for _ in range(repetitions)]
-    print(f"signs of life: {statistics.median(shares):.2%} of training and sampling (up to {max(shares):.2%})")
+    print(f"progress reports: {statistics.median(shares):.2%} of training and sampling (up to {max(shares):.2%})")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from threadpoolctl import threadpool_limits
@@ -24,8 +23,8 @@ from losskernel.runs.analyse import CONTROL, TRACES, Outcome, analyse
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.preflight import faults_of
 from losskernel.runs.resume import claim, finished
-from losskernel.runs.status.progress_callback import Beat, BeatTraining
-from losskernel.runs.status.status_file import Heartbeat
+from losskernel.runs.status.progress_callback import SamplingCallback, TrainingCallback
+from losskernel.runs.status.status_file import RunStatus
 from losskernel.runs.tracking.curves import LogDraws
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.sampling.sample import sample
@@ -35,15 +34,15 @@ from losskernel.sampling.trainer import chain_trainer
 from losskernel.signals import Stopped, raise_on_signal
 from losskernel.storage.locks import locked_folder
 from losskernel.traces.loss_traces import LossTraces
-from losskernel.traces.zarr_store import STATE as SAMPLED_SO_FAR
+from losskernel.traces.zarr_store import STATE as SAMPLER_STATE
 from losskernel.traces.zarr_store import TraceStore
 from losskernel.training import Training, checkpoints, fit, load_weights, retrain, save_weights
 from losskernel.training.checkpoint_files import STATE, drop_state
 from losskernel.training.progress import in_a_log
 
 TRAINED = "checkpoints/trained.pt"
-TRAINED_SO_FAR = f"checkpoints/{STATE}"
-COMPANION = "control"  # the kernel at nbeta = 0, in signs of life
+TRAINING_STATE = f"checkpoints/{STATE}"
+CONTROL_KERNEL = "control"  # name of the kernel at nbeta = 0 in the status
 
 
 @dataclass(frozen=True)
@@ -57,17 +56,17 @@ class Study:
         schedule: lengths of sampling; None samples nothing, for analyses of points alone.
         training: how to train where no checkpoint is given.
         analyses: name -> analysis; its metrics are called `name/...`.
-        baselines: name -> what represents the probes otherwise, for analyses that compare.
-        points: name -> what gives layers, labels or further kernels as points of one space.
+        baselines: name -> another description of the probes, for analyses that compare.
+        points: name -> source of layers, labels or further kernels as points of one space.
         checkpoint: trained weights to load in place of training.
         trainer: builds a Lightning Trainer.
         seed: of minibatches and noise.
         chains_per_fit: chains stacked in one fit; None decides by the model's size.
-        on_fail: "warn" or "stop": what a kernel that fails its diagnosis does to the run.
-        control: whether to sample a companion at nbeta = 0, localisation noise alone, and ask it the same.
+        on_fail: "warn" or "stop": the reaction to a kernel that fails its diagnosis.
+        control: whether to sample a control run at nbeta = 0, of localisation noise alone, and analyse it too.
         progress: show progress bars.
         chain_offset: number of the first chain; runs that differ in it alone are parts of one kernel.
-        state_every: seconds between resume states, the most that a kill can cost.
+        state_every: seconds between checkpoints of the sampler, the most that a kill can cost.
     """
 
     model: nn.Module
@@ -90,12 +89,8 @@ class Study:
 
 
 def preflight(study: Study) -> None:
-    """Find what can be known before compute, and report all of it together.
-
-    Raises:
-        InputError: one line per fault.
-    """
-    faults = faults_of({each.name: getattr(study, each.name) for each in fields(study)})
+    """Raise InputError with one line per fault that can be known before compute."""
+    faults = faults_of({part.name: getattr(study, part.name) for part in fields(study)})
     if faults:
         raise InputError("\n".join(faults))
 
@@ -110,154 +105,193 @@ def run(
 ) -> Outcome:
     """Train or load, sample, analyse, and leave everything in a folder.
 
-    A folder that holds an interrupted run of the same configuration is continued; traces are never sampled
-    twice. One that holds a finished run of the same configuration is left as it is.
+    An interrupted run of the same configuration is resumed; traces are never sampled twice. A finished one is left
+    as it is.
 
     Args:
         study: what to do.
         folder: run folder.
-        config: resolved configuration, stored and compared with what the folder holds.
+        config: resolved configuration, stored and compared with that of the folder.
         tracker: where else to record.
-        traces: folder or URL of this run's own for its traces (s3://bucket/place/run); None keeps them in the folder.
+        traces: folder or URL for this run's traces alone (s3://bucket/runs/run); None keeps them in the folder.
 
     Raises:
         InputError: a fault known before compute.
-        TraceError: the folder holds another run, is being written by another process or cannot be written, or the
+        TraceError: the folder holds another run, is locked by another process or cannot be written, or the
             kernel fails its diagnosis and on_fail is "stop".
-        Interrupted: Ctrl-C while sampling, or a scheduler's signal at any time; the same call continues.
+        Interrupted: Ctrl-C while sampling, or a scheduler's signal at any time; the same call resumes.
     """
     files, tracker = RunFolder(folder, traces), tracker or Tracker()
     preflight(study)
     files.prepare()
+    # The lock comes before the folder is looked at: what another process is writing is neither finished nor ours.
     with locked_folder(files.path):
         done = finished(files.path, config)
         if done is not None:
             return done
         claim(files, config or {})
-        heart = Heartbeat(files.path, log=study.progress and in_a_log())
-        with heart, reported(heart, tracker, config or {}, files.path):
-            outcome = _work(study, files, config, tracker, heart)
+        status = RunStatus(files.path, log=study.progress and in_a_log())
+        with status, record_ending(status, tracker, config or {}, files.path):
+            outcome = _Execution(study, files, config, tracker, status).outcome()
         verdict = None if outcome.diagnosis is None else outcome.diagnosis.verdict
-        heart.says("finished", verdict=verdict)
-        heart.line(f"finished{'' if verdict is None else f', diagnosis: {verdict}'}")
+        status.enter("finished", verdict=verdict)
+        status.log(f"finished{'' if verdict is None else f', diagnosis: {verdict}'}")
         return outcome
 
 
-def _work(
-    study: Study, files: RunFolder, config: Mapping[str, Any] | None, tracker: Tracker, heart: Heartbeat
-) -> Outcome:
-    heart.says("training")
-    model = trained(study, files, [BeatTraining(heart, study.training.steps, files.path / TRAINED_SO_FAR)])
-    history = _history(study, files, config, heart)
-    if study.baselines or study.points:
-        heart.says("preparing", doing=", ".join([*study.baselines, *study.points]))
-        heart.line(f"preparing: {', '.join([*study.baselines, *study.points])}")
-    baselines = _represented(study, model, files, history, heart)
-    points = _placed(study, model, files, history, heart)
-    traces = control = None
-    if study.schedule is not None:
-        heart.says("sampling")
-        out = files.trace(TRACES)
-        watching = _beating(study, heart, out)
-        if tracker.loggers():
-            watching.append(LogDraws(tracker.loggers(), study.schedule))
-        traces = _sampled(study, model, out, watching, config).with_baselines(baselines)
-        tracker.keep("traces", "traces", files.path / TRACES)
-        control = _control(study, model, files, config, heart) if study.control else None
-    heart.says("analysing", doing=", ".join(study.analyses))
-    if study.analyses:
-        heart.line(f"analysing: {', '.join(study.analyses)}")
-    outcome = analyse(traces, study.analyses, files, tracker, control, points, heart.names)
-    failing = outcome.diagnosis if outcome.diagnosis is not None and outcome.diagnosis.verdict == "fail" else None
-    if study.on_fail == "stop" and failing is not None:
-        reason = failing.reasons[0]
-        raise TraceError(f"the kernel fails its diagnosis: {reason} (on_fail=stop; all is written to {files.path})")
-    return outcome
-
-
-def _sampled(
-    study: Study, model: nn.Module, out: Path | str, callbacks: Sequence[pl.Callback], config: Mapping[str, Any] | None
-) -> LossTraces:
-    schedule = study.schedule
-    if schedule is None:
-        raise InputError("schedule=none samples nothing; choose schedule=default for a loss kernel")
-    return sample(
-        model,
-        study.data,
-        study.sampler,
-        schedule,
-        seed=study.seed,
-        out=out,
-        chains_per_fit=study.chains_per_fit,
-        trainer=study.trainer,
-        progress=study.progress,
-        callbacks=callbacks,
-        config=config,
-        state_every=study.state_every,
-        chain_offset=study.chain_offset,
-    )
-
-
-def _beating(study: Study, heart: Heartbeat, out: Path | str, kernel: str = "") -> list[pl.Callback]:
-    """Return the signs of life of one kernel; those of points come before the run's own, and the control after it."""
-    if study.schedule is None:
-        return []
-    after = 0 if kernel == COMPANION else study.control + (kernel != "")
-    more = kernel not in ("", COMPANION)
-    state = f"{out}/{SAMPLED_SO_FAR}"
-    return [Beat(heart, study.schedule, kernel, first=study.chain_offset, after=after, more=more, state=state)]
-
-
-def _history(study: Study, files: RunFolder, config: Mapping[str, Any] | None, heart: Heartbeat) -> History:
-    def another(model: nn.Module, name: str, settings: Mapping[str, float]) -> LossTraces:
-        own, out = replace(study, sampler=partial(study.sampler, **settings)), files.trace(name)
-        doing = heart.doing
-        heart.says("sampling")
-        found = _sampled(own, model, out, _beating(study, heart, out, name.removesuffix(".zarr")), config)
-        heart.says("preparing", doing=doing)
-        return found
-
-    return History(
-        partial(retrain, study.model, study.training),
-        partial(checkpoints, study.model, files.path / "checkpoints"),
-        files.path,
-        None if study.schedule is None else another,
-        study.training.steps if study.checkpoint is None else None,
-    )
-
-
-def _on_device(study: Study, model: nn.Module) -> nn.Module:
-    """Return a copy of the model on the device that the chains would use."""
-    return copy.deepcopy(model).to(chain_trainer(study.trainer, False, slice(0, 1), 1).strategy.root_device)
-
-
-def _placed(study: Study, model: nn.Module, files: RunFolder, history: History, heart: Heartbeat) -> PointSet | None:
-    """Return the points of the run's sources, computed on the device that the chains would use."""
-    if not study.points:
-        return None
-    return collect(study.points, _on_device(study, model), study.data, files.path, history, heart.names)
-
-
-def _represented(
-    study: Study, model: nn.Module, files: RunFolder, history: History, heart: Heartbeat
-) -> dict[str, np.ndarray]:
-    """Return the baselines' rows, computed on the device that the chains will use."""
-    if not study.baselines:
-        return {}
-    path = files.path / BASELINES
-    return represent(study.baselines, _on_device(study, model), study.data, path, history, heart.names)
-
-
-def _control(
-    study: Study, model: nn.Module, files: RunFolder, config: Mapping[str, Any] | None, heart: Heartbeat
-) -> LossTraces | str:
-    """Return the companion at nbeta = 0, or why there is none: without the loss, chains may leave all bounds."""
-    idle = replace(study, sampler=partial(study.sampler, nbeta=0.0))
+@contextmanager
+def record_ending(status: RunStatus, tracker: Tracker, config: Mapping[str, Any], folder: Path) -> Iterator[None]:
+    """Record in status and tracker how a run ends; a scheduler's signal ends it in order."""
+    state = "failed"
+    status.enter("starting", error=None)
     try:
-        out = files.trace(CONTROL)
-        return _sampled(idle, model, out, _beating(study, heart, out, COMPANION), config)
-    except DivergenceError as error:
-        return str(error)
+        with raise_on_signal():
+            tracker.start(config)
+            yield
+        state = "finished"
+    except (Stopped, Interrupted) as stop:
+        state = "interrupted"
+        # The remedies of sample() and fit() are for callers of these; a run is resumed by its folder.
+        reason = stop.reason if isinstance(stop, Interrupted) else str(stop)
+        status.enter(state, error=reason)
+        remedy = f"the same command with paths.run={folder} goes on from there"
+        raise Interrupted(reason, stop.number, remedy) from stop
+    except KeyboardInterrupt:
+        state = "interrupted"
+        status.enter(state, error="Ctrl-C")
+        raise
+    except BaseException as error:
+        status.enter(state, error=" ".join(str(error).split()) or type(error).__name__)
+        raise
+    finally:
+        # If the tracker cannot be closed either (a full disk), the error that ends the run is the one to report.
+        with nullcontext() if state == "finished" else suppress(Exception):
+            tracker.finish(state)
+
+
+@dataclass(frozen=True)
+class _Execution:
+    """The steps of one run, and what all of them need."""
+
+    study: Study
+    files: RunFolder
+    config: Mapping[str, Any] | None
+    tracker: Tracker
+    status: RunStatus
+
+    def outcome(self) -> Outcome:
+        """Train, sample and analyse; what an interrupted run left is used again."""
+        study, files, status = self.study, self.files, self.status
+        status.enter("training")
+        model = trained(study, files, [TrainingCallback(status, study.training.steps, files.path / TRAINING_STATE)])
+        inputs = ", ".join([*study.baselines, *study.points])
+        if inputs:
+            status.enter("preparing", doing=inputs)
+            status.log(f"preparing: {inputs}")
+        baselines, points = self._baselines_and_points(model)
+        traces = control = None
+        if study.schedule is not None:
+            status.enter("sampling")
+            traces = self._sample_kernel(model).with_baselines(baselines)
+            self.tracker.keep("traces", "traces", files.path / TRACES)
+            control = self._sample_control(model) if study.control else None
+        status.enter("analysing", doing=", ".join(study.analyses))
+        if study.analyses:
+            status.log(f"analysing: {', '.join(study.analyses)}")
+        outcome = analyse(traces, study.analyses, files, self.tracker, control, points, status.begin)
+        if study.on_fail == "stop" and outcome.diagnosis is not None and outcome.diagnosis.verdict == "fail":
+            reason, written = outcome.diagnosis.reasons[0], f"all is written to {files.path}"
+            raise TraceError(f"the kernel fails its diagnosis: {reason} (on_fail=stop; {written})")
+        return outcome
+
+    def _baselines_and_points(self, model: nn.Module) -> tuple[dict[str, Any], PointSet | None]:
+        """Return the baselines' rows and the points, computed on the device that the chains use."""
+        study, path, begin = self.study, self.files.path, self.status.begin
+        if not (study.baselines or study.points):
+            return {}, None
+        device = chain_trainer(study.trainer, False, slice(0, 1), 1).strategy.root_device
+        baselines, points, history = {}, None, self._history()
+        # Each gets a copy of the model: moving it to a device would change the caller's.
+        if study.baselines:
+            on_device = copy.deepcopy(model).to(device)
+            baselines = represent(study.baselines, on_device, study.data, path / BASELINES, history, begin)
+        if study.points:
+            points = collect(study.points, copy.deepcopy(model).to(device), study.data, path, history, begin)
+        return baselines, points
+
+    def _history(self) -> History:
+        study, path = self.study, self.files.path
+        return History(
+            partial(retrain, study.model, study.training),
+            partial(checkpoints, study.model, path / "checkpoints"),
+            path,
+            None if study.schedule is None else self._sample_point,
+            study.training.steps if study.checkpoint is None else None,
+        )
+
+    def _sample_kernel(self, model: nn.Module) -> LossTraces:
+        """Sample the run's own kernel, and log its curves."""
+        loggers, schedule = self.tracker.loggers(), self.study.schedule
+        curves = [LogDraws(loggers, schedule)] if loggers and schedule is not None else []
+        return self._sample(self.study, model, TRACES, further_kernels=int(self.study.control), callbacks=curves)
+
+    def _sample_point(self, model: nn.Module, name: str, settings: Mapping[str, float]) -> LossTraces:
+        """Sample a further loss kernel, with other settings or weights, that becomes a point."""
+        study, task = replace(self.study, sampler=partial(self.study.sampler, **settings)), self.status.task
+        self.status.enter("sampling")
+        kernel, following = name.removesuffix(".zarr"), 1 + int(study.control)
+        # How many points are sampled is not known here, so the time left is a lower bound.
+        traces = self._sample(study, model, name, kernel, further_kernels=following, open_ended=True)
+        self.status.enter("preparing", doing=task)
+        return traces
+
+    def _sample_control(self, model: nn.Module) -> LossTraces | str:
+        """Sample the control run at nbeta = 0; return why there is none if its chains, held by no loss, diverge."""
+        study = replace(self.study, sampler=partial(self.study.sampler, nbeta=0.0))
+        try:
+            return self._sample(study, model, CONTROL, CONTROL_KERNEL)
+        except DivergenceError as error:
+            return str(error)
+
+    def _sample(
+        self,
+        study: Study,
+        model: nn.Module,
+        name: str,
+        kernel: str = "",
+        *,
+        further_kernels: int = 0,
+        open_ended: bool = False,
+        callbacks: Sequence[pl.Callback] = (),
+    ) -> LossTraces:
+        """Sample one kernel into the folder's trace of a name; further_kernels, open_ended as of SamplingCallback."""
+        if study.schedule is None:
+            raise InputError("schedule=none samples nothing; choose schedule=default for a loss kernel")
+        out = self.files.trace(name)
+        progress = SamplingCallback(
+            self.status,
+            study.schedule,
+            kernel,
+            first=study.chain_offset,
+            further_kernels=further_kernels,
+            open_ended=open_ended,
+            state=f"{out}/{SAMPLER_STATE}",
+        )
+        return sample(
+            model,
+            study.data,
+            study.sampler,
+            study.schedule,
+            seed=study.seed,
+            out=out,
+            chains_per_fit=study.chains_per_fit,
+            trainer=study.trainer,
+            progress=study.progress,
+            callbacks=[progress, *callbacks],
+            config=self.config,
+            state_every=study.state_every,
+            chain_offset=study.chain_offset,
+        )
 
 
 def trained(study: Study, files: RunFolder, callbacks: Sequence[pl.Callback] = ()) -> nn.Module:
@@ -280,7 +314,7 @@ def trained(study: Study, files: RunFolder, callbacks: Sequence[pl.Callback] = (
             state_every=study.state_every,
         )
         save_weights(model, path, {"step": study.training.steps})
-    drop_state(path.parent)  # last, so that a kill before costs nothing
+    drop_state(path.parent)  # only now: a kill before this line resumes from it, after it from the weights
     return model
 
 
@@ -289,34 +323,4 @@ def set_threads(threads: int | None) -> None:
     count = threads or int(os.environ.get("SLURM_CPUS_PER_TASK", 0))
     if count:
         torch.set_num_threads(count)
-        threadpool_limits(count)  # numpy's and SciPy's own
-
-
-@contextmanager
-def reported(heart: Heartbeat, tracker: Tracker, config: Mapping[str, Any], folder: Path) -> Iterator[None]:
-    """Record how a run ends, and end it in order where a scheduler asks for that."""
-    state = "failed"
-    heart.says("starting", error=None)
-    try:
-        with raise_on_signal():
-            tracker.start(config)
-            yield
-        state = "finished"
-    except (Stopped, Interrupted) as stop:
-        state = "interrupted"
-        # The remedies of sample() and fit() are for callers of these; a run is continued by its folder.
-        reason = stop.reason if isinstance(stop, Interrupted) else str(stop)
-        heart.says(state, error=reason)
-        remedy = f"the same command with paths.run={folder} goes on from there"
-        raise Interrupted(reason, stop.number, remedy) from stop
-    except KeyboardInterrupt:
-        state = "interrupted"
-        heart.says(state, error="Ctrl-C")
-        raise
-    except BaseException as error:
-        heart.says(state, error=" ".join(str(error).split()) or type(error).__name__)
-        raise
-    finally:
-        # A record that cannot be closed (a full disk) must not hide why the run ends.
-        with nullcontext() if state == "finished" else suppress(Exception):
-            tracker.finish(state)
+        threadpool_limits(count)  # numpy's and SciPy's pools

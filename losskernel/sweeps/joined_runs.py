@@ -21,7 +21,7 @@ from losskernel.representations.sources.loss_kernels import KERNELS
 from losskernel.runs.analyse import CONTROL, TRACES, Outcome, analyse
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.resume import finished
-from losskernel.runs.status.status_file import Heartbeat
+from losskernel.runs.status.status_file import RunStatus
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.storage.locations import guard
 from losskernel.storage.locks import locked_folder
@@ -171,19 +171,19 @@ def _filled(
     record: Tracker,
 ) -> Outcome | InputError:
     """Write a run into a folder; return what it ends with, or the fault of analyses beside which all else is there."""
-    state, heart = "failed", Heartbeat(made)
+    state, status = "failed", RunStatus(made)
     try:
         control = _lay_out(runs, further, made, config, traces)
-        heart.says("analysing", kernel=TRACES, chains=traces.losses.sizes["chain"])
+        status.enter("analysing", kernel=TRACES, chains=traces.losses.sizes["chain"])
         record.keep("traces", "traces", made / TRACES)
         points, analyses = open_points(made), questions(config, traces.labels)
         whole = traces.with_baselines(read_representations(made / BASELINES))
-        outcome = analyse(whole, analyses, RunFolder(made), record, control, points, heart.names)
-        heart.says("finished", verdict=outcome.diagnosis and outcome.diagnosis.verdict)
+        outcome = analyse(whole, analyses, RunFolder(made), record, control, points, status.begin)
+        status.enter("finished", verdict=outcome.diagnosis and outcome.diagnosis.verdict)
         state = "finished"
         return outcome
     except InputError as error:
-        heart.says(state, error=" ".join(str(error).split()))
+        status.enter(state, error=" ".join(str(error).split()))
         return error
     finally:
         record.finish(state)

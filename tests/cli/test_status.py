@@ -25,7 +25,7 @@ from losskernel.cli.status.jobs import Job, job_of
 from losskernel.cli.status.status import asked_of_slurm, looked, status_from
 from losskernel.cli.status.sweeps import Sweep, command_of, sweeps_in
 from losskernel.cli.status.table import seconds_left, swept, table
-from losskernel.runs.status.status_file import Heartbeat, process_began, read_status, stamp
+from losskernel.runs.status.status_file import RunStatus, process_began, read_status, timestamp
 from losskernel.storage.locks import locked_folder
 
 NOW = 1_800_000_000.0
@@ -51,8 +51,8 @@ def begun(folder: Path, *words: str, ago: float | None = None, **status: Any) ->
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(words)))
     os.utime(folder / ".hydra" / "overrides.yaml", (NOW - 1, NOW - 1))
     if ago is not None:
-        common = {"started": stamp(NOW - 700), "host": "node07", "process": 4711, "process_began": 5, "restarts": 0}
-        said = {"time": stamp(NOW - ago), "advanced": stamp(NOW - ago), "slurm_job": "902", "slurm_array": None}
+        common = {"started": timestamp(NOW - 700), "host": "node07", "process": 4711, "process_began": 5, "restarts": 0}
+        said = {"time": timestamp(NOW - ago), "advanced": timestamp(NOW - ago), "slurm_job": "902", "slurm_array": None}
         (folder / "status.json").write_text(json.dumps(common | said | status))
     return folder
 
@@ -144,7 +144,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
 
 def test_the_time_left_counts_those_that_wait() -> None:
     def job(state: str, **status: Any) -> Job:
-        said = {"started": stamp(NOW - 100), "time": stamp(NOW)} | status
+        said = {"started": timestamp(NOW - 100), "time": timestamp(NOW)} | status
         return Job(Path(), "", state=state, ended=state == "finished", status=said)
 
     finished, here = job("finished"), job("sampling", seconds_left=20.0)
@@ -171,7 +171,7 @@ def test_a_job_without_a_sign_for_a_minute_is_silent(tmp_path: Path) -> None:
 
 def test_a_job_that_beats_and_gets_no_further_is_said_to(tmp_path: Path) -> None:
     for number, state in enumerate(("sampling", "analysing")):
-        begun(tmp_path / str(number), ago=2, state=state, advanced=stamp(NOW - 900))
+        begun(tmp_path / str(number), ago=2, state=state, advanced=timestamp(NOW - 900))
     assert [job.note for job in jobs_in(tmp_path).values()] == ["alive, but no further since 15 min", ""]
 
 
@@ -370,7 +370,7 @@ def test_jobs_of_one_process_come_while_it_lives(host: str, began: str, state: s
     multirun(tmp_path, ["seed=0,1,2"], 400, launcher=BASIC)
     process = {"process": os.getpid(), "process_began": process_began(os.getpid()) if began == "now" else -1}
     place = socket.gethostname() if host == "here" else host
-    begun(tmp_path / "0", "seed=0", ago=120, state="finished", host=place, started=stamp(NOW - 300), **process)
+    begun(tmp_path / "0", "seed=0", ago=120, state="finished", host=place, started=timestamp(NOW - 300), **process)
     overrides = begun(tmp_path / "1", "seed=1") / ".hydra" / "overrides.yaml"
     os.utime(overrides, (NOW - 110, NOW - 110))
     found = jobs_in(tmp_path)
@@ -438,7 +438,7 @@ def test_joined_kernels_have_rows_beside_the_jobs(tmp_path: Path, capsys: Any) -
     multirun(tmp_path, ["chain_offset=0,4"])
     for number, offset in enumerate((0, 4)):
         words = f"chain_offset={offset}"
-        begun(tmp_path / str(number), words, ago=120, state="finished", draws=8, of=8, started=stamp(NOW - 240))
+        begun(tmp_path / str(number), words, ago=120, state="finished", draws=8, of=8, started=timestamp(NOW - 240))
     whole, made = tmp_path / "joined" / "toy", tmp_path / "joined" / ".partial" / "joined"
     config = yaml.safe_dump({"chain_offset": 0, "schedule": {"chains": 8}})
     for folder, status in ((whole, {"state": "finished", "verdict": "warn"}), (made / "other", {"state": "analysing"})):
@@ -449,7 +449,9 @@ def test_joined_kernels_have_rows_beside_the_jobs(tmp_path: Path, capsys: Any) -
     assert rows[4] == "joined/other 8 chains analysing 9 s ago node07 902"
     assert rows[5:] == [f"{tmp_path}: 2 jobs: 2 finished; 2 joined"]
     shutil.copytree(whole, made / "toy")  # joined anew: it stands for the one that it replaces
-    (made / "toy" / "status.json").write_text(json.dumps({"state": "failed", "error": "no; mend", "time": stamp(NOW)}))
+    (made / "toy" / "status.json").write_text(
+        json.dumps({"state": "failed", "error": "no; mend", "time": timestamp(NOW)})
+    )
     (sweep,) = looked([str(tmp_path)], NOW, nobody)
     assert (sweep.joined[0].name, sweep.joined[0].state) == ("joined/toy", "failed")
     assert table(sweep, None, command_of).endswith("joined/toy failed: no; mend")
@@ -594,12 +596,12 @@ def test_programs_are_told_in_json(sweep: Path, capsys: Any) -> None:
 def test_watching_ends_when_all_jobs_have(tmp_path: Path, capsys: Any) -> None:
     folder = tmp_path / "0"
     folder.mkdir()
-    heart, slept = Heartbeat(folder), []
-    heart.says("sampling", draws=1, of=4)
+    running, slept = RunStatus(folder), []
+    running.enter("sampling", draws=1, of=4)
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
-        heart.says("sampling" if len(slept) < 3 else "finished", draws=1 + len(slept))
+        running.enter("sampling" if len(slept) < 3 else "finished", draws=1 + len(slept))
 
     assert status_from([str(tmp_path), "--watch", "7"], sleep) == 0
     assert slept == [7.0, 7.0, 7.0]
@@ -610,7 +612,7 @@ def test_watching_ends_when_all_jobs_have(tmp_path: Path, capsys: Any) -> None:
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    heart.says("sampling")
+    running.enter("sampling")
     assert status_from([str(tmp_path), "--watch", "7"], interrupt) == 0
 
 
@@ -644,9 +646,10 @@ def test_it_loads_nothing_heavy(sweep: Path) -> None:
 def test_a_run_is_seen_at_work_killed_and_continued(tmp_path: Path) -> None:
     own = ("analysis=[separation]", "logger=none", *TINY[:-1], "schedule.draws=1500", "state_every=0.5")
     words = [*own, f"paths.run={tmp_path / 'toy'}"]
-    # A heart that beats faster, so that there is something to see of a run of seconds.
-    faster = "run.Heartbeat, beating._EVERY = functools.partial(run.Heartbeat, every=0.05), 0"
-    code = f"import functools; from losskernel import beating, run; {faster}; from losskernel.cli import main; main()"
+    # A status that is written faster, so that there is something to see of a run of seconds.
+    faster = "run.RunStatus, progress_callback._EVERY = functools.partial(run.RunStatus, every=0.05), 0"
+    modules = "from losskernel.runs import run; from losskernel.runs.status import progress_callback"
+    code = f"import functools; {modules}; {faster}; from losskernel.cli import main; main()"
     plain = {key: value for key, value in os.environ.items() if not key.startswith(("HYDRA", "WANDB"))}
     options: dict[str, Any] = {"cwd": tmp_path, "env": plain | {"OMP_NUM_THREADS": "1"}, "stderr": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code, *words], text=True, **options) as child:

@@ -8,8 +8,8 @@ import xarray as xr
 
 from losskernel.errors import TraceError
 from losskernel.runs.folder import RunFolder
-from losskernel.runs.run import reported
-from losskernel.runs.status.status_file import Heartbeat
+from losskernel.runs.run import record_ending
+from losskernel.runs.status.status_file import RunStatus
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.storage.locations import guard
 from losskernel.storage.settings_diff import differences
@@ -215,9 +215,9 @@ def test_a_record_that_cannot_be_closed_does_not_hide_why_the_run_ends(tmp_path:
         def finish(self, state: str) -> None:
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(TraceError, match="the reason"), reported(Heartbeat(tmp_path), Full(), {}, tmp_path):
+    with pytest.raises(TraceError, match="the reason"), record_ending(RunStatus(tmp_path), Full(), {}, tmp_path):
         raise TraceError("the reason")
-    with pytest.raises(OSError, match="No space left"), reported(Heartbeat(tmp_path), Full(), {}, tmp_path):
+    with pytest.raises(OSError, match="No space left"), record_ending(RunStatus(tmp_path), Full(), {}, tmp_path):
         pass
 
 

@@ -1,1 +1,1 @@
-"""What a run is at, on disk while it runs."""
+"""What a run is doing, on disk while it runs."""

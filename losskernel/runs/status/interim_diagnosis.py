@@ -1,6 +1,5 @@
-"""Looks at the draws of a run at work, now and then: often enough to be of use, seldom enough to cost nothing."""
+"""The diagnosis of an unfinished run: from time to time, often enough to be useful, rarely enough to cost nothing."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,80 +10,83 @@ from torch import Tensor
 from losskernel.kernel.diagnosis.interim import ENOUGH, Interim, interim
 from losskernel.kernel.diagnosis.statistics import load_arviz
 
-_EVERY = 30.0  # seconds between two looks
-_SOON = 5.0  # where the draws have doubled since
-_SHARE = 200  # a look waits this many times as long as the last one took
+_EVERY = 30.0  # seconds between two diagnoses
+_SOON = 5.0  # seconds where the draws have doubled since the last one
+_SHARE = 200  # the least time between two, in units of the time that the last one took: at most 0.5 % of the run
 
 
-class Glances:
-    """Gathers three numbers a draw and chain, and judges them so far.
+class InterimDiagnosis:
+    """Collects three numbers per draw and chain, and diagnoses them at intervals.
 
-    Draws from before an interruption are not among them.
+    The numbers are the probes' mean loss, the minibatch loss and the distance from w*. Draws from before an
+    interruption are not among them, since the trace on disk is not read back.
 
     Args:
-        of: draws of each chain in the end.
-        clock: seconds that go by.
+        draws: of each chain in the end.
+        clock: seconds that pass.
 
     Attributes:
-        last: the verdict so far; None before the first.
+        latest: the last diagnosis; None before the first.
     """
 
-    def __init__(self, of: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._of, self._clock = of, clock
-        self._finished: list[tuple[Sequence[int], np.ndarray]] = []  # whole stacks: their chains, [C, D, 3]
-        self.last: Interim | None = None
+    def __init__(self, draws: int, clock: Callable[[], float]) -> None:
+        self._total, self._clock = draws, clock
+        self._finished: list[tuple[Sequence[int], np.ndarray]] = []  # complete stacks: their chains, [C, D, 3]
+        self.latest: Interim | None = None
 
-    def begin(self, chains: Sequence[int], per_loss: float | None, fresh: bool) -> None:
-        """Turn to a stack of chains.
+    def start_stack(self, chains: Sequence[int], loss_scale: float | None, at_start: bool) -> None:
+        """Begin a stack of chains.
 
         Args:
             chains: their numbers.
-            per_loss: what a loss is counted in, 2 nbeta / P; None where that is not known.
-            fresh: whether they stand at w*.
+            loss_scale: 2 nbeta / P, which turns an excess loss into units of its stationary mean; None if unknown.
+            at_start: whether the chains are still at w*.
         """
-        self._chains, self._per_loss, self._fresh = chains, per_loss, fresh
-        self._draws: list[list[Tensor]] = []  # three [C] each
-        self._start: float | None = None
-        self._looked, self._draws_then, self._took = self._clock(), 0, 0.0
+        self._chains, self._loss_scale, self._at_start = chains, loss_scale, at_start
+        self._draws: list[list[Tensor]] = []  # three tensors [C] each
+        self._start_loss: float | None = None
+        self._last_time, self._last_count, self._cost = self._clock(), 0, 0.0
 
     def add(self, outputs: Mapping[str, Any]) -> None:
-        """Take what a stride shows."""
-        if self._fresh:  # the mean loss where the chains have hardly left w*: no larger excess than there is
-            self._start, self._fresh = float(outputs["train_loss"].mean()), False
+        """Add the outputs of a stride, a draw or burn-in steps."""
+        if self._at_start:
+            # After one stride the chains have hardly left w*, so this overestimates the loss there, if anything:
+            # the excess loss is never exaggerated.
+            self._start_loss, self._at_start = float(outputs["train_loss"].mean()), False
         if "losses" in outputs:
-            seen = (outputs["losses"].mean(1), outputs["train_loss"], outputs["distance"])
-            self._draws.append([value.cpu() for value in seen])
+            values = (outputs["losses"].mean(1), outputs["train_loss"], outputs["distance"])
+            self._draws.append([value.cpu() for value in values])
 
-    def end(self) -> None:
-        """Keep a stack whose chains have all their draws."""
-        if len(self._draws) == self._of:
+    def finish_stack(self) -> None:
+        """Keep the draws of a complete stack."""
+        if len(self._draws) == self._total:
             self._finished.append((self._chains, self._observed()))
 
-    def look(self, at_once: bool = False) -> None:
-        """Judge the draws so far, if it is time.
+    def refresh(self, force: bool = False) -> None:
+        """Diagnose the draws so far, if the interval has passed.
 
         Args:
-            at_once: look though it is not time.
+            force: diagnose even if it has not.
         """
-        waited, doubled = self._clock() - self._looked, len(self._draws) >= 2 * self._draws_then
-        soon = waited >= (_SOON if doubled else _EVERY) and waited >= _SHARE * self._took
-        if len(self._draws) >= ENOUGH and (soon or at_once):
-            load_arviz()  # seconds, once, that the diagnosis needs anyway: no part of what a look takes
+        waited, doubled = self._clock() - self._last_time, len(self._draws) >= 2 * self._last_count
+        due = waited >= (_SOON if doubled else _EVERY) and waited >= _SHARE * self._cost
+        if len(self._draws) >= ENOUGH and (due or force):
+            load_arviz()  # takes seconds, once; the final diagnosis needs it anyway, so it does not count as cost
             began = self._clock()
-            self.last = self._judged()
-            self._looked, self._draws_then = self._clock(), len(self._draws)
-            self._took = self._looked - began
+            self.latest = self._diagnose()
+            self._last_time, self._last_count = self._clock(), len(self._draws)
+            self._cost = self._last_time - began
 
-    def _judged(self) -> Interim:
-        """Judge the stack at work; single chains rather beside each other, once two are finished."""
+    def _diagnose(self) -> Interim:
+        # One chain alone can only be split in halves. Two complete chains say more: whether they agree.
         if len(self._chains) > 1 or len(self._finished) < 2:
             observed = self._observed()
             excess = float("nan")
-            if self._start is not None and self._per_loss is not None:
-                excess = (observed[:, :, 1].mean() - self._start) * self._per_loss
-            return interim(observed, self._of, self._chains, float(excess))
+            if self._start_loss is not None and self._loss_scale is not None:
+                excess = (observed[:, :, 1].mean() - self._start_loss) * self._loss_scale
+            return interim(observed, self._total, self._chains, float(excess))
         chains = [chain for stack, _ in self._finished for chain in stack]
-        return interim(np.concatenate([observed for _, observed in self._finished]), self._of, chains)
+        return interim(np.concatenate([observed for _, observed in self._finished]), self._total, chains)
 
     def _observed(self) -> np.ndarray:
         flat = torch.stack([value for draw in self._draws for value in draw])  # [3 D, C]

@@ -1,109 +1,96 @@
-"""A run's signs of life while it trains and samples: how far, how fast, how long yet, and the verdict so far."""
+"""Lightning callbacks that report a run's progress: how far, how fast, how long yet, and the diagnosis so far."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 
-from losskernel.runs.status.interim_diagnosis import Glances
-from losskernel.runs.status.status_file import Heartbeat
+from losskernel.runs.status.interim_diagnosis import InterimDiagnosis
+from losskernel.runs.status.status_file import RunStatus
 from losskernel.sampling.chains import STEP_CHECKS, Stride
 from losskernel.sampling.schedule import Schedule
 from losskernel.storage.locations import locate
 from losskernel.training.progress import MINUTE, Pace, lasting, rate
 
-_EVERY = 1.0  # seconds between two notes to the heart, which writes more seldom
+_EVERY = 1.0  # seconds between two updates of the status
 
 
-class _Told(pl.Callback):
-    """What signs of life have in common: seldom ones to the heart, more seldom ones to the log."""
-
-    speaks: ClassVar[bool] = True  # a bar's own lines are not wanted beside these
-
-    def __init__(self, heart: Heartbeat, state: Path | str | None, clock: Callable[[], float]) -> None:
-        self._heart, self._state, self._clock = heart, state, clock
-
-    def _begin(self) -> None:
-        if self._state is not None:
-            self._heart.watches(partial(written, self._state))
-        self._began = self._noted = self._logged = self._clock()
-
-    def _note(self, now: float, facts: dict[str, Any], words: Callable[[], str]) -> None:
-        self._noted = now
-        self._heart.beats(**facts)
-        if now - self._logged >= MINUTE:
-            self._logged = now
-            self._heart.line(words())
-
-    def _again(self) -> str:
-        return f", restart {self._heart.restarts}" if self._heart.restarts else ""
-
-
-def written(state: Path | str) -> float:
-    """Return when a file, or what lies at a URL, was written; seconds since 1970.
-
-    Raises:
-        OSError: it is not there, or cannot be reached.
-    """
-    return locate(state).modified()
-
-
-class BeatTraining(_Told):
-    """Says after each step how far training has come.
+class ProgressCallback(pl.Callback):
+    """Updates the status at most once a second, and logs a line once a minute.
 
     Args:
-        heart: where to say it.
-        steps: of training.
-        state: file of the state from which training would go on.
-        clock: seconds that go by.
+        status: of the run; its clock measures all progress.
+        state: file or URL of the checkpoint from which a killed run would resume.
     """
 
-    def __init__(
-        self, heart: Heartbeat, steps: int, state: Path | str | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        super().__init__(heart, state, clock)
+    speaks: ClassVar[bool] = True  # the progress bar then writes no lines of its own to a log
+
+    def __init__(self, status: RunStatus, state: Path | str | None = None) -> None:
+        self._status, self._state = status, state
+
+    def _start(self) -> None:
+        if self._state is not None:
+            self._status.follow_checkpoint(locate(self._state).modified)
+        self._started = self._updated = self._logged = self._status.clock()
+
+    def _update(self, now: float, facts: dict[str, Any], line: Callable[[], str]) -> None:
+        self._updated = now
+        self._status.update(**facts)
+        if now - self._logged >= MINUTE:
+            self._logged = now
+            self._status.log(line())
+
+    def _restart(self) -> str:
+        return f", restart {self._status.restarts}" if self._status.restarts else ""
+
+
+class TrainingCallback(ProgressCallback):
+    """Reports the progress of training.
+
+    Args:
+        status, state: as of ProgressCallback.
+        steps: of training.
+    """
+
+    def __init__(self, status: RunStatus, steps: int, state: Path | str | None = None) -> None:
+        super().__init__(status, state)
         self._steps = steps
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Begin to measure."""
-        self._begin()
+        """Start the clock."""
+        self._start()
         self._pace, self._done = Pace(), pl_module.step
-        went_on = f"continued at step {pl_module.step:,} of {self._steps:,}{self._again()}"
-        self._heart.line(f"training: {went_on if pl_module.step else f'{self._steps:,} steps'}")
+        resumed = f"continued at step {pl_module.step:,} of {self._steps:,}{self._restart()}"
+        self._status.log(f"training: {resumed if pl_module.step else f'{self._steps:,} steps'}")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Say it, if it is time."""
-        now, step = self._clock(), pl_module.step
-        if now - self._noted < _EVERY:
+        """Report the step, at intervals."""
+        now, step = self._status.clock(), pl_module.step
+        if now - self._updated < _EVERY:
             return
-        self._pace.note(now - self._noted, step - self._done)
+        self._pace.note(now - self._updated, step - self._done)
         self._done, left = step, (self._steps - step) * (self._pace.each or 0.0)
-        self._note(
-            now,
-            # Of what comes after training nothing is known yet.
-            {"step": step, "steps": self._steps, "seconds_left": left, "at_least": True},
-            lambda: f"training: {step:,} of {self._steps:,} steps, {lasting(left)} left",
-        )
+        # Sampling and analyses follow, which nobody has timed yet: the seconds left are a lower bound.
+        facts = {"step": step, "steps": self._steps, "seconds_left": left, "at_least": True}
+        self._update(now, facts, lambda: f"training: {step:,} of {self._steps:,} steps, {lasting(left)} left")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Say how long it took."""
+        """Log the duration."""
         if pl_module.step >= self._steps:
-            self._heart.line(f"trained in {lasting(self._clock() - self._began)}")
+            self._status.log(f"trained in {lasting(self._status.clock() - self._started)}")
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A stack of chains at work; the chains before it have all their draws.
+class SamplingProgress:
+    """The progress of one kernel's chains, which are sampled in stacks, one after another.
 
     Attributes:
         schedule: lengths.
         first: number of the kernel's first chain.
-        chains: numbers of this stack's.
-        step: steps that these have taken.
+        chains: numbers of the chains of the present stack; all earlier chains are complete.
+        step: steps that the present stack has taken.
     """
 
     schedule: Schedule
@@ -112,166 +99,165 @@ class Standing:
     step: int
 
     @property
-    def own_draws(self) -> int:
-        """Draws of each chain of this stack."""
+    def stack_draws(self) -> int:
+        """Draws of each chain of the present stack."""
         return max(0, self.step - self.schedule.burn_in) // self.schedule.thinning
 
     @property
     def draws(self) -> int:
-        """Draws of all chains, stacks that are done among them."""
-        return (self.chains[0] - self.first) * self.schedule.draws + len(self.chains) * self.own_draws
+        """Draws of all chains, those of complete stacks included."""
+        return (self.chains[0] - self.first) * self.schedule.draws + len(self.chains) * self.stack_draws
 
     @property
-    def of(self) -> int:
+    def total(self) -> int:
         """Draws of all chains in the end."""
         return self.schedule.chains * self.schedule.draws
 
     @property
     def burning_in(self) -> bool:
-        """Whether draws have not begun."""
+        """Whether the present stack has not finished its burn-in."""
         return self.step < self.schedule.burn_in
 
-    def left(self, step: float, draw: float, judging: float, after: int) -> float:
-        """Return the seconds that are left, stacks to come counted by their chains.
+    def seconds_left(self, step: float, draw: float, checks: float, further_kernels: int) -> float:
+        """Return the seconds left; the cost of stacks to come is that of the present one per chain.
 
         Args:
-            step: seconds a step of burn-in.
-            draw: seconds from a draw to the next.
-            judging: seconds of judging this stack.
-            after: further kernels that cost the same.
+            step: seconds per step of burn-in.
+            draw: seconds per draw.
+            checks: seconds of the step checks of the present stack.
+            further_kernels: kernels of the same cost that follow.
         """
-        schedule, count = self.schedule, len(self.chains)
-        own = max(0, schedule.burn_in - self.step) * step + (schedule.draws - self.own_draws) * draw + judging
-        stack = schedule.burn_in * step + schedule.draws * draw + judging
-        later = self.first + schedule.chains - 1 - self.chains[-1]
-        return own + stack * (later + after * schedule.chains) / count
+        schedule = self.schedule
+        remaining_steps, remaining_draws = max(0, schedule.burn_in - self.step), schedule.draws - self.stack_draws
+        this_stack = remaining_steps * step + remaining_draws * draw + checks
+        full_stack = schedule.burn_in * step + schedule.draws * draw + checks
+        later_chains = self.first + schedule.chains - 1 - self.chains[-1] + further_kernels * schedule.chains
+        return this_stack + full_stack * later_chains / len(self.chains)
 
     def __str__(self) -> str:
         last = self.first + self.schedule.chains - 1
-        own = f"chains {self.chains[0]}-{self.chains[-1]}" if len(self.chains) > 1 else f"chain {self.chains[0]}"
+        stack = f"chains {self.chains[0]}-{self.chains[-1]}" if len(self.chains) > 1 else f"chain {self.chains[0]}"
         if self.first == 0:
-            return f"{own} of {self.schedule.chains}"
-        return own if len(self.chains) == self.schedule.chains else f"{own} of {self.first}-{last}"
+            return f"{stack} of {self.schedule.chains}"
+        return stack if len(self.chains) == self.schedule.chains else f"{stack} of {self.first}-{last}"
 
 
-class Beat(_Told):
-    """Says after each stride how far the chains of one kernel have come; the same one for all its stacks.
+class SamplingCallback(ProgressCallback):
+    """Reports the progress of one kernel's chains; one callback serves all stacks of the kernel.
 
     Args:
-        heart: where to say it.
+        status, state: as of ProgressCallback.
         schedule: lengths of the run.
-        kernel: which of the run's kernels is sampled; "" for its own.
+        kernel: name of the kernel, "" for the run's own.
         first: number of the first chain.
-        after: kernels of the same cost that are known to come.
-        more: whether still others may come.
-        state: file or URL of the state from which sampling would go on.
-        clock: seconds that go by.
+        further_kernels: kernels of the same cost that are known to follow.
+        open_ended: whether still other kernels may follow.
     """
 
     def __init__(
         self,
-        heart: Heartbeat,
+        status: RunStatus,
         schedule: Schedule,
         kernel: str = "",
         *,
         first: int = 0,
-        after: int = 0,
-        more: bool = False,
+        further_kernels: int = 0,
+        open_ended: bool = False,
         state: Path | str | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(heart, state, clock)
-        self._schedule, self._kernel, self._first, self._after, self._more = schedule, kernel, first, after, more
-        self._step, self._draw, self._judging = Pace(), Pace(), Pace()
-        self._glances = Glances(schedule.draws, clock)
+        super().__init__(status, state)
+        self._schedule, self._kernel, self._first = schedule, kernel, first
+        self._further_kernels, self._open_ended = further_kernels, open_ended
+        self._step, self._draw, self._checks = Pace(), Pace(), Pace()
+        self._diagnosis = InterimDiagnosis(schedule.draws, status.clock)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Begin to measure the speed, where an interrupted run goes on."""
-        self._begin()
-        self._before = self._began
-        chains, nbeta = pl_module.chain_numbers, getattr(trainer.optimizers[0], "nbeta", None)
-        per_loss = None if nbeta is None else 2 * nbeta / pl_module.weights.shape[1]
-        self._glances.begin(chains, per_loss, pl_module.step == 0)
-        now, schedule = self._standing(pl_module), self._schedule
-        told = f"{schedule.burn_in:,} steps of burn-in, then {schedule.draws:,} draws each"
+        """Start the clock of a stack, which may resume an interrupted one."""
+        self._start()
+        self._before = self._started
+        nbeta = getattr(trainer.optimizers[0], "nbeta", None)
+        loss_scale = None if nbeta is None else 2 * nbeta / pl_module.weights.shape[1]
+        self._diagnosis.start_stack(pl_module.chain_numbers, loss_scale, at_start=pl_module.step == 0)
+        progress, schedule = self._progress(pl_module), self._schedule
+        lengths = f"{schedule.burn_in:,} steps of burn-in, then {schedule.draws:,} draws each"
         if pl_module.step:
-            told = f"continued at {now.draws:,} of {now.of:,} draws{self._again()}"
-        self._heart.line(f"{self._of_kernel()}{now}: {told}")
-        self._heart.beats(**self._facts(now))
+            lengths = f"continued at {progress.draws:,} of {progress.total:,} draws{self._restart()}"
+        self._status.log(f"{self._prefix()}{progress}: {lengths}")
+        self._status.update(**self._facts(progress))
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Stride, batch_idx: int) -> None:
-        """Say that the chains will be judged, which takes longer than a draw."""
+        """Report that step checks begin, which take longer than a draw."""
         if batch == STEP_CHECKS:
-            self._heart.beats(**self._facts(self._standing(pl_module), ", judging"))
+            self._status.update(**self._facts(self._progress(pl_module), ", judging"))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Stride, batch_idx: int
     ) -> None:
-        """Say it, if it is time."""
-        before, self._before = self._before, self._clock()
+        """Report the draw, at intervals."""
+        before, self._before = self._before, self._status.clock()
         passed = self._before - before
-        if batch == STEP_CHECKS:
-            self._judging.note(passed, 1)
-            self._end(self._standing(pl_module))
+        if batch == STEP_CHECKS:  # the last batch of a stack
+            self._checks.note(passed, 1)
+            self._finish_stack(self._progress(pl_module))
             return
         self._draw.note(passed, 1) if batch.record else self._step.note(passed, batch.steps)
-        self._glances.add(outputs)
-        if self._before - self._noted >= _EVERY:
-            now = self._standing(pl_module)
-            self._glances.look()
-            self._note(self._before, self._facts(now), lambda: self._words(now))
+        self._diagnosis.add(outputs)
+        if self._before - self._updated >= _EVERY:
+            progress = self._progress(pl_module)
+            self._diagnosis.refresh()
+            self._update(self._before, self._facts(progress), lambda: self._line(progress))
 
-    def _end(self, now: Standing) -> None:
-        """Say what all the draws of a stack look like."""
-        self._glances.look(at_once=True)
-        self._glances.end()
-        self._heart.beats(**self._facts(now))
-        took = lasting(self._before - self._began)
-        self._heart.line(f"{self._of_kernel()}{now}: drawn and judged in {took}{self._so_far()}")
+    def _finish_stack(self, progress: SamplingProgress) -> None:
+        self._diagnosis.refresh(force=True)
+        self._diagnosis.finish_stack()
+        self._status.update(**self._facts(progress))
+        duration = lasting(self._before - self._started)
+        self._status.log(f"{self._prefix()}{progress}: drawn and judged in {duration}{self._so_far()}")
 
-    def _standing(self, module: Any) -> Standing:
-        return Standing(self._schedule, self._first, module.chain_numbers, module.step)
+    def _progress(self, module: Any) -> SamplingProgress:
+        return SamplingProgress(self._schedule, self._first, module.chain_numbers, module.step)
 
-    def _speed(self, now: Standing) -> float | None:
-        """Return draws a second, of all chains of the stack; None before the first."""
-        return len(now.chains) / self._draw.each if self._draw.each else None
+    def _speed(self, progress: SamplingProgress) -> float | None:
+        """Return draws per second of all chains of the stack; None before the first draw."""
+        return len(progress.chains) / self._draw.each if self._draw.each else None
 
-    def _left(self, now: Standing) -> float | None:
-        """Return the seconds left; before the first draw, whose probes take their time, at least these."""
+    def _seconds_left(self, progress: SamplingProgress) -> float | None:
+        # Before the first draw its probes' forward passes are unknown: burn-in steps then give a lower bound. After a
+        # resume within the draws no burn-in step was timed: thinning steps of a draw stand for it.
         step = self._step.each or (self._draw.each or 0.0) / self._schedule.thinning
         draw = self._draw.each or step * self._schedule.thinning
-        return now.left(step, draw, self._judging.each or 0.0, self._after) if draw else None
+        return progress.seconds_left(step, draw, self._checks.each or 0.0, self._further_kernels) if draw else None
 
-    def _facts(self, now: Standing, judging: str = "") -> dict[str, Any]:
-        found = self._glances.last
-        # The run's own kernel is what its verdict is about, whatever else is sampled before or after.
+    def _facts(self, progress: SamplingProgress, task: str = "") -> dict[str, Any]:
+        latest = self._diagnosis.latest
+        # `so_far` speaks of the run's own kernel alone; that of a control or a point's kernel must not replace it.
         so_far = "so_far_aside" if self._kernel else "so_far"
         return {
-            "doing": f"{self._of_kernel()}{now}{judging or ', burn-in' * now.burning_in}",
+            "doing": f"{self._prefix()}{progress}{task or ', burn-in' * progress.burning_in}",
             "kernel": self._kernel,
-            "chains": [now.chains[0], now.chains[-1]],
-            "step": now.step,
+            "chains": [progress.chains[0], progress.chains[-1]],
+            "step": progress.step,
             "steps": self._schedule.steps,
-            "draws": now.draws,
-            "of": now.of,
-            "draws_per_second": self._speed(now),
-            "seconds_left": self._left(now),
-            "at_least": self._more or self._draw.each is None,
-            so_far: None if found is None else {"of": "the probes' mean loss", **asdict(found)},
+            "draws": progress.draws,
+            "of": progress.total,
+            "draws_per_second": self._speed(progress),
+            "seconds_left": self._seconds_left(progress),
+            "at_least": self._open_ended or self._draw.each is None,
+            so_far: None if latest is None else {"of": "the probes' mean loss", **asdict(latest)},
         }
 
-    def _words(self, now: Standing) -> str:
-        speed, left = self._speed(now), self._left(now)
-        parts = [f"{now.draws:,} of {now.of:,} draws"]
-        if now.burning_in:
-            parts.append(f"burn-in, step {now.step:,} of {self._schedule.burn_in:,}")
+    def _line(self, progress: SamplingProgress) -> str:
+        speed, left = self._speed(progress), self._seconds_left(progress)
+        parts = [f"{progress.draws:,} of {progress.total:,} draws"]
+        if progress.burning_in:
+            parts.append(f"burn-in, step {progress.step:,} of {self._schedule.burn_in:,}")
         parts += [] if speed is None else [f"{rate(speed)} draws/s"]
-        parts += [] if left is None else [f"{'at least ' * (self._more or speed is None)}{lasting(left)} left"]
-        return f"{self._of_kernel()}{now}: {', '.join(parts)}{self._so_far()}"
+        parts += [] if left is None else [f"{'at least ' * (self._open_ended or speed is None)}{lasting(left)} left"]
+        return f"{self._prefix()}{progress}: {', '.join(parts)}{self._so_far()}"
 
     def _so_far(self) -> str:
-        found = self._glances.last
-        return "" if found is None else f"; mean loss so far: {found.words}"
+        latest = self._diagnosis.latest
+        return "" if latest is None else f"; mean loss so far: {latest.words}"
 
-    def _of_kernel(self) -> str:
+    def _prefix(self) -> str:
         return f"{self._kernel}: " if self._kernel else ""

@@ -1,4 +1,4 @@
-"""What a run says of itself while it is at work: a small file in its folder, for whoever looks from afar."""
+"""A run's status file: a small JSON file in its folder, written while it runs, read by other processes and machines."""
 
 import json
 import logging
@@ -6,128 +6,137 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from losskernel.storage.atomic import write_whole
+from losskernel.storage.lock_owner import process_start
 from losskernel.training.progress import log_line
 
 STATUS = "status.json"
-# What a run may be at; the last three are ends.
+# The states of a run; the last three are final.
 STATES = ("starting", "training", "preparing", "sampling", "analysing", "interrupted", "failed", "finished")
 ENDS = STATES[-3:]
-EVERY = 5.0  # seconds between two signs of life
-# What stays true when a run goes on to something else.
+EVERY = 5.0  # seconds between two writes
+# Facts that stay true when a run enters its next state.
 _LASTING = ("kernel", "draws", "of", "so_far", "error")
 
 
-class Heartbeat:
-    """Writes a run's status, from a thread of its own: neither a long step nor a long analysis is taken for a death.
+class RunStatus:
+    """The status of one run: its state, its progress, and which process is executing it.
 
-    That it cannot be written harms nobody. As a context it beats for as long as the context lasts; what is said
-    without is written all the same.
+    As a context it writes the file at regular intervals from a thread of its own, so that a long step or a long
+    analysis is not mistaken for a dead process. Failure to write is ignored: the run matters more than its status.
 
     Args:
         folder: of the run.
-        every: seconds between two signs of life.
-        log: whether to write lines for a log on standard error too.
+        every: seconds between two writes.
+        log: whether log lines also go to standard error.
+        clock: seconds that pass; all progress of the run is measured by it.
+
+    Attributes:
+        logs: whether log lines also go to standard error.
+        clock: see above.
     """
 
-    def __init__(self, folder: Path, every: float = EVERY, log: bool = False) -> None:
-        self._path, self._every, self.logs = folder / STATUS, every, log
-        self._job = folder.name if folder.name.isdecimal() else ""  # of a sweep
+    def __init__(
+        self, folder: Path, every: float = EVERY, log: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._path, self._every, self.logs, self.clock = folder / STATUS, every, log, clock
+        self._job = folder.name if folder.name.isdecimal() else ""  # its number in a sweep
         self._lock, self._ended = threading.Lock(), threading.Event()
-        self._thread: threading.Thread | None = None
-        now, before = stamp(time.time()), read_status(folder) or {}
-        again = before.get("state") not in (None, "finished")
+        self._writer: threading.Thread | None = None
+        now, before = timestamp(time.time()), read_status(folder) or {}
+        resumed = before.get("state") not in (None, "finished")
         self._identity: dict[str, Any] = {
-            "first_started": before.get("first_started", now) if again else now,
+            "first_started": before.get("first_started", now) if resumed else now,
             "started": now,
-            "restarts": int(before.get("restarts", 0)) + 1 if again else 0,
+            "restarts": int(before.get("restarts", 0)) + 1 if resumed else 0,
             "host": socket.gethostname(),
             "process": os.getpid(),
             "process_began": process_began(os.getpid()),
             "slurm_job": os.environ.get("SLURM_JOB_ID"),
-            "slurm_array": _array(),
+            "slurm_array": _array_task(),
         }
         self._facts: dict[str, Any] = {"state": "starting", "advanced": now}
-        self._look: Callable[[], float] | None = None
+        self._checkpoint_time: Callable[[], float] | None = None
         self._saved: dict[str, str] = {}
 
     @property
     def restarts(self) -> int:
-        """How often the run was continued."""
+        """How often the run was resumed."""
         return self._identity["restarts"]
 
-    def __enter__(self) -> "Heartbeat":
+    @property
+    def task(self) -> str | None:
+        """What the run is doing within its state."""
+        return self._facts.get("doing")
+
+    def __enter__(self) -> "RunStatus":
         slurm = self._identity["slurm_array"] or self._identity["slurm_job"]
-        place = f"process {self._identity['process']} on {self._identity['host']}"
-        self.line(f"{self._path.parent}: {place}{f', SLURM job {slurm}' if slurm else ''}")
-        self._thread = threading.Thread(target=self._live, name="heartbeat", daemon=True)
-        self._thread.start()
-        threading.Thread(target=self._watch, name="heartbeat-saved", daemon=True).start()
+        process = f"process {self._identity['process']} on {self._identity['host']}"
+        self.log(f"{self._path.parent}: {process}{f', SLURM job {slurm}' if slurm else ''}")
+        self._writer = threading.Thread(target=self._write_regularly, name="status", daemon=True)
+        self._writer.start()
+        # In a thread of its own: a request to a remote store may take minutes, and must not delay the status.
+        threading.Thread(target=self._follow_checkpoint, name="status-checkpoint", daemon=True).start()
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._ended.set()
-        if self._thread is not None:
-            self._thread.join(self._every)  # a file system that hangs must not hold up the end
+        if self._writer is not None:
+            self._writer.join(self._every)  # no longer, for a file system that hangs must not delay the end
 
-    def says(self, state: str, **facts: Any) -> None:
-        """Write at once what the run is at, and what is known of it; what was said of its progress is forgotten."""
+    def enter(self, state: str, **facts: Any) -> None:
+        """Enter a state and write it at once; facts about the progress of the previous state are dropped."""
         lasting = {name: value for name, value in self._facts.items() if name in _LASTING}
-        self._facts = {"state": state, "advanced": stamp(time.time())} | lasting | facts
+        self._facts = {"state": state, "advanced": timestamp(time.time())} | lasting | facts
         self._write()
 
-    def beats(self, **facts: Any) -> None:
-        """Note facts for the next sign of life; each stays until it is said anew."""
-        self._facts = self._facts | {"advanced": stamp(time.time())} | facts  # whole: another thread reads it
+    def update(self, **facts: Any) -> None:
+        """Set facts that the next write contains; each holds until it is set again or the state changes."""
+        # A new dictionary instead of a changed one: the writing thread may be reading the old one.
+        self._facts = self._facts | {"advanced": timestamp(time.time())} | facts
 
-    @property
-    def doing(self) -> str | None:
-        """What was said last to be done."""
-        return self._facts.get("doing")
+    def begin(self, task: str) -> None:
+        """Name the task that begins."""
+        self.update(doing=task)
 
-    def names(self, doing: str) -> None:
-        """Note by its name what is done next."""
-        self.beats(doing=doing)
-
-    def watches(self, look: Callable[[], float]) -> None:
-        """Have it said when the state was written from which a killed run would go on.
+    def follow_checkpoint(self, modified: Callable[[], float]) -> None:
+        """Record when the checkpoint was written from which a killed run would resume.
 
         Args:
-            look: seconds since 1970. Asked as often as there are signs of life, in a thread of its own: it may be slow,
-                and it may fail.
+            modified: -> seconds since 1970. Called at every interval from a thread of its own; it may be slow or raise.
         """
-        self._look = look
+        self._checkpoint_time = modified
 
-    def line(self, words: str) -> None:
-        """Write a line into the run's own log (Hydra's file), and where standard error is one into that too."""
-        logging.getLogger(__name__).info(words)
+    def log(self, text: str) -> None:
+        """Log a line: to the run's own log (Hydra's file), and to standard error where that is read as a log."""
+        logging.getLogger(__name__).info(text)
         if self.logs:
-            log_line(words, self._job)
+            log_line(text, self._job)
 
-    def _live(self) -> None:
+    def _write_regularly(self) -> None:
         while not self._ended.wait(self._every):
             self._write()
 
-    def _watch(self) -> None:
+    def _follow_checkpoint(self) -> None:
         while not self._ended.wait(self._every):
-            with suppress(Exception):  # there is no state yet, and behind a URL anything may go wrong
-                self._saved = {"saved": stamp(self._look())} if self._look is not None else {}
+            with suppress(Exception):  # no checkpoint yet; and a remote store may raise anything
+                written = self._checkpoint_time
+                self._saved = {"saved": timestamp(written())} if written is not None else {}
 
     def _write(self) -> None:
-        with self._lock:
-            told = self._facts | self._saved | {"time": stamp(time.time())} | self._identity
-            with suppress(OSError):
-                write_whole(self._path, json.dumps(_plain(told), indent=1) + "\n")
+        with self._lock, suppress(OSError):
+            content = self._facts | self._saved | {"time": timestamp(time.time())} | self._identity
+            write_whole(self._path, json.dumps(as_json(content), indent=1) + "\n")
 
 
 def read_status(folder: Path) -> dict[str, Any] | None:
-    """Return what a run last said of itself; None where it said nothing."""
+    """Return the status of a run; None where there is none, or it cannot be read."""
     try:
         status = json.loads((folder / STATUS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -135,44 +144,40 @@ def read_status(folder: Path) -> dict[str, Any] | None:
     return status if isinstance(status, dict) else None
 
 
-def stamp(seconds: float) -> str:
+def timestamp(seconds: float) -> str:
     """Return seconds since 1970 as a time stamp, UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def seconds_of(told: Any) -> float | None:
+def seconds_of(stamp: Any) -> float | None:
     """Return a time stamp as seconds since 1970; None for anything else."""
     try:
-        return datetime.fromisoformat(told).timestamp()
+        return datetime.fromisoformat(stamp).timestamp()
     except (TypeError, ValueError):
         return None
 
 
 def process_began(process: int) -> int | None:
-    """Return when a process of this machine began, in ticks since it was switched on: numbers are given again.
+    """Return when a process of this machine began, in clock ticks since boot; process numbers alone are reused.
 
-    None where there is no such process, or nobody tells.
+    None where the process is dead or the system has no /proc.
     """
-    try:
-        # The name, in parentheses, may hold anything.
-        told = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        return None if told[0] in "ZX" else int(told[19])  # what nobody has buried is dead all the same
-    except (OSError, ValueError, IndexError):
-        return None
+    start = process_start(process)
+    return int(start) if start else None
 
 
-def _array() -> str | None:
-    """Return what SLURM's commands call this task of an array."""
-    job, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
-    return f"{job}_{task}" if job and task else None
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it: numbers that are not finite become null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+def as_json(value: Any) -> Any:
+    """Return a value as JSON has it: numbers that are not finite become null, other objects their text."""
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [as_json(item) for item in value]
     if isinstance(value, float):
         return value if value - value == 0.0 else None
     return value if value is None or isinstance(value, (str, int)) else str(value)
+
+
+def _array_task() -> str | None:
+    """Return SLURM's name of this task of a job array."""
+    job, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{job}_{task}" if job and task else None

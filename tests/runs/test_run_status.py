@@ -1,4 +1,4 @@
-"""Signs of life: what a run says of itself, how long it thinks it will take, and what its draws look like so far."""
+"""A run's status file, its progress and time left, and the diagnosis of its draws so far."""
 
 import functools
 import json
@@ -24,10 +24,21 @@ from losskernel.errors import Interrupted
 from losskernel.kernel.diagnosis.diagnose import diagnose
 from losskernel.kernel.diagnosis.interim import ENOUGH, interim
 from losskernel.models import MLP
-from losskernel.runs.status.interim_diagnosis import Glances
-from losskernel.runs.status.progress_callback import Beat, BeatTraining, Standing, written
-from losskernel.runs.status.status_file import ENDS, STATES, Heartbeat, process_began, read_status, seconds_of, stamp
-from losskernel.storage.locations import locate
+from losskernel.runs.status.interim_diagnosis import InterimDiagnosis
+from losskernel.runs.status.progress_callback import (
+    SamplingCallback,
+    SamplingProgress,
+    TrainingCallback,
+)
+from losskernel.runs.status.status_file import (
+    ENDS,
+    STATES,
+    RunStatus,
+    process_began,
+    read_status,
+    seconds_of,
+    timestamp,
+)
 from losskernel.training import lightning as trainers
 from losskernel.training.progress import Pace, in_a_log, lasting, rate
 
@@ -40,10 +51,10 @@ def status(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_status_says_who_and_where_and_when(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_status_holds_process_machine_and_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"JOB_ID": "17", "ARRAY_JOB_ID": "15", "ARRAY_TASK_ID": "2"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    Heartbeat(tmp_path).says("sampling", draws=3, of=math.nan, where=tmp_path, kinds=(1, math.inf))
+    RunStatus(tmp_path).enter("sampling", draws=3, of=math.nan, where=tmp_path, kinds=(1, math.inf))
     found = status(tmp_path)
     assert (found["state"], found["draws"], found["of"], found["kinds"]) == ("sampling", 3, None, [1, None])
     assert found["where"] == str(tmp_path)
@@ -54,21 +65,21 @@ def test_a_status_says_who_and_where_and_when(tmp_path: Path, monkeypatch: pytes
     json.loads((tmp_path / "status.json").read_text(), parse_constant=pytest.fail)  # no NaN, which JSON has not
 
 
-def test_a_heart_beats_while_the_run_says_nothing(tmp_path: Path) -> None:
-    with Heartbeat(tmp_path, every=0.01) as heart:
-        heart.says("sampling")
-        heart.beats(draws=7)  # written by nobody here
+def test_updates_are_written_at_intervals_until_the_end(tmp_path: Path) -> None:
+    with RunStatus(tmp_path, every=0.01) as running:
+        running.enter("sampling")
+        running.update(draws=7)  # written by nobody here
         began = time.monotonic()
         while status(tmp_path).get("draws") != 7 and time.monotonic() - began < 20:
             time.sleep(0.01)
         assert status(tmp_path)["draws"] == 7
-    heart.beats(draws=8)
+    running.update(draws=8)
     time.sleep(0.05)
-    assert status(tmp_path)["draws"] == 7  # the heart has stopped
+    assert status(tmp_path)["draws"] == 7  # nothing is written after the end
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_the_last_state_is_looked_for_where_no_beat_waits_for_it(tmp_path: Path) -> None:
+def test_a_slow_store_does_not_delay_the_status(tmp_path: Path) -> None:
     asked: list[float] = []
 
     def look() -> float:
@@ -79,16 +90,16 @@ def test_the_last_state_is_looked_for_where_no_beat_waits_for_it(tmp_path: Path)
             time.sleep(30)  # nobody answers
         return 1_700_000_000.0
 
-    with Heartbeat(tmp_path, every=0.05) as heart:
-        heart.watches(look)
-        heart.says("sampling", draws=1)
+    with RunStatus(tmp_path, every=0.05) as running:
+        running.follow_checkpoint(look)
+        running.enter("sampling", draws=1)
         _until(lambda: len(asked) == 4 and "saved" in status(tmp_path))
-        assert status(tmp_path)["saved"] == stamp(1_700_000_000)
+        assert status(tmp_path)["saved"] == timestamp(1_700_000_000)
         assert all(later - earlier >= 0.05 for earlier, later in pairwise(asked))
-        heart.beats(draws=2)
-        _until(lambda: status(tmp_path)["draws"] == 2)  # the heart beats while the other waits
-        heart.says("analysing")
-    assert status(tmp_path)["saved"] == stamp(1_700_000_000)
+        running.update(draws=2)
+        _until(lambda: status(tmp_path)["draws"] == 2)  # written while the other thread waits
+        running.enter("analysing")
+    assert status(tmp_path)["saved"] == timestamp(1_700_000_000)
 
 
 def _until(holds: Any) -> None:
@@ -98,23 +109,25 @@ def _until(holds: Any) -> None:
     assert holds()
 
 
-def test_when_a_state_was_written_is_known_of_urls_too(tmp_path: Path) -> None:
+def test_modification_times_of_files_and_urls(tmp_path: Path) -> None:
     for state in (tmp_path / "resume.pt", f"memory://{tmp_path.name}/traces.zarr/resume.pt"):
         with pytest.raises(FileNotFoundError):
-            written(state)
+            locate(state).modified()
         locate(state).write(b"state")
-        assert abs(written(state) - time.time()) < 60
+        assert abs(locate(state).modified() - time.time()) < 60
 
 
-def test_a_run_names_what_it_does_and_its_states_at_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_names_its_tasks_and_follows_its_remote_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[str] = []
 
-    class Named(Heartbeat):
-        def beats(self, **facts: Any) -> None:
-            super().beats(**facts)
+    class Named(RunStatus):
+        def update(self, **facts: Any) -> None:
+            super().update(**facts)
             told.append(f"{self._facts['state']} {facts.get('doing')}")
 
-    monkeypatch.setattr("losskernel.runs.run.Heartbeat", functools.partial(Named, every=0.02))
+    monkeypatch.setattr("losskernel.runs.run.RunStatus", functools.partial(Named, every=0.02))
     words = ("analysis=[separation,complexity]", "points=[targets,layers]", "logger=none", "state_every=0")
     place = ("paths.traces=memory://bucket/place", f"paths.outputs={tmp_path}", f"paths.run={tmp_path / 'toy'}")
     assert call(*TINY, *words, *place) == 0
@@ -123,10 +136,10 @@ def test_a_run_names_what_it_does_and_its_states_at_a_url(tmp_path: Path, monkey
     assert abs((seconds_of(status(tmp_path / "toy")["saved"]) or 0) - time.time()) < 60
 
 
-def test_progress_is_forgotten_when_something_else_begins_and_the_rest_stays(tmp_path: Path) -> None:
-    heart = Heartbeat(tmp_path)
-    heart.says("sampling", draws=3, of=9, seconds_left=60.0, doing="chains 0-1 of 2")
-    heart.says("analysing")
+def test_a_new_state_drops_the_progress_of_the_last(tmp_path: Path) -> None:
+    running = RunStatus(tmp_path)
+    running.enter("sampling", draws=3, of=9, seconds_left=60.0, doing="chains 0-1 of 2")
+    running.enter("analysing")
     found = status(tmp_path)
     assert (found["draws"], found["of"]) == (3, 9)
     assert "seconds_left" not in found
@@ -135,34 +148,34 @@ def test_progress_is_forgotten_when_something_else_begins_and_the_rest_stays(tmp
 
 
 def test_restarts_are_counted_until_a_run_has_finished(tmp_path: Path) -> None:
-    first = Heartbeat(tmp_path)
-    first.says("sampling")
+    first = RunStatus(tmp_path)
+    first.enter("sampling")
     for restart in (1, 2):
-        again = Heartbeat(tmp_path)
-        again.says("interrupted" if restart == 1 else "finished")
+        again = RunStatus(tmp_path)
+        again.enter("interrupted" if restart == 1 else "finished")
         assert (again.restarts, status(tmp_path)["restarts"]) == (restart, restart)
-    Heartbeat(tmp_path).says("analysing")
+    RunStatus(tmp_path).enter("analysing")
     assert status(tmp_path)["restarts"] == 0
 
 
-def test_a_status_that_cannot_be_written_or_read_harms_nobody(tmp_path: Path) -> None:
-    with Heartbeat(tmp_path / "nowhere", every=0.01) as heart:
-        heart.says("sampling")
+def test_a_status_that_cannot_be_written_or_read_is_ignored(tmp_path: Path) -> None:
+    with RunStatus(tmp_path / "nowhere", every=0.01) as running:
+        running.enter("sampling")
     assert read_status(tmp_path / "nowhere") is None
     for content in ("{", "[1]", ""):
         (tmp_path / "status.json").write_text(content)
         assert read_status(tmp_path) is None
-    assert Heartbeat(tmp_path).restarts == 0
+    assert RunStatus(tmp_path).restarts == 0
 
 
 def test_times_are_written_and_read() -> None:
-    assert stamp(0) == "1970-01-01T00:00:00Z"
-    assert seconds_of(stamp(1_700_000_000)) == 1_700_000_000
+    assert timestamp(0) == "1970-01-01T00:00:00Z"
+    assert seconds_of(timestamp(1_700_000_000)) == 1_700_000_000
     assert [seconds_of(each) for each in (None, 3, "yesterday")] == [None, None, None]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="nobody else tells")
-def test_a_dead_process_is_told_from_one_that_lives() -> None:
+def test_dead_processes_have_no_start_time() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         assert process_began(child.pid) is not None
         child.kill()
@@ -198,24 +211,26 @@ SCHEDULE = lk.Schedule(chains=5, burn_in=10, draws=20, thinning=2)
 
 
 def test_draws_are_counted_over_all_stacks() -> None:
-    assert [Standing(SCHEDULE, 0, [2, 3], step).draws for step in (0, 9, 10, 12, 50)] == [40, 40, 40, 42, 80]
-    here = Standing(SCHEDULE, 7, [9], 13)
-    assert (here.draws, here.of, here.own_draws, str(here)) == (2 * 20 + 1, 100, 1, "chain 9 of 7-11")
-    assert str(Standing(SCHEDULE, 0, [0, 1], 0)) == "chains 0-1 of 5"
-    assert str(Standing(SCHEDULE, 8, [8, 9], 0)) == "chains 8-9 of 8-12"
-    assert str(Standing(SCHEDULE, 8, range(8, 13), 0)) == "chains 8-12"
-    assert [Standing(SCHEDULE, 0, [0], step).burning_in for step in (9, 10)] == [True, False]
+    assert [SamplingProgress(SCHEDULE, 0, [2, 3], step).draws for step in (0, 9, 10, 12, 50)] == [40, 40, 40, 42, 80]
+    here = SamplingProgress(SCHEDULE, 7, [9], 13)
+    assert (here.draws, here.total, here.stack_draws, str(here)) == (2 * 20 + 1, 100, 1, "chain 9 of 7-11")
+    assert str(SamplingProgress(SCHEDULE, 0, [0, 1], 0)) == "chains 0-1 of 5"
+    assert str(SamplingProgress(SCHEDULE, 8, [8, 9], 0)) == "chains 8-9 of 8-12"
+    assert str(SamplingProgress(SCHEDULE, 8, range(8, 13), 0)) == "chains 8-12"
+    assert [SamplingProgress(SCHEDULE, 0, [0], step).burning_in for step in (9, 10)] == [True, False]
 
 
-def test_the_time_left_is_that_of_what_is_known_to_come() -> None:
+def test_the_time_left_counts_stacks_and_kernels_to_come() -> None:
     whole = 10 * 1 + 20 * 3 + 7  # burn-in, draws, judgement
-    last = Standing(SCHEDULE, 0, [4], 14)
-    assert last.left(1, 3, 7, after=0) == 18 * 3 + 7
-    assert last.left(1, 3, 7, after=1) == 18 * 3 + 7 + 5 * whole
-    first = Standing(SCHEDULE, 0, [0], 4)
-    assert first.left(1, 3, 7, after=0) == 6 * 1 + 20 * 3 + 7 + 4 * whole
-    pairs = Standing(SCHEDULE, 3, [3, 4], 4)
-    assert pairs.left(1, 3, 7, after=0) == 6 * 1 + 20 * 3 + 7 + 3 / 2 * whole  # the last stack is half as large
+    last = SamplingProgress(SCHEDULE, 0, [4], 14)
+    assert last.seconds_left(1, 3, 7, further_kernels=0) == 18 * 3 + 7
+    assert last.seconds_left(1, 3, 7, further_kernels=1) == 18 * 3 + 7 + 5 * whole
+    first = SamplingProgress(SCHEDULE, 0, [0], 4)
+    assert first.seconds_left(1, 3, 7, further_kernels=0) == 6 * 1 + 20 * 3 + 7 + 4 * whole
+    pairs = SamplingProgress(SCHEDULE, 3, [3, 4], 4)
+    assert (
+        pairs.seconds_left(1, 3, 7, further_kernels=0) == 6 * 1 + 20 * 3 + 7 + 3 / 2 * whole
+    )  # the last stack is half as large
 
 
 # --- what the draws look like
@@ -301,18 +316,18 @@ def shown(chains: int, seed: int = 0) -> Iterator[dict[str, torch.Tensor]]:
         yield {"losses": losses, "train_loss": losses[:, 0], "distance": losses[:, 1]}
 
 
-def test_looks_are_seldom_and_sooner_where_draws_double() -> None:
+def test_interim_diagnoses_are_rare_and_sooner_where_draws_double() -> None:
     clock, draws = Clock(), shown(2)
-    glances = Glances(1000, clock)
-    glances.begin([0, 1], None, fresh=False)
+    diagnosis = InterimDiagnosis(1000, clock)
+    diagnosis.start_stack([0, 1], None, at_start=False)
     looks: list[tuple[float, int]] = []
     seen = None
     for draw in range(1, 901):
         clock.now += 0.5
-        glances.add(next(draws))
-        glances.look()
-        if glances.last is not seen:
-            seen = glances.last
+        diagnosis.add(next(draws))
+        diagnosis.refresh()
+        if diagnosis.latest is not seen:
+            seen = diagnosis.latest
             looks.append((clock.now, draw))
     times = [when for when, _ in looks]
     assert looks[0] == (10.0, ENOUGH)
@@ -321,49 +336,49 @@ def test_looks_are_seldom_and_sooner_where_draws_double() -> None:
     assert len(looks) < 20
 
 
-def test_stacks_of_single_chains_are_judged_beside_each_other() -> None:
-    glances = Glances(60, Clock())
+def test_single_chains_are_compared_once_two_are_complete() -> None:
+    diagnosis = InterimDiagnosis(60, Clock())
     for chain in range(3):
-        glances.begin([chain], None, fresh=True)
+        diagnosis.start_stack([chain], None, at_start=True)
         for _, outputs in zip(range(60), shown(1, seed=chain), strict=False):
             # Each chain has a level of its own, which no half of it tells.
-            glances.add(outputs | {"losses": outputs["losses"] + 10 * chain})
-        glances.look(at_once=True)
-        assert glances.last is not None
-        assert (glances.last.rhat > 1.5) == (chain == 2)
-        glances.end()
+            diagnosis.add(outputs | {"losses": outputs["losses"] + 10 * chain})
+        diagnosis.refresh(force=True)
+        assert diagnosis.latest is not None
+        assert (diagnosis.latest.rhat > 1.5) == (chain == 2)
+        diagnosis.finish_stack()
 
 
-def test_a_loss_that_leaves_the_basin_is_measured_from_where_the_chains_began() -> None:
+def test_excess_loss_is_measured_from_the_start_of_the_chains() -> None:
     for fresh, verdict in ((True, "fail"), (False, "pass")):
-        glances = Glances(100, Clock())
-        glances.begin([0, 1], per_loss=2.0, fresh=fresh)
-        glances.add({"train_loss": torch.zeros(2)})  # burn-in
+        diagnosis = InterimDiagnosis(100, Clock())
+        diagnosis.start_stack([0, 1], loss_scale=2.0, at_start=fresh)
+        diagnosis.add({"train_loss": torch.zeros(2)})  # burn-in
         for _, outputs in zip(range(100), shown(2), strict=False):
-            glances.add(outputs | {"train_loss": outputs["train_loss"] + 4})
-        glances.look(at_once=True)
-        assert glances.last is not None
-        assert glances.last.verdict == verdict
+            diagnosis.add(outputs | {"train_loss": outputs["train_loss"] + 4})
+        diagnosis.refresh(force=True)
+        assert diagnosis.latest is not None
+        assert diagnosis.latest.verdict == verdict
 
 
 # --- in a run
 
 
-class Heart(Heartbeat):
-    """Keeps what is said."""
+class RecordedStatus(RunStatus):
+    """Records updates and log lines; its clock advances by half a minute at each call."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, log=True)
-        self.beaten: list[dict[str, Any]] = []
+        super().__init__(folder, log=True, clock=seconds())
+        self.updates: list[dict[str, Any]] = []
         self.lines: list[str] = []
         self.saved: list[float] = []
 
-    def beats(self, **facts: Any) -> None:
-        self.beaten.append(facts)
+    def update(self, **facts: Any) -> None:
+        self.updates.append(facts)
         with suppress(OSError):
-            self.saved += [] if self._look is None else [self._look()]
+            self.saved += [] if self._checkpoint_time is None else [self._checkpoint_time()]
 
-    def line(self, words: str) -> None:
+    def log(self, words: str) -> None:
         self.lines.append(words)
 
 
@@ -380,71 +395,69 @@ def problem() -> tuple[Any, Any, Any]:
     return MLP(operands, tasks), data, functools.partial(lk.SGLD, step_size=1e-4, nbeta=10.0, localization=100.0)
 
 
-def sampled(problem: tuple[Any, Any, Any], schedule: lk.Schedule, beat: Any, **options: Any) -> Any:
-    return lk.sample(*problem, schedule, progress=False, callbacks=[beat], **options)
+def sampled(problem: tuple[Any, Any, Any], schedule: lk.Schedule, callback: Any, **options: Any) -> Any:
+    return lk.sample(*problem, schedule, progress=False, callbacks=[callback], **options)
 
 
-def test_chains_say_how_far_they_are_and_what_their_draws_look_like(
-    problem: tuple[Any, Any, Any], tmp_path: Path
-) -> None:
-    heart, schedule = Heart(tmp_path), lk.Schedule(chains=3, burn_in=4, draws=30, thinning=2, batch_size=8)
-    beat = Beat(heart, schedule, "control", first=2, after=1, clock=seconds())
-    sampled(problem, schedule, beat, chains_per_fit=2, chain_offset=2)
-    draws = [facts["draws"] for facts in heart.beaten]
+def test_sampling_reports_progress_and_the_diagnosis_so_far(problem: tuple[Any, Any, Any], tmp_path: Path) -> None:
+    running, schedule = RecordedStatus(tmp_path), lk.Schedule(chains=3, burn_in=4, draws=30, thinning=2, batch_size=8)
+    callback = SamplingCallback(running, schedule, "control", first=2, further_kernels=1)
+    sampled(problem, schedule, callback, chains_per_fit=2, chain_offset=2)
+    draws = [facts["draws"] for facts in running.updates]
     assert draws == sorted(draws)
-    assert (draws[0], draws[-1], {facts["of"] for facts in heart.beaten}) == (0, 90, {90})
-    assert (heart.beaten[0]["chains"], heart.beaten[-1]["chains"]) == ([2, 3], [4, 4])
-    doing = list(dict.fromkeys(facts["doing"] for facts in heart.beaten))
+    assert (draws[0], draws[-1], {facts["of"] for facts in running.updates}) == (0, 90, {90})
+    assert (running.updates[0]["chains"], running.updates[-1]["chains"]) == ([2, 3], [4, 4])
+    doing = list(dict.fromkeys(facts["doing"] for facts in running.updates))
     assert doing == [
         f"control: {chains} of 2-4{what}"
         for chains in ("chains 2-3", "chain 4")
         for what in (", burn-in", "", ", judging")
     ]
-    assert heart.beaten[0]["seconds_left"] is None
-    assert heart.beaten[1]["at_least"]
-    assert heart.beaten[1]["draws_per_second"] is None
-    last = heart.beaten[-1]
+    assert running.updates[0]["seconds_left"] is None
+    assert running.updates[1]["at_least"]
+    assert running.updates[1]["draws_per_second"] is None
+    last = running.updates[-1]
     assert not last["at_least"]
     assert last["so_far_aside"]["of"] == "the probes' mean loss"
     assert last["so_far_aside"]["words"].startswith("R-hat ")
     assert "so_far" not in last  # that of the run's own kernel stays
-    assert heart.lines[0] == "control: chains 2-3 of 2-4: 4 steps of burn-in, then 30 draws each"
-    assert any("draws/s, " in line and line.endswith(" left") for line in heart.lines)
-    assert "; mean loss so far: R-hat " in heart.lines[-1]
-    assert "drawn and judged in" in heart.lines[-1]
+    assert running.lines[0] == "control: chains 2-3 of 2-4: 4 steps of burn-in, then 30 draws each"
+    assert any("draws/s, " in line and line.endswith(" left") for line in running.lines)
+    assert "; mean loss so far: R-hat " in running.lines[-1]
+    assert "drawn and judged in" in running.lines[-1]
 
 
-def test_a_continued_stack_says_where_it_goes_on(problem: tuple[Any, Any, Any], tmp_path: Path) -> None:
+def test_a_resumed_stack_reports_where_it_resumes(problem: tuple[Any, Any, Any], tmp_path: Path) -> None:
     schedule, out = lk.Schedule(chains=2, burn_in=4, draws=30, thinning=1, batch_size=8), tmp_path / "traces.zarr"
 
-    class StopsAt(Beat):
+    class StopsAt(SamplingCallback):
         def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
             if pl_module.step == 14:
                 raise Interrupted("enough")
 
     with pytest.raises(Interrupted):
-        sampled(problem, schedule, StopsAt(Heart(tmp_path), schedule), out=out, state_every=0)
-    Heartbeat(tmp_path).says("interrupted")
-    heart = Heart(tmp_path)
-    sampled(problem, schedule, Beat(heart, schedule, state=out / "resume.pt", clock=seconds()), out=out)
-    assert heart.lines[0] == "chains 0-1 of 2: continued at 20 of 60 draws, restart 1"
-    assert heart.beaten[0]["draws"] == 20
-    assert len(heart.saved) >= 20
-    assert all(abs(when - time.time()) < 60 for when in heart.saved)
+        sampled(problem, schedule, StopsAt(RecordedStatus(tmp_path), schedule), out=out, state_every=0)
+    RunStatus(tmp_path).enter("interrupted")
+    running = RecordedStatus(tmp_path)
+    sampled(problem, schedule, SamplingCallback(running, schedule, state=out / "resume.pt"), out=out)
+    assert running.lines[0] == "chains 0-1 of 2: continued at 20 of 60 draws, restart 1"
+    assert running.updates[0]["draws"] == 20
+    assert len(running.saved) >= 20
+    assert all(abs(when - time.time()) < 60 for when in running.saved)
 
 
-def test_training_says_how_far_it_is(problem: tuple[Any, Any, Any], tmp_path: Path) -> None:
-    heart, (model, data, _) = Heart(tmp_path), problem
+def test_training_reports_progress(problem: tuple[Any, Any, Any], tmp_path: Path) -> None:
+    running, (model, data, _) = RecordedStatus(tmp_path), problem
     training = lk.Training(steps=7, batch_size=8)
-    lk.fit(model, data, training, progress=False, callbacks=[BeatTraining(heart, 7, clock=seconds())])
-    assert [facts["step"] for facts in heart.beaten] == list(range(1, 8))
-    assert [facts["seconds_left"] for facts in heart.beaten] == pytest.approx(
+    lk.fit(model, data, training, progress=False, callbacks=[TrainingCallback(running, 7)])
+    assert [facts["step"] for facts in running.updates] == list(range(1, 8))
+    assert [facts["seconds_left"] for facts in running.updates] == pytest.approx(
         [30.0 * left for left in range(6, -1, -1)]
     )
-    assert heart.lines[0] == "training: 7 steps"
-    assert heart.lines[1] == "training: 2 of 7 steps, 2 min left"
-    assert heart.lines[-1] == "trained in 4 min"
+    assert running.lines[0] == "training: 7 steps"
+    assert running.lines[1] == "training: 2 of 7 steps, 2 min left"
+    assert running.lines[-1] == "trained in 4 min"
 
 
 # --- lines for a log
@@ -472,15 +485,15 @@ def test_a_log_has_lines_and_a_terminal_a_bar(
     assert "losskernel:" not in bar
 
 
-def test_a_run_says_each_thing_once(problem: tuple[Any, Any, Any], tmp_path: Path, capsys: Any) -> None:
+def test_each_line_is_logged_once(problem: tuple[Any, Any, Any], tmp_path: Path, capsys: Any) -> None:
     schedule = lk.Schedule(chains=1, burn_in=0, draws=4, thinning=1, batch_size=8)
-    heart = Heartbeat(tmp_path / "12", log=True)
-    lk.sample(*problem, schedule, callbacks=[Beat(heart, schedule)])
+    running = RunStatus(tmp_path / "12", log=True)
+    lk.sample(*problem, schedule, callbacks=[SamplingCallback(running, schedule)])
     lines = capsys.readouterr().err.splitlines()
     told = [re.sub(r"\d+ s$", "0 s", line.partition(" losskernel ")[2]) for line in lines]
     assert told == [
         "12: chain 0 of 1: 0 steps of burn-in, then 4 draws each",
         "12: chain 0 of 1: drawn and judged in 0 s",
     ]
-    Heartbeat(tmp_path, log=False).line("nothing")
+    RunStatus(tmp_path, log=False).log("nothing")
     assert capsys.readouterr().err == ""
