@@ -25,7 +25,7 @@ def test_rows_are_logged_and_kept(tmp_path: Path) -> None:
     curves.log_metrics({"draw": 1, CLOCK: 0.5, "a": 2.0}, step=10)
     assert seen == [(10, {"draw": 1, CLOCK: 0.5, "a": 2.0})]
     assert curves.rows() == [{"step": 10, "draw": 1, CLOCK: 0.5, "a": 2.0}]
-    curves.again()
+    curves.replay()
     assert seen[1] == seen[0]
     assert (curves.name, curves.version) == ("curves", "")
 

@@ -135,7 +135,7 @@ def test_wandb_sync_sends_a_continued_run_as_one(killed: Path, tmp_path: Path) -
         assert service.histories[run_id].preempted
         assert [line["draw"] for line in service.histories[run_id].lines if "draw" in line] == list(range(-9, 13))
         run_from(tiny(interrupted, *asked), interrupted, None)
-        # What a killed process left would stop this: see `put_aside`.
+        # What a killed process left would stop this: see `move_unfinished`.
         done = synced([interrupted / "wandb", killed / "wandb"], service.url)
         assert "ERROR" not in done.stderr
     assert set(service.histories) == {run_id, one(killed).about.run_id}

@@ -34,7 +34,7 @@ def test_a_service_that_hangs_is_said_and_left(state: str, tmp_path: Path, monke
         return answer(self, path, body)
 
     monkeypatch.setattr(Service, "answer", hanging)
-    monkeypatch.setattr(wandb_connection, "_UPLOAD" if state == "finished" else "_MAKE_ROOM", 1)
+    monkeypatch.setattr(wandb_connection, "_UPLOAD" if state == "finished" else "_UPLOAD_INTERRUPTED", 1)
     with standing_for_wandb() as service:
         monkeypatch.setenv("WANDB_BASE_URL", service.url)
         monkeypatch.setenv("WANDB_API_KEY", KEY)
@@ -43,7 +43,7 @@ def test_a_service_that_hangs_is_said_and_left(state: str, tmp_path: Path, monke
         finally:
             waiting.set()
     (line,) = said(caplog)
-    assert "W&B has not recorded everything" in line
+    assert "W&B did not record everything" in line
     assert "next" not in json.loads((tmp_path / "wandb.json").read_text())
     # A thread that is left waiting aborts the process where the interpreter ends.
     assert not [each for each in threading.enumerate() if "tell" in each.name]
@@ -90,7 +90,7 @@ def test_what_wandb_does_not_manage_is_one_line(tmp_path: Path, monkeypatch: Any
     (line,) = said(caplog)
     assert (
         line
-        == f"W&B has not recorded everything (OSError: [Errno 28] No space left on device); it is all in {tmp_path}"
+        == f"W&B did not record everything (OSError: [Errno 28] No space left on device); all of it is in {tmp_path}"
     )
     run = one(tmp_path)
     assert (run.exit_code, run.summary["verdict"]) == (0, "fail")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import socket
 import threading
@@ -132,7 +133,7 @@ class RunStatus:
     def _write(self) -> None:
         with self._lock, suppress(OSError):
             content = self._facts | self._saved | {"time": timestamp(time.time())} | self._identity
-            write_whole(self._path, json.dumps(as_json(content), indent=1) + "\n")
+            write_whole(self._path, json.dumps(as_json(content), indent=1, default=str) + "\n")
 
 
 def read_status(folder: Path) -> dict[str, Any] | None:
@@ -167,14 +168,12 @@ def process_began(process: int) -> int | None:
 
 
 def as_json(value: Any) -> Any:
-    """Return a value as JSON has it: numbers that are not finite become null, other objects their text."""
+    """Return a value for JSON, which has no NaN or infinity: numbers that are not finite become None."""
     if isinstance(value, Mapping):
-        return {str(key): as_json(item) for key, item in value.items()}
+        return {key: as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_json(item) for item in value]
-    if isinstance(value, float):
-        return value if value - value == 0.0 else None
-    return value if value is None or isinstance(value, (str, int)) else str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _array_task() -> str | None:

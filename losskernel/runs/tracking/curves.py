@@ -1,4 +1,4 @@
-"""Curves along the draws: logged while chains are sampled, and once more where a killed run is continued."""
+"""Curves along the draws, kept in the run folder so that a resumed run logs them in full."""
 
 import json
 import math
@@ -15,36 +15,38 @@ from losskernel.config_keys import Use, with_use
 from losskernel.sampling.schedule import Schedule
 from losskernel.storage.atomic import write_whole
 
-CURVES = "curves.jsonl"  # in a run's folder, a row a line
+CURVES = "curves.jsonl"  # in the run folder, one row per line
 # Seconds of sampling up to a row, over all stacks of chains and all restarts.
 CLOCK = "sampling_seconds"
-# Of one stack of chains, a few hundred calls being cheap.
+# Rows per stack of chains at most: a few hundred calls of a logger cost nothing beside sampling.
 _MOST_DRAWS, _MOST_OF_BURN_IN = 200, 50
-# Of every chain, `distance/chain_0`: W&B makes a section of what stands before the slash. The first at draws alone.
+# Names of the curves; those of a chain are called `distance/chain_0`, because W&B groups panels by the prefix.
+# The first has values at draws only, the others during burn-in too.
 CURVED = ("probe_loss", "train_loss", "distance")
 
 
 class Curves(Logger):
-    """Logs rows of numbers, and keeps them in the run's folder: what only a logger knows is lost with its process.
+    """A Lightning logger that writes rows of numbers to a file in the run folder and passes them on.
 
-    Rows of an earlier process are logged again with the first row of this one, and those that come anew are left out.
+    When a run resumes, the rows of earlier processes are passed on again, since many loggers keep nothing across
+    processes. Rows from the resumed step on are dropped: the resumed process computes them again.
 
     Args:
         folder: of the run.
         log: (row, step) -> logs it.
-        settle: takes the sampler's settings, as numbers.
+        log_settings: receives the sampler's settings, as numbers.
     """
 
     def __init__(
         self,
         folder: Path,
         log: Callable[[dict[str, float], int], Any],
-        settle: Callable[[Mapping[str, Any]], Any] = lambda _: None,
+        log_settings: Callable[[Mapping[str, Any]], Any] = lambda _: None,
     ) -> None:
         super().__init__()
-        self._path, self._log, self._settle = folder / CURVES, log, settle
-        self._known = False  # whether the rows of earlier processes were logged
-        self._before = 0.0  # seconds that these had sampled
+        self._path, self._log, self._log_settings = folder / CURVES, log, log_settings
+        self._caught_up = False  # whether the rows of earlier processes were logged
+        self._earlier_seconds = 0.0  # of sampling, by earlier processes
 
     @property
     def name(self) -> str:
@@ -53,49 +55,50 @@ class Curves(Logger):
 
     @property
     def version(self) -> str:
-        """Lightning's number of the experiment; there is but one to a folder."""
+        """Lightning's version of the experiment; a folder has only one."""
         return ""
 
     def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
-        """Note the sampler's settings."""
-        self._settle(dict(params))
+        """Log the sampler's settings."""
+        self._log_settings(dict(params))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log and keep a row; steps rise, but for those of a run that went back to its last state."""
+        """Log and keep a row; steps increase, except where a run resumes from its last checkpoint."""
         step = 0 if step is None else step
         self.catch_up(before=step)
-        row = dict(metrics) | {CLOCK: metrics.get(CLOCK, 0.0) + self._before}
+        row = dict(metrics) | {CLOCK: metrics.get(CLOCK, 0.0) + self._earlier_seconds}
         with suppress(OSError), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | row) + "\n")
         self._log(row, step)
 
     def catch_up(self, before: float = math.inf) -> None:
-        """Log what earlier processes logged below a step, and forget the rest; nothing the second time."""
-        if self._known:
+        """Log the rows of earlier processes below a step, drop their later ones; only the first call does so."""
+        if self._caught_up:
             return
-        self._known = True
+        self._caught_up = True
         kept = [row for row in self.rows() if row["step"] < before]
-        if self._path.is_file():  # a torn line would swallow the next
+        if self._path.is_file():  # a line cut short by a kill would merge with the next row
             with suppress(OSError):
                 write_whole(self._path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._before = max((row.get(CLOCK, 0.0) for row in kept), default=0.0)
+        self._earlier_seconds = max((row.get(CLOCK, 0.0) for row in kept), default=0.0)
         self._log_all(kept)
 
-    def again(self) -> None:
-        """Log all that is kept once more, for a logger that has lost it."""
+    def replay(self) -> None:
+        """Log all rows of the file once more, for a logger that has lost them."""
         self._log_all(self.rows())
 
     def rows(self) -> list[dict[str, float]]:
-        """Return the rows that are kept; a kill may have torn the last."""
+        """Return the rows of the file."""
         rows: list[dict[str, float]] = []
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):  # no file yet, or a last line cut short by a kill
             for line in self._path.read_text(encoding="utf-8").splitlines():
                 rows.append(json.loads(line))
         return rows
 
     def speed(self) -> dict[str, float]:
-        """Return the seconds of sampling and the draws a second, of all chains and restarts; nothing before a draw."""
+        """Return seconds of sampling and draws per second, over all chains and restarts; {} before the first draw."""
         rows = self.rows()
+        # Rows are in order, so that each chain keeps its last draw.
         drawn = {name: row["draw"] for row in rows for name in row if name.startswith(CURVED[0])}
         seconds = max((row[CLOCK] for row in rows), default=0.0)
         if not drawn or not seconds:
@@ -108,10 +111,10 @@ class Curves(Logger):
 
 
 class LogDraws(pl.Callback):
-    """Logs the chains' mean probe loss, training loss and distance against the draw; draws up to 0 are burn-in.
+    """Logs each chain's mean probe loss, training loss and distance from w* against the draw; burn-in has draws <= 0.
 
     Args:
-        loggers: Lightning loggers; burn-in goes to `Curves` alone.
+        loggers: Lightning loggers; burn-in goes to `Curves` only.
         schedule: lengths of the run.
     """
 
@@ -122,7 +125,7 @@ class LogDraws(pl.Callback):
         self._seconds, self._began = 0.0, time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Start the clock, and log the sampler's settings, in which nbeta is a number."""
+        """Start the clock, and log the sampler's settings, in which nbeta is a number by now."""
         self._began = time.monotonic() - self._seconds
         sampler = trainer.optimizers[0]
         swept = [key.removeprefix("sampler.") for key in with_use(Use.SHORT_NAME, below="sampler.")]
@@ -131,22 +134,22 @@ class LogDraws(pl.Callback):
             logger.log_hyperparams(settings)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log this draw or stride of burn-in, if its turn has come."""
+        """Log every n-th draw or stride of burn-in."""
         self._seconds = time.monotonic() - self._began
         schedule, chains = self._schedule, pl_module.chain_numbers
-        # From the chains' own step, so that a continued run goes on counting where it was stopped.
+        # Counted from the chains' own step, so that a resumed run continues the count.
         draw = (pl_module.step - schedule.burn_in) // schedule.thinning
         recorded = "losses" in outputs
         every = self._every if recorded else self._every_of_burn_in
         if draw % every or not (recorded or (draw <= 0 and "distance" in outputs)):
             return
         values: dict[str, float] = {"draw": draw, CLOCK: round(self._seconds, 3)}
-        for place, chain in enumerate(chains):
+        for index, chain in enumerate(chains):
             if recorded:
-                values[f"probe_loss/chain_{chain}"] = float(outputs["losses"][place].mean())
-            values[f"train_loss/chain_{chain}"] = float(outputs["train_loss"][place])
-            values[f"distance/chain_{chain}"] = float(outputs["distance"][place])
+                values[f"probe_loss/chain_{chain}"] = float(outputs["losses"][index].mean())
+            values[f"train_loss/chain_{chain}"] = float(outputs["train_loss"][index])
+            values[f"distance/chain_{chain}"] = float(outputs["distance"][index])
         for logger in self._loggers:
             if recorded or isinstance(logger, Curves):
-                # Stacks follow one another, and no two of their rows have the same step.
+                # Stacks run one after another; the offset keeps the steps of their rows distinct.
                 logger.log_metrics(values, step=chains[0] * schedule.steps + pl_module.step)

@@ -1,4 +1,4 @@
-"""Where a run is recorded besides its folder: nowhere, in CSV files, or with another service."""
+"""Trackers record a run besides its folder: nowhere, as CSV files, or with a service."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from losskernel.training.lightning import quiet
 
 
 class Tracker:
-    """Where else a run is recorded. This one records nowhere; the others override what they can show."""
+    """Records nothing; subclasses override what they can show."""
 
     def loggers(self) -> list[Logger]:
         """Return Lightning loggers for curves along the draws."""
@@ -37,7 +37,7 @@ class Tracker:
 
 
 class CSVTracker(Tracker):
-    """Curves along training and draws as CSV files in the run folder.
+    """Writes the curves along the draws as CSV files into the run folder.
 
     Args:
         folder: the run folder.
@@ -50,12 +50,12 @@ class CSVTracker(Tracker):
         self._written = False
 
     def loggers(self) -> list[Logger]:
-        """Return the CSV logger, with the rows of earlier processes."""
+        """Return the CSV logger, which also has the rows of earlier processes."""
         return [self._curves]
 
     def finish(self, state: str) -> None:
-        """Write what is still held."""
-        with quiet():  # Lightning warns that it replaces an older file, which is written anew
+        """Write the rows that are still buffered."""
+        with quiet():  # Lightning warns that it replaces an older file; that file is written again in full
             self._curves.catch_up()
             if self._written:
                 guard(self._folder, self._logger.save)

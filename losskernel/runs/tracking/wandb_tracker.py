@@ -1,4 +1,4 @@
-"""What a run's W&B record holds: settings, numbers with their errors, verdict, curves, figures, tables, artifacts."""
+"""Records runs in Weights & Biases: settings, metrics, verdict, curves, figures, tables, artifacts."""
 
 import json
 import os
@@ -20,9 +20,9 @@ from losskernel.runs.tracking.wandb_connection import Connection
 from losskernel.runs.tracking.wandb_settings import recorded
 
 LARGEST_TABLE = 10_000
-_LONGEST, _LONGEST_TAG = 128, 64  # name, group and tag that W&B takes
+_LONGEST, _LONGEST_TAG = 128, 64  # characters of a name or group, and of a tag, that W&B accepts
 _VERDICTS = ("pass", "warn", "fail")
-# Of the diagnosis' numbers, those by which one sorts runs; the panel has all of them.
+# Numbers of the diagnosis that are useful for sorting runs; the verdict panel shows all of them.
 _SORTED_BY = ("rhat", "ess", "ess_tail", "ess_kernel", "split_agreement", "trend_share", "stiffness", "step_inflation")
 
 
@@ -30,9 +30,9 @@ class WandbTracker(Tracker):
     """One W&B run.
 
     Args:
-        folder: the run folder; W&B keeps its files there, and wandb.json the run's id and, online, its URL.
+        folder: the run folder; it holds W&B's files, and wandb.json with the run's id and, online, its URL.
         name: run name.
-        group: sweep that the run belongs to; None for a single run.
+        group: sweep of the run; None for a single run.
         job_type: "run", "compare", or the kind of sweep around a run.
         project: W&B project.
         entity: W&B user or team; None for the default.
@@ -66,43 +66,45 @@ class WandbTracker(Tracker):
         self._tags = list(dict.fromkeys(tag[:_LONGEST_TAG] for tag in tags if tag))
         if job_type == "compare" and "compar" not in str(name):
             name = f"{name}: comparison"
-        # The command line takes a name of digits for a number.
-        about = {key: None if text is None else str(text) for key, text in (("project", project), ("entity", entity))}
-        about |= {"name": _fitting(str(name)), "group": group and _fitting(group), "job_type": job_type}
+        # Hydra parses a name of digits as a number.
+        identity = {
+            key: None if text is None else str(text) for key, text in (("project", project), ("entity", entity))
+        }
+        identity |= {"name": _shortened(str(name)), "group": group and _shortened(group), "job_type": job_type}
         self._config: dict[str, Any] = {}
-        self._curves = Curves(self._folder, lambda row, step: self._to.log(row, step), self._settle)
-        about |= {"tags": self._tags}
-        self._to = Connection(self._folder, about, mode, self._prepare, self._curves.again)
+        self._curves = Curves(self._folder, lambda row, step: self._connection.log(row, step), self._log_settings)
+        identity |= {"tags": self._tags}
+        self._connection = Connection(self._folder, identity, mode, self._prepare, self._curves.replay)
 
     @property
     def run(self) -> Any:
-        """The W&B run itself; None while none is open."""
-        return self._to.run
+        """The open W&B run, or None."""
+        return self._connection.run
 
     @property
     def mode(self) -> str:
-        """How the run is recorded: "online", "offline", or another of W&B's own words."""
-        return self._to.mode
+        """The mode of the record: "online", "offline", or another mode of W&B."""
+        return self._connection.mode
 
     def loggers(self) -> list[Logger]:
         """Return the logger of curves along the draws."""
         return [self._curves]
 
     def start(self, config: Mapping[str, Any]) -> None:
-        """Open the run, or the one that the folder has had, and record the resolved configuration as its config.
+        """Open the folder's W&B run, and record the resolved configuration as its config.
 
         Raises:
             InputError: W&B cannot open a run.
         """
         self._config = recorded(config)
-        self._to.open()
+        self._connection.open()
 
     def summarise(self, metrics: Mapping[str, Any]) -> None:
-        """Record the final numbers in the run's summary; the verdict also as a tag and as panels."""
-        found = {name: value for name, value in metrics.items() if value is not None}
-        self._to.tell(lambda run: run.summary.update(found))
+        """Record the final numbers in the run's summary, and the verdict also as a tag and as panels."""
+        numbers = {name: value for name, value in metrics.items() if value is not None}
+        self._connection.call(lambda run: run.summary.update(numbers))
         if "verdict" in metrics:
-            self._to.tell(lambda run: self._judge(run, str(metrics["verdict"])))
+            self._connection.call(lambda run: self._show_verdict(run, str(metrics["verdict"])))
 
     def show(self, pictures: Mapping[str, Path], tables: Mapping[str, pd.DataFrame], pages: Mapping[str, Path]) -> None:
         """Log figures as images, animations as videos, tables as W&B tables, interactive pages as HTML panels."""
@@ -117,32 +119,32 @@ class WandbTracker(Tracker):
             for name, path in pages.items():
                 logged[f"interactive/{name}"] = wandb.Html(path.read_text(encoding="utf-8"), inject=False)
             if logged:
-                self._to.append(run, logged)
+                self._connection.append(run, logged)
 
-        self._to.tell(log)
+        self._connection.call(log)
 
     def keep(self, name: str, kind: str, path: Path) -> None:
         """Upload a file or folder as an artifact, if it is within the size limit."""
 
         def upload(run: Any) -> None:
-            files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-            if sum(each.stat().st_size for each in files) > self._largest:
+            files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+            if sum(file.stat().st_size for file in files) > self._largest:
                 return
             artifact = wandb.Artifact(f"{name}-{run.id}", type=kind)
-            for each in files:
-                artifact.add_file(str(each), name=str(each.relative_to(path.parent)))
+            for file in files:
+                artifact.add_file(str(file), name=str(file.relative_to(path.parent)))
             run.log_artifact(artifact)
 
-        self._to.tell(upload)
+        self._connection.call(upload)
 
     def finish(self, state: str) -> None:
-        """Close the run; an open one would swallow the next run of this process."""
+        """Close the run; the next run of this process would be recorded into an open one."""
         if self.run is None:
             return
         self._curves.catch_up()
-        took = {"seconds": self._to.seconds} | self._curves.speed()
-        self._to.tell(lambda run: run.summary.update(took))
-        self._to.close(state)
+        duration = {"seconds": self._connection.seconds} | self._curves.speed()
+        self._connection.call(lambda run: run.summary.update(duration))
+        self._connection.close(state)
 
     def _prepare(self, run: Any) -> None:
         run.tags = list(dict.fromkeys([*(run.tags or ()), *self._tags]))
@@ -152,10 +154,10 @@ class WandbTracker(Tracker):
             run.define_metric(f"{curves}/*", step_metric="draw", summary="none")
         run.config.update(self._config, allow_val_change=True)
 
-    def _settle(self, settings: Mapping[str, Any]) -> None:
-        self._to.tell(lambda run: run.config.update(dict(settings), allow_val_change=True))
+    def _log_settings(self, settings: Mapping[str, Any]) -> None:
+        self._connection.call(lambda run: run.config.update(dict(settings), allow_val_change=True))
 
-    def _judge(self, run: Any, verdict: str) -> None:
+    def _show_verdict(self, run: Any, verdict: str) -> None:
         run.tags = [*(tag for tag in run.tags if tag not in _VERDICTS), verdict]
         diagnosis = _read(self._folder / "diagnosis.json")
         numbers = {name: diagnosis.get("metrics", {}).get(name) for name in _SORTED_BY}
@@ -163,11 +165,11 @@ class WandbTracker(Tracker):
         logged: dict[str, Any] = {"trust/verdict": wandb.Html(verdict_panel(diagnosis), inject=False)}
         if diagnosis.get("screens"):
             logged["trust/screens"] = wandb.Table(dataframe=pd.DataFrame(diagnosis["screens"]))
-        self._to.append(run, logged)
+        self._connection.append(run, logged)
 
 
-def _fitting(text: str) -> str:
-    """Return a name as long as W&B takes it; its end tells the jobs of a sweep apart."""
+def _shortened(text: str) -> str:
+    """Return a name that W&B accepts; the end stays, because it distinguishes the jobs of a sweep."""
     half = (_LONGEST - 3) // 2
     return text if len(text) <= _LONGEST else f"{text[:half]}...{text[-half:]}"
 
