@@ -39,6 +39,7 @@ from losskernel.runs.status.status_file import (
     seconds_of,
     timestamp,
 )
+from losskernel.storage.locations import locate
 from losskernel.training import lightning as trainers
 from losskernel.training.progress import Pace, in_a_log, lasting, rate
 
