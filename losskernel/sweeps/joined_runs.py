@@ -1,4 +1,4 @@
-"""A joined kernel as a run of its own: a folder as one job of all its chains would have left it."""
+"""Runs that sampled chains of one kernel: which they are, and the one run that they become when joined."""
 
 import os
 import re
@@ -32,24 +32,56 @@ from losskernel.traces.join import SOURCES, chain_ranges, merged_config, provena
 from losskernel.traces.loss_traces import LossTraces, open_traces
 from losskernel.traces.zarr_store import TraceStore
 
-# In the folder of joined kernels, while one is made; in that, the one whose place it takes.
-_BESIDE, _BEFORE = ".partial", ".before"
-# Beside what was sampled, in a run's folder: the same for all jobs of one kernel.
+_LONGEST = 80  # characters of a folder's name
+# In the folder of joined kernels: where one is made, and within it the older one that it replaces.
+_PARTIAL, _REPLACED = ".partial", ".before"
+# Parts of a run's folder that all jobs of one kernel have in common, besides what they sampled.
 _SHARED = (".hydra", "checkpoints", BASELINES, POINTS, KERNELS)
 
-# (configuration, name -> labels of the probes) -> name -> analysis.
+# (configuration, labels of the probes by name) -> analyses by name.
 Questions = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Analysis | PointAnalysis]]
 
 
 @dataclass(frozen=True)
-class Joined:
-    """A joined kernel.
+class JoinedRuns:
+    """Runs that sampled chains of one kernel, in the order of their first chains.
 
     Attributes:
-        folder: of the run that it is.
+        settings: the settings on which their configurations agree, flat.
+        runs: those whose chains are complete.
+        waiting: the others.
+    """
+
+    settings: dict[str, Any]
+    runs: list[Run] = field(default_factory=list)
+    waiting: list[Run] = field(default_factory=list)
+
+    @property
+    def all(self) -> list[Run]:
+        """All runs, complete ones first."""
+        return [*self.runs, *self.waiting]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The flat configuration of one job that samples all their chains."""
+        chains = sum(int(run.config.get("schedule.chains") or 0) for run in self.all)
+        return self.all[0].config | {"schedule.chains": chains, "chain_offset": min(map(first_chain, self.all))}
+
+    def has_kernel_of(self, run: Run) -> bool:
+        """Whether the configuration of a run, as of an earlier join, is that of this kernel."""
+        checkpoint = self.all[0].config.get("checkpoint")
+        return chain_settings(run.config) == self.settings and run.config.get("checkpoint") == checkpoint
+
+
+@dataclass(frozen=True)
+class JoinedKernel:
+    """The run that joined runs became.
+
+    Attributes:
+        folder: of the run.
         chains: their numbers.
-        parts: how many runs sampled them.
-        outcome: what it ends with; `before` in it says that all of it was there.
+        parts: number of runs that sampled them.
+        outcome: of its analyses; `outcome.before` says that it was joined before.
     """
 
     folder: Path
@@ -58,22 +90,84 @@ class Joined:
     outcome: Outcome
 
     def words(self) -> str:
-        """Return what was joined, and which chains between them are missing."""
-        lost = sorted(set(range(min(self.chains), max(self.chains))) - set(self.chains))
-        gap = f"; {chain_ranges(lost)} between them are missing" if lost else ""
+        """Return a line on what was joined, and which chains are missing between the first and the last."""
+        missing = sorted(set(range(min(self.chains), max(self.chains))) - set(self.chains))
+        gap = f"; {chain_ranges(missing)} between them are missing" if missing else ""
         done = "joined before, nothing new" if self.outcome.before else "joined"
         return f"{done}: {chain_ranges(self.chains)}, sampled by {self.parts} runs, in {self.folder}{gap}"
 
 
+def group_by_kernel(runs: Sequence[Run]) -> list[JoinedRuns]:
+    """Return the runs by kernel, in the order of the first run of each.
+
+    Runs are of one kernel if all settings agree that decide a chain, and the trained weights are the same or come from
+    the same file. A run whose chains are incomplete counts to the first kernel with which everything known of it
+    agrees. A run without a configuration, or that samples nothing, stays alone.
+    """
+    kernels: list[JoinedRuns] = []
+    # Complete runs first: they define the kernels to which incomplete ones, of which less is known, are assigned.
+    for run, done in sorted(((run, is_complete(run)) for run in runs), key=lambda pair: not pair[1]):
+        settings = chain_settings(run.config)
+        alone = not settings or run.verdict == UNSAMPLED
+        kernel = None if alone else next((each for each in kernels if _belongs(run, settings, done, each)), None)
+        if kernel is None:
+            kernels.append(kernel := JoinedRuns({} if alone else settings))
+        (kernel.runs if done else kernel.waiting).append(run)
+    order = {id(run): number for number, run in enumerate(runs)}
+    for kernel in kernels:
+        kernel.runs.sort(key=first_chain)
+        kernel.waiting.sort(key=first_chain)
+    return sorted(kernels, key=lambda kernel: min(order[id(run)] for run in kernel.all))
+
+
+def parts_of_kernels(runs: Sequence[Run]) -> bool:
+    """Whether some of the runs differ in the number of their first chain alone."""
+    return any(len({first_chain(run) for run in kernel.all}) > 1 for kernel in group_by_kernel(runs))
+
+
+def folder_names(kernels: Sequence[JoinedRuns]) -> list[str]:
+    """Return a name for each kernel's folder: what was swept, as `localization_10-seed_1`, or the runs' own name."""
+    firsts = [kernel.all[0] for kernel in kernels]
+    keys = [*swept_keys(firsts), *(["seed"] if len({value_of(run, "seed") for run in firsts}) > 1 else [])]
+    last_words = [key.removesuffix("._target_").rsplit(".", 1)[-1] for key in keys]
+    names = [
+        "-".join(f"{word}_{_file_name(value_of(run, key))}" for word, key in zip(last_words, keys, strict=True))
+        or _file_name(str(run.config.get("name") or "kernel"))
+        for run in firsts
+    ]
+    fit = len(set(names)) == len(names) and max(map(len, names)) <= _LONGEST
+    return names if fit else [name.replace("/", "-") for name in short_names(firsts)]
+
+
+def is_complete(run: Run) -> bool:
+    """Whether all chains of a run are on disk, and those of its control if it has one."""
+    if not _has_trace(run.folder, TRACES):
+        return False
+    # A run with results is done with its control, whose chains may have diverged.
+    return not run.missing or run.config.get("control") is not True or _has_trace(run.folder, CONTROL)
+
+
+def why_waiting(run: Run) -> str:
+    """Return why the chains of a run are not complete."""
+    if run.missing:
+        return run.missing
+    try:
+        store = TraceStore(run.folder / TRACES)
+        return "it is unfinished" if store.exists and not store.complete else "its trace is gone"
+    except (TraceError, InputError) as error:
+        return f"its trace cannot be read: {error}"
+
+
 def join_runs(
     runs: Sequence[Run], folder: Path, questions: Questions, tracker: Callable[[Path], Tracker] | None = None
-) -> Joined:
-    """Join the chains of runs, ask of them what the first was asked, and leave a finished run in a folder.
+) -> JoinedKernel:
+    """Join the chains of runs of one kernel into a finished run, with the analyses of the first of them.
 
-    A folder that holds the same chains, asked the same, is left as it is; another one is replaced once all is there.
+    A folder that holds the same chains and analyses is left as it is; an older one is replaced when the new one is
+    complete.
 
     Args:
-        runs: of one kernel, with all their chains; the first gives configuration, weights, baselines and points.
+        runs: with all their chains; the first gives configuration, weights, baselines and points.
         folder: of the run to make.
         questions: builds the analyses of a configuration.
         tracker: folder -> where else to record.
@@ -84,43 +178,75 @@ def join_runs(
         InputError: analyses failed; all others, and the traces, are written.
     """
     config = yaml.safe_load((runs[0].folder / "config.yaml").read_text(encoding="utf-8"))
-    config["paths"] = (config.get("paths") or {}) | {"run": str(folder), "traces": None}  # they lie in it
+    config["paths"] = (config.get("paths") or {}) | {"run": str(folder), "traces": None}  # the traces lie in the folder
     RunFolder(folder.parent).prepare()
     with locked_folder(folder.parent):
-        _clear(folder.parent / _BESIDE)
-        known = _known(runs, folder, config)
+        _clean_up(folder.parent / _PARTIAL)
+        known = _joined_before(runs, folder, config)
         if known is not None:
             return known
         traces = open_traces([run.folder for run in runs])
         chains: list[int] = traces.losses["chain"].values.tolist()
         _require_no_loss(folder, chains)
-        further = _further(runs)
+        kernels = _kernels_of_points(runs)
         config = merged_config(config, chains)
-        with _beside(folder) as made:
-            record = (tracker or _nowhere)(made)
+        with _replacing_folder(folder) as made:
+            record = tracker(made) if tracker is not None else Tracker()
             record.start(config)
-            outcome = _filled(made, runs, further, traces, config, questions, record)
+            outcome = _fill(made, runs, kernels, traces, config, questions, record)
         if isinstance(outcome, InputError):
             raise InputError(f"{folder}: {outcome}") from outcome
-        return Joined(folder, chains, len(runs), replace(outcome, folder=folder))
+        return JoinedKernel(folder, chains, len(runs), replace(outcome, folder=folder))
 
 
-def _known(runs: Sequence[Run], folder: Path, config: Mapping[str, Any]) -> Joined | None:
-    """Return what a folder holds where it is what would be made now."""
-    if not is_complete(folder, TRACES):
+def _belongs(run: Run, settings: dict[str, Any], done: bool, kernel: JoinedRuns) -> bool:
+    """Whether the chains of a run are those of a kernel."""
+    file, files = str(run.config.get("checkpoint")), {str(other.config.get("checkpoint")) for other in kernel.all}
+    same = settings == kernel.settings
+    if not done and not (run.folder / "config.yaml").is_file():
+        # Known only from Hydra's composed configuration, in which interpolated values are missing.
+        same = all(kernel.settings.get(key) == value for key, value in settings.items())
+    if done and files != {file}:
+        return same and _weights(run) == _weights(kernel.runs[0])
+    return same and file in files
+
+
+def _weights(run: Run) -> str:
+    """Return the fingerprint of a run's trained weights."""
+    return str(TraceStore(run.folder / TRACES).provenance().get("identity", {}).get("model", {}).get("weights"))
+
+
+def _has_trace(folder: Path, name: str) -> bool:
+    """Whether a complete trace of a name is in a folder."""
+    try:
+        return TraceStore(folder / name).complete
+    except (TraceError, InputError):
+        return False
+
+
+def _file_name(value: str) -> str:
+    """Return a value as part of a folder's name, without characters that Hydra would want quoted in run=."""
+    signs = r"[^\w.+-]+"
+    last = value.rsplit("/", 1)[-1]
+    return re.sub(signs, "-", last).strip("-." if re.search(signs, last) else "") or "-"
+
+
+def _joined_before(runs: Sequence[Run], folder: Path, config: Mapping[str, Any]) -> JoinedKernel | None:
+    """Return the content of a folder if it is what the runs would become now."""
+    if not _has_trace(folder, TRACES):
         return None
-    stored = TraceStore(folder / TRACES).provenance().get(SOURCES, [])
+    sources = TraceStore(folder / TRACES).provenance().get(SOURCES, [])
     now = {provenance_hash(TraceStore(run.folder / TRACES).provenance()) for run in runs}
-    if {each["provenance"] for each in stored} != now or _controlled(runs) != is_complete(folder, CONTROL):
+    if {source["provenance"] for source in sources} != now or _controlled(runs) != _has_trace(folder, CONTROL):
         return None
-    chains = [chain for each in stored for chain in each["chains"]]
+    chains = [chain for source in sources for chain in source["chains"]]
     done = finished(folder, merged_config(config, chains))
-    return None if done is None else Joined(folder, sorted(chains), len(runs), done)
+    return None if done is None else JoinedKernel(folder, sorted(chains), len(runs), done)
 
 
 def _require_no_loss(folder: Path, chains: Sequence[int]) -> None:
-    """Raise TraceError where chains would be lost that are in a folder and nowhere else."""
-    if not is_complete(folder, TRACES):
+    """Raise TraceError if the folder to be replaced holds chains that are in none of the runs."""
+    if not _has_trace(folder, TRACES):
         return
     lost = set(open_traces(folder).losses["chain"].values.tolist()) - set(chains)
     if lost:
@@ -131,49 +257,54 @@ def _require_no_loss(folder: Path, chains: Sequence[int]) -> None:
 
 
 @contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """Yield a folder of the same name that takes the other's place when all is there; nothing of it stays before."""
-    beside = folder.parent / _BESIDE
-    made, old = beside / folder.parent.name / folder.name, beside / _BEFORE / folder.name  # pages name a path's end
+def _replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder that replaces another when the context ends, and is removed if it fails.
+
+    A full folder cannot be replaced in one step. So the older one is moved into the partial folder first, from where
+    `_clean_up` brings it back if a kill comes between the two moves.
+    """
+    partial_folder = folder.parent / _PARTIAL
+    # The last two parts of the path stay the same, because pages show them.
+    made, older = partial_folder / folder.parent.name / folder.name, partial_folder / _REPLACED / folder.name
     try:
         guard(made, lambda: made.mkdir(parents=True))
-        for record in folder.glob("wandb*"):  # one folder, one W&B run, however often it is joined
-            copy = partial(shutil.copytree, copy_function=_linked) if record.is_dir() else _linked
+        for record in folder.glob("wandb*"):  # the same W&B run, however often the runs are joined
+            copy = partial(shutil.copytree, copy_function=_link) if record.is_dir() else _link
             guard(made, copy, str(record), str(made / record.name))
         yield made
 
-        def replaced() -> None:
+        def replace_folder() -> None:
             if folder.exists():
-                old.parent.mkdir()
-                os.replace(folder, old)
+                older.parent.mkdir()
+                os.replace(folder, older)
             os.replace(made, folder)
 
-        guard(folder, replaced)
+        guard(folder, replace_folder)
     finally:
-        _clear(beside)
+        _clean_up(partial_folder)
 
 
-def _clear(beside: Path) -> None:
-    """Remove what was made beside a folder; one that lost its place to nothing, as by a kill, gets it back."""
-    for old in (beside / _BEFORE).glob("*"):
-        if not (beside.parent / old.name).exists():
-            os.replace(old, beside.parent / old.name)
-    shutil.rmtree(beside, ignore_errors=True)
+def _clean_up(partial_folder: Path) -> None:
+    """Remove a partial folder; an older folder in it goes back to its location if nothing has replaced it there."""
+    for older in (partial_folder / _REPLACED).glob("*"):
+        if not (partial_folder.parent / older.name).exists():
+            os.replace(older, partial_folder.parent / older.name)
+    shutil.rmtree(partial_folder, ignore_errors=True)
 
 
-def _filled(
+def _fill(
     made: Path,
     runs: Sequence[Run],
-    further: Sequence[str],
+    kernels: Sequence[str],
     traces: LossTraces,
     config: Mapping[str, Any],
     questions: Questions,
     record: Tracker,
 ) -> Outcome | InputError:
-    """Write a run into a folder; return what it ends with, or the fault of analyses beside which all else is there."""
+    """Write the joined run into a folder; return its outcome, or the error of analyses, all else being written."""
     state, status = "failed", RunStatus(made)
     try:
-        control = _lay_out(runs, further, made, config, traces)
+        control = _write_samples(runs, kernels, made, config, traces)
         status.enter("analysing", kernel=TRACES, chains=traces.losses.sizes["chain"])
         record.keep("traces", "traces", made / TRACES)
         points, analyses = open_points(made), questions(config, traces.labels)
@@ -189,54 +320,51 @@ def _filled(
         record.finish(state)
 
 
-def _lay_out(
-    runs: Sequence[Run], further: Sequence[str], made: Path, config: Mapping[str, Any], traces: LossTraces
+def _write_samples(
+    runs: Sequence[Run], kernels: Sequence[str], made: Path, config: Mapping[str, Any], traces: LossTraces
 ) -> LossTraces | str | None:
-    """Write what was sampled and what all jobs share; return the companion at nbeta = 0, or why there is none."""
-    first = runs[0].folder
+    """Write the traces and the parts that all jobs share; return the control, or why there is none."""
+    first, files = runs[0].folder, RunFolder(made)
     for name in _SHARED:
         if (first / name).is_dir():
-            guard(made / name, lambda name=name: shutil.copytree(first / name, made / name, copy_function=_linked))
-    RunFolder(made).write_text("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+            guard(made / name, partial(shutil.copytree, copy_function=_link), first / name, made / name)
+    files.write_text("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
     traces.save(made / TRACES)
-    told = pd.DataFrame(
-        [{"run": each["trace"], "chains": chain_ranges(each["chains"])} for each in traces.meta[SOURCES]]
-    )
-    RunFolder(made).write("tables/joined_from.csv", lambda path: told.to_csv(path, index=False))
-    for name in further:
-        _remove(made / KERNELS / name)
+    sources = [{"run": each["trace"], "chains": chain_ranges(each["chains"])} for each in traces.meta[SOURCES]]
+    files.write("tables/joined_from.csv", partial(pd.DataFrame(sources).to_csv, index=False))
+    for name in kernels:
+        _remove(made / KERNELS / name)  # the first job's part, copied with the shared folders
         open_traces([run.folder / KERNELS / name for run in runs]).save(made / KERNELS / name)
     if _controlled(runs):
         control = open_traces([run.folder / CONTROL for run in runs])
         control.save(made / CONTROL)
         return control
-    without = [str(run.folder) for run in runs if not is_complete(run.folder, CONTROL)]
+    without = [str(run.folder) for run in runs if not _has_trace(run.folder, CONTROL)]
     return f"no control was sampled in {', '.join(shortened(without))}" if len(without) < len(runs) else None
 
 
-def _further(runs: Sequence[Run]) -> list[str]:
-    """Return the loss kernels among the points, which every job samples too.
+def _kernels_of_points(runs: Sequence[Run]) -> list[str]:
+    """Return the loss kernels among the points; every job sampled its chains of each.
 
     Raises:
-        TraceError: a job has none of one: its chains diverged there, alone or at first.
+        TraceError: some jobs lack a kernel, because their chains diverged.
     """
-    names = sorted({each.name for run in runs for each in (run.folder / KERNELS).glob("*.zarr")})
-    lacking = {name: [str(run.folder) for run in runs if not is_complete(run.folder / KERNELS, name)] for name in names}
+    names = sorted({trace.name for run in runs for trace in (run.folder / KERNELS).glob("*.zarr")})
+    lacking = {name: [str(run.folder) for run in runs if not _has_trace(run.folder / KERNELS, name)] for name in names}
     for name, without in lacking.items():
         if 0 < len(without) < len(runs):
             remedy = "run all jobs at a smaller sampler.step_size, or leave it out of points"
-            raise TraceError(
-                f"{KERNELS}/{name} was sampled by some jobs, not in {', '.join(shortened(without))}; {remedy}"
-            )
+            some = f"{KERNELS}/{name} was sampled by some jobs, not in {', '.join(shortened(without))}"
+            raise TraceError(f"{some}; {remedy}")
     return [name for name in names if not lacking[name]]
 
 
 def _controlled(runs: Sequence[Run]) -> bool:
-    return all(is_complete(run.folder, CONTROL) for run in runs)
+    return all(_has_trace(run.folder, CONTROL) for run in runs)
 
 
-def _linked(source: str, target: str) -> None:
-    """Give a file a second name, for it is replaced as a whole or not at all; copy it where that cannot be."""
+def _link(source: str, target: str) -> None:
+    """Make a hard link, which is safe because files are only ever replaced whole; copy where links are impossible."""
     try:
         os.link(source, target)
     except OSError:
@@ -244,127 +372,8 @@ def _linked(source: str, target: str) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a trace, or what points to one that lies elsewhere."""
+    """Remove a trace, or the pointer to one that lies elsewhere."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink()
-
-
-def _nowhere(folder: Path) -> Tracker:
-    return Tracker()
-
-
-_LONGEST = 80  # characters of a folder's name
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs that sampled chains of one kernel, by the number of their first chain.
-
-    Attributes:
-        asked: what their configurations agree in, flat.
-        runs: whose chains are all there.
-        waiting: the others.
-    """
-
-    asked: dict[str, Any]
-    runs: list[Run] = field(default_factory=list)
-    waiting: list[Run] = field(default_factory=list)
-
-    @property
-    def all(self) -> list[Run]:
-        """Return all of them, those that are complete first."""
-        return [*self.runs, *self.waiting]
-
-
-def grouped(runs: Sequence[Run]) -> list[Group]:
-    """Return the runs by kernel, in the order of the first of each.
-
-    Runs are of one kernel where everything agrees in their configurations that must, and where the trained weights are
-    the same if their files differ. A run whose chains are not complete is counted to the first kernel with which all
-    agrees that is known of it. What has no chains to come, and what has no configuration, stands alone.
-    """
-    whole = [complete(run) for run in runs]
-    found: list[Group] = []
-    for run, done in sorted(zip(runs, whole, strict=True), key=lambda pair: not pair[1]):
-        asked = chain_settings(run.config)
-        stands_alone = not asked or run.verdict == UNSAMPLED
-        groups = [] if stands_alone else [group for group in found if _belongs(run, asked, done, group)]
-        if not groups:
-            found.append(Group({} if stands_alone else asked))
-        own = groups[0] if groups else found[-1]
-        (own.runs if done else own.waiting).append(run)
-    places = {id(run): place for place, run in enumerate(runs)}
-    for group in found:
-        group.runs.sort(key=first_chain)
-        group.waiting.sort(key=first_chain)
-    return sorted(found, key=lambda group: min(places[id(run)] for run in group.all))
-
-
-def parts_of_kernels(runs: Sequence[Run]) -> bool:
-    """Whether some runs differ in the number of their first chain alone."""
-    return any(len({first_chain(run) for run in group.all}) > 1 for group in grouped(runs))
-
-
-def names_of(groups: Sequence[Group]) -> list[str]:
-    """Return a name for each kernel's folder: what was swept, as `localization_10-seed_1`, or the runs' own name."""
-    firsts = [group.all[0] for group in groups]
-    keys = [*swept_keys(firsts), *(["seed"] if len({value_of(run, "seed") for run in firsts}) > 1 else [])]
-    short = [key.removesuffix("._target_").rsplit(".", 1)[-1] for key in keys]
-    named = list(zip(short, keys, strict=True))
-    names = ["-".join(f"{word}_{_worded(value_of(run, key))}" for word, key in named) for run in firsts]
-    if not keys:
-        names = [_worded(str(run.config.get("name") or "kernel")) for run in firsts]
-    fit = len(set(names)) == len(names) and max(map(len, names)) <= _LONGEST
-    return names if fit else [name.replace("/", "-") for name in short_names(firsts)]
-
-
-def _worded(value: str) -> str:
-    """Return a value as part of a folder's name; Hydra would want quotes around other signs, as in run=."""
-    signs = r"[^\w.+-]+"
-    last = value.rsplit("/", 1)[-1]  # of a path
-    return re.sub(signs, "-", last).strip("-." if re.search(signs, last) else "") or "-"
-
-
-def complete(run: Run) -> bool:
-    """Whether all chains of a run, and of its companion if it was to have one, are there."""
-    if not is_complete(run.folder, TRACES):
-        return False
-    # Whoever has answers was done with the companion, though it may have had to do without.
-    return not run.missing or run.config.get("control") is not True or is_complete(run.folder, CONTROL)
-
-
-def is_complete(folder: Path, name: str) -> bool:
-    """Whether a trace of a run is there, whole."""
-    try:
-        return TraceStore(folder / name).complete
-    except (TraceError, InputError):
-        return False
-
-
-def why_waiting(run: Run) -> str:
-    """Return why the chains of a run are not complete."""
-    if run.missing:
-        return run.missing
-    try:
-        store = TraceStore(run.folder / TRACES)
-        return "it is unfinished" if store.exists and not store.complete else "its trace is gone"
-    except (TraceError, InputError) as error:
-        return f"its trace cannot be read: {error}"
-
-
-def _belongs(run: Run, asked: dict[str, Any], done: bool, group: Group) -> bool:
-    """Whether a run's chains are those of a kernel."""
-    file, files = str(run.config.get("checkpoint")), {str(each.config.get("checkpoint")) for each in group.all}
-    same = asked == group.asked
-    if not done and not (run.folder / "config.yaml").is_file():
-        # It did not come to a configuration of its own: of what Hydra composed, interpolations are left out.
-        same = all(group.asked.get(key) == value for key, value in asked.items())
-    if done and files != {file}:
-        return same and _weights(run) == _weights(group.runs[0])
-    return same and file in files
-
-
-def _weights(run: Run) -> str:
-    return str(TraceStore(run.folder / TRACES).provenance().get("identity", {}).get("model", {}).get("weights"))

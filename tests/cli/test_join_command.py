@@ -24,7 +24,7 @@ from losskernel.representations.baselines.collect import read_representations
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.sweeps.captions import caption_of_metrics
 from losskernel.sweeps.design import lay_out
-from losskernel.sweeps.joined_runs import Group, grouped, names_of
+from losskernel.sweeps.joined_runs import JoinedRuns, folder_names, group_by_kernel
 from losskernel.sweeps.read_runs import Run, find_runs, read_run
 
 
@@ -227,7 +227,7 @@ def test_between_two_renames_nothing_is_lost(sweep: Path, monkeypatch: Any, kill
     monkeypatch.setattr("losskernel.sweeps.joined_runs.os.replace", full)
     with monkeypatch.context() as kill:
         if killed:
-            kill.setattr("losskernel.sweeps.joined_runs._clear", lambda _: None)
+            kill.setattr("losskernel.sweeps.joined_runs._clean_up", lambda _: None)
         assert join(sweep) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert folder.exists() is not killed
@@ -355,32 +355,32 @@ def test_runs_are_grouped_by_all_that_must_agree(tmp_path: Path) -> None:
         unfinished(tmp_path / "4", 2),
         part(tmp_path / "5", 2, analysis={}, threads=3),
     )
-    found = grouped(runs)
+    found = group_by_kernel(runs)
     assert [[run.folder.name for run in group.runs] for group in found] == [["2", "5", "0"], ["1"], ["3"]]
     assert [[run.folder.name for run in group.waiting] for group in found] == [["4"], [], []]
-    assert names_of(found) == ["localization_50-seed_0", "localization_1-seed_0", "localization_50-seed_1"]
-    assert names_of(found[:1]) == ["planted"]
+    assert folder_names(found) == ["localization_50-seed_0", "localization_1-seed_0", "localization_50-seed_1"]
+    assert folder_names(found[:1]) == ["planted"]
 
 
 def test_names_of_kernels_hold_no_paths(tmp_path: Path) -> None:
     def names(key: str, *values: Any) -> list[str]:
-        return names_of([Group({}, [Run(Path(f"x/{n}/0"), {key: value})]) for n, value in enumerate(values)])
+        return folder_names([JoinedRuns({}, [Run(Path(f"x/{n}/0"), {key: value})]) for n, value in enumerate(values)])
 
     assert names("checkpoint", "/a/b/step-1.pt", "/a/b/step-2.pt") == ["checkpoint_step-1.pt", "checkpoint_step-2.pt"]
     assert names("sampler.parameters", ["head.*"], None) == ["parameters_head", "parameters_null"]
     assert names("sampler.nbeta", -1, 1) == ["nbeta_-1", "nbeta_1"]
     assert names("checkpoint", "/a/last.pt", "/b/last.pt") == ["0-0", "1-0"]  # as much of their paths as differs
-    alone = Group({}, [Run(tmp_path, {"name": "my runs/digits"})])
-    assert names_of([alone]) == ["digits"]
+    alone = JoinedRuns({}, [Run(tmp_path, {"name": "my runs/digits"})])
+    assert folder_names([alone]) == ["digits"]
 
 
 def test_weights_from_other_files_make_another_kernel_unless_they_are_the_same(tmp_path: Path) -> None:
     given = zip((None, "a", "b", "b"), "wwvv", strict=True)
     folders = [part(tmp_path / str(n), 2 * n, checkpoint=file, weights=own) for n, (file, own) in enumerate(given)]
     runs = read(*folders)
-    assert [[run.folder.name for run in group.runs] for group in grouped(runs)] == [["0", "1"], ["2", "3"]]
+    assert [[run.folder.name for run in group.runs] for group in group_by_kernel(runs)] == [["0", "1"], ["2", "3"]]
     waiting = read(unfinished(tmp_path / "4", 8, checkpoint="b"))
-    assert [len(group.waiting) for group in grouped([*runs, *waiting])] == [0, 1]
+    assert [len(group.waiting) for group in group_by_kernel([*runs, *waiting])] == [0, 1]
 
 
 def test_a_job_that_came_to_nothing_belongs_where_what_was_asked_of_it_does(tmp_path: Path) -> None:
@@ -391,19 +391,20 @@ def test_a_job_that_came_to_nothing_belongs_where_what_was_asked_of_it_does(tmp_
     asked = {"sampler": {"localization": 2.0}, "chain_offset": 2, "dataset": {"seed": "${seed}"}}
     (lost / "config.yaml").write_text(yaml.safe_dump(asked))
     (tmp_path / "3").mkdir()  # nothing is known of it
-    found = grouped(read(*(tmp_path / str(job) for job in range(4))))
+    found = group_by_kernel(read(*(tmp_path / str(job) for job in range(4))))
     assert [[run.folder.name for run in group.all] for group in found] == [["0"], ["1", "2"], ["3"]]
 
 
 def test_a_run_without_its_control_is_not_complete_while_it_is_at_work(tmp_path: Path) -> None:
     folder = part(tmp_path / "0", 0, controlled=True) / "metrics.json"
-    assert [len(group.runs) for group in grouped(read(part(tmp_path / "1", 2, threads=1), folder.parent))] == [2]
+    both = read(part(tmp_path / "1", 2, threads=1), folder.parent)
+    assert [len(group.runs) for group in group_by_kernel(both)] == [2]
     config = yaml.safe_load((tmp_path / "0" / "config.yaml").read_text()) | {"control": True}
     (tmp_path / "0" / "config.yaml").write_text(yaml.safe_dump(config))
     folder.unlink()
-    assert [len(group.runs) for group in grouped(read(tmp_path / "0"))] == [1]
+    assert [len(group.runs) for group in group_by_kernel(read(tmp_path / "0"))] == [1]
     shutil.rmtree(tmp_path / "0" / "control.zarr")
-    assert [len(group.waiting) for group in grouped(read(tmp_path / "0"))] == [1]
+    assert [len(group.waiting) for group in group_by_kernel(read(tmp_path / "0"))] == [1]
 
 
 def test_a_folder_of_another_kernel_is_not_taken(sweep: Path) -> None:

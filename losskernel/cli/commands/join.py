@@ -12,11 +12,17 @@ from losskernel.cli.build import questions
 from losskernel.cli.summary import summary
 from losskernel.errors import InputError, TraceError
 from losskernel.runs.tracking.tracker import Tracker
-from losskernel.sweeps.design import first_chain
-from losskernel.sweeps.joined_runs import Group, Joined, grouped, join_runs, names_of, why_waiting
+from losskernel.sweeps.joined_runs import (
+    JoinedKernel,
+    JoinedRuns,
+    folder_names,
+    group_by_kernel,
+    join_runs,
+    why_waiting,
+)
 from losskernel.sweeps.read_runs import HOME as HOME
 from losskernel.sweeps.read_runs import Run, read_run
-from losskernel.traces.compatibility import chain_settings, differing_settings, shortened
+from losskernel.traces.compatibility import differing_settings, shortened
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Together:
     """
 
     runs: list[Run]
-    joined: list[Joined]
+    joined: list[JoinedKernel]
     refused: list[str]
 
     def words(self) -> str:
@@ -49,7 +55,7 @@ def together(runs: Sequence[Run], home: Path, tracker: Callable[[Path], Tracker]
         InputError: no two runs are of one kernel.
         TraceError: the folder cannot be written; or nothing is joined, and fewer than two runs have results to show.
     """
-    groups = grouped(runs)
+    groups = group_by_kernel(runs)
     several = [group for group in groups if len(group.all) > 1]
     if not several:
         lines = differing_settings([run.config for run in runs], [run.folder.name for run in runs])
@@ -58,7 +64,7 @@ def together(runs: Sequence[Run], home: Path, tracker: Callable[[Path], Tracker]
         raise InputError(f"{these} sampled chains of one kernel: {told}")
     folders = dict(zip(map(id, several), _folders(several, home), strict=True))
     found: list[Run] = []
-    joined: list[Joined] = []
+    joined: list[JoinedKernel] = []
     refused: list[str] = []
     for group in groups:
         folder = folders.get(id(group))
@@ -70,7 +76,7 @@ def together(runs: Sequence[Run], home: Path, tracker: Callable[[Path], Tracker]
             found.append(read_run(folder))
         except TraceError as error:
             refused.append(f"{folder.name} is not joined: {error}")
-            found.append(Run(folder, _whole(group), missing=refused[-1]))
+            found.append(Run(folder, group.config, missing=refused[-1]))
         except InputError as error:  # an analysis broke; the others' answers are there
             refused.append(str(error))
             found.append(read_run(folder))
@@ -79,13 +85,7 @@ def together(runs: Sequence[Run], home: Path, tracker: Callable[[Path], Tracker]
     return Together(found, joined, refused)
 
 
-def _whole(group: Group) -> dict[str, Any]:
-    """Return the flat configuration of one job of all chains that were asked for."""
-    chains = sum(int(run.config.get("schedule.chains") or 0) for run in group.all)
-    return group.all[0].config | {"schedule.chains": chains, "chain_offset": min(map(first_chain, group.all))}
-
-
-def _joined(group: Group, folder: Path, tracker: Callable[[Path], Tracker]) -> Joined:
+def _joined(group: JoinedRuns, folder: Path, tracker: Callable[[Path], Tracker]) -> JoinedKernel:
     if group.waiting:
         told = "; ".join(shortened([f"{run.folder}: {why_waiting(run)}" for run in group.waiting]))
         raise TraceError(f"{told}; continue what is unfinished, then join again")
@@ -96,20 +96,14 @@ def _joined(group: Group, folder: Path, tracker: Callable[[Path], Tracker]) -> J
     return join_runs(group.runs, folder, asked, tracker)
 
 
-def _folders(groups: Sequence[Group], home: Path) -> list[Path]:
+def _folders(groups: Sequence[JoinedRuns], home: Path) -> list[Path]:
     """Return each kernel's folder: the one where it was joined before, or one that is free."""
     before = [read_run(made.parent) for made in sorted(home.glob("*/config.yaml"))]
     taken = {run.folder.name for run in before}
     found = []
-    for group, name in zip(groups, names_of(groups), strict=True):
-        own = next((run.folder.name for run in before if _is_of(run, group)), None)
+    for group, name in zip(groups, folder_names(groups), strict=True):
+        own = next((run.folder.name for run in before if group.has_kernel_of(run)), None)
         names = (name if number == 1 else f"{name}-{number}" for number in count(1))
         found.append(home / (own or next(each for each in names if each not in taken)))
         taken.add(found[-1].name)
     return found
-
-
-def _is_of(run: Run, group: Group) -> bool:
-    return chain_settings(run.config) == group.asked and run.config.get("checkpoint") == group.all[0].config.get(
-        "checkpoint"
-    )
