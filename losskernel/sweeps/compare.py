@@ -220,7 +220,7 @@ def _figures(found: Comparison) -> tuple[dict[str, Figure], dict[str, str]]:
             layout.stress,
             [_printed(design, run) for run in near.members],
             [runs[run].verdict or "none" for run in near.members],
-            [design.place[run] for run in near.members],
+            [design.index[run] for run in near.members],
             list(along.values()),
             list(along),
         )
@@ -236,7 +236,7 @@ def _title(runs: Sequence[Run]) -> str:
 
 def _printed(design: Design, run: int) -> str:
     """Return a run's name as the figures print it."""
-    place = design.place[run]
+    place = design.index[run]
     alone = len(design.keys) == 1 and len(set(design.names)) == len(design.names)
     return design.axis.printed()[place] if alone and place is not None else plain(design.names[run])
 

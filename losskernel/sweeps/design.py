@@ -1,4 +1,4 @@
-"""What was varied between runs: the key on the axis, the keys of the curves, replicates, controls."""
+"""The design of a sweep: the key on the axis, the keys that distinguish curves, repetitions, controls."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from losskernel.figures.shared.sweep_axis import Axis
 from losskernel.sweeps.read_runs import Run, short_names
 
 _MOST_CURVES = 8
-_MOST_KEYS = 3  # whose values can be read as a name
+_MOST_KEYS = 3  # of which the values still make a legible name
 _ABSENT = "–"
 
 
@@ -19,69 +19,86 @@ class Design:
     """How runs are laid out for a comparison.
 
     Attributes:
-        keys: configuration keys that differ, in the configuration's order; the seed is not among them.
+        keys: configuration keys that differ, in the configuration's order, without those of repetitions.
         axis: the horizontal axis.
         curves: names of the curves; [""] where there is one.
-        place: [runs] index of each run on the axis; None for a control that stands for every place.
-        curve: [runs] index of each run's curve; None for a control that stands for every curve.
+        index: [runs] position of each run on the axis; None for a control that counts at every position.
+        curve: [runs] index of each run's curve; None for a control that counts for every curve.
         control: [runs] whether it was sampled at nβ = 0 beside runs that were not.
-        names: [runs] what to call each run.
+        names: [runs] a name for each run.
     """
 
     keys: list[str]
     axis: Axis
     curves: list[str]
-    place: list[int | None]
+    index: list[int | None]
     curve: list[int | None]
     control: list[bool]
     names: list[str]
 
-    def at(self, curve: int, place: int) -> list[int]:
-        """Return the runs at one place of one curve: several where only their seeds or first chains differ."""
-        return [run for run in range(len(self.names)) if not self.control[run] and self._meets(run, curve, place)]
+    def at(self, curve: int, index: int) -> list[int]:
+        """Return the runs of one curve at one position: several where only their seeds or first chains differ."""
+        return [run for run in range(len(self.names)) if not self.control[run] and self._matches(run, curve, index)]
 
-    def controls_at(self, curve: int, place: int) -> list[int]:
-        """Return the runs of the sweep that are controls of one place of one curve."""
-        return [run for run in range(len(self.names)) if self.control[run] and self._meets(run, curve, place)]
+    def controls_at(self, curve: int, index: int) -> list[int]:
+        """Return the runs of the sweep that are controls of one curve at one position."""
+        return [run for run in range(len(self.names)) if self.control[run] and self._matches(run, curve, index)]
 
-    def _meets(self, run: int, curve: int, place: int) -> bool:
-        return self.curve[run] in (curve, None) and self.place[run] in (place, None)
+    @property
+    def repeated(self) -> bool:
+        """Whether some position of some curve has several runs."""
+        curves, positions = range(len(self.curves)), range(len(self.axis.names))
+        return any(len(self.at(curve, index)) > 1 for curve in curves for index in positions)
+
+    def _matches(self, run: int, curve: int, index: int) -> bool:
+        return self.curve[run] in (curve, None) and self.index[run] in (index, None)
 
 
 def lay_out(runs: Sequence[Run]) -> Design:
     """Find what differs between runs, and how to draw it.
 
-    The numeric key with the most values goes on the axis and the others make curves; where none is numeric, or
-    there would be more than eight curves or none with two values, every combination has a place of its own. Runs
-    that differ in the seed or the first chain alone are replicates. Keys that change together count as one.
+    The numeric key with the most values goes on the axis, and the others distinguish curves. Without a numeric key,
+    with more than eight curves, or where no curve has two values, every combination has a position of its own. Runs
+    that differ in the seed or the first chain alone are repetitions. Keys that change together count as one.
     """
     keys = swept_keys(runs)
     control = [NBETA in keys and run.config.get(NBETA) == 0 for run in runs]
     sampled = [run for run, zero in zip(runs, control, strict=True) if not zero]
-    varied = [key for key in keys if len({value_of(run, key) for run in sampled}) > 1]
-    main = _axis_key(sampled, varied)
-    along, across = ([main], [key for key in varied if key != main]) if main else (varied, [])
-    curves = list(dict.fromkeys(_curve(run, across) for run in sampled))
-    if main:
-        values = sorted({float(run.config[main]) for run in sampled})
-        axis = Axis(label_of(main), [number(each) for each in values], values)
-        where = [number(run.config[main]) if is_finite(run.config.get(main)) else "" for run in runs]
-    else:
-        where = _titles(runs, along)
-        label = ", ".join(map(label_of, along or repeated_by(runs))) or "run"
-        axis = Axis(label, list(dict.fromkeys(each for each, zero in zip(where, control, strict=True) if not zero)))
+    # Controls are left out here: if nβ is 0 or one other value, it is not swept.
+    varied = [key for key in keys if _differ(sampled, key)]
+    axis_key = _axis_key(sampled, varied)
+    curve_keys = [key for key in varied if key != axis_key] if axis_key else []
+    axis, ticks = _numeric_axis(runs, sampled, axis_key) if axis_key else _axis_of_names(runs, control, varied)
+    curves = list(dict.fromkeys(_curve_name(run, curve_keys) for run in sampled))
+    # Where curves differ in nβ, a run at nβ = 0 is a control of all of them.
+    of_all = [run.config.get(NBETA) == 0 and NBETA in curve_keys for run in runs]
     return Design(
         keys,
         axis,
         curves,
-        [axis.names.index(each) if each in axis.names else None for each in where],
+        [_index(axis.names, tick) for tick in ticks],
         [
-            None if run.config.get(NBETA) == 0 and NBETA in across else _index(curves, _curve(run, across))
-            for run in runs
+            None if every else _index(curves, _curve_name(run, curve_keys))
+            for run, every in zip(runs, of_all, strict=True)
         ],
         control,
         _names(runs, keys),
     )
+
+
+def _numeric_axis(runs: Sequence[Run], sampled: Sequence[Run], key: str) -> tuple[Axis, list[str]]:
+    """Return the axis of a numeric key, and the tick of each run; "" where it has no such value."""
+    values = sorted({float(run.config[key]) for run in sampled})
+    ticks = [number(run.config[key]) if is_finite(run.config.get(key)) else "" for run in runs]
+    return Axis(label_of(key), [number(value) for value in values], values), ticks
+
+
+def _axis_of_names(runs: Sequence[Run], control: Sequence[bool], keys: list[str]) -> tuple[Axis, list[str]]:
+    """Return an axis with a tick for every combination of some keys, and the tick of each run."""
+    ticks = _titles(runs, keys)
+    label = ", ".join(map(label_of, keys or repeated_by(runs))) or "run"
+    shown = dict.fromkeys(tick for tick, zero in zip(ticks, control, strict=True) if not zero)
+    return Axis(label, list(shown)), ticks
 
 
 def swept_keys(runs: Sequence[Run]) -> list[str]:
@@ -90,15 +107,16 @@ def swept_keys(runs: Sequence[Run]) -> list[str]:
     Of keys that change together one is named: a class, else the first numeric, else the first.
     """
     every = list(dict.fromkeys(key for run in runs for key in run.config))
-    found: dict[tuple[int, ...], str] = {}
+    # Keys change together if they group the runs alike: the pattern is the grouping, numbered by first occurrence.
+    representatives: dict[tuple[int, ...], str] = {}
     for key in every:
         if row(key).role not in COMPARED or key in repetitions() or not _differ(runs, key):
             continue
-        shown = [value_of(run, key) for run in runs]
-        pattern = tuple(shown.index(each) for each in shown)
-        if pattern not in found or _rank(runs, key) > _rank(runs, found[pattern]):
-            found[pattern] = key
-    return sorted(found.values(), key=every.index)
+        values = [value_of(run, key) for run in runs]
+        pattern = tuple(values.index(value) for value in values)
+        if pattern not in representatives or _rank(runs, key) > _rank(runs, representatives[pattern]):
+            representatives[pattern] = key
+    return sorted(representatives.values(), key=every.index)
 
 
 def repeated_by(runs: Sequence[Run]) -> list[str]:
@@ -116,14 +134,14 @@ def repetition(run: Run, keys: Sequence[str]) -> str:
 
 
 def repeated_over(runs: Sequence[Run]) -> str:
-    """Return what means are over: `seeds`."""
+    """Return what means are taken over: `seeds`."""
     return " and ".join(repetitions()[key][1] for key in repeated_by(runs)) or "repetitions"
 
 
 def value_of(run: Run, key: str) -> str:
-    """Return a run's value of a key as text: a class by its last name, a list of one number over and over as 4 × 64."""
+    """Return a run's value of a key as text: a class by its last name, a list of equal numbers as 4 × 64."""
     value = run.config.get(key, _ABSENT)
-    if key == "chain_offset":  # runs of before there was one have none
+    if key == "chain_offset":  # older runs have none
         value = first_chain(run)
     if is_finite(value):
         return number(value)
@@ -140,23 +158,23 @@ def first_chain(run: Run) -> int:
 
 
 def number(value: float) -> str:
-    """Return a number in as few characters as say it."""
+    """Return a number in as few characters as possible."""
     return f"{value:g}"
 
 
 def _axis_key(runs: Sequence[Run], varied: list[str]) -> str | None:
-    """Return the numeric key with the most values, if it makes curves; of several the configuration's first."""
+    """Return the numeric key with the most values, the first of several, if curves over it have more than one value."""
     numeric = [key for key in varied if _all_numbers(runs, key)]
-    main = max(numeric, key=lambda key: len({run.config[key] for run in runs}), default=None)
-    if main is None:
+    axis_key = max(numeric, key=lambda key: len({run.config[key] for run in runs}), default=None)
+    if axis_key is None:
         return None
-    others = [key for key in varied if key != main]
-    curves = {_curve(run, others) for run in runs}
-    pairs = {(_curve(run, others), run.config[main]) for run in runs}
-    return main if len(curves) <= _MOST_CURVES and len(pairs) > len(curves) else None
+    others = [key for key in varied if key != axis_key]
+    curves = {_curve_name(run, others) for run in runs}
+    pairs = {(_curve_name(run, others), run.config[axis_key]) for run in runs}
+    return axis_key if len(curves) <= _MOST_CURVES and len(pairs) > len(curves) else None
 
 
-def _curve(run: Run, keys: list[str]) -> str:
+def _curve_name(run: Run, keys: list[str]) -> str:
     return ", ".join(f"{symbol_of(key, label_of(key))} = {value_of(run, key)}" for key in keys)
 
 
@@ -165,7 +183,7 @@ def _index(names: list[str], name: str) -> int | None:
 
 
 def _titles(runs: Sequence[Run], keys: list[str]) -> list[str]:
-    """Return what stands below each run on an axis without numbers."""
+    """Return the tick of each run on an axis without numbers."""
     if not keys and (repeated := repeated_by(runs)):
         return [", ".join(value_of(run, key) for key in repeated) for run in runs]
     if not 0 < len(keys) <= _MOST_KEYS:
@@ -175,18 +193,18 @@ def _titles(runs: Sequence[Run], keys: list[str]) -> list[str]:
 
 
 def _shown(runs: Sequence[Run], key: str) -> list[str]:
-    """Return the runs' values of a key for a figure; of paths what is not the same in all."""
-    parts = [value_of(run, key).split("/") for run in runs]
-    while all(len(own) > 1 and own[0] == parts[0][0] for own in parts):
-        parts = [own[1:] for own in parts]
-    return ["/".join(own) for own in parts]
+    """Return the runs' values of a key for a figure; paths without the folders that all share."""
+    paths = [value_of(run, key).split("/") for run in runs]
+    while all(len(path) > 1 and path[0] == paths[0][0] for path in paths):
+        paths = [path[1:] for path in paths]
+    return ["/".join(path) for path in paths]
 
 
 def _names(runs: Sequence[Run], keys: list[str]) -> list[str]:
-    """Return what to call each run: its values, with the keys' labels where there are several."""
+    """Return a name for each run: its values, with the keys' labels where there are several."""
     if not 0 < len(keys) <= _MOST_KEYS:
         return _titles(runs, keys)
-    names = [_curve(run, keys) for run in runs] if len(keys) > 1 else _shown(runs, keys[0])
+    names = [_curve_name(run, keys) for run in runs] if len(keys) > 1 else _shown(runs, keys[0])
     repeated = repeated_by(runs)
     return [
         ", ".join([name, repetition(run, repeated)]) if repeated else name
@@ -195,6 +213,7 @@ def _names(runs: Sequence[Run], keys: list[str]) -> list[str]:
 
 
 def _rank(runs: Sequence[Run], key: str) -> int:
+    """Return how well a key represents others that change with it."""
     return 2 if key.endswith("_target_") else int(_all_numbers(runs, key))
 
 

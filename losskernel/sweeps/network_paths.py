@@ -1,8 +1,7 @@
-"""The trained networks' paths of several runs in one space: how far apart they are, and where they run."""
+"""The trained networks' paths of several runs in one space: their distances, and a map of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -24,18 +23,18 @@ from losskernel.sweeps.read_runs import Run
 from losskernel.sweeps.report import Finding
 
 _SPACE = AngularCKA(centring="u")
-# Probes at most; kernels of all runs are held at once.
-_MOST = 1000
-# Paths whose colours can be told on a map.
+# Probes at most, because the kernels of all runs are in memory at once.
+_MOST_PROBES = 1000
+# Paths whose colours can be told apart on a map.
 _MOST_ROUTES = 12
 
 
 @dataclass(frozen=True, eq=False)
-class _Together:
-    """Paths of several runs.
+class _SharedSpace:
+    """The points of several runs' paths, arranged in one space.
 
-    members: [n] the runs, by number. paths: [n] numbers of their points; target: that of its point, None without one.
-    noise: median standard error of a distance over probes.
+    members: [n] numbers of the runs. paths: [n] for each run the numbers of the points along its path.
+    target: number of the target's point, or None. noise: median standard error of a distance over probes.
     """
 
     members: list[int]
@@ -53,41 +52,41 @@ def whole_paths(runs: Sequence[Run], design: Design) -> Finding:
     Each path is that of the points which all routes through its network pass, so that networks of any depth and width
     can be compared. Points of other probes cannot, and a note says so.
     """
-    found, notes = _read(runs, design)
-    if found is None:
+    space, notes = _read(runs, design)
+    if space is None:
         return Finding(notes=notes)
-    between = path_distances(found.arrangement, found.paths)
-    note = conditions(found.probes, _SPACE, found.noise)
-    names, colours = [design.names[run] for run in found.members], _colours(design, found.members)
-    layout, joined = classical_scaling(between), _joined(design, found.members)
+    between = path_distances(space.arrangement, space.paths)
+    note = conditions(space.probes, _SPACE, space.noise)
+    names, colours = [design.names[run] for run in space.members], _colours(design, space.members)
+    layout, lines = classical_scaling(between), _successive(design, space.members)
     drawn = {
         "whole_paths": figures.path_distances(
-            between, layout.places, layout.stress, [plain(name) for name in names], colours, joined, note
+            between, layout.places, layout.stress, [plain(name) for name in names], colours, lines, note
         )
     }
-    captions = {"whole_paths": _caption(found.probes)}
-    if found.target is not None and len(names) <= _MOST_ROUTES:
-        drawn["paths"] = _map(found, names, colours, note)
+    captions = {"whole_paths": _caption(space.probes)}
+    if space.target is not None and len(names) <= _MOST_ROUTES:
+        drawn["paths"] = _map(space, names, colours, note)
         captions["paths"] = (
             "The trained networks' paths from the inputs towards the target on one map. Spherical maps are seen from "
             "above the points' middle; stress is the share of the distances that a map gets wrong, c in ever more "
             "dimensions."
         )
-    return Finding(Result({}, {"whole_paths": _table(found, between, names)}, drawn), captions, notes)
+    return Finding(Result({}, {"whole_paths": _table(space, between, names)}, drawn), captions, notes)
 
 
-def _read(runs: Sequence[Run], design: Design) -> tuple[_Together | None, list[str]]:
+def _read(runs: Sequence[Run], design: Design) -> tuple[_SharedSpace | None, list[str]]:
     members: list[int] = []
     paths: list[list[int]] = []
     kernels: list[Point] = []
     notes: list[str] = []
     target, name = None, ""
     for number, run in enumerate(runs):
-        own = None if run.missing else _trained(run)
-        if own is None:
+        path = None if run.missing else _trained(run)
+        if path is None:
             continue
-        points, chosen, end = own
-        probes = evenly(len(points.ids), _MOST)
+        points, chosen, end = path
+        probes = evenly(len(points.ids), _MOST_PROBES)
         if kernels and not np.array_equal(points.ids[probes], kernels[0].ids):
             notes.append(f"run {design.names[number]}: its path is not compared, for its probes are others")
             continue
@@ -101,32 +100,32 @@ def _read(runs: Sequence[Run], design: Design) -> tuple[_Together | None, list[s
         return None, notes
     goal = kernels[paths[0][-1] if target is None else target]
     noise = median_error([errors_of([kernels[each] for each in path], goal, _SPACE) for path in paths])
-    return _Together(members, paths, _SPACE.arrangement(kernels), target, name, goal.inputs, noise), notes
+    return _SharedSpace(members, paths, _SPACE.arrangement(kernels), target, name, goal.inputs, noise), notes
 
 
 def _trained(run: Run) -> tuple[PointSet, list[int], int | None] | None:
-    """Return a run's points, the numbers of its trained network's path, and that of its target."""
+    """Return a run's points, the numbers of those on its trained network's path, and the number of its target."""
     try:
         points = open_points(run.folder)
         if points is None or TRAINED not in points.networks():
             return None
         (walk,) = walks_of(points, [TRAINED])
-    except (InputError, TraceError):  # damaged, or made by hand: the run's own page says more
+    except (InputError, TraceError):  # damaged points: the run's own page reports them
         return None
     return points, list(walk.numbers), next(iter(points.of("target")), None)
 
 
-def _map(found: _Together, names: Sequence[str], colours: Sequence[str], note: str) -> Figure:
-    routes = [Route(name, path, colour) for name, path, colour in zip(names, found.paths, colours, strict=True)]
-    target = found.target or 0
-    inputs = [path[0] for path in found.paths]
-    labels = {target: f"{found.target_name} (target)", inputs[0]: "inputs"}
-    sheets = sheets_of(found.arrangement, [edge for route in routes for edge in route.edges])
-    return figures.path_map(sheets, curves_of(found.arrangement), routes, labels, inputs, target, note, labels[target])
+def _map(space: _SharedSpace, names: Sequence[str], colours: Sequence[str], note: str) -> Figure:
+    routes = [Route(name, path, colour) for name, path, colour in zip(names, space.paths, colours, strict=True)]
+    target = space.target or 0
+    inputs = [path[0] for path in space.paths]
+    labels = {target: f"{space.target_name} (target)", inputs[0]: "inputs"}
+    sheets = sheets_of(space.arrangement, [edge for route in routes for edge in route.edges])
+    return figures.path_map(sheets, curves_of(space.arrangement), routes, labels, inputs, target, note, labels[target])
 
 
-def _table(found: _Together, between: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
-    leash = path_distances(found.arrangement, found.paths, frechet_distance)
+def _table(space: _SharedSpace, between: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
+    leash = path_distances(space.arrangement, space.paths, frechet_distance)
     pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
     return pd.DataFrame(
         [{"run": names[i], "other": names[j], "distance": between[i, j], "frechet": leash[i, j]} for i, j in pairs]
@@ -134,26 +133,27 @@ def _table(found: _Together, between: np.ndarray, names: Sequence[str]) -> pd.Da
 
 
 def _colours(design: Design, members: Sequence[int]) -> list[str]:
-    """Return a colour for each place on the axis, rising where it has an order; of several curves one for each run."""
-    places = [design.place[run] for run in members]
-    if len(design.curves) > 1 or None in places:
+    """Return a colour per run: by its position on the axis if there is one curve, in order where the axis has one."""
+    positions = [design.index[run] for run in members]
+    if len(design.curves) > 1 or None in positions:
         return palette(len(members))
     count = len(design.axis.names)
     colours = palette(count) if design.axis.values is None else along_colours(count)
-    return [colours[place or 0] for place in places]
+    return [colours[index or 0] for index in positions]
 
 
-def _joined(design: Design, members: Sequence[int]) -> list[list[int]]:
-    """Return the paths that follow on each other along the axis, one run a place."""
+def _successive(design: Design, members: Sequence[int]) -> list[list[int]]:
+    """Return for each curve the rows of its runs in the axis' order, if no position has several runs."""
     if design.axis.values is None:
         return []
-    row = {run: place for place, run in enumerate(members)}
-    found = []
+    row = {run: index for index, run in enumerate(members)}
+    lines = []
     for curve in range(len(design.curves)):
-        there = [[row[run] for run in design.at(curve, place) if run in row] for place in range(len(design.axis.names))]
-        if all(len(each) <= 1 for each in there):
-            found.append([row for each in there for row in each])
-    return [each for each in found if any(pairwise(each))]
+        positions = [design.at(curve, index) for index in range(len(design.axis.names))]
+        rows = [[row[run] for run in there if run in row] for there in positions]
+        if all(len(there) <= 1 for there in rows):
+            lines.append([number for there in rows for number in there])
+    return [line for line in lines if len(line) > 1]
 
 
 def _caption(probes: int) -> str:

@@ -1,8 +1,8 @@
-"""How alike the kernels of several runs are, and in which stretch of the swept values they agree."""
+"""How similar the kernels of several runs are, along which swept values they stay the same, and tables of both."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations_with_replacement, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,11 @@ class Similarity:
     seed share their noise, and while they follow nearly the same path they may lie closer than that.
 
     Attributes:
-        members: [P] the runs, by number.
+        members: [P] numbers of the runs.
         distances: [P, P].
         reliability: [P] ρ, 0 to 1; NaN for a run of one chain.
-        to_control: [P] distance of a run's kernel from that of its own nβ = 0 control; NaN where there is none.
-        probes: how many probes the kernels are compared over.
+        to_control: [P] distance of a run's kernel from that of its control at nβ = 0; NaN where there is none.
+        probes: number of probes over which the kernels are compared.
         left_out: run -> why its kernel is not compared.
     """
 
@@ -54,7 +54,7 @@ class Similarity:
 
 @dataclass(frozen=True)
 class Stretch:
-    """Consecutive places of an axis, both ends included, and the least CKA between their kernels."""
+    """Consecutive indices of an axis, both ends included, and the least CKA between their kernels."""
 
     first: int
     last: int
@@ -68,22 +68,20 @@ def measure(runs: Sequence[Run], limit: int = 1000) -> Similarity:
         InputError: two runs hold different probes, or fewer than two have a kernel.
     """
     left_out: dict[int, str] = {}
-    members: list[int] = []
-    points: list[Point] = []
+    points: dict[int, Point] = {}  # by number of the run
     reliabilities: list[float] = []
     to_control: list[float] = []
-    first: LossTraces | None = None
+    first: tuple[Run, LossTraces] | None = None
     for number, run in enumerate(runs):
         if run.missing or run.verdict == UNSAMPLED:
             continue
         try:
-            whole = open_traces(run.folder)
+            traces = _evenly(open_traces(run.folder), limit)
         except TraceError as error:
             left_out[number] = str(error)
             continue
-        traces = _evenly(whole, limit)
-        first = first or traces
-        _require_same_probes(runs[members[0]] if members else run, first, run, traces)
+        first = first or (run, traces)
+        _require_same_probes(*first, run, traces)
         kernel = LossKernel.from_traces(traces)
         point = _point(kernel)
         try:
@@ -91,15 +89,16 @@ def measure(runs: Sequence[Run], limit: int = 1000) -> Similarity:
         except InputError:
             left_out[number] = "its kernel has no structure: R is the identity"
             continue
-        members.append(number)
-        points.append(point)
-        reliabilities.append(reliability(_draws(kernel), _SPACE))
+        points[number] = point
+        # All draws of one run at a time: those of all runs would not fit into memory.
+        halves = Point(kernel.ids, factor=kernel.standardised(), chains=(kernel.draws,) * kernel.chains)
+        reliabilities.append(reliability(halves, _SPACE))
         to_control.append(_to_control(run.folder / CONTROL, point, limit))
     if len(points) < 2:
         raise InputError(f"{len(points)} run has a kernel to compare; " + "; ".join(left_out.values()))
-    distances = _SPACE.distances(points)
-    arrays = np.array(reliabilities), np.array(to_control)
-    return Similarity(members, distances, *arrays, points[0].inputs, left_out)
+    distances = _SPACE.distances(list(points.values()))
+    probes = next(iter(points.values())).inputs
+    return Similarity(list(points), distances, np.array(reliabilities), np.array(to_control), probes, left_out)
 
 
 def stable_stretch(
@@ -107,45 +106,97 @@ def stable_stretch(
 ) -> Stretch | None:
     """Return the longest stretch of consecutive swept values in which the kernel can be believed and stays the same.
 
-    No verdict in it is "fail", and any two of its kernels, a kernel and its own repetition included, have a CKA of at
-    least `alike`; of replicates, those of one seed and first chain. Of equally long stretches that with the most
-    passes, then the most alike. None where no two neighbours qualify, or where the axis has no order.
+    In it no verdict is "fail", and any two of its kernels, a kernel and its own repetition included, have a CKA of at
+    least `alike`; of repetitions, only kernels of one seed and first chain are compared. Of equally long stretches
+    the one with the most passes is returned, then the one with the largest least CKA. None where no two neighbours
+    qualify, or where the axis has no order.
     """
     if design.axis.values is None:
         return None
-    position = {run: place for place, run in enumerate(similarity.members)}
+    row = {run: index for index, run in enumerate(similarity.members)}
     cka = np.cos(similarity.distances)
-    np.fill_diagonal(cka, np.nan_to_num(similarity.reliability))  # one chain cannot tell its own noise
-    places = [design.at(curve, place) for place in range(len(design.axis.names))]
-    found: list[tuple[int, int, Stretch]] = []
-    own = [place for place, there in enumerate(places) if there]  # other curves may stand between
-    for start in range(len(own)):
-        for stop in range(start + 1, len(own)):
-            inside = [run for place in own[start : stop + 1] for run in places[place]]
-            if not all(run in position and runs[run].verdict in ("pass", "warn") for run in inside):
+    np.fill_diagonal(cka, np.nan_to_num(similarity.reliability))  # of one chain it is unknown: 0, never alike
+    # Other curves may have values in between, at which this one has no run.
+    at = {index: there for index in range(len(design.axis.names)) if (there := design.at(curve, index))}
+    indices = list(at)
+    stretches: list[tuple[int, int, float, Stretch]] = []
+    for start in range(len(indices)):
+        for stop in range(start + 1, len(indices)):
+            inside = [run for index in indices[start : stop + 1] for run in at[index]]
+            if not all(run in row and runs[run].verdict in ("pass", "warn") for run in inside):
                 break
-            own_noise = np.array([repetition(runs[run], list(repetitions())) for run in inside])
-            where = [position[run] for run in inside]
-            least = float(cka[np.ix_(where, where)][own_noise[:, None] == own_noise].min())
+            same_noise = np.array([repetition(runs[run], list(repetitions())) for run in inside])
+            rows = [row[run] for run in inside]
+            least = float(cka[np.ix_(rows, rows)][same_noise[:, None] == same_noise].min())
             if least < alike:
-                break
+                break  # every longer stretch from here contains this pair
             passes = sum(runs[run].verdict == "pass" for run in inside)
-            found.append((stop - start, passes, Stretch(own[start], own[stop], least)))
-    return max(found, key=lambda each: (*each[:2], each[2].cka), default=(0, 0, None))[2]
+            stretches.append((stop - start, passes, least, Stretch(indices[start], indices[stop], least)))
+    return max(stretches, key=lambda stretch: stretch[:3], default=(0, 0, 0.0, None))[-1]
 
 
 def paths(runs: Sequence[Run], design: Design, similarity: Similarity) -> dict[str, list[int]]:
-    """Return the kernels' places in the matrix along the swept values: a named path for every curve and replicate."""
-    position = {run: place for place, run in enumerate(similarity.members)}
+    """Return the rows of the kernels along the swept values: one named path for every curve and repetition."""
+    row = {run: index for index, run in enumerate(similarity.members)}
     keys = repeated_by([runs[run] for run in similarity.members if not design.control[run]]) if design.keys else []
-    found: dict[str, list[int]] = {}
+    rows: dict[str, list[int]] = {}
     for curve in range(len(design.curves)):
-        for place in range(len(design.axis.names)):
-            for run in design.at(curve, place):
-                if run in position:
+        for index in range(len(design.axis.names)):
+            for run in design.at(curve, index):
+                if run in row:
                     name = ", ".join(filter(None, [design.curves[curve], repetition(runs[run], keys)]))
-                    found.setdefault(name, []).append(position[run])
-    return found
+                    rows.setdefault(name, []).append(row[run])
+    return rows
+
+
+def all_tables(
+    runs: Sequence[Run], design: Design, stable: Sequence[Stretch | None], similarity: Similarity | None
+) -> dict[str, pd.DataFrame]:
+    """Return name -> table: the runs and, where their kernels are compared, distances and steps."""
+    tables = {"runs": runs_table(runs, design, stable)}
+    if similarity is not None:
+        tables["distances"] = distances_table(design, similarity)
+        if design.axis.values is not None:
+            tables["steps"] = steps_table(design, similarity, paths(runs, design, similarity))
+    return tables
+
+
+def runs_table(runs: Sequence[Run], design: Design, stable: Sequence[Stretch | None]) -> pd.DataFrame:
+    """Return a row per run, failed ones too: folder, swept values, verdict, stable or not, metrics, reasons."""
+    keys = [*design.keys, *repeated_by(runs)]
+    metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
+    rows: list[dict[str, Any]] = []
+    for number, (run, name) in enumerate(zip(runs, short_names(runs), strict=True)):
+        row: dict[str, Any] = {"run": name, "folder": str(run.folder)} | {key: run.config.get(key) for key in keys}
+        row |= {"verdict": run.verdict or "none", "stable": _is_stable(number, design, stable)}
+        row |= {metric: run.metrics.get(metric, np.nan) for metric in metrics}
+        rows.append(row | {"reasons": "; ".join(run.reasons), "no_result": run.missing})
+    return pd.DataFrame(rows)
+
+
+def distances_table(design: Design, similarity: Similarity) -> pd.DataFrame:
+    """Return the angular distances between all pairs of kernels, with the floor of each pair, in radians."""
+    pairs = combinations_with_replacement(range(len(similarity.members)), 2)
+    return pd.DataFrame([_pair(design, similarity, pair, ("run", "other")) for pair in pairs])
+
+
+def steps_table(design: Design, similarity: Similarity, paths: Mapping[str, Sequence[int]]) -> pd.DataFrame:
+    """Return the steps along every path, in radians: a kernel, the next, their distance and its noise floor."""
+    steps = [(name, step) for name, path in paths.items() for step in pairwise(path)]
+    rows = [{"path": name} | _pair(design, similarity, step, ("from", "to")) for name, step in steps]
+    return pd.DataFrame(rows, columns=["path", "from", "to", "distance", "noise_floor"])
+
+
+def _pair(design: Design, similarity: Similarity, pair: tuple[int, int], columns: tuple[str, str]) -> dict[str, Any]:
+    names = [design.names[similarity.members[row]] for row in pair]
+    distances = {"distance": similarity.distances[pair], "noise_floor": similarity.floor()[pair]}
+    return dict(zip(columns, names, strict=True)) | distances
+
+
+def _is_stable(run: int, design: Design, stable: Sequence[Stretch | None]) -> bool:
+    index, curve = design.index[run], design.curve[run]
+    stretch = None if curve is None or design.control[run] else stable[curve]
+    return stretch is not None and index is not None and stretch.first <= index <= stretch.last
 
 
 def _point(kernel: LossKernel) -> Point:
@@ -153,17 +204,12 @@ def _point(kernel: LossKernel) -> Point:
     return Point.from_gram((correlation + correlation.T) / 2, kernel.ids)
 
 
-def _draws(kernel: LossKernel) -> Point:
-    """Return the same point with all its draws: too many numbers to hold for every run."""
-    return Point(kernel.ids, factor=kernel.standardised(), chains=(kernel.draws,) * kernel.chains)
-
-
 def _to_control(path: Path, point: Point, limit: int) -> float:
     if not path.exists():
         return float("nan")
     try:
         return _SPACE.length(point, _point(LossKernel.from_traces(_evenly(open_traces(path), limit))))
-    except (InputError, TraceError):  # unfinished, or without structure: the run stands without it
+    except (InputError, TraceError):  # unfinished, or without structure: the run is compared without its control
         return float("nan")
 
 
@@ -175,10 +221,10 @@ def _evenly(traces: LossTraces, limit: int) -> LossTraces:
 
 
 def _require_same_probes(first: Run, known: LossTraces, run: Run, traces: LossTraces) -> None:
-    ids, own = known.losses["probe"].values, traces.losses["probe"].values
-    difference = "" if np.array_equal(ids, own) else "the ids differ"
-    if len(ids) != len(own):
-        difference = f"{len(ids)} and {len(own)}"
+    expected, ids = known.losses["probe"].values, traces.losses["probe"].values
+    difference = "" if np.array_equal(expected, ids) else "the ids differ"
+    if len(expected) != len(ids):
+        difference = f"{len(expected)} and {len(ids)}"
     if not difference:
         shared = [name for name in known.labels if name in traces.labels]
         unlike = [name for name in shared if not np.array_equal(known.labels[name], traces.labels[name])]
@@ -188,64 +234,3 @@ def _require_same_probes(first: Run, known: LossTraces, run: Run, traces: LossTr
             f"the kernels of {first.folder} and {run.folder} cannot be compared: their probes are not the same "
             f"({difference}); keep the data fixed, as with dataset.seed=0"
         )
-
-
-def all_tables(
-    runs: Sequence[Run], design: Design, stable: Sequence[Stretch | None], similarity: Similarity | None
-) -> dict[str, pd.DataFrame]:
-    """Return name -> table: the runs and, where their kernels are compared, distances and steps."""
-    found = {"runs": runs_table(runs, design, stable)}
-    if similarity is not None:
-        found["distances"] = distances_table(design, similarity)
-        if design.axis.values is not None:
-            found["steps"] = steps_table(design, similarity, paths(runs, design, similarity))
-    return found
-
-
-def runs_table(runs: Sequence[Run], design: Design, stable: Sequence[Stretch | None]) -> pd.DataFrame:
-    """Return a row per run: folder, swept values, verdict, stable or not, every metric, reasons; failed ones too."""
-    repeated = repeated_by(runs)
-    metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
-    rows: list[dict[str, Any]] = []
-    for number, (run, name) in enumerate(zip(runs, short_names(runs), strict=True)):
-        row: dict[str, Any] = {"run": name, "folder": str(run.folder)}
-        row |= {key: run.config.get(key) for key in design.keys}
-        row |= {key: run.config.get(key) for key in repeated}
-        row |= {"verdict": run.verdict or "none", "stable": _is_stable(number, design, stable)}
-        row |= {name: run.metrics.get(name, np.nan) for name in metrics}
-        rows.append(row | {"reasons": "; ".join(run.reasons), "no_result": run.missing})
-    return pd.DataFrame(rows)
-
-
-def distances_table(design: Design, similarity: Similarity) -> pd.DataFrame:
-    """Return the angular distances between all pairs of kernels, with the floor of each pair, in radians."""
-    names, floor = [design.names[run] for run in similarity.members], similarity.floor()
-    rows = [
-        {"run": names[i], "other": names[j], "distance": similarity.distances[i, j], "noise_floor": floor[i, j]}
-        for i in range(len(names))
-        for j in range(i, len(names))
-    ]
-    return pd.DataFrame(rows)
-
-
-def steps_table(design: Design, similarity: Similarity, paths: Mapping[str, Sequence[int]]) -> pd.DataFrame:
-    """Return the steps along every path, in radians: a kernel, the next, their distance and its noise floor."""
-    names, floor = [design.names[run] for run in similarity.members], similarity.floor()
-    rows = [
-        {
-            "path": name,
-            "from": names[own],
-            "to": names[after],
-            "distance": similarity.distances[own, after],
-            "noise_floor": floor[own, after],
-        }
-        for name, path in paths.items()
-        for own, after in pairwise(path)
-    ]
-    return pd.DataFrame(rows, columns=["path", "from", "to", "distance", "noise_floor"])
-
-
-def _is_stable(run: int, design: Design, stable: Sequence[Stretch | None]) -> bool:
-    place, curve = design.place[run], design.curve[run]
-    own = None if curve is None or design.control[run] else stable[curve]
-    return own is not None and place is not None and own.first <= place <= own.last

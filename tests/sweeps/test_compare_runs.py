@@ -82,7 +82,7 @@ def test_one_swept_number_is_the_axis_in_ascending_order() -> None:
     assert design.axis.values == [0.1, 10, 1000]
     assert design.axis.logarithmic
     assert design.axis.label == "localization γ"
-    assert (design.place, design.curves, design.names) == ([1, 0, 2], [""], ["10", "0.1", "1000"])
+    assert (design.index, design.curves, design.names) == ([1, 0, 2], [""], ["10", "0.1", "1000"])
 
 
 def test_two_swept_numbers_make_curves_of_the_one_with_more_values() -> None:
