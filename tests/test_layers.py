@@ -35,7 +35,18 @@ UPWARDS = {
     ("runs.tracking.wandb_workspace", "sweeps"),
 }
 # Loaded where they are used, so that nobody waits for what they do not use.
-HEAVY = ("hydra", "omegaconf", "wandb", "umap", "nltk", "pytorch_lightning", "torch", "arviz", "sklearn", "matplotlib")
+HEAVY = (
+    "hydra",
+    "omegaconf",
+    "wandb",
+    "umap",
+    "nltk",
+    "pytorch_lightning",
+    "torch",
+    "arviz_stats",
+    "sklearn",
+    "matplotlib",
+)
 
 
 def _modules() -> dict[str, Path]:

@@ -14,7 +14,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import arviz  # noqa: F401 (the diagnosis loads it in any case)
+import arviz_stats.base  # noqa: F401 (the diagnosis loads it in any case)
 import torch
 from hydra import compose, initialize_config_dir
 

@@ -1,55 +1,28 @@
-"""Error bars of any number computed from a kernel: bootstrap over pieces of its chains, batch means of series."""
+"""Error bars of numbers computed from a kernel: bootstrap over stretches of its chains, batch means of series."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
-from losskernel.kernel.estimators import correlation_of, pieces
+from losskernel.kernel.estimators import correlation_of, pieces, t_quantile
 from losskernel.kernel.loss_kernel import LossKernel
-
-# Of the intervals `x_low` to `x_high`.
-LEVEL = 0.9
-
-
-class Matrices(Protocol):
-    """What a statistic may read: the matrices of a kernel, or of one resample of it."""
-
-    @property
-    def chains(self) -> int:
-        """C."""
-        ...
-
-    def covariance(self) -> np.ndarray:
-        """K [N, N]."""
-        ...
-
-    def correlation(self) -> np.ndarray:
-        """R [N, N]."""
-        ...
-
-    def coupling(self) -> np.ndarray:
-        """R² without floor [N, N]."""
-        ...
-
-
-Statistic = Callable[[Matrices], dict[str, float]]
 
 
 class Resample(NamedTuple):
-    """A kernel whose pieces of chains count more or less than once.
+    """A kernel in which stretches of the chains count with random weights.
 
     Attributes:
-        grams: A Aᵀ of every piece, [C, B, N, N], summing to K.
-        weights: of the pieces, [C, B], mean 1.
-        mean: the chains' mean R in the kernel itself, [N, N].
-        linked: the kernel's own coupling, [N, N].
+        grams: A Aᵀ of every stretch, [C, B, N, N], summing to K.
+        weights: of the stretches, [C, B], mean 1.
+        correlation_at_one: mean over the chains of their R with all weights 1, [N, N].
+        coupling_at_one: the kernel's coupling, that is with all weights 1, [N, N].
     """
 
     grams: np.ndarray
     weights: np.ndarray
-    mean: np.ndarray | float = 0.0
-    linked: np.ndarray | float = 0.0
+    correlation_at_one: np.ndarray | float = 0.0
+    coupling_at_one: np.ndarray | float = 0.0
 
     @property
     def chains(self) -> int:
@@ -65,19 +38,27 @@ class Resample(NamedTuple):
         return correlation_of(self.covariance())
 
     def coupling(self) -> np.ndarray:
-        """Return R² without floor [N, N], to first order in what the resample moves.
+        """Return R² without Monte-Carlo floor [N, N], to first order about weights of 1.
 
-        Products of different chains would hide part of the scatter between chains, for each would count with the
-        others' weights alone; and the square of the chains' mean has a floor that moves with the weights.
+        With R̄(w) the weighted mean of the chains' R, the coupling is R̄² less its floor, so it changes by
+        2 R̄(1) (R̄(w) - R̄(1)). Two exact forms are biased: products of different chains see each chain's weights
+        only against the others', which hides part of the scatter between chains; and the floor of R̄(w)² itself
+        moves with the weights.
         """
-        return self.linked + 2 * self.mean * (self.mean_correlation() - self.mean)
+        change = self.chain_mean_correlation() - self.correlation_at_one
+        return self.coupling_at_one + 2 * self.correlation_at_one * change
 
-    def mean_correlation(self) -> np.ndarray:
-        """Return the mean [N, N] of the chains' own R, each as heavy as its pieces."""
+    def chain_mean_correlation(self) -> np.ndarray:
+        """Return the mean [N, N] of the chains' R, each chain weighted by the sum of its stretches' weights."""
         total = np.zeros(self.grams.shape[2:])
         for weights, grams in zip(self.weights, self.grams, strict=True):
             total += weights.sum() * correlation_of(np.tensordot(weights, grams, 1))
         return total / self.weights.sum()
+
+
+# The matrices that a statistic may read: those of a kernel, or of one resample of it.
+Matrices = LossKernel | Resample
+Statistic = Callable[[Matrices], dict[str, float]]
 
 
 def bootstrap(kernel: LossKernel, statistic: Statistic, *, replicates: int = 40, seed: int = 0) -> dict[str, float]:
@@ -89,35 +70,42 @@ def bootstrap(kernel: LossKernel, statistic: Statistic, *, replicates: int = 40,
     resamples is used, with Student's t: their mean is biased where a statistic has a Monte-Carlo floor, as
     the mean |R| has. There the error is an upper bound.
 
-    The statistic sees matrices [N, N] only; pieces of them are held at once, so restrict N by `kernel.evenly`.
+    The matrices [N, N] of all stretches are held at once, so restrict N by `kernel.evenly`.
 
     Source: Rubin 1981 (Bayesian bootstrap); Künsch 1989 (blocks).
     """
     values = statistic(kernel)
-    per_chain = pieces(kernel.chains, kernel.draws)
-    count = kernel.chains * per_chain
+    shape = (kernel.chains, pieces(kernel.chains, kernel.draws))
+    count = shape[0] * shape[1]
     if count < 2:
         return values
-    parts = np.array_split(kernel.features().reshape(kernel.probes, kernel.chains, -1), per_chain, axis=2)
-    # Each is symmetric; in this order einsum leaves them contiguous, and every resample reads them all.
-    grams = np.stack([np.einsum("ncd,mcd->cmn", part, part, optimize=True) for part in parts], axis=1)
-    mean, linked = 0.0, 0.0
-    if kernel.chains >= 2:
-        mean, linked = Resample(grams, np.ones((kernel.chains, per_chain))).mean_correlation(), kernel.coupling()
+    resample = _resample_of(kernel, shape)
     rng = np.random.default_rng(seed)
     scatter: dict[str, list[float]] = {name: [] for name in values}
     for _ in range(replicates):
-        weights = rng.exponential(size=(kernel.chains, per_chain))
-        for name, value in statistic(Resample(grams, weights / weights.mean(), mean, linked)).items():
+        weights = rng.exponential(size=shape)
+        for name, value in statistic(resample._replace(weights=weights / weights.mean())).items():
             scatter[name].append(value)
-    # Exponential weights vary by less than their own mean's share: the factor makes a mean's error the classical one.
+    # Exponential weights divided by their mean have variance (count - 1) / (count + 1), not 1: with this factor the
+    # error of a plain mean is the classical one.
     factor = np.sqrt((count + 1) / (count - 1))
-    # The error is itself known from so many pieces, by so many resamples.
+    # The error is estimated from `count` stretches by `replicates` resamples; both limit its degrees of freedom.
     freedom = 1 / (1 / (count - 1) + 1 / (replicates - 1))
     result: dict[str, float] = {}
     for name, value in values.items():
         result |= interval(name, value, float(factor * np.std(scatter[name], ddof=1)), freedom)
     return result
+
+
+def _resample_of(kernel: LossKernel, shape: tuple[int, int]) -> Resample:
+    """Return the kernel as the resample with all weights 1, its chains cut into stretches [C, B]."""
+    stretches = np.array_split(kernel.features().reshape(kernel.probes, kernel.chains, -1), shape[1], axis=2)
+    # "cmn" is the order in which einsum's result is contiguous (each matrix is symmetric); every resample reads them.
+    grams = np.stack([np.einsum("ncd,mcd->cmn", part, part, optimize=True) for part in stretches], axis=1)
+    resample = Resample(grams, np.ones(shape))
+    if kernel.chains < 2:  # there is no coupling of one chain
+        return resample
+    return resample._replace(correlation_at_one=resample.chain_mean_correlation(), coupling_at_one=kernel.coupling())
 
 
 def batch_means(name: str, series: np.ndarray) -> dict[str, float]:
@@ -139,10 +127,3 @@ def interval(name: str, value: float, error: float, freedom: float) -> dict[str,
     """Return `name` and its `_se`, `_low` and `_high`, the 90 % interval by Student's t."""
     reach = t_quantile(freedom) * error
     return {name: value, f"{name}_se": error, f"{name}_low": value - reach, f"{name}_high": value + reach}
-
-
-def t_quantile(freedom: float, level: float = LEVEL) -> float:
-    """Half-width of a two-sided interval in standard errors, by Student's t."""
-    from scipy.stats import t
-
-    return float(t.ppf((1 + level) / 2, freedom))

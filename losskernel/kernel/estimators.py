@@ -1,23 +1,23 @@
-"""What kernel matrices are made into: correlations, couplings, the scatter of their pieces."""
+"""Estimators on kernel matrices: correlation, coupling, nearest neighbours, standard errors by batch means."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-# Enough pieces for a steady standard error, few enough that each outlasts the chain's memory.
+# Enough pieces for a stable standard error, few enough that each is longer than a chain's autocorrelation time.
 PIECES = 20
 
 
 class Neighbours(NamedTuple):
-    """Nearest neighbours of every probe, nearest first, itself left out."""
+    """Nearest neighbours of every probe, nearest first, without the probe itself."""
 
     indices: np.ndarray  # [N, k] int64
     distances: np.ndarray  # [N, k] float64
 
 
 class Interval(NamedTuple):
-    """Bounds of every entry of a matrix."""
+    """Confidence bounds of every entry of a matrix."""
 
     low: np.ndarray  # [n, N] float64
     high: np.ndarray  # [n, N] float64
@@ -37,28 +37,45 @@ def correlation_of(covariance: np.ndarray) -> np.ndarray:
 
 
 def coupling_of(correlations: Iterable[np.ndarray]) -> np.ndarray:
-    """Return the mean of R_a ∘ R_b over pairs of different chains, from the chains' own R [n, N]."""
+    """Return the mean of R_a ∘ R_b over pairs a ≠ b of chains, from each chain's R [n, N]."""
+    # Σ_{a≠b} R_a R_b = (Σ R_a)² - Σ R_a²: one pass, without holding the chains' matrices together.
     total, squares, count = np.float64(0.0), np.float64(0.0), 0
-    for own in correlations:
-        total, squares, count = total + own, squares + own * own, count + 1
+    for correlation in correlations:
+        total, squares, count = total + correlation, squares + correlation * correlation, count + 1
     return (np.square(total) - squares) / (count * (count - 1))
 
 
-def nearest(distances: np.ndarray, own: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (indices [n, k], distances [n, k]) of the nearest in each row [n, N], the rows' own columns left out."""
-    distances[np.arange(len(own)), own] = np.inf
-    some = np.argpartition(distances, k - 1, axis=1)[:, :k]
-    found = np.take_along_axis(distances, some, axis=1)
-    order = np.lexsort((some, found), axis=1)
-    return np.take_along_axis(some, order, axis=1), np.take_along_axis(found, order, axis=1)
+def nearest(distances: np.ndarray, probes: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (indices [n, k], distances [n, k]) of the nearest in each row, without the row's own probe.
+
+    Args:
+        distances: [n, N]; the entry of each row's own probe is overwritten.
+        probes: [n], the column of each row's own probe.
+        k: how many.
+    """
+    distances[np.arange(len(probes)), probes] = np.inf
+    candidates = np.argpartition(distances, k - 1, axis=1)[:, :k]
+    values = np.take_along_axis(distances, candidates, axis=1)
+    order = np.lexsort((candidates, values), axis=1)  # ties go to the lower index
+    return np.take_along_axis(candidates, order, axis=1), np.take_along_axis(values, order, axis=1)
 
 
 def fisher_interval(correlation: np.ndarray, reach: np.ndarray) -> Interval:
-    """Return the interval of R [n, N] that reaches so far in artanh R, where R's error hardly depends on R."""
+    """Return the interval of R [n, N] whose half-width in R is `reach` to first order, symmetric in artanh R.
+
+    The error of artanh R (Fisher's z) hardly depends on R, and its bounds stay within (-1, 1).
+    """
     inside = np.clip(correlation, -1 + 1e-12, 1 - 1e-12)
-    stretched = reach / (1 - np.square(inside))
+    stretched = reach / (1 - np.square(inside))  # d artanh R / dR = 1 / (1 - R²)
     bounds = (np.tanh(np.arctanh(inside) + sign * stretched) for sign in (-1, 1))
     return Interval(*(np.where(np.abs(correlation) < 1, bound, correlation) for bound in bounds))
+
+
+def t_quantile(freedom: float, level: float = 0.9) -> float:
+    """Half-width of a two-sided confidence interval in standard errors, by Student's t."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + level) / 2, freedom))
 
 
 def pieces(chains: int, draws: int) -> int:
@@ -77,11 +94,12 @@ def batch_means_error(
     total, squares = np.float64(0.0), np.float64(0.0)
     for chain in chains:
         for batch in np.array_split(chain, per_chain):
-            own = batch[:, chosen].T @ batch / len(batch)
+            mean = batch[:, chosen].T @ batch / len(batch)
             if correlation is not None:
                 power = np.mean(batch * batch, axis=0)
-                own -= correlation * (power[chosen, None] + power) / 2
-            total, squares = total + own, squares + own * own
+                mean -= correlation * (power[chosen, None] + power) / 2
+            total, squares = total + mean, squares + mean * mean
     count = len(chains) * per_chain
+    # Cancellation may leave a tiny negative variance.
     spread = np.maximum(squares - np.square(total) / count, 0.0) / (count - 1)
     return np.sqrt(spread / count)

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from losskernel.errors import InputError, require, require_integer
-from losskernel.kernel import estimators as matrices
+from losskernel.kernel import estimators
 from losskernel.kernel.estimators import Interval, Neighbours, inverse
 from losskernel.traces.loss_traces import LossTraces, require_finite
 
 Rows = slice | Sequence[int] | np.ndarray | None
-_BLOCK_NUMBERS = 2**25
-MOST_PROBES = 20_000  # of which matrices [N, N] are made whole
+_BLOCK_NUMBERS = 2**25  # float64 entries of one block of rows: 256 MiB
+MOST_PROBES = 20_000  # beyond which a whole matrix [N, N] is refused: 3 GiB
 
 
 class LossKernel:
@@ -23,7 +23,7 @@ class LossKernel:
     first axis to some probes, so that a kernel of many probes can be read in blocks: more than 20,000 need it.
 
     Attributes:
-        labels: name -> [N], what is known of each probe.
+        labels: name -> [N], labels of the probes.
         ids: [N] names of the probes.
         constant: [N] bool, probes whose loss never changed: their R is 0 off the diagonal.
     """
@@ -111,7 +111,7 @@ class LossKernel:
         return self._unit_diagonal(np.clip(result, -1.0, 1.0), chosen)
 
     def null_correlation(self, rows: Rows = None, *, shift: int = 1) -> np.ndarray:
-        """Return what R [N, N] would be if no probe knew of any other: Monte-Carlo noise alone.
+        """Return an estimate of R [N, N] for unrelated probes, that is of its Monte-Carlo noise alone.
 
         Each probe's losses are paired with the other's `shift` chains further (with one chain: half the draws
         later), which keeps the tails and the memory of both and removes what they share. The mean |entry| is
@@ -121,8 +121,8 @@ class LossKernel:
         by, axis = (shift, 0) if self.chains > 1 else (self.draws // 2, 1)
         shifted = np.roll(self._chains, by, axis=axis)
         scale = inverse(np.sqrt(self._variance))
-        own = self._chains.reshape(-1, self.probes)[:, chosen]
-        return own.T @ shifted.reshape(-1, self.probes) / self._divisor * scale[chosen, None] * scale
+        losses = self._chains.reshape(-1, self.probes)[:, chosen]  # [C·D, n]
+        return losses.T @ shifted.reshape(-1, self.probes) / self._divisor * scale[chosen, None] * scale
 
     def coupling(self, rows: Rows = None) -> np.ndarray:
         """Return R² [N, N] without Monte-Carlo floor: the mean of R_a ∘ R_b over pairs of different chains.
@@ -136,8 +136,8 @@ class LossKernel:
         require(self.chains >= 2, "coupling needs >= 2 chains, got 1; raise schedule.chains")
         chosen = self._chosen(rows)
         units = (chain * inverse(scale) for chain, scale in zip(self._chains, self._chain_scale, strict=True))
-        own = (unit[:, chosen].T @ unit for unit in units)
-        return self._unit_diagonal(matrices.coupling_of(own), chosen)
+        correlations = (unit[:, chosen].T @ unit for unit in units)
+        return self._unit_diagonal(estimators.coupling_of(correlations), chosen)
 
     def distance(self, rows: Rows = None) -> np.ndarray:
         """Return d = sqrt(2 (1 - R)), the Euclidean distance of standardised traces, [N, N]."""
@@ -158,16 +158,16 @@ class LossKernel:
             InputError: `of` is unknown, or there are too few draws to cut.
         """
         require(of in ("covariance", "correlation"), f"of must be 'covariance' or 'correlation', got {of!r}")
-        chosen, per_chain = self._chosen(rows), matrices.pieces(self.chains, self.draws)
-        needed = 2 * max(per_chain, -(-matrices.PIECES // self.chains))
+        chosen, per_chain = self._chosen(rows), estimators.pieces(self.chains, self.draws)
+        needed = 2 * max(per_chain, -(-estimators.PIECES // self.chains))
         require(
             self.draws >= needed and self.chains * per_chain >= 2,
             f"standard errors need >= {needed} draws per chain, got {self.draws}; raise schedule.draws",
         )
         if of == "covariance":
-            return matrices.batch_means_error(self._chains, per_chain, chosen)
+            return estimators.batch_means_error(self._chains, per_chain, chosen)
         unit = self._chains * inverse(np.sqrt(self._variance))
-        return matrices.batch_means_error(unit, per_chain, chosen, self.correlation(rows))
+        return estimators.batch_means_error(unit, per_chain, chosen, self.correlation(rows))
 
     def interval(self, rows: Rows = None, *, of: str = "covariance", level: float = 0.9) -> Interval:
         """Return the confidence interval [N, N] of each entry of K or R, from `standard_error` and Student's t.
@@ -177,15 +177,14 @@ class LossKernel:
         Raises:
             InputError: as `standard_error`; or `level` is not between 0 and 1.
         """
-        from scipy.stats import t
-
         require(0 < level < 1, f"level must lie between 0 and 1, got {level!r}; e.g. level=0.9")
         error = self.standard_error(rows, of=of)
-        reach = t.ppf((1 + level) / 2, self.chains * matrices.pieces(self.chains, self.draws) - 1) * error
+        freedom = self.chains * estimators.pieces(self.chains, self.draws) - 1
+        reach = estimators.t_quantile(freedom, level) * error
         if of == "covariance":
             centre = self.covariance(rows)
             return Interval(centre - reach, centre + reach)
-        return matrices.fisher_interval(self.correlation(rows), reach)
+        return estimators.fisher_interval(self.correlation(rows), reach)
 
     def neighbors(self, k: int) -> Neighbours:
         """Return the k nearest neighbours of every probe under the kernel distance, exact, in blocks.
@@ -195,27 +194,28 @@ class LossKernel:
         """
         require_integer("k", k, at_least=1)
         require(k < self.probes, f"k must be < the {self.probes} probes, got {k}; lower k")
-        found = [matrices.nearest(self.distance(block), np.arange(self.probes)[block], k) for block in self.blocks()]
-        return Neighbours(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+        numbers = np.arange(self.probes)
+        parts = [estimators.nearest(self.distance(block), numbers[block], k) for block in self.blocks()]
+        return Neighbours(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
     def blocks(self) -> Iterator[slice]:
-        """Cut the probes into slices whose [n, N] rows stay within bounded memory."""
+        """Yield slices of the probes, such that the rows [n, N] of one fit into bounded memory."""
         step = max(1, _BLOCK_NUMBERS // self.probes)
         for start in range(0, self.probes, step):
             yield slice(start, min(start + step, self.probes))
 
     def only(self, chains: Sequence[int]) -> "LossKernel":
-        """Return the kernel of some of the chains.
+        """Return the kernel of the chains at these positions.
 
         Raises:
-            InputError: no chain is named.
+            InputError: `chains` is empty.
         """
         require(len(chains) > 0, "only() got no chains; name at least one")
         kept = self._chains[list(chains)]
         return LossKernel(kept, kept.shape[0] * kept.shape[1] - kept.shape[0], self.labels, self.ids)
 
     def evenly(self, limit: int) -> "LossKernel":
-        """Return the kernel of at most `limit` probes, evenly spaced; itself where it has no more."""
+        """Return the kernel of at most `limit` evenly spaced probes; the kernel itself if it has no more."""
         if self.probes <= limit:
             return self
         chosen = np.linspace(0, self.probes - 1, limit).astype(int)
@@ -242,8 +242,8 @@ class LossKernel:
         return slice(None) if rows is None else rows
 
     def _unit_diagonal(self, matrix: np.ndarray, chosen: Any) -> np.ndarray:
-        own = np.arange(self.probes)[chosen]
-        matrix[np.arange(len(own)), own] = 1.0
+        columns = np.arange(self.probes)[chosen]
+        matrix[np.arange(len(columns)), columns] = 1.0
         return matrix
 
     def __repr__(self) -> str:

@@ -223,7 +223,9 @@ def test_common_noise_of_the_chains_is_named() -> None:
 def test_a_handful_of_draws_fails_without_a_crash(draws: int) -> None:
     result = _diagnose(_healthy(draws=draws), **_sgld(draws))
     assert result.verdict == "fail"
-    assert result.reasons[0] == f"only {draws} draws a chain: nothing can be judged; raise schedule.draws to 400"
+    assert (
+        result.reasons[0] == f"only {draws} draws a chain: too few for any other statistic; raise schedule.draws to 400"
+    )
 
 
 def test_a_start_elsewhere_is_named_though_the_rest_agrees() -> None:

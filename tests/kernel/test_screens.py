@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from losskernel.kernel.diagnosis.remedies import Setting, setting_of
-from losskernel.kernel.diagnosis.screens import Screen, screens
+from losskernel.kernel.diagnosis.remedies import Setting, longer_run, setting_of
+from losskernel.kernel.diagnosis.screens import REASONS, SCREENS, Finding, at_least, at_most, hold, worst_first
 
 CALM = {
     "chain_correlation": 0.0,
@@ -23,38 +23,58 @@ CALM = {
 SETTING = Setting(4, 500, step_size=1e-3, localization=20.0, burn_in=1000, thinning=20, weights=100)
 
 
+def _finding(metric: str, metrics: dict[str, float], **changed: Any) -> Finding:
+    findings = hold({metric: 0.0} | CALM | metrics, dataclasses.replace(SETTING, **changed))
+    return next(finding for finding in findings if finding.metric == metric)
+
+
 def _remedy(metric: str, metrics: dict[str, float], **changed: Any) -> str:
-    held = screens(CALM | metrics, dataclasses.replace(SETTING, **changed))
-    return next(screen.remedy for screen in held if screen.metric == metric)
+    return _finding(metric, metrics, **changed).remedy
 
 
-def test_a_number_passes_to_its_good_bound_and_fails_beyond_the_usable_one() -> None:
-    high = Screen("a", 1.0, 2.0, "{}", "")
+def test_a_value_passes_to_its_good_bound_and_fails_beyond_the_usable_one() -> None:
+    high, low = at_most(1.0, 2.0), at_least(2.0, 1.0)
     assert [high.verdict(value) for value in (0.5, 1.0, 1.1, 2.0, 2.1)] == ["pass", "pass", "warn", "warn", "fail"]
-    low = Screen("a", 2.0, 1.0, "{}", "", below=True)
     assert [low.verdict(value) for value in (3.0, 2.0, 1.9, 1.0, 0.9)] == ["pass", "pass", "warn", "warn", "fail"]
 
 
-def test_what_is_not_known_passes_and_what_never_fails_warns() -> None:
-    assert Screen("a", 1.0, 2.0, "{}", "").verdict(math.nan) == "pass"
-    assert Screen("a", 1.0, 2.0, "{}", "", below=True).verdict(math.nan) == "pass"
-    assert Screen("a", 1.0, math.inf, "{}", "").verdict(1e300) == "warn"
-    assert Screen("a", 1.0, 2.0, "{}", "").verdict(math.inf) == "fail"
+def test_an_unknown_value_passes_and_an_infinite_bound_never_fails() -> None:
+    assert at_most(1.0, 2.0).verdict(math.nan) == "pass"
+    assert at_least(2.0, 1.0).verdict(math.nan) == "pass"
+    assert at_most(1.0, math.inf).verdict(1e300) == "warn"
+    assert at_most(1.0, 2.0).verdict(math.inf) == "fail"
 
 
-def test_every_screen_has_a_number_in_its_words_and_a_remedy() -> None:
-    held = screens(CALM, SETTING)
-    assert len({screen.metric for screen in held}) == len(held)
-    for screen in held:
-        words = screen.reason.format(3.0)
-        assert "{" not in words
-        assert words[0].islower() or words[0].isdigit()
-        assert screen.remedy
-        assert (screen.good >= screen.usable) if screen.below else (screen.good <= screen.usable)
+def test_every_screen_has_one_row_a_sentence_and_a_remedy() -> None:
+    names = [screen.metric for screen in SCREENS]
+    assert len(set(names)) == len(names)
+    assert set(REASONS) == set(names)
+    findings = hold(dict.fromkeys(names, 3.0) | CALM, SETTING)
+    assert [finding.metric for finding in findings] == names
+    for finding in findings:
+        assert "{" not in finding.reason
+        assert finding.reason[0].islower() or finding.reason[0].isdigit()
+        assert finding.remedy
+        good, usable, low_is_bad = finding.bounds
+        assert (good >= usable) if low_is_bad else (good <= usable)
+
+
+def test_metrics_that_are_unknown_have_no_finding() -> None:
+    assert {finding.metric for finding in hold(CALM | {"rhat": math.nan}, SETTING)} <= set(CALM)
+
+
+def test_failures_come_before_warnings_each_in_the_order_of_the_table() -> None:
+    flagged = worst_first(hold(CALM | {"chains": 1.0, "heavy_share": 0.9, "trend_share": 0.2, "ess": 50.0}, SETTING))
+    assert [(finding.metric, finding.verdict) for finding in flagged] == [
+        ("heavy_share", "fail"),
+        ("ess", "fail"),
+        ("trend_share", "warn"),
+        ("chains", "warn"),
+    ]
 
 
 def test_causes_stand_before_their_effects() -> None:
-    order = [screen.metric for screen in screens(CALM, SETTING)]
+    order = [screen.metric for screen in SCREENS]
     for cause, effect in [
         ("draws", "ess"),
         ("twin_chains", "chain_correlation_score"),
@@ -87,11 +107,7 @@ def test_unstable_steps_are_lowered_by_their_curvature(stiffness: float) -> None
     remedy = _remedy("step_inflation", {"step_inflation": math.inf, "stiffness": stiffness})
     step = float(remedy.removeprefix("lower sampler.step_size to "))
     assert step * stiffness / 1e-3 == pytest.approx(0.6, rel=0.05)
-    words = next(
-        screen
-        for screen in screens(CALM | {"step_inflation": math.inf, "stiffness": stiffness}, SETTING)
-        if screen.metric == "step_inflation"
-    ).reason
+    words = _finding("step_inflation", {"step_inflation": math.inf, "stiffness": stiffness}).reason
     assert words == f"the steps are too large to be stable: step_size times curvature is {stiffness:.2g}, its bound 4"
 
 
@@ -160,13 +176,12 @@ def test_too_few_effective_draws_ask_for_five_hundred(ess: float, thinning: int 
 
 def test_effective_draws_that_cannot_be_counted_do_not_break_the_remedy() -> None:
     unknown = dict.fromkeys(("ess", "ess_tail", "ess_kernel"), np.nan)
-    assert _remedy("ess", unknown) == "raise schedule.draws or schedule.chains"
+    assert longer_run(unknown, SETTING) == "raise schedule.draws or schedule.chains"
 
 
 def test_very_many_weights_need_no_acceptance() -> None:
     for weights, good in ((100, 0.2), (20_000, 0)):
-        held = screens(CALM, dataclasses.replace(SETTING, weights=weights))
-        assert next(screen.good for screen in held if screen.metric == "acceptance") == good
+        assert _finding("acceptance", {}, weights=weights).bounds.good == good
 
 
 def test_settings_are_read_from_the_provenance() -> None:

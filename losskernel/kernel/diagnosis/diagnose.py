@@ -1,4 +1,4 @@
-"""diagnose(): may this kernel be trusted? A verdict with reasons in words, and the change that helps."""
+"""diagnose(): whether a kernel may be trusted, as a verdict with reasons and the change most likely to help."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ import numpy as np
 
 from losskernel.kernel.diagnosis import statistics as diagnostics
 from losskernel.kernel.diagnosis.remedies import setting_of
-from losskernel.kernel.diagnosis.screens import FEW_DRAWS, Screen, Verdict, screens
+from losskernel.kernel.diagnosis.screens import FEW_DRAWS, Finding, Verdict, hold, worst_first
 from losskernel.kernel.estimators import inverse
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
-# Of fewer probes no mode is "shared", and there are hardly any pairs to agree on.
+# Fewer probes have no mode that could be called shared, and hardly any pairs for halves of the chains to agree on.
 _FEW = 5
 
 
@@ -24,9 +24,9 @@ class Diagnosis:
     Attributes:
         verdict: "pass", "warn" or "fail"; the worst of all screens.
         reasons: one sentence per screen that did not pass, with a remedy; the worst first, causes before effects.
-        metrics: every screen's number, and others that explain them.
+        metrics: the screens' numbers, and others that explain them.
         remedy: the one change most likely to help; empty for a pass.
-        screens: every screen that could be held, with its number, bound and verdict, as rows of a table.
+        screens: rows of a table: every screen whose metric is known, with value, bound and verdict.
     """
 
     verdict: Verdict
@@ -39,8 +39,8 @@ class Diagnosis:
 def diagnose(traces: LossTraces) -> Diagnosis:
     """Screen traces for the silent failures of sampled kernels.
 
-    Drift, chains that disagree or are not independent, steps too large or too small for the landscape, too few
-    effective draws, covariance carried by a few draws or by nothing but noise, losses rounded too coarsely.
+    Screens drift, chains that disagree or are not independent, steps too large or too small for the curvature, too
+    few effective draws, covariance carried by a few draws or by noise alone, and losses rounded too coarsely.
 
     Source: Vehtari et al. 2021 (R-hat, ESS); Vehtari et al. 2024 (tail index); stability and relaxation of
     Langevin steps in a quadratic well.
@@ -58,33 +58,26 @@ def diagnose(traces: LossTraces) -> Diagnosis:
         | _distance(traces, mean_loss)
         | _precision(traces)
     )
-    held = screens(metrics, setting_of(traces.meta, kernel.chains, kernel.draws))
-    judged: list[tuple[Screen, Verdict]] = [
-        (screen, screen.verdict(metrics.get(screen.metric, float("nan")))) for screen in held
-    ]
-    found = [each for wanted in ("fail", "warn") for each in judged if each[1] == wanted]
+    findings = hold(metrics, setting_of(traces.meta, kernel.chains, kernel.draws))
+    flagged = worst_first(findings)
     if kernel.draws < FEW_DRAWS:
-        found = found[:1]  # all others would be noise
+        flagged = flagged[:1]  # all others would be noise
     return Diagnosis(
-        found[0][1] if found else "pass",
-        [f"{screen.reason.format(metrics[screen.metric])}; {screen.remedy}" for screen, _ in found],
+        flagged[0].verdict if flagged else "pass",
+        [f"{finding.reason}; {finding.remedy}" for finding in flagged],
         metrics,
-        found[0][0].remedy if found else "",
-        [_row(screen, metrics[screen.metric], each) for screen, each in judged if _known(screen, metrics)],
+        flagged[0].remedy if flagged else "",
+        [_row(finding) for finding in findings],
     )
 
 
-def _known(screen: Screen, metrics: dict[str, float]) -> bool:
-    return not np.isnan(metrics.get(screen.metric, float("nan")))
-
-
-def _row(screen: Screen, value: float, verdict: Verdict) -> dict[str, Any]:
-    bound = "at least" if screen.below else "at most"
-    return {"screen": screen.metric, "value": value, "good": f"{bound} {screen.good:.4g}", "verdict": verdict}
+def _row(finding: Finding) -> dict[str, Any]:
+    good = f"{'at least' if finding.bounds.low_is_bad else 'at most'} {finding.bounds.good:.4g}"
+    return {"screen": finding.metric, "value": finding.value, "good": good, "verdict": finding.verdict}
 
 
 def _chains(kernel: LossKernel, unit: np.ndarray, mean_loss: np.ndarray) -> dict[str, float]:
-    """Are the chains separate, and all alive?"""
+    """Return whether the chains are independent of each other, and all moving."""
     shared, score = diagnostics.chain_correlation(unit)
     twins, spread = diagnostics.twins(mean_loss), diagnostics.chain_spread(unit)
     named = {} if twins is None else {"first_twin": float(twins[0]), "second_twin": float(twins[1])}
@@ -93,7 +86,7 @@ def _chains(kernel: LossKernel, unit: np.ndarray, mean_loss: np.ndarray) -> dict
         "twin_chains": float(twins is not None),
         "dead_chain": float(spread.min()),
         "stillest_chain": float(spread.argmin()),
-        # One chain twice is no news after the line that says so.
+        # A repeated chain is correlated with itself; the screen of twin chains reports it already.
         "chain_correlation": 0.0 if twins else shared,
         "chain_correlation_score": 0.0 if twins or shared < 0.005 else score,
     }
@@ -104,10 +97,9 @@ def _mixing(kernel: LossKernel, losses: np.ndarray, mean_loss: np.ndarray) -> di
     directions, (singles, entries) = _directions(kernel, losses), _entries(kernel, losses)
     ess = diagnostics.ess(mean_loss)
     least = _reduce(np.min, map(diagnostics.ess, [mean_loss, *directions]))
-    by_chance = diagnostics.rhat_by_chance(kernel.chains, least) if least == least else 0.0
     return {
         "rhat": _reduce(np.max, map(diagnostics.rhat, [mean_loss, *directions])),
-        "rhat_good": min(max(1.01, by_chance), 1.05),
+        "rhat_good": diagnostics.rhat_bound(kernel.chains, least),
         "rhat_entries": _reduce(lambda values: np.quantile(values, 0.9), map(diagnostics.rhat, [*singles, *entries])),
         "ess": ess,
         "ess_tail": diagnostics.ess(mean_loss, "tail"),
@@ -124,7 +116,10 @@ def _reduce(how: Callable[[np.ndarray], Any], values: Iterable[float]) -> float:
 
 
 def _directions(kernel: LossKernel, losses: np.ndarray) -> list[np.ndarray]:
-    """Return the draws [C, D] along three leading modes of R, the chains' levels included: they may disagree."""
+    """Return the draws [C, D] along three leading modes of R.
+
+    Centred over all chains, not within each: the levels of the chains stay in, since R-hat compares them.
+    """
     _, modes = diagnostics.leading_modes(kernel.standardised(), 3)
     centred = losses - losses.mean((0, 1), dtype=np.float64)
     return [centred @ (mode * inverse(np.sqrt(kernel.variance()))) for mode in modes]
@@ -160,7 +155,7 @@ def _split_agreement(kernel: LossKernel) -> float:
 
 
 def _shape(kernel: LossKernel, losses: np.ndarray, unit: np.ndarray) -> dict[str, float]:
-    """What carries the covariance: a drift, one mode of all probes, a few draws?"""
+    """Return how much of the covariance a drift, one mode of all probes, and a few draws carry."""
     return {
         "trend_share": diagnostics.trend_share(losses),
         "shared_mode_share": diagnostics.shared_mode_share(losses) if kernel.probes >= _FEW else float("nan"),
@@ -169,10 +164,11 @@ def _shape(kernel: LossKernel, losses: np.ndarray, unit: np.ndarray) -> dict[str
 
 
 def _steps(traces: LossTraces) -> dict[str, float]:
-    """Are the steps small enough for the curvature, and enough of them? Where the settings are known."""
+    """Return whether steps are small enough for the curvature and numerous enough, where the settings are known."""
     identity: dict[str, Any] = traces.meta.get("identity", {})
     sampler, schedule = identity.get("sampler", {}), identity.get("schedule", {})
     metrics: dict[str, float] = {}
+    # Relaxation time: measured at the end of the chains, or for plain SGLD from its settings.
     rates, curvature = traces.record("relaxation_rate"), traces.record("curvature")
     relaxation = float("nan")
     if rates is not None:
@@ -187,15 +183,17 @@ def _steps(traces: LossTraces) -> dict[str, float]:
         }
     if curvature is not None:
         metrics["curvature"] = float(curvature.mean())
-        if "step_size" in sampler:  # unknown where a function of the user's own builds the sampler
+        if "step_size" in sampler:  # a user's function that builds the sampler may have no such argument
             metrics["stiffness"] = metrics["curvature"] * sampler["step_size"]
         for name in ("step_inflation", "acceptance"):
             metrics[name] = float(np.median(traces.dataset[name].values.astype(np.float64)))
+    # Drift and noise of one step, √ε and √ε/2 · |nbeta ∇L|: their ratio is 1 or more where noise dominates.
     gradient, moving = traces.record("gradient_norm"), traces.meta.get("parameters", {}).get("moving")
     preconditioned = "damping" in sampler  # its steps differ from weight to weight
     if gradient is not None and moving and sampler.get("nbeta") and not preconditioned:
         drift = np.sqrt(sampler["step_size"]) / 2 * sampler["nbeta"] * np.sqrt(np.square(gradient).mean())
         metrics["noise_to_gradient"] = float(np.sqrt(moving) / drift) if drift > 0 else float("inf")
+    # In a quadratic basin at temperature 1 / nbeta the expected excess loss is P / (2 nbeta), whatever its curvature.
     start = traces.meta.get("start_train_loss", {}).get("value")
     train_loss = traces.record("train_loss")
     if train_loss is not None and start is not None and moving and "nbeta" in sampler:
@@ -204,7 +202,7 @@ def _steps(traces: LossTraces) -> dict[str, float]:
 
 
 def _distance(traces: LossTraces, mean_loss: np.ndarray) -> dict[str, float]:
-    """Do the weights still drift away, do the first draws still lie elsewhere?"""
+    """Return whether the weights still drift, and whether the first draws differ from the rest."""
     distance = traces.record("distance")
     scores = [diagnostics.transient(mean_loss)]
     metrics = {}
@@ -215,7 +213,7 @@ def _distance(traces: LossTraces, mean_loss: np.ndarray) -> dict[str, float]:
 
 
 def _precision(traces: LossTraces) -> dict[str, float]:
-    """What a lower precision of the probes' losses does to R, where they were evaluated in one."""
+    """Return the error on R of losses evaluated in a lower precision; nothing where they were not."""
     differences = traces.record("precision_noise")
     if differences is None:
         return {}

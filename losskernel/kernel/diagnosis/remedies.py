@@ -1,4 +1,4 @@
-"""The one change that helps, in numbers where the settings are known."""
+"""The one change that helps against a bad metric, in numbers where the settings of the run are known."""
 
 import math
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of how a trace was made; None where it is not.
+    """Settings a trace was sampled with; None where they are unknown.
 
     Attributes:
+        chains, draws: of the trace.
         step_size, localization: of the sampler.
         burn_in, thinning: of the schedule, in steps.
-        chains, draws: of the trace.
-        weights: that move; 0 where unknown.
+        weights: how many move; 0 where unknown.
     """
 
     chains: int
@@ -32,15 +32,9 @@ def setting_of(meta: Mapping[str, Any], chains: int, draws: int) -> Setting:
     """Read the settings from a trace's provenance."""
     identity: Mapping[str, Any] = meta.get("identity", {})
     sampler, schedule = identity.get("sampler", {}), identity.get("schedule", {})
-    return Setting(
-        chains,
-        draws,
-        sampler.get("step_size"),
-        sampler.get("localization"),
-        schedule.get("burn_in"),
-        schedule.get("thinning"),
-        meta.get("parameters", {}).get("moving", 0),
-    )
+    lengths = (schedule.get("burn_in"), schedule.get("thinning"))
+    weights = meta.get("parameters", {}).get("moving", 0)
+    return Setting(chains, draws, sampler.get("step_size"), sampler.get("localization"), *lengths, weights)
 
 
 def mix(metrics: Mapping[str, float], setting: Setting) -> str:
@@ -49,12 +43,12 @@ def mix(metrics: Mapping[str, float], setting: Setting) -> str:
     if not setting.thinning or setting.burn_in is None or math.isnan(relaxation):
         return f"raise schedule.burn_in and schedule.draws (now {setting.draws}) or sampler.localization"
     if math.isinf(relaxation) and setting.step_size:
-        # A localization whose relaxation time fits fifty times into the draws.
+        # Without localization flat directions never relax; aim at fifty relaxation times within the draws.
         return f"raise sampler.localization to {_round(100 / (setting.step_size * setting.draws * setting.thinning))}"
     inflation = metrics.get("step_inflation", float("nan"))
     if metrics["relaxations_sampled"] < 3 and inflation < 1.05 and setting.step_size:
-        # Far below the stability bound, where larger steps are free: those that inflate by a tenth, and no more
-        # than a third of a steep direction's bound, for inflation so near 1 says little.
+        # Far below the stability bound larger steps cost nothing. Inflation grows linearly in the step, so scale it
+        # to a tenth; near 1 it is measured badly, hence at most 0.6 of stiffness, a seventh of the bound 4.
         factor = 0.1 / max(inflation - 1, 1e-6)
         stiffness = metrics.get("stiffness", float("nan"))
         factor = min(factor, 0.6 / stiffness) if stiffness > 0 else factor
@@ -62,7 +56,8 @@ def mix(metrics: Mapping[str, float], setting: Setting) -> str:
     short = metrics["relaxations_burn_in"] < 3 or metrics["relaxations_sampled"] < 20
     steps = setting.draws * setting.thinning
     if short and inflation > 1.5:
-        # Smaller steps would relax slower still, and a longer run not mend them: closer to w* both get better.
+        # Smaller steps would relax more slowly still, and a longer run would not mend the inflation. A stronger
+        # localization shortens the relaxation and lowers the curvature the chains meet.
         firmer = max(20 * relaxation / steps, 5 * relaxation / max(setting.burn_in, 1))
         if setting.localization and setting.burn_in:
             return f"raise sampler.localization to {_round(setting.localization * max(firmer, 2.0))}"
@@ -72,6 +67,11 @@ def mix(metrics: Mapping[str, float], setting: Setting) -> str:
         thinning = _up(20 * relaxation / setting.draws)
         return f"raise schedule.thinning to {thinning}" + _or_localise(steps, 20, setting)
     return f"raise schedule.thinning (now {setting.thinning}) or sampler.localization"
+
+
+def span(metrics: Mapping[str, float], setting: Setting) -> str:
+    """Return the remedy of draws that span too few relaxation times, whatever the burn-in."""
+    return mix({**metrics, "relaxations_burn_in": math.inf}, setting)
 
 
 def _or_localise(steps: int, times: float, setting: Setting) -> str:

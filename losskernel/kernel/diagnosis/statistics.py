@@ -1,22 +1,24 @@
-"""Statistics of chains: arrays in, arrays out; ArviZ where it has the statistic."""
+"""Statistics of chains: arrays in, numbers out; ArviZ where it has the statistic."""
 
-import warnings
+import math
 from typing import Any
 
 import numpy as np
 
 from losskernel.kernel.estimators import inverse
 
-_PROBES = 500  # over whose pairs the error is averaged
-_WHOLE = 0.99  # of a loss's variance; what is said of the rest would be noise
+_TAILS = (0.05, 0.95)  # quantiles whose effective draws are those of the tails
+_PROBES = 500  # over whose pairs the error of rounding is averaged
+# Rounding errors are held to this share of a loss's variance; beyond it nothing of the loss could be restored.
+_LARGEST_SHARE = 0.99
 
 
 def rhat(chains: np.ndarray) -> float:
     """Rank-normalised split R-hat of a quantity [C, D] (Vehtari et al. 2021); NaN where it is constant."""
-    if len(chains) == 1:  # ArviZ wants two chains; the halves of one show whether it drifts
+    if len(chains) == 1:  # ArviZ requires two chains; the halves of one show whether it drifts
         half = chains.shape[1] // 2
         chains = np.stack([chains[0, :half], chains[0, -half:]])
-    return _arviz("rhat", chains)
+    return _of_chains("rhat", chains)
 
 
 def rhat_by_chance(chains: int, effective: float) -> float:
@@ -31,25 +33,29 @@ def rhat_by_chance(chains: int, effective: float) -> float:
     return float(1 + chi2.ppf(0.999, freedom) / freedom * chains / effective)
 
 
+def rhat_bound(chains: int, effective: float) -> float:
+    """R-hat up to which chains pass: 1.01, or what they reach by chance, and never more than 1.05; 1.01 for NaN."""
+    by_chance = 0.0 if math.isnan(effective) else rhat_by_chance(chains, effective)
+    return min(max(1.01, by_chance), 1.05)
+
+
 def ess(chains: np.ndarray, method: str = "bulk") -> float:
     """Effective sample size of a quantity [C, D], all chains together: "bulk", or "tail" (5 and 95 % quantiles)."""
-    return _arviz("ess", chains, method=method)
+    return _of_chains("ess", chains, method=method, **({"prob": _TAILS} if method == "tail" else {}))
 
 
 def load_arviz() -> Any:
-    """Return ArviZ, which costs seconds to load and once a day warns of its next version."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        import arviz
-    return arviz
+    """Return the array functions of ArviZ, imported on first use because the import takes a second."""
+    from arviz_stats.base import array_stats
+
+    return array_stats
 
 
-def _arviz(name: str, chains: np.ndarray, **options: Any) -> float:
-    arviz = load_arviz()
+def _of_chains(name: str, chains: np.ndarray, **options: Any) -> float:
     chains = np.asarray(chains, dtype=np.float64)
     if np.ptp(chains) == 0 or chains.shape[1] < 4:
         return float("nan")
-    return float(getattr(arviz, name)(chains, **options))
+    return float(getattr(load_arviz(), name)(chains, **options))
 
 
 def trend_share(losses: np.ndarray) -> float:
@@ -70,7 +76,7 @@ def shared_mode_share(losses: np.ndarray) -> float:
 
 
 def transient(chains: np.ndarray) -> float:
-    """How far the start of a quantity [C, D] lies from the rest, in units of the scatter of equal stretches.
+    """Distance of the start of a quantity [C, D] from the rest, in standard deviations of equal stretches.
 
     The draws are cut into 100, 50 and 20 stretches; the largest score of the first ones, negative below the rest.
     """
@@ -87,21 +93,21 @@ def transient(chains: np.ndarray) -> float:
 
 def chain_spread(unit: np.ndarray) -> np.ndarray:
     """Variance of each chain of standardised losses [C, D, N] relative to the median chain's, [C]."""
-    own = np.square(unit).mean((1, 2))
-    middle = np.median(own)
-    return own / middle if middle > 0 else np.ones(len(own))
+    variances = np.square(unit).mean((1, 2))
+    median = np.median(variances)
+    return variances / median if median > 0 else np.ones(len(variances))
 
 
 def twins(chains: np.ndarray) -> tuple[int, int] | None:
     """Return two chains whose quantity [C, D] takes the same steps (correlation above 0.99), or None."""
-    # Steps, for chains that drift alike are not one chain.
+    # Steps rather than levels: chains with the same drift are not the same chain.
     steps = np.diff(chains, axis=1)
     moving = np.flatnonzero(np.ptp(steps, axis=1) > 0) if steps.shape[1] > 2 else np.array([])
     if len(moving) < 2:
         return None
     alike = np.triu(np.corrcoef(steps[moving]), 1) > 0.99
-    found = np.argwhere(alike)
-    return (int(moving[found[0, 0]]), int(moving[found[0, 1]])) if len(found) else None
+    matches = np.argwhere(alike)
+    return (int(moving[matches[0, 0]]), int(moving[matches[0, 1]])) if len(matches) else None
 
 
 def chain_correlation(unit: np.ndarray) -> tuple[float, float]:
@@ -110,15 +116,16 @@ def chain_correlation(unit: np.ndarray) -> tuple[float, float]:
     Independent chains have none. The score is in units of the scatter over relative shifts of the chains,
     which keep their memory and remove what they share (minibatches, noise).
     """
-    unit = np.diff(unit, axis=1)  # a drift would be shared as well
+    unit = np.diff(unit, axis=1)  # differences, because a common drift is not a common minibatch
     chains, draws, _ = unit.shape
-    own = np.square(unit).sum()
-    if chains < 2 or draws < 20 * chains or own == 0:
+    energy = np.square(unit).sum()
+    if chains < 2 or draws < 20 * chains or energy == 0:
         return 0.0, 0.0
 
     def shared(shift: int) -> float:
-        together = sum(np.roll(chain, place * shift, axis=0) for place, chain in enumerate(unit))
-        return float((np.square(together).sum() / own - 1) / (chains - 1))
+        # |Σ_a u_a|² / Σ_a |u_a|² = 1 + (C - 1) · mean correlation of different chains.
+        summed = sum(np.roll(chain, number * shift, axis=0) for number, chain in enumerate(unit))
+        return float((np.square(summed).sum() / energy - 1) / (chains - 1))
 
     shifts = np.unique(np.linspace(draws // (2 * chains), draws // chains, 20).astype(int))
     null = np.array([shared(int(shift)) for shift in shifts])
@@ -132,27 +139,57 @@ def heavy_share(unit: np.ndarray) -> float:
 
 
 def tail_index(products: np.ndarray) -> float:
-    """Pareto index of the tail of a quantity's [C, D] absolute values: from 1/2 no variance, from 1 no mean."""
-    arviz = load_arviz()
-    sizes = np.abs(products).ravel()
+    """Pareto index of the tail of a quantity's [C, D] absolute values: from 1/2 no variance, from 1 no mean.
+
+    Fitted to the largest min(n / 5, 3 √n) of the n values, as in Pareto-smoothed importance sampling; ArviZ's own
+    fit has no public entry that takes exceedances.
+
+    Source: Vehtari et al. 2024, appendix; Zhang and Stephens 2009.
+    """
+    sizes = np.sort(np.abs(products), axis=None)
     if np.ptp(sizes) == 0 or len(sizes) < 100:
         return float("nan")
-    with warnings.catch_warnings(), np.errstate(over="ignore"):
-        warnings.filterwarnings("ignore", module="arviz")  # about a use of its that is not ours
-        return float(arviz.psislw(np.log(sizes + np.finfo(float).tiny))[1])
+    tiny = np.finfo(float).tiny
+    log = np.log(sizes + tiny)
+    log -= log[-1]  # relative to the largest value, so that nothing overflows
+    count = math.ceil(min(len(sizes) / 5, 3 * math.sqrt(len(sizes))))
+    threshold = max(log[-count - 1], math.log(tiny))
+    exceedances = np.exp(log[log > threshold]) - np.exp(threshold)
+    return _pareto_shape(exceedances) if len(exceedances) > 4 else float("inf")
+
+
+def _pareto_shape(exceedances: np.ndarray) -> float:
+    """Shape k of the generalised Pareto distribution of exceedances [n], sorted, shrunk weakly towards 1/2.
+
+    The posterior mean of b = -k / σ over a grid, whose prior is set by the first quartile and the maximum.
+    """
+    n = len(exceedances)
+    points = 30 + int(n**0.5)
+    grid = 1 - np.sqrt(points / (np.arange(1, points + 1, dtype=float) - 0.5))
+    grid = grid / (3 * exceedances[int(n / 4 + 0.5) - 1]) + 1 / exceedances[-1]
+    shapes = np.log1p(-grid[:, None] * exceedances).mean(axis=1)
+    log_likelihood = n * (np.log(-(grid / shapes)) - shapes - 1)
+    with np.errstate(over="ignore"):  # an infinite sum is a weight of 0
+        weights = 1 / np.exp(log_likelihood - log_likelihood[:, None]).sum(axis=1)
+    # Negligible weights are dropped, as ArviZ does, so that they cannot add rounding errors.
+    kept = weights >= 10 * np.finfo(float).eps
+    weights, grid = weights[kept], grid[kept]
+    weights /= weights.sum()
+    shape = np.log1p(-np.sum(grid * weights) * exceedances).mean()
+    return float((n * shape + 10 * 0.5) / (n + 10))
 
 
 def precision_error(differences: np.ndarray, losses: np.ndarray) -> float:
     """Return the root mean square error that rounding puts on the entries of R off the diagonal.
 
-    A measured loss is l + e. With b_i the share of e in the variance of probe i's measured loss and ρ_ij the
-    correlation of two probes' errors, the measured R̃ is R √((1-b_i)(1-b_j)) + ρ_ij √(b_i b_j) and noise of
-    variance (b_i + b_j - b_i b_j) / T over T draws, e being independent of l and from draw to draw. The squares
-    of the three parts are added: what attenuation takes, what common errors add (without the squares that K
-    places make by chance), and the noise. A constant e changes nothing.
+    A measured loss is l + e, with e the rounding error. With b_i the share of e in the variance of probe i's measured
+    loss and ρ_ij the correlation of two probes' errors, the measured R̃ is R √((1-b_i)(1-b_j)) + ρ_ij √(b_i b_j) and
+    noise of variance (b_i + b_j - b_i b_j) / T over T draws, e being independent of l and from draw to draw. The
+    squares of the three parts are added: what attenuation takes, what common errors add (without the squares that K
+    positions make by chance), and the noise. A constant e changes nothing.
 
     Args:
-        differences: [C, K, N], lower minus full precision at K places of each chain.
+        differences: [C, K, N], losses in lower minus full precision at K positions of each chain.
         losses: [C, D, N], as measured.
     """
     variance = losses.var(axis=1, ddof=1, dtype=np.float64).mean(0)
@@ -165,7 +202,7 @@ def precision_error(differences: np.ndarray, losses: np.ndarray) -> float:
     freedom = len(differences) * (differences.shape[1] - 1)
     measured = unit.T @ unit / (len(unit) - len(losses))
     shared = errors.T @ errors / freedom
-    share = np.minimum(np.diagonal(shared), _WHOLE)
+    share = np.minimum(np.diagonal(shared), _LARGEST_SHARE)
     pairs = np.triu_indices(len(chosen), 1)
     first, second = share[pairs[0]], share[pairs[1]]
     restored = np.clip(measured[pairs] / np.sqrt((1 - first) * (1 - second)), -1, 1)
