@@ -33,7 +33,7 @@ def _unweighted_resample(kernel: object) -> Resample:
 
 @pytest.mark.parametrize(("chains", "draws"), [(1, 90), (4, 30), (5, 33)])
 def test_a_resample_in_which_every_piece_counts_once_is_the_kernel(chains: int, draws: int) -> None:
-    kernel = kernel_unweighted_resample(gaussian(chains, draws, blocks([3, 3], 0.5)))
+    kernel = kernel_of(gaussian(chains, draws, blocks([3, 3], 0.5)))
     part = _unweighted_resample(kernel)
     assert part.chains == chains
     assert part.grams.shape == (chains, pieces(chains, draws), 6, 6)
@@ -45,7 +45,7 @@ def test_a_resample_in_which_every_piece_counts_once_is_the_kernel(chains: int, 
 
 def test_a_resample_weights_whole_pieces() -> None:
     losses = gaussian(4, 40, blocks([3], 0.5))
-    part = _unweighted_resample(kernel_unweighted_resample(losses))
+    part = _unweighted_resample(kernel_of(losses))
     weights = np.ones((4, 5))
     weights[1, 2], weights[1, 3] = 2, 0
     centred = losses - losses.mean(axis=1, keepdims=True)
@@ -55,7 +55,7 @@ def test_a_resample_weights_whole_pieces() -> None:
 
 
 def test_the_coupling_of_a_resample_moves_as_the_square_of_the_chains_mean() -> None:
-    part = _unweighted_resample(kernel_unweighted_resample(gaussian(4, 400, blocks([3], 0.7))))
+    part = _unweighted_resample(kernel_of(gaussian(4, 400, blocks([3], 0.7))))
     small = 1 + 1e-4 * np.random.default_rng(0).normal(size=(4, 5))
     moved = part._replace(weights=small / small.mean())
     found, expected = (
@@ -69,7 +69,7 @@ def test_the_coupling_of_a_resample_moves_as_the_square_of_the_chains_mean() -> 
 @pytest.mark.parametrize(("chains", "draws"), [(20, 30), (4, 150), (1, 600)])
 def test_the_error_of_a_mean_is_the_classical_one_of_its_pieces(chains: int, draws: int) -> None:
     losses = gaussian(chains, draws, blocks([3], 0.5))
-    found = bootstrap(kernel_unweighted_resample(losses), _entry, replicates=4000)
+    found = bootstrap(kernel_of(losses), _entry, replicates=4000)
     centred = losses - losses.mean(axis=1, keepdims=True)
     products = (centred[..., 0] * centred[..., 1]).reshape(20, 30).sum(1) * 20 / (chains * (draws - 1))
     assert found["k"] == pytest.approx(products.mean(), rel=1e-12)
@@ -85,7 +85,7 @@ def test_the_error_matches_the_scatter_of_independent_runs(chains: int, draws: i
         first = np.arange(0, 200, 2)
         return {str(pair): value for pair, value in enumerate(correlation[first, first + 1])}
 
-    found = bootstrap(kernel_unweighted_resample(pairs(chains, draws, 100, rho=0.5, phi=0.5)), statistic)
+    found = bootstrap(kernel_of(pairs(chains, draws, 100, rho=0.5, phi=0.5)), statistic)
     scatter = np.std([found[str(pair)] for pair in range(100)], ddof=1)
     reported = np.sqrt(np.mean([found[f"{pair}_se"] ** 2 for pair in range(100)]))
     assert reported == pytest.approx(scatter, rel=0.25)
@@ -100,15 +100,15 @@ def test_errors_see_chains_that_disagree() -> None:
         return _entry(kernel) | {"coupling": float(kernel.coupling()[0, 1])}
 
     torn, whole = (
-        bootstrap(kernel_unweighted_resample(losses), numbers),
-        bootstrap(kernel_unweighted_resample(calm), numbers),
+        bootstrap(kernel_of(losses), numbers),
+        bootstrap(kernel_of(calm), numbers),
     )
     assert torn["k_se"] > 2 * whole["k_se"]
     assert torn["coupling_se"] > 2 * whole["coupling_se"]
 
 
 def test_every_number_gets_its_own_error_and_the_same_seed_the_same() -> None:
-    kernel = kernel_unweighted_resample(gaussian(5, 30, blocks([3], 0.5)))
+    kernel = kernel_of(gaussian(5, 30, blocks([3], 0.5)))
 
     def numbers(part: Matrices) -> dict[str, float]:
         return {"a": _entry(part)["k"], "b": 2 * _entry(part)["k"], "c": 1.0}
@@ -122,7 +122,7 @@ def test_every_number_gets_its_own_error_and_the_same_seed_the_same() -> None:
 
 
 def test_where_there_is_one_piece_there_is_no_error() -> None:
-    assert set(bootstrap(kernel_unweighted_resample(gaussian(1, 3, blocks([3], 0.5))), _entry)) == {"k"}
+    assert set(bootstrap(kernel_of(gaussian(1, 3, blocks([3], 0.5))), _entry)) == {"k"}
     assert batch_means("m", np.arange(3.0)[None]) == {"m": 1.0}
     assert replicate_mean("m", np.array([2.0])) == {"m": 2.0}
 
