@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from losskernel.geometry import AngularCKA, Point, spherical_mds
-from losskernel.geometry.maps.spherical_mds import angles
+from losskernel.geometry.maps.linear import angles
 from losskernel.geometry.paths.triangles import project
 
 try:

@@ -1,4 +1,4 @@
-"""Centring of kernels, whole, and inner products of centred kernels without ever holding more than a few rows."""
+"""Centring of kernels, and inner products of centred kernels in bounded memory."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -6,15 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from losskernel.errors import require
-from losskernel.geometry.point import Point
+from losskernel.geometry.point import SINGLE_PRECISION_INPUTS, Point
 
 CENTRINGS = ("u", "double", "masked")
-# Numbers of all points' rows together that are held at once, as caches hold them, and rows at least.
+# Numbers in a block of all points' rows, so that it stays in the caches; and the least number of rows.
 _NUMBERS, _ROWS = 2**20, 32
-# From so many inputs on single precision does: sums over them are exact to about 3e-6.
-_MANY = 4096
 # Share of |K|² that sums of products, each exact to 1e-16, give to four digits.
-_DROWNED = 1e-12
+_CANCELLED = 1e-12
 
 
 class Products(NamedTuple):
@@ -54,14 +52,14 @@ def products(points: Sequence[Point], centring: str, first: int = 0, device: Any
     Args:
         points: kernels over the same inputs.
         centring: "u", "double" or "masked".
-        first: number of the first point whose products are not known yet.
+        first: index of the first point whose products are not known yet.
         device: torch device for the products; None for numpy on the CPU.
     """
     if device is None and _features_pay(points):
-        found = _from_features(points, centring, first)
-        # A kernel that centring leaves next to nothing of drowns in the rounding of what was subtracted.
-        if bool((np.diagonal(found.centred, offset=first) > _DROWNED * found.raw[first:]).all()):
-            return found
+        result = _from_features(points, centring, first)
+        # Where centring removes nearly all of a kernel, rounding of what was subtracted dominates the rest.
+        if bool((np.diagonal(result.centred, offset=first) > _CANCELLED * result.raw[first:]).all()):
+            return result
     return _from_rows(points, centring, first, device)
 
 
@@ -71,18 +69,18 @@ def chords(points: Sequence[Point], centring: str, pairs: Sequence[tuple[int, in
     Args:
         points: kernels over the same inputs.
         centring: "u", "double" or "masked".
-        pairs: numbers of points.
+        pairs: indices of points.
         lengths: |C(K)| of every point, [P].
     """
-    found = np.zeros((len(pairs), 2))
-    used = sorted({place for pair in pairs for place in pair})
-    where = {place: row for row, place in enumerate(used)}
-    for block in _blocks([points[place] for place in used], centring, None):
+    squares = np.zeros((len(pairs), 2))
+    used = sorted({number for pair in pairs for number in pair})
+    where = {number: row for row, number in enumerate(used)}
+    for block in _blocks([points[number] for number in used], centring, None):
         unit = block / lengths[used][:, None]
         for row, (p, q) in enumerate(pairs):
             for side, sign in enumerate((-1, 1)):
-                found[row, side] += np.square(unit[where[p]] + sign * unit[where[q]]).sum()
-    return found
+                squares[row, side] += np.square(unit[where[p]] + sign * unit[where[q]]).sum()
+    return squares
 
 
 def flattened(kernel: np.ndarray) -> np.ndarray:
@@ -90,7 +88,7 @@ def flattened(kernel: np.ndarray) -> np.ndarray:
     # Off the diagonal each entry stands for two.
     weight = np.sqrt(2.0)
     return np.concatenate(
-        [np.concatenate([row[place : place + 1], weight * row[place + 1 :]]) for place, row in enumerate(kernel)]
+        [np.concatenate([row[index : index + 1], weight * row[index + 1 :]]) for index, row in enumerate(kernel)]
     )
 
 
@@ -103,7 +101,7 @@ def unflattened(values: np.ndarray, inputs: int) -> np.ndarray:
 
 
 def _means(diagonal: np.ndarray, sums: np.ndarray, centring: str) -> tuple[np.ndarray, float]:
-    """Return what is taken from every row and column, [N], and what is added back."""
+    """Return what centring subtracts from every row and column, [N], and what it adds back."""
     count = len(sums)
     if centring == "u":
         sums = sums - diagonal
@@ -112,42 +110,38 @@ def _means(diagonal: np.ndarray, sums: np.ndarray, centring: str) -> tuple[np.nd
 
 
 def _features_pay(points: Sequence[Point]) -> bool:
-    """Whether products of features cost less than those of kernels, which are made of features too."""
-    widths = [each.factor.shape[1] if each.factor is not None else 0 for each in points]
-    if 0 in widths or any(each.centring for each in points):
+    """Whether products of features cost less than those of kernels, which need products of features themselves."""
+    widths = [point.factor.shape[1] if point.factor is not None else 0 for point in points]
+    if 0 in widths or any(point.centring for point in points):
         return False
     total = sum(widths)
     return total**2 < points[0].inputs * (total + len(points) ** 2) / 2
 
 
 def _from_features(points: Sequence[Point], centring: str, first: int) -> Products:
-    factors = [np.asarray(each.factor, dtype=np.float64) for each in points]
+    factors = [np.asarray(point.factor, dtype=np.float64) for point in points]
     count = points[0].inputs
-    raw = np.array([np.square(each.T @ each).sum() for each in factors])
-    factors = [each - each.mean(axis=0) for each in factors]
-    squares = np.array([np.einsum("nd,nd->n", each, each) for each in factors])  # [P, N], the kernels' diagonals
-    found = np.array(
-        [[np.square(own.T @ other).sum() for other in factors] for own in factors[first:]]
-    )  # of doubly centred kernels
+    raw = np.array([np.square(x.T @ x).sum() for x in factors])
+    factors = [x - x.mean(axis=0) for x in factors]
+    squares = np.array([np.einsum("nd,nd->n", x, x) for x in factors])  # [P, N], the kernels' diagonals
+    # <HKH, HLH> = |Xᵀ Y|², for double centring; the others subtract what the diagonals contribute.
+    inner = np.array([[np.square(x.T @ y).sum() for y in factors] for x in factors[first:]])  # [P - first, P]
     if centring == "masked":
-        found -= squares[first:] @ squares.T
+        inner -= squares[first:] @ squares.T
     if centring == "u":
         # Rows of HKH sum to zero: without the diagonal k they sum to -k.
         sums = squares.sum(axis=1)
         shared = np.outer(sums[first:], sums) / ((count - 1) * (count - 2))
-        found += shared - squares[first:] @ squares.T * (1 + 2 / (count - 2))
-    return Products(found, raw)
+        inner += shared - squares[first:] @ squares.T * (1 + 2 / (count - 2))
+    return Products(inner, raw)
 
 
 def _from_rows(points: Sequence[Point], centring: str, first: int, device: Any) -> Products:
-    found = np.zeros((len(points) - first, len(points)))
+    total = np.zeros((len(points) - first, len(points)))
     for block in _blocks(points, centring, device):
         product = block[first:] @ block.T
-        found += product if device is None else product.cpu().numpy()
-    raw = np.zeros(len(points))
-    for place, point in enumerate(points):
-        raw[place] = _squared_length(point)
-    return Products(found, raw)
+        total += product if device is None else product.cpu().numpy()
+    return Products(total, np.array([_squared_length(point) for point in points]))
 
 
 def _squared_length(point: Point) -> float:
@@ -160,6 +154,7 @@ def _squared_length(point: Point) -> float:
     total = 0.0
     for start in range(0, point.inputs, 256):
         rows = np.square(point.rows(start, start + 256), dtype=np.float64)
+        # Entries right of the block count twice, those within it are there twice already.
         total += 2 * float(rows.sum()) - float(rows[:, : len(rows)].sum())
     return total
 
@@ -167,40 +162,41 @@ def _squared_length(point: Point) -> float:
 def _blocks(points: Sequence[Point], centring: str, device: Any) -> Iterator[Any]:
     """Yield the centred kernels some rows at a time, [P, numbers]: summed products are the inner products."""
     count = points[0].inputs
-    kind = np.float64 if count < _MANY else np.float32
+    dtype = np.float64 if count < SINGLE_PRECISION_INPUTS else np.float32
     means = [
-        (np.zeros(count), 0.0) if each.centring == centring else _means(each.diagonal(), each.sums(), centring)
-        for each in points
+        (np.zeros(count), 0.0) if point.centring == centring else _means(point.diagonal(), point.sums(), centring)
+        for point in points
     ]
-    put = _putter(device, kind)
-    read = [_reader(each, put) for each in points]
+    put = _placement(device, dtype)
+    read = [_row_reader(point, put) for point in points]
     shifts, levels = [put(shift) for shift, _ in means], [level for _, level in means]
     step = min(count, max(_ROWS, _NUMBERS // (len(points) * count)))
     for start in range(0, count, step):
         stop = min(start + step, count)
-        own = np.arange(stop - start)
-        block = put(np.empty((len(points), stop - start, count - start), dtype=kind))
+        diagonal = np.arange(stop - start)
+        block = put(np.empty((len(points), stop - start, count - start), dtype=dtype))
         for row, rows, shift, level in zip(block, read, shifts, levels, strict=True):
             row[...] = rows(start, stop)
             row -= shift[start:stop, None] - level
             row -= shift[start:]
             if centring != "double":
-                row[own, own] = 0.0
-        # Pairs within the rows are there twice; those with later inputs once, and count for two.
+                row[diagonal, diagonal] = 0.0
+        # Pairs within the block occur twice; those with later inputs once, and stand for two.
         block[:, :, stop - start :] *= float(np.sqrt(2.0))
         yield block.reshape(len(points), -1)
 
 
-def _putter(device: Any, kind: Any) -> Callable[[np.ndarray], Any]:
+def _placement(device: Any, dtype: Any) -> Callable[[np.ndarray], Any]:
+    """Return a function that puts an array onto the device, in a precision."""
     if device is None:
-        return lambda array: array.astype(kind, copy=False)
+        return lambda array: array.astype(dtype, copy=False)
     import torch
 
-    return lambda array: torch.as_tensor(array.astype(kind, copy=False), device=device)
+    return lambda array: torch.as_tensor(array.astype(dtype, copy=False), device=device)
 
 
-def _reader(point: Point, put: Callable[[np.ndarray], Any]) -> Callable[[int, int], Any]:
-    """Return what gives rows of the kernel on the device; a factor is moved there once, and multiplied there."""
+def _row_reader(point: Point, put: Callable[[np.ndarray], Any]) -> Callable[[int, int], Any]:
+    """Return a function that gives rows of the kernel on the device; a factor is moved there once."""
     if point.factor is None:
         return lambda start, stop: put(point.rows(start, stop))
     factor = put(point.factor)

@@ -1,4 +1,4 @@
-"""A point of every space here: one kernel over an ordered set of inputs."""
+"""A point of every space: one kernel over an ordered set of inputs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,20 +10,23 @@ import numpy as np
 from losskernel.errors import InputError, require
 
 FORMS = ("covariance", "correlation")
+# From so many inputs on kernels are computed and stored in single precision: sums over them are exact to about 3e-6.
+SINGLE_PRECISION_INPUTS = 4096
+_ROWS = 256  # rows of a triangle that are unpacked at once
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Point:
     """A symmetric kernel [N, N] over N inputs, held whole as its upper triangle or as a factor X with K = X Xᵀ.
 
-    Build one with `from_features`, `from_gram` or `from_draws`; what is wrong with it is found there, once.
+    Build one with `from_features`, `from_gram` or `from_draws`, which validate it once.
 
     Attributes:
-        ids: [N] names of the inputs, in order; kernels over other inputs cannot be compared with this one.
+        ids: [N] names of the inputs, in order; only kernels over the same inputs can be compared.
         triangle: [N (N + 1) / 2] entries on and above the diagonal, row by row; None where there is a factor.
         factor: [N, d]; None where there is a triangle.
-        chains: how many columns of the factor are draws of each chain, in order; empty for what was not sampled.
-        centring: the centring that the kernel has been through already, so that it is not centred again.
+        chains: number of the factor's columns that are draws of each chain, in order; empty for kernels not sampled.
+        centring: centring already applied to the kernel, so that it is not centred again.
     """
 
     ids: np.ndarray
@@ -36,10 +39,10 @@ class Point:
     def from_features(
         cls, features: Any, ids: Sequence[Any] | np.ndarray | None = None, kernel: Callable[..., Any] | None = None
     ) -> "Point":
-        """Build the point of a representation [N, ...], all axes but the first flattened, their means taken away.
+        """Build the point of a representation [N, ...], all axes but the first flattened, columns centred.
 
         Args:
-            features: one row an input.
+            features: one row per input.
             ids: [N] names of the inputs; their numbers by default.
             kernel: [N, d] -> [N, N]; None for the linear one, x · y.
 
@@ -48,7 +51,7 @@ class Point:
         """
         values = _real("features", features)
         shaped = values.ndim >= 2 and values.size > 0
-        require(shaped, f"features must be [N, d], got shape {values.shape}; give one row an input")
+        require(shaped, f"features must be [N, d], got shape {values.shape}; give one row per input")
         values = values.reshape(len(values), -1)
         finite = bool(np.isfinite(values).all())
         require(finite, "features hold non-finite numbers; find the layer or the input that made them")
@@ -57,9 +60,8 @@ class Point:
             return cls.from_gram(kernel(values), names)
         # The same point in every space; products of uncentred features would lose its digits.
         values = values - values.mean(axis=0, dtype=np.float64).astype(values.dtype)
-        # A factor is smaller than a triangle up to here.
         if 2 * values.shape[1] <= len(values):
-            return cls(names, factor=values)
+            return cls(names, factor=values)  # not larger than the triangle
         return cls(names, triangle=upper_triangle(values @ values.T))
 
     @classmethod
@@ -85,11 +87,11 @@ class Point:
     ) -> "Point":
         """Build the point of a loss kernel from each chain's draws [N, T] of the inputs' losses.
 
-        Draws are features, centred over each chain's own: K = L Lᵀ / (C T - C). Who made which column is kept, so
-        that halves of the chains tell the noise.
+        Draws are features, centred within each chain: K = L Lᵀ / (C T - C). The chain of each column is kept, so that
+        halves of the chains can estimate the noise.
 
         Args:
-            draws: one array [N, T] a chain.
+            draws: one array [N, T] per chain.
             ids: [N] names of the inputs; their numbers by default.
             form: "covariance", or "correlation" K_ij / sqrt(K_ii K_jj), where an input without variance has zeros.
 
@@ -99,15 +101,15 @@ class Point:
         Source: arXiv 2509.26537, Eq. 2.
         """
         require(form in FORMS, f"form must be one of {FORMS}, got {form!r}")
-        chains = [np.asarray(each, dtype=np.float64) for each in draws]
-        shapes = [each.shape for each in chains]
-        alike = len(chains) > 0 and all(each.ndim == 2 and len(each) == len(chains[0]) for each in chains)
+        chains = [np.asarray(chain, dtype=np.float64) for chain in draws]
+        shapes = [chain.shape for chain in chains]
+        alike = len(chains) > 0 and all(chain.ndim == 2 and len(chain) == len(chains[0]) for chain in chains)
         require(alike, f"draws must be [N, T] of the same N inputs for every chain, got shapes {shapes}")
-        require(min(each.shape[1] for each in chains) >= 2, f"draws must be >= 2 a chain, got shapes {shapes}")
-        require(all(np.isfinite(each).all() for each in chains), "draws hold non-finite losses; sample again")
-        factor = np.concatenate([each - each.mean(axis=1, keepdims=True) for each in chains], axis=1)
+        require(min(chain.shape[1] for chain in chains) >= 2, f"draws must be >= 2 per chain, got shapes {shapes}")
+        require(all(np.isfinite(chain).all() for chain in chains), "draws hold non-finite losses; sample again")
+        factor = np.concatenate([chain - chain.mean(axis=1, keepdims=True) for chain in chains], axis=1)  # [N, C T]
         factor /= np.sqrt(factor.shape[1] - len(chains))
-        point = cls(_names(ids, len(factor)), factor=factor, chains=tuple(each.shape[1] for each in chains))
+        point = cls(_names(ids, len(factor)), factor=factor, chains=tuple(chain.shape[1] for chain in chains))
         return point.correlation() if form == "correlation" else point
 
     @property
@@ -116,21 +118,21 @@ class Point:
         return len(self.ids)
 
     def over(self, numbers: Sequence[int] | np.ndarray) -> "Point":
-        """Return the kernel over some of the inputs, by their numbers, in the order given; read row by row."""
+        """Return the kernel over some of the inputs, by their indices, in the order given; read row by row."""
         chosen = np.asarray(numbers)
         if np.array_equal(chosen, np.arange(self.inputs)):
             return self
         if self.factor is not None:
             return replace(self, ids=self.ids[chosen], factor=self.factor[chosen])
         order = np.argsort(chosen)
-        rising = chosen[order]
-        # Row i is there from its diagonal on.
-        rows = [self.rows(row, row + 1)[0, rising[place:] - row] for place, row in enumerate(rising.tolist())]
-        found = Point(self.ids[rising], triangle=np.concatenate(rows))
-        if np.array_equal(rising, chosen):
-            return found
+        ascending = chosen[order]
+        # `rows` gives row i from its diagonal on, so inputs are taken in ascending order and put back afterwards.
+        rows = [self.rows(row, row + 1)[0, ascending[index:] - row] for index, row in enumerate(ascending.tolist())]
+        part = Point(self.ids[ascending], triangle=np.concatenate(rows))
+        if np.array_equal(ascending, chosen):
+            return part
         back = np.argsort(order)
-        return Point.from_gram(found.gram()[np.ix_(back, back)], self.ids[chosen])
+        return Point.from_gram(part.gram()[np.ix_(back, back)], self.ids[chosen])
 
     def correlation(self) -> "Point":
         """Return the point of K_ij / sqrt(K_ii K_jj), which counts every input alike; 0 where a K_ii is 0."""
@@ -151,28 +153,21 @@ class Point:
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Return rows start to stop of the kernel from the column `start` on, [stop - start, N - start].
 
-        Row after row these hold every pair of inputs, those within the rows twice.
+        With all rows before them these hold every pair of inputs, those within the rows twice.
         """
         if self.factor is not None:
             return self.factor[start:stop] @ self.factor[start:].T
-        triangle, count = self.triangle, self.inputs
-        if triangle is None:
+        if self.triangle is None:
             raise TypeError("a Point holds a triangle or a factor; build it with Point.from_gram or from_features")
-        found = np.zeros((stop - start, count - start), dtype=triangle.dtype)
-        for row in range(start, stop):
-            first = row * count - row * (row - 1) // 2
-            found[row - start, row - start :] = triangle[first : first + count - row]
-        own = found[:, : stop - start]
-        own += np.triu(own, 1).T
-        return found
+        stop, count = min(stop, self.inputs), self.inputs
+        entries = self.triangle[first_entry(start, count) : first_entry(stop, count)]
+        return unpacked_rows(entries, start, stop, count)
 
     def diagonal(self) -> np.ndarray:
         """Return the kernel's diagonal [N], float64."""
         if self.factor is not None:
             return np.einsum("nd,nd->n", self.factor, self.factor, dtype=np.float64)
-        # Row i begins where those before it, of N, N - 1, ... entries, end.
-        place = np.arange(self.inputs)
-        return np.asarray(self.triangle)[place * self.inputs - place * (place - 1) // 2].astype(np.float64)
+        return np.asarray(self.triangle)[first_entry(np.arange(self.inputs), self.inputs)].astype(np.float64)
 
     def sums(self) -> np.ndarray:
         """Return the sum of each of the kernel's rows [N], float64."""
@@ -186,52 +181,74 @@ class Point:
         total = np.zeros(self.inputs)
         for start in range(0, self.inputs, _ROWS):
             stop = min(start + _ROWS, self.inputs)
-            rows = self.rows(start, stop)
+            rows = self.rows(start, stop)  # [stop - start, N - start]
             total[start:stop] += rows.sum(axis=1, dtype=np.float64)
+            # Entries right of the block stand for their mirror images in later rows, too.
             total[stop:] += rows[:, stop - start :].sum(axis=0, dtype=np.float64)
         return total
 
 
-# Rows of a triangle that are unpacked at once.
-_ROWS = 256
+def first_entry(row: Any, inputs: int) -> Any:
+    """Return the index at which a row, or each of several, begins in a triangle [N (N + 1) / 2]."""
+    # The rows before it have N, N - 1, ... entries.
+    return row * inputs - row * (row - 1) // 2
 
 
-def upper_triangle(matrix: np.ndarray) -> np.ndarray:
-    """Return the entries [N (N + 1) / 2] of a matrix [N, N] on and above its diagonal, row by row."""
-    return np.concatenate([row[place:] for place, row in enumerate(matrix)]) if len(matrix) else matrix.ravel()
+def upper_triangle(rows: np.ndarray) -> np.ndarray:
+    """Return the entries of rows [R, N] of a kernel, from the first row's diagonal on, on and above the diagonal."""
+    return np.concatenate([row[index:] for index, row in enumerate(rows)]) if len(rows) else rows.ravel()
+
+
+def unpacked_rows(entries: np.ndarray, start: int, stop: int, inputs: int) -> np.ndarray:
+    """Return rows start to stop from column start on, [stop - start, N - start], from their triangle entries."""
+    rows = np.zeros((stop - start, inputs - start), dtype=entries.dtype)
+    begin = first_entry(start, inputs)
+    for row in range(start, stop):
+        first = first_entry(row, inputs) - begin
+        rows[row - start, row - start :] = entries[first : first + inputs - row]
+    square = rows[:, : stop - start]
+    square += np.triu(square, 1).T  # entries below the diagonal
+    return rows
+
+
+def pairwise_distances(gram: np.ndarray) -> np.ndarray:
+    """Return sqrt(K_ii + K_jj - 2 K_ij) of a kernel [N, N]; 0 where rounding or the kernel make it negative."""
+    diagonal = gram.diagonal()
+    return np.sqrt(np.maximum(diagonal[:, None] + diagonal - 2 * gram, 0.0))
 
 
 def evenly(count: int, most: int) -> np.ndarray:
-    """Return the numbers of at most `most` of so many inputs, evenly spaced."""
+    """Return the indices of at most `most` of `count` inputs, evenly spaced."""
     return np.arange(count) if count <= most else np.linspace(0, count - 1, most).astype(int)
 
 
 def require_same_inputs(points: Sequence[Point]) -> None:
-    """Raise InputError unless there is a point, and all stand over the same inputs in the same order."""
+    """Raise InputError unless there is a point, and all are over the same inputs in the same order."""
     require(len(points) > 0, "no points were given; give at least one")
-    for place, point in enumerate(points):
+    for number, point in enumerate(points):
         kind = type(point).__name__
         known = isinstance(point, Point)
         require(known, f"points must be losskernel.geometry.Point, got {kind}; build them with Point.from_features(x)")
         first = points[0].ids
         if point.ids is first or np.array_equal(point.ids, first):
             continue
-        alike = len(point.ids) == len(first)
-        how = f"whose ids differ from number {int(np.argmax(point.ids != first))} on" if alike else ""
-        how = how or f"{len(first)} and {len(point.ids)} of them"
-        raise InputError(f"points 0 and {place} stand over different inputs, {how}; compare kernels of the same inputs")
+        if len(point.ids) == len(first):
+            how = f"whose ids differ from number {int(np.argmax(point.ids != first))} on"
+        else:
+            how = f"{len(first)} and {len(point.ids)} of them"
+        raise InputError(f"points 0 and {number} are over different inputs, {how}; compare kernels of the same inputs")
 
 
 def _real(what: str, values: Any) -> np.ndarray:
-    """Return numbers as an array, in the precision in which they come; also of a tensor anywhere."""
+    """Return an array, or a tensor on any device, as an array of its own precision, or float64 if it has none."""
     detached = values.detach().cpu() if hasattr(values, "detach") else values
     array = np.asarray(detached)
-    complex_ = np.iscomplexobj(array)
-    require(not complex_, f"{what} must be real numbers, got {array.dtype}; take their real and imaginary parts")
+    real = not np.iscomplexobj(array)
+    require(real, f"{what} must be real numbers, got {array.dtype}; take their real and imaginary parts")
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
 
 
 def _names(ids: Sequence[Any] | np.ndarray | None, count: int) -> np.ndarray:
     names = np.arange(count) if ids is None else np.asarray(ids)
-    require(len(names) == count, f"ids has {len(names)} entries for {count} inputs; give one each")
+    require(len(names) == count, f"ids has {len(names)} entries for {count} inputs; give one per input")
     return names

@@ -16,7 +16,7 @@ from losskernel.figures.shared.presentation import is_number
 from losskernel.kernel.diagnosis.diagnose import Diagnosis, diagnose
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.representations.baselines.collect import settings_of
-from losskernel.representations.points import LOSS_KERNEL, TRAINED, Placed, PointSet, sampled_point
+from losskernel.representations.points import LOSS_KERNEL, TRAINED, NamedPoint, PointSet, sampled_point
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.report import is_beside, meanings_of, write_report
 from losskernel.runs.tracking.tracker import Tracker
@@ -120,11 +120,11 @@ def _answer(analysis: Any, kernel: LossKernel | None, traces: LossTraces | None,
     return analysis(kernel, traces)
 
 
-def _placed(traces: LossTraces) -> Placed:
+def _placed(traces: LossTraces) -> NamedPoint:
     """Return what was sampled as a point among others."""
     asked = traces.meta.get("identity", {}).get("sampler", {})
     settings = {name: float(asked[name]) for name in ("localization", "nbeta") if is_number(asked.get(name))}
-    return Placed(LOSS_KERNEL, sampled_point(traces), "loss_kernel", TRAINED, settings=settings, traces=TRACES)
+    return NamedPoint(LOSS_KERNEL, sampled_point(traces), "loss_kernel", TRAINED, settings=settings, traces=TRACES)
 
 
 def _said(diagnosis: Diagnosis) -> dict[str, str]:

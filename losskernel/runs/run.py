@@ -17,7 +17,8 @@ from torch import nn
 from losskernel.analyses.result import Analysis, PointAnalysis
 from losskernel.data.base import Data
 from losskernel.errors import DivergenceError, InputError, Interrupted, TraceError
-from losskernel.representations.baselines.collect import BASELINES, Baselines, History, represent
+from losskernel.representations.baselines.collect import BASELINES, Baselines, represent
+from losskernel.representations.history import History
 from losskernel.representations.points import PointSet, Source, collect
 from losskernel.runs.analyse import CONTROL, TRACES, Outcome, analyse
 from losskernel.runs.folder import RunFolder

@@ -216,7 +216,7 @@ def _figures(found: Comparison) -> tuple[dict[str, Figure], dict[str, str]]:
             near.distances,
             near.floor(),
             near.to_control,
-            layout.places,
+            layout.coordinates,
             layout.stress,
             [_printed(design, run) for run in near.members],
             [runs[run].verdict or "none" for run in near.members],

@@ -61,7 +61,7 @@ def whole_paths(runs: Sequence[Run], design: Design) -> Finding:
     layout, lines = classical_scaling(between), _successive(design, space.members)
     drawn = {
         "whole_paths": figures.path_distances(
-            between, layout.places, layout.stress, [plain(name) for name in names], colours, lines, note
+            between, layout.coordinates, layout.stress, [plain(name) for name in names], colours, lines, note
         )
     }
     captions = {"whole_paths": _caption(space.probes)}
@@ -92,10 +92,10 @@ def _read(runs: Sequence[Run], design: Design) -> tuple[_SharedSpace | None, lis
             continue
         members.append(number)
         paths.append(list(range(len(kernels), len(kernels) + len(chosen))))
-        kernels += [points.placed[each].point.over(probes) for each in chosen]
+        kernels += [points[each].point.over(probes) for each in chosen]
         if end is not None and target is None:
-            target, name = len(kernels), points.placed[end].label
-            kernels.append(points.placed[end].point.over(probes))
+            target, name = len(kernels), points[end].label
+            kernels.append(points[end].point.over(probes))
     if len(members) < 2:
         return None, notes
     goal = kernels[paths[0][-1] if target is None else target]

@@ -24,9 +24,9 @@ from losskernel.analyses.joint.sweep_and_training import families, log_slope, sw
 from losskernel.cli.build import analyse_from, run_from
 from losskernel.errors import InputError
 from losskernel.geometry import AngularCKA, Point, reliability
-from losskernel.geometry.statistics.significance import jackknife_error
-from losskernel.representations.points import LOSS_KERNEL, TRAINED, Placed, PointSet, sampled_point
-from losskernel.representations.sources.gradients import gradient_point
+from losskernel.geometry.statistics import jackknife_error
+from losskernel.representations.points import LOSS_KERNEL, TRAINED, NamedPoint, PointSet, sampled_point
+from losskernel.representations.sources.analytic_kernels import gradient_point
 
 SPACE = AngularCKA("u")
 PROBES = 60
@@ -151,30 +151,32 @@ KERNEL = correlation(LAYERS[1] @ LAYERS[1].T + 0.3 * np.eye(PROBES))
 
 def planted(chains: int = 4, draws: int = 15, folder: Path | None = None) -> PointSet:
     """Inputs, two layers of three networks, labels, gradients, and loss kernels that follow the second layer."""
-    placed = [Placed("inputs", Point.from_features(features(5, 0)), "input")]
+    placed = [NamedPoint("inputs", Point.from_features(features(5, 0)), "input")]
     for network, step, share in (("step 0", 0, 1.0), ("step 9", 9, 0.5), (TRAINED, 50, 0.0)):
         end = "" if network == TRAINED else f" @ {step}"
         for place, layer in enumerate(LAYERS):
             mixed = np.hstack([np.sqrt(1 - share) * layer, np.sqrt(share) * features(10, 7 + place)])
             kind = "layer" if place == 0 else "output"
-            placed.append(Placed(f"layer {place}{end}", Point.from_features(mixed), kind, network, step, place + 1))
+            placed.append(NamedPoint(f"layer {place}{end}", Point.from_features(mixed), kind, network, step, place + 1))
         mixed = (1 - share) * KERNEL + share * correlation(ONE_HOT @ ONE_HOT.T + 0.2 * np.eye(PROBES))
         settings = {"localization": 100.0, "nbeta": 10.0}
         name = f"loss kernel{end}"
         own = None if network == TRAINED else step
-        placed.append(Placed(name, drawn(mixed, step, draws, chains), "loss_kernel", network, own, settings=settings))
+        placed.append(
+            NamedPoint(name, drawn(mixed, step, draws, chains), "loss_kernel", network, own, settings=settings)
+        )
     gradients = correlation(LAYERS[1] @ LAYERS[1].T)
-    placed.append(Placed("class", Point.from_features(ONE_HOT), "target"))
-    placed.append(Placed("gradients", Point.from_gram(gradients), "gradient", TRAINED, 50))
+    placed.append(NamedPoint("class", Point.from_features(ONE_HOT), "target"))
+    placed.append(NamedPoint("gradients", Point.from_gram(gradients), "gradient", TRAINED, 50))
     for gamma in (1e3, 1e4):
         mixed = (100 / gamma) * KERNEL + (1 - 100 / gamma) * gradients
         settings = {"localization": gamma, "nbeta": 10.0, "step_size": 1e-3, "failed": float(gamma > 5e3)}
         point = drawn(mixed, int(gamma), 300)
         placed.append(
-            Placed(f"loss kernel, localization {gamma:g}", point, "loss_kernel", TRAINED, 50, settings=settings)
+            NamedPoint(f"loss kernel, localization {gamma:g}", point, "loss_kernel", TRAINED, 50, settings=settings)
         )
     placed.append(
-        Placed(
+        NamedPoint(
             "Laplace kernel",
             Point.from_gram(KERNEL),
             "laplace",
@@ -194,7 +196,7 @@ def joint() -> Joint:
 def test_the_correlation_form_is_that_of_kernels_alone_and_the_covariance_is_kept_on_request() -> None:
     points = planted()
 
-    def stretched(each: Placed) -> Point:
+    def stretched(each: NamedPoint) -> Point:
         if each.kind != "loss_kernel" or each.point.factor is None:
             return each.point
         return replace(each.point, factor=each.point.factor * np.linspace(1, 30, PROBES)[:, None])
@@ -206,20 +208,18 @@ def test_the_correlation_form_is_that_of_kernels_alone_and_the_covariance_is_kep
     layer = base.points.number("layer 1")
     assert other.angle(other.own, layer) > base.angle(base.own, layer) + 0.05
     assert other.name(other.own) == LOSS_KERNEL
-    np.testing.assert_allclose(other.points.placed[1].point.gram(), points.placed[1].point.gram())
+    np.testing.assert_allclose(other.points[1].point.gram(), points[1].point.gram())
 
 
 def test_corrected_cosines_are_those_of_the_kernels_before_they_were_drawn(joint: Joint) -> None:
     truth = Point.from_gram(KERNEL)
     layer = joint.points.number("layer 1")
-    exact = float(SPACE.gram([truth, joint.points.placed[layer].point])[0, 1])
+    exact = float(SPACE.gram([truth, joint.points[layer].point])[0, 1])
     raw = float(np.cos(joint.angle(joint.own, layer)))
     assert raw < exact - 0.05
     assert joint.corrected[joint.own, layer] == pytest.approx(exact, abs=0.03)
     assert joint.reliability[layer] == 1.0
-    assert joint.floor[joint.own, layer] == pytest.approx(
-        SPACE.length(joint.points.placed[joint.own].point, truth), rel=0.35
-    )
+    assert joint.floor[joint.own, layer] == pytest.approx(SPACE.length(joint.points[joint.own].point, truth), rel=0.35)
 
 
 def test_noise_that_two_kernels_share_is_not_taken_for_agreement() -> None:
@@ -229,8 +229,8 @@ def test_noise_that_two_kernels_share_is_not_taken_for_agreement() -> None:
     shared = [Point.from_draws([np.linalg.cholesky(kernel) @ each for each in draws]) for kernel in kernels]
     points = planted()
     names = iter(("loss kernel", "another"))
-    twins = [Placed(next(names), point, "loss_kernel", TRAINED) for point in shared]
-    found = Joint.of(PointSet((*(each for each in points.placed if each.kind != "loss_kernel"), *twins)))
+    twins = [NamedPoint(next(names), point, "loss_kernel", TRAINED) for point in shared]
+    found = Joint.of(PointSet((*(each for each in points.points if each.kind != "loss_kernel"), *twins)))
     pair = found.points.number("loss kernel"), found.points.number("another")
     exact = float(SPACE.gram([Point.from_gram(correlation(kernel)) for kernel in kernels])[0, 1])
     halves = np.cos(found.angle(*pair)) / np.sqrt(found.reliability[pair[0]] * found.reliability[pair[1]])
@@ -267,7 +267,7 @@ def test_left_out_cosines_are_those_of_kernels_without_a_probe(joint: Joint) -> 
     found = LeftOut(joint.points).cosines(joint.own, 1)
     for probe in (0, 7):
         rest = np.delete(np.arange(PROBES), probe)
-        pair = [Point.from_gram(joint.points.placed[each].point.gram()[np.ix_(rest, rest)]) for each in (joint.own, 1)]
+        pair = [Point.from_gram(joint.points[each].point.gram()[np.ix_(rest, rest)]) for each in (joint.own, 1)]
         assert found[probe] == pytest.approx(float(SPACE.gram(pair)[0, 1]), abs=1e-10)
     assert jackknife_error(np.array([1.0, 3.0])) == 1.0
 
@@ -276,7 +276,7 @@ def test_beyond_labels_is_the_cosine_of_what_is_left(joint: Joint) -> None:
     table = beyond_labels(joint, joint.points, 99, network=TRAINED)
     row = table.set_index(["kernel", "layer"]).loc[(LOSS_KERNEL, "layer 1")].to_dict()
     names = (LOSS_KERNEL, "layer 1", "class")
-    vectors = SPACE.coordinates([joint.points.placed[joint.points.number(name)].point for name in names])
+    vectors = SPACE.coordinates([joint.points[joint.points.number(name)].point for name in names])
     labels = vectors[2] / np.linalg.norm(vectors[2])
     left = [each - (each @ labels) * labels for each in vectors[:2]]
     exact = left[0] @ left[1] / np.linalg.norm(left[0]) / np.linalg.norm(left[1])
@@ -292,10 +292,10 @@ def test_kernels_that_share_the_labels_alone_have_nothing_beyond_them() -> None:
     kernel = correlation(np.hstack([features(6, 12), 2 * ONE_HOT]) @ np.hstack([features(6, 12), 2 * ONE_HOT]).T)
     points = PointSet(
         (
-            Placed("inputs", Point.from_features(features(5, 0)), "input"),
-            Placed("layer", Point.from_features(layer), "layer", TRAINED, 1, 1),
-            Placed("class", Point.from_features(ONE_HOT), "target"),
-            Placed("loss kernel", drawn(kernel, 0, 400), "loss_kernel", TRAINED),
+            NamedPoint("inputs", Point.from_features(features(5, 0)), "input"),
+            NamedPoint("layer", Point.from_features(layer), "layer", TRAINED, 1, 1),
+            NamedPoint("class", Point.from_features(ONE_HOT), "target"),
+            NamedPoint("loss kernel", drawn(kernel, 0, 400), "loss_kernel", TRAINED),
         ),
         {"class": CLASS},
     )
@@ -310,8 +310,8 @@ def test_kernels_that_share_the_labels_alone_have_nothing_beyond_them() -> None:
 def test_a_point_that_is_the_labels_leaves_nothing_beyond_them(joint: Joint) -> None:
     assert np.isnan(partial_cosine(0.5, 1.0, 0.3))
     assert partial_cosine(0.5, 0.0, 0.0) == 0.5
-    same = joint.points.placed[joint.points.number("class")]
-    points = planted().extended([Placed("softmax", same.point, "output", TRAINED, 50, 3)])
+    same = joint.points[joint.points.number("class")]
+    points = planted().extended([NamedPoint("softmax", same.point, "output", TRAINED, 50, 3)])
     table = beyond_labels(Joint.of(points), Joint.of(points).points.evenly(30), 9, network=TRAINED)
     assert "softmax" not in set(table["layer"])
 
@@ -335,7 +335,7 @@ def test_the_sweep_ends_at_the_gradients(joint: Joint) -> None:
 
 
 def test_other_settings_than_the_localization_are_no_part_of_the_sweep() -> None:
-    other = Placed(
+    other = NamedPoint(
         "loss kernel, nbeta 3",
         drawn(KERNEL, 5),
         "loss_kernel",
@@ -389,7 +389,7 @@ def test_bures_angles_rank_as_angular_cka_where_both_see_the_same(joint: Joint) 
     assert angles.shape == (len(numbers), len(numbers))
     assert rank > 0.6
     kernel = np.cos(np.subtract.outer(CLASS, CLASS) * 2.0) - 0.7 * (CLASS[:, None] == CLASS)
-    worse = planted().extended([Placed("taxonomy", Point.from_gram(kernel), "target")])
+    worse = planted().extended([NamedPoint("taxonomy", Point.from_gram(kernel), "target")])
     left = Joint.of(worse)
     assert left.points.number("taxonomy") not in other_space(left, 40)[0]
 
@@ -418,9 +418,7 @@ def test_fewer_probes_are_evenly_spaced(joint: Joint) -> None:
     assert len(few.ids) == len(few.labels["class"]) == 20
     rows = np.linspace(0, PROBES - 1, 20).astype(int)
     for number in (0, joint.own):
-        np.testing.assert_allclose(
-            few.placed[number].point.gram(), joint.points.placed[number].point.gram()[np.ix_(rows, rows)]
-        )
+        np.testing.assert_allclose(few[number].point.gram(), joint.points[number].point.gram()[np.ix_(rows, rows)])
     assert joint.points.evenly(PROBES) is joint.points
 
 

@@ -20,7 +20,7 @@ from losskernel.analyses.paths.measured_paths import edges_of, errors_of, median
 from losskernel.errors import InputError
 from losskernel.geometry import AngularCKA, Bures, Point, jackknife
 from losskernel.geometry.point import evenly
-from losskernel.representations.points import TRAINED, Placed, PointSet
+from losskernel.representations.points import TRAINED, NamedPoint, PointSet
 from losskernel.sweeps import compare
 from losskernel.sweeps.design import lay_out
 from losskernel.sweeps.network_paths import whole_paths
@@ -35,12 +35,12 @@ def point(seed: int, width: int = 4) -> Point:
     return Point.from_features(np.random.default_rng([7, seed]).normal(size=(N, width)), IDS)
 
 
-def points_of(*placed: tuple[str, Point, str], network: str = TRAINED, step: int | None = 50) -> list[Placed]:
+def points_of(*placed: tuple[str, Point, str], network: str = TRAINED, step: int | None = 50) -> list[NamedPoint]:
     """Points in the order of evaluation, each after the one before."""
     found, before = [], ()
     for place, (name, kernel, kind) in enumerate(placed):
         own = "" if kind in ("input", "target") else network
-        found.append(Placed(name, kernel, kind, own, step if own else None, place, before))
+        found.append(NamedPoint(name, kernel, kind, own, step if own else None, place, before))
         before = (name,)
     return found
 
@@ -52,18 +52,18 @@ def on_a_geodesic(shares: tuple[float, ...] = (0.2, 0.5, 0.9)) -> PointSet:
     kinds = ["layer"] * (len(shares) - 1) + ["output"]
     layers = [(f"at {share}", each, kind) for share, each, kind in zip(shares, between, kinds, strict=True)]
     placed = points_of(("inputs", start, "input"), *layers)
-    return PointSet((*placed, Placed("class", end, "target")))
+    return PointSet((*placed, NamedPoint("class", end, "target")))
 
 
 def study(seed: int = 0, steps: tuple[int, ...] = (0, 10)) -> PointSet:
     """A trained network and kept checkpoints, of unrelated layers."""
-    placed = [Placed("inputs", point(0), "input"), Placed("class", point(1, 2), "target")]
+    placed = [NamedPoint("inputs", point(0), "input"), NamedPoint("class", point(1, 2), "target")]
     for network, step in [(f"step {each}", each) for each in steps] + [(TRAINED, 50)]:
         ending = "" if network == TRAINED else f" @ {step}"
         before = "inputs"
         for place, (name, kind) in enumerate([("first", "layer"), ("second", "layer"), ("logits", "output")], 1):
             kernel = point(100 * seed + 10 * step + place)
-            placed.append(Placed(name + ending, kernel, kind, network, step, place, (before,)))
+            placed.append(NamedPoint(name + ending, kernel, kind, network, step, place, (before,)))
             before = name + ending
     return PointSet(tuple(placed))
 
@@ -125,9 +125,9 @@ def test_a_checkpoint_of_the_trained_networks_step_is_no_network_of_its_own() ->
 @pytest.mark.parametrize(
     ("points", "networks", "message"),
     [
-        (PointSet((Placed("class", point(1), "target"),)), None, "no network has layers; choose points="),
+        (PointSet((NamedPoint("class", point(1), "target"),)), None, "no network has layers; choose points="),
         (study(), ["step 3"], "there is none called 'step 3'; choose from step 0, step 10, trained"),
-        (PointSet((Placed("a", point(1), "layer", TRAINED),)), None, "trained: a path needs >= 2 points, got 1"),
+        (PointSet((NamedPoint("a", point(1), "layer", TRAINED),)), None, "trained: a path needs >= 2 points, got 1"),
     ],
 )
 def test_what_cannot_be_a_path(points: PointSet, networks: Any, message: str) -> None:
@@ -215,20 +215,20 @@ def test_an_angle_of_a_step_within_its_error_is_left_out() -> None:
         ("near", Point.from_features(near, IDS), "layer"),
         ("far", point(5), "output"),
     )
-    table = Paths()(PointSet((*placed, Placed("class", point(1, 2), "target")))).tables["path_profile"]
+    table = Paths()(PointSet((*placed, NamedPoint("class", point(1, 2), "target")))).tables["path_profile"]
     assert np.isnan(table["heading"][0])
     assert np.isfinite(table["heading"][1])
 
 
 def test_the_target_and_the_path_can_be_chosen() -> None:
     points = study()
-    other = points.extended([Placed("coarse", point(77, 2), "target")])
+    other = points.extended([NamedPoint("coarse", point(77, 2), "target")])
     assert Paths()(other).metrics["distance_to_target_inputs"] == pytest.approx(SPACE.length(point(0), point(1, 2)))
     chosen = Paths(target="coarse", networks=[TRAINED])(other)
     assert chosen.metrics["distance_to_target_inputs"] == pytest.approx(SPACE.length(point(0), point(77, 2)))
     assert "untrained_length" not in chosen.metrics
-    branched = replace(points.placed[-1], after=("first",))
-    branching = replace(points, placed=(*points.placed[:-1], branched))
+    branched = replace(points[-1], after=("first",))
+    branching = replace(points, placed=(*points[:-1], branched))
     assert Paths()(branching).metrics["points"] == 3
     assert Paths(along="all")(branching).metrics["points"] == 4
 
@@ -236,7 +236,7 @@ def test_the_target_and_the_path_can_be_chosen() -> None:
 def test_another_space_has_its_own_lengths_and_no_errors() -> None:
     space = Bures()
     result = Paths(space)(study())
-    own = space.distances([each.point for each in study().only(study().path()).placed])
+    own = space.distances([each.point for each in study().only(study().path()).points])
     assert result.metrics["length"] == pytest.approx(np.diagonal(own, 1).sum())
     assert not any(name.endswith("_se") for name in result.metrics)
     assert "stress_classical" in result.metrics  # flat maps of one kind
@@ -264,7 +264,7 @@ def test_faults_of_the_settings_name_their_key(settings: dict[str, Any], message
 def test_without_a_target_there_is_a_remedy() -> None:
     points = study()
     with pytest.raises(InputError, match=r"paths need a target; choose points=\[layers,targets\]"):
-        Paths()(points.only([number for number, each in enumerate(points.placed) if each.kind != "target"]))
+        Paths()(points.only([number for number, each in enumerate(points.points) if each.kind != "target"]))
     with pytest.raises(InputError, match="there is no point 'genus'"):
         Paths(target="genus")(points)
 
@@ -277,7 +277,7 @@ def leave(folder: Path, points: PointSet, config: dict[str, Any]) -> Path:
     from losskernel.representations.points.store import _write  # the store's own way to disk, without a network
 
     folder.mkdir(parents=True)
-    _write(folder / "points.zarr" / "planted", "planted", points.placed)
+    _write(folder / "points.zarr" / "planted", "planted", points.points)
     about = {"order": ["planted"], "ids": points.ids.tolist(), "labels": {}}
     (folder / "points.zarr" / "points.json").write_text(json.dumps(about))
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -321,7 +321,7 @@ def test_runs_of_points_alone_are_compared_by_their_paths(tmp_path: Path) -> Non
 
 def test_paths_over_other_probes_are_named_and_left_out(tmp_path: Path) -> None:
     folders = sweep_of_points(tmp_path)
-    others = [replace(each, point=replace(each.point, ids=IDS + 1)) for each in study(0, ()).placed]
+    others = [replace(each, point=replace(each.point, ids=IDS + 1)) for each in study(0, ()).points]
     folders.append(leave(tmp_path / "9", PointSet(tuple(others)), configuration(step_size=9.0)))
     runs = [read_run(folder) for folder in folders]
     found = whole_paths(runs, lay_out(runs))

@@ -181,9 +181,9 @@ def test_points_that_cannot_be_compared_are_refused() -> None:
     x = features()
     with pytest.raises(InputError, match=r"points must be losskernel\.geometry\.Point, got ndarray; build them"):
         AngularCKA().length(point(x), x)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match="points 0 and 1 stand over different inputs, 12 and 9 of them"):
+    with pytest.raises(InputError, match="points 0 and 1 are over different inputs, 12 and 9 of them"):
         AngularCKA().length(point(x), point(features(9)))
-    with pytest.raises(InputError, match="points 0 and 1 stand over different inputs, whose ids differ from number 0"):
+    with pytest.raises(InputError, match="points 0 and 1 are over different inputs, whose ids differ from number 0"):
         AngularCKA().length(point(x), Point.from_gram(x @ x.T, ids=np.arange(1, 13)))
     with pytest.raises(InputError, match="point 1 is white: u-centring leaves nothing"):
         AngularCKA().gram([point(x), Point.from_gram(np.eye(12))])
@@ -200,21 +200,21 @@ def test_a_flat_arrangement_is_recovered_without_stress() -> None:
     distances = np.linalg.norm(flat[:, None] - flat, axis=-1)
     layout = classical_scaling(distances)
     assert layout.stress < 1e-7
-    again = np.linalg.norm(layout.places[:, None] - layout.places, axis=-1)
+    again = np.linalg.norm(layout.coordinates[:, None] - layout.coordinates, axis=-1)
     np.testing.assert_allclose(again, distances, atol=1e-10)
-    np.testing.assert_allclose(layout.places.mean(0), 0, atol=1e-12)
-    assert layout.places[:, 0].var() >= layout.places[:, 1].var()
+    np.testing.assert_allclose(layout.coordinates.mean(0), 0, atol=1e-12)
+    assert layout.coordinates[:, 0].var() >= layout.coordinates[:, 1].var()
 
 
 def test_stress_is_what_the_plane_cannot_hold() -> None:
     simplex = np.ones((4, 4)) - np.eye(4)  # a tetrahedron does not lie in a plane
     layout = classical_scaling(simplex)
-    shown = np.linalg.norm(layout.places[:, None] - layout.places, axis=-1)
+    shown = np.linalg.norm(layout.coordinates[:, None] - layout.coordinates, axis=-1)
     assert layout.stress == pytest.approx(math.sqrt(((simplex - shown) ** 2).sum() / simplex.sum()))
     assert layout.stress > 0.1
     assert classical_scaling(np.zeros((3, 3))).stress == 0
     line = classical_scaling(np.array([[0.0, 1.0], [1.0, 0.0]]))
-    np.testing.assert_allclose(np.abs(line.places), [[0.5, 0], [0.5, 0]])
+    np.testing.assert_allclose(np.abs(line.coordinates), [[0.5, 0], [0.5, 0]])
 
 
 def test_distances_that_are_none_are_refused() -> None:

@@ -76,7 +76,7 @@ def test_lengths_that_are_none_are_refused(kind: type[Laplacian], length: object
 
 
 def test_features_without_distances_have_no_adaptive_length() -> None:
-    with pytest.raises(InputError, match="length 'median' is 0: inputs are alike"):
+    with pytest.raises(InputError, match="length 'median' is 0: inputs are equal"):
         Laplacian()(np.ones((5, 2)))
     with pytest.raises(InputError, match="length 'mean' needs >= 2 inputs, got 1"):
         SquaredExponential("mean")(np.ones((1, 2)))

@@ -18,8 +18,8 @@ from losskernel.geometry import (
     stress_curve,
     tangent_pca,
 )
-from losskernel.geometry.maps.spherical_mds import angles
-from losskernel.geometry.paths.combinations import logarithms, mean_weights
+from losskernel.geometry.arrangement import log_weights, mean_weights
+from losskernel.geometry.maps.linear import angles
 
 RNG = np.random.default_rng(0)
 
@@ -47,34 +47,34 @@ def raw_stress(places: np.ndarray, distances: np.ndarray) -> float:
 def test_points_of_a_sphere_are_recovered(count: int, dimensions: int) -> None:
     truth = directions(count, dimensions + 1)
     layout = spherical_mds(on_sphere(truth).distances, dimensions)
-    np.testing.assert_allclose(np.linalg.norm(layout.places, axis=1), 1, atol=1e-12)
-    np.testing.assert_allclose(turned_onto(layout.places, truth), truth, atol=1e-8)
+    np.testing.assert_allclose(np.linalg.norm(layout.coordinates, axis=1), 1, atol=1e-12)
+    np.testing.assert_allclose(turned_onto(layout.coordinates, truth), truth, atol=1e-8)
     assert layout.stress < 1e-8
-    assert layout.settled
+    assert layout.converged
 
 
 def test_points_of_a_higher_sphere_are_placed_where_the_stress_stands_still() -> None:
     distances = on_sphere(directions(15, 20)).distances
     layout = spherical_mds(distances)
-    assert layout.raw == pytest.approx(raw_stress(layout.places, distances))
+    assert layout.raw == pytest.approx(raw_stress(layout.coordinates, distances))
     assert layout.stress == pytest.approx(math.sqrt(2 * layout.raw / (distances**2).sum()))
-    assert layout.settled
+    assert layout.converged
     assert layout.stress > 0.1
     for _ in range(20):  # by differences, along the sphere: no way down, and no slope
-        way = RNG.normal(size=layout.places.shape)
+        way = RNG.normal(size=layout.coordinates.shape)
         way /= np.linalg.norm(way)
-        here, there = (raw_stress(layout.places + sign * 1e-4 * way, distances) for sign in (-1, 1))
+        here, there = (raw_stress(layout.coordinates + sign * 1e-4 * way, distances) for sign in (-1, 1))
         assert abs(there - here) / 2e-4 < 1e-4 * layout.raw
         assert min(here, there) >= layout.raw - 1e-9
     again = spherical_mds(distances)
-    np.testing.assert_array_equal(again.places, layout.places)
+    np.testing.assert_array_equal(again.coordinates, layout.coordinates)
 
 
-def test_pushes_lower_the_stress_and_never_raise_it() -> None:
+def test_restarts_lower_the_stress_and_never_raise_it() -> None:
     gains = []
     for _ in range(6):
         distances = on_sphere(cap(20, 10)).distances
-        gains.append(1 - spherical_mds(distances, pushes=6).raw / spherical_mds(distances, pushes=0).raw)
+        gains.append(1 - spherical_mds(distances, restarts=6).raw / spherical_mds(distances, restarts=0).raw)
     assert min(gains) > -1e-9
     assert max(gains) > 1e-4
 
@@ -92,25 +92,25 @@ def test_random_starts_find_nothing_much_better() -> None:
 def test_a_map_goes_on_from_a_known_one() -> None:
     distances = on_sphere(directions(14, 12)).distances
     line = spherical_mds(distances, 1)
-    globe = spherical_mds(distances, 2, pushes=0, start=line.places)
+    globe = spherical_mds(distances, 2, restarts=0, start=line.coordinates)
     assert globe.raw < line.raw * 0.9
-    best = spherical_mds(distances, 2, pushes=10)
-    assert spherical_mds(distances, 2, pushes=0, start=best.places).raw <= best.raw * (1 + 1e-12)
+    best = spherical_mds(distances, 2, restarts=10)
+    assert spherical_mds(distances, 2, restarts=0, start=best.coordinates).raw <= best.raw * (1 + 1e-12)
 
 
 def test_things_at_one_place_and_at_opposite_places_are_no_trouble() -> None:
     nowhere = spherical_mds(np.zeros((3, 3)))
-    np.testing.assert_array_equal(nowhere.places, [[1, 0, 0]] * 3)
+    np.testing.assert_array_equal(nowhere.coordinates, [[1, 0, 0]] * 3)
     assert nowhere.stress == 0
     truth = directions(6, 3)
     twice = np.concatenate([truth, truth, -truth])
     layout = spherical_mds(on_sphere(twice).distances)
     assert layout.stress < 1e-5
     equal = spherical_mds((1 - np.eye(9)) * math.pi / 2)  # a simplex: cos(d) is the identity
-    assert np.isfinite(equal.places).all()
+    assert np.isfinite(equal.coordinates).all()
     assert 0.1 < equal.stress < 0.4
     lone = spherical_mds(np.zeros((1, 1)), 1)
-    np.testing.assert_array_equal(lone.places, [[1, 0]])
+    np.testing.assert_array_equal(lone.coordinates, [[1, 0]])
 
 
 def test_what_no_sphere_can_hold_is_refused() -> None:
@@ -125,8 +125,8 @@ def test_what_no_sphere_can_hold_is_refused() -> None:
         classical_scaling(good, 0)
     with pytest.raises(InputError, match="dimensions must be >= 1, got 0"):
         tangent_pca(on_sphere(directions(4, 3)), 0)
-    with pytest.raises(InputError, match="pushes must be >= 0, got -1"):
-        spherical_mds(good, pushes=-1)
+    with pytest.raises(InputError, match="restarts must be >= 0, got -1"):
+        spherical_mds(good, restarts=-1)
     with pytest.raises(InputError, match=r"start must be \[4, <= 3\], got shape \(4, 5\)"):
         spherical_mds(good, start=np.ones((4, 5)))
 
@@ -139,7 +139,7 @@ def test_the_mean_has_no_pull() -> None:
     cosine = rows @ mean
     pull = (np.arccos(cosine) / np.sqrt(1 - cosine**2))[:, None] * (rows - cosine[:, None] * mean)
     np.testing.assert_allclose(pull.mean(0), 0, atol=1e-10)
-    np.testing.assert_allclose(logarithms(near, mean_weights(near)) @ rows, pull, atol=1e-9)
+    np.testing.assert_allclose(log_weights(near, mean_weights(near)) @ rows, pull, atol=1e-9)
     least = (np.arccos(cosine) ** 2).sum()
     for _ in range(20):
         other = unit(mean + 0.05 * RNG.normal(size=5))
@@ -150,7 +150,7 @@ def test_the_mean_has_no_pull() -> None:
 
 
 def test_a_mean_that_is_not_found_is_not_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("losskernel.geometry.paths.combinations._ITERATIONS", 2)
+    monkeypatch.setattr("losskernel.geometry.arrangement._ITERATIONS", 2)
     with pytest.raises(InputError, match=r"no mean: the search still moves by .* rad"):
         mean_weights(on_sphere(cap(9, 5)))
 
@@ -162,8 +162,8 @@ def test_a_geodesic_is_one_straight_axis() -> None:
     layout = tangent_pca(near, 2)
     angle = math.acos(a @ b)
     centred = (fractions - fractions.mean()) * angle
-    np.testing.assert_allclose(np.abs(layout.places[:, 0]), np.abs(centred), atol=1e-8)
-    np.testing.assert_allclose(layout.places[:, 1], 0, atol=1e-6)
+    np.testing.assert_allclose(np.abs(layout.coordinates[:, 0]), np.abs(centred), atol=1e-8)
+    np.testing.assert_allclose(layout.coordinates[:, 1], 0, atol=1e-6)
     np.testing.assert_allclose(layout.explained, [1, 0], atol=1e-10)
     assert layout.stress < 1e-6
     assert tangent_pca(near, 1).stress < 1e-6
@@ -177,7 +177,7 @@ def test_tangent_pca_is_that_of_the_log_maps() -> None:
     logs = (np.arccos(cosine) / np.sqrt(1 - cosine**2))[:, None] * (rows - cosine[:, None] * mean)
     _, scale, axes = np.linalg.svd(logs)
     layout = tangent_pca(near, 3)
-    np.testing.assert_allclose(np.abs(layout.places), np.abs(logs @ axes[:3].T), atol=1e-9)
+    np.testing.assert_allclose(np.abs(layout.coordinates), np.abs(logs @ axes[:3].T), atol=1e-9)
     np.testing.assert_allclose(layout.explained, (scale**2 / (scale**2).sum())[:3], atol=1e-10)
     whole = tangent_pca(near, 5)  # all that the sphere has: exp brings every point back
     assert whole.stress < 1e-7
@@ -188,7 +188,7 @@ def test_tangent_pca_is_that_of_the_log_maps() -> None:
 def test_in_flat_spaces_it_is_classical_scaling() -> None:
     near = in_plane(RNG.normal(size=(9, 4)))
     layout, classical = tangent_pca(near, 2), classical_scaling(near.distances, 2)
-    np.testing.assert_allclose(layout.places, classical.places, atol=1e-10)
+    np.testing.assert_allclose(layout.coordinates, classical.coordinates, atol=1e-10)
     assert layout.stress == pytest.approx(classical.stress)
     assert layout.raw == pytest.approx(classical.raw)
     still = tangent_pca(Arrangement(np.zeros((3, 3)), np.ones((3, 3))))
@@ -199,7 +199,7 @@ def test_near_points_have_a_map_too() -> None:
     flat = 1e-6 * RNG.normal(size=(8, 2))
     distances = np.linalg.norm(flat[:, None] - flat, axis=-1)
     layout = tangent_pca(Arrangement(distances, np.cos(distances)))
-    again = np.linalg.norm(layout.places[:, None] - layout.places, axis=-1)
+    again = np.linalg.norm(layout.coordinates[:, None] - layout.coordinates, axis=-1)
     np.testing.assert_allclose(again, distances, rtol=1e-6)
 
 
@@ -247,7 +247,7 @@ def test_paper_keeps_directions_and_distances_from_the_centre() -> None:
     assert (drawn[:, 0] ** 2).sum() >= (drawn[:, 1] ** 2).sum()
     around = np.concatenate([np.eye(3)[[1, 1, 2]], -np.eye(3)[[1, 1, 2]]])  # they have no middle
     np.testing.assert_allclose(np.abs(frame(around)), np.eye(3)[[1, 2, 0]], atol=1e-12)
-    with pytest.raises(InputError, match=r"places must be unit vectors \[P, k >= 2\], got shape \(3,\)"):
+    with pytest.raises(InputError, match=r"vectors must be unit vectors \[P, k >= 2\], got shape \(3,\)"):
         frame(np.ones(3))
 
 
@@ -259,5 +259,5 @@ def test_arcs_are_great_circles() -> None:
     np.testing.assert_allclose(steps, math.acos(a @ b) / 10, atol=1e-9)
     np.testing.assert_allclose(line[[0, -1]], [a, b], atol=1e-12)
     np.testing.assert_allclose(arc(a, a, 3), [a, a, a], atol=1e-12)
-    with pytest.raises(InputError, match="antipodes have no one arc"):
+    with pytest.raises(InputError, match="antipodes have no unique arc"):
         arc(a, -a)

@@ -169,7 +169,7 @@ def test_a_sphere_curves_and_a_plane_does_not() -> None:
     plane = in_plane(np.stack([*places, (places[0] + places[2]) / 2]))
     assert float(midpoint_distance(plane, 0, 1, 2)) == pytest.approx(plane.distances[1, 3], abs=1e-12)
     assert float(alexandrov_curvature(plane, 0, 1, 2, middle=3)) == pytest.approx(0, abs=1e-12)
-    with pytest.raises(InputError, match=r"midpoint of a and c is known on spheres only; give its number as middle"):
+    with pytest.raises(InputError, match=r"midpoint of a and c is known on spheres only; give its index as middle"):
         alexandrov_curvature(plane, 0, 1, 2)
 
 
@@ -357,5 +357,5 @@ def test_parallel_lines_are_half_apart_and_the_leash_is_the_longest() -> None:
 
 def test_a_step_between_antipodes_has_no_geodesic() -> None:
     poles = on_sphere(np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]))
-    with pytest.raises(InputError, match="antipodes have no one geodesic"):
+    with pytest.raises(InputError, match="antipodes have no unique geodesic"):
         mean_distance(poles, [0, 1], [2])

@@ -20,7 +20,7 @@ from losskernel.geometry import (
     reliability,
 )
 from losskernel.geometry.centring import CENTRINGS, centred
-from losskernel.geometry.statistics.reliability import halves
+from losskernel.geometry.statistics import halves
 
 RNG = np.random.default_rng(0)
 SPACE = AngularCKA("u")
@@ -61,7 +61,7 @@ def test_corrected_cosines_are_those_without_noise() -> None:
         raw.append(cosines[0, 1:])
         corrected.append(found[0, 1:])
         np.testing.assert_array_equal(np.diag(found), 1)
-    assert np.mean(raw, axis=0)[0] < 0.85 * truth  # noise pushes kernels apart
+    assert np.mean(raw, axis=0)[0] < 0.85 * truth  # noise restarts kernels apart
     np.testing.assert_allclose(np.mean(corrected, axis=0), truth, rtol=0.04)
 
 
@@ -135,17 +135,17 @@ def test_relabelled_inputs_agree_by_chance_only() -> None:
     p, q = kernels(5, 2, inputs=25)
     null = permutation_null(p, q, SPACE, permutations=2000)
     assert null.cosine == pytest.approx(SPACE.gram([p, q])[0, 1])
-    error = null.relabelled.std() / math.sqrt(2000)
-    assert abs(null.relabelled.mean()) < 4 * error
-    double = permutation_null(p, q, AngularCKA("double"), permutations=500).relabelled.mean()
+    error = null.permuted.std() / math.sqrt(2000)
+    assert abs(null.permuted.mean()) < 4 * error
+    double = permutation_null(p, q, AngularCKA("double"), permutations=500).permuted.mean()
     kernel = [centred(each.gram(), "double") for each in (p, q)]
     expected = np.trace(kernel[0]) * np.trace(kernel[1]) / 24
     expected /= np.linalg.norm(kernel[0]) * np.linalg.norm(kernel[1])
     assert double == pytest.approx(expected, abs=0.02)
-    assert null.quantile(0.5) == pytest.approx(np.median(null.relabelled))
+    assert null.quantile(0.5) == pytest.approx(np.median(null.permuted))
     again = permutation_null(p, q, SPACE, permutations=2000)
-    np.testing.assert_array_equal(again.relabelled, null.relabelled)
-    assert not np.array_equal(permutation_null(p, q, SPACE, 2000, seed=1).relabelled, null.relabelled)
+    np.testing.assert_array_equal(again.permuted, null.permuted)
+    assert not np.array_equal(permutation_null(p, q, SPACE, 2000, seed=1).permuted, null.permuted)
 
 
 def test_p_values_are_uniform_without_agreement_and_least_with_it() -> None:
@@ -169,7 +169,7 @@ def test_kernels_that_agree_about_classes_alone_agree_about_nothing_within_them(
     assert permutation_null(first, second, SPACE, 199).p_value == 1 / 200
     inside = permutation_null(first, second, SPACE, 199, within=classes)
     assert inside.p_value > 0.05
-    assert inside.relabelled.mean() > 0.5  # classes stay in place
+    assert inside.permuted.mean() > 0.5  # classes stay in place
     labels = Point.from_features(np.eye(10)[classes])
     assert permutation_null(first, labels, SPACE, 50, within=classes).p_value == 1  # nothing is moved
     with pytest.raises(InputError, match="within has 3 entries for 30 inputs"):
@@ -181,13 +181,13 @@ def test_kernels_that_agree_about_classes_alone_agree_about_nothing_within_them(
 
 
 def test_many_kernels_are_tested_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("losskernel.geometry.statistics.significance._NUMBERS", 2 * 20**2)  # two at a time
+    monkeypatch.setattr("losskernel.geometry.statistics._NUMBERS", 2 * 20**2)  # two at a time
     *points, reference = kernels(8, 6)
     together = permutation_nulls(points, reference, SPACE, permutations=30)
     for point, found in zip(points, together, strict=True):
         alone = permutation_null(point, reference, SPACE, permutations=30)
         assert found.p_value == alone.p_value
-        np.testing.assert_allclose(found.relabelled, alone.relabelled, atol=1e-12)
+        np.testing.assert_allclose(found.permuted, alone.permuted, atol=1e-12)
 
 
 @pytest.mark.parametrize("centring", CENTRINGS)

@@ -155,7 +155,7 @@ def test_frechet_mean_and_tangent_axes(name: str) -> None:
     assert found == pytest.approx(given["lengths to mean"], abs=5e-6)
     assert (found**2).sum() <= np.square(given["lengths to mean"]).sum() + 1e-12
     layout = tangent_pca(space.arrangement(points), dimensions=3)
-    assert np.sqrt((layout.places**2).sum(axis=0)) == pytest.approx(given["singular values"], abs=5e-6)
+    assert np.sqrt((layout.coordinates**2).sum(axis=0)) == pytest.approx(given["singular values"], abs=5e-6)
 
 
 def test_spherical_map_has_no_more_stress() -> None:

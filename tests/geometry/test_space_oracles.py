@@ -10,10 +10,9 @@ import pytest
 from losskernel.errors import InputError
 from losskernel.geometry import AffineInvariant, AngularCKA, Bures, Point, Shape, Space, Stress
 from losskernel.geometry.centring import CENTRINGS, centred, flattened
-from losskernel.geometry.spaces.manifold import Flat
-from losskernel.geometry.spaces.positive_definite import PositiveDefinite
-from losskernel.geometry.spaces.rotations import UpToRotation
-from losskernel.geometry.spaces.sphere import Sphere
+from losskernel.geometry.spaces.affine_invariant import PositiveDefinite
+from losskernel.geometry.spaces.bures import UpToRotation
+from losskernel.geometry.spaces.manifold import Flat, Sphere
 
 RNG = np.random.default_rng(1)
 START = RNG.bit_generator.state
@@ -149,7 +148,7 @@ def test_the_mean_on_a_sphere_is_refused_where_there_is_none() -> None:
         Sphere().mean(ring)
     with pytest.raises(InputError, match="the points have no mean"):
         AngularCKA().mean([of(WHOLE), Point.from_gram(-WHOLE @ WHOLE.T)])
-    with pytest.raises(InputError, match="the mean did not settle in 1 steps"):
+    with pytest.raises(InputError, match="the mean did not converge in 1 steps"):
         UpToRotation(Flat()).mean([features(), features(), features()], steps=1)
 
 
@@ -159,11 +158,11 @@ REFUSED = {
     "gram holds non-finite numbers": lambda: Point.from_gram(np.full((3, 3), np.inf)),
     "form must be one of": lambda: Point.from_draws([WHOLE], form="cosine"),
     r"draws must be \[N, T\] of the same N inputs": lambda: Point.from_draws([WHOLE, WHOLE[1:]]),
-    "draws must be >= 2 a chain": lambda: Point.from_draws([WHOLE[:, :1]]),
+    "draws must be >= 2 per chain": lambda: Point.from_draws([WHOLE[:, :1]]),
     "draws hold non-finite losses": lambda: Point.from_draws([np.where(WHOLE > 1, np.nan, WHOLE)]),
     "t must be from 0 to 1, got 1.5": lambda: AngularCKA().geodesic(of(WHOLE), of(features()), 1.5),
-    "two points are opposite": lambda: AngularCKA().log(of(WHOLE), Point.from_gram(-WHOLE @ WHOLE.T)),
-    "points 0 and 1 stand over different inputs": lambda: Bures().length(of(WHOLE), of(features(5, 11))),
+    "two points are antipodes": lambda: AngularCKA().log(of(WHOLE), Point.from_gram(-WHOLE @ WHOLE.T)),
+    "points 0 and 1 are over different inputs": lambda: Bures().length(of(WHOLE), of(features(5, 11))),
     "u-centring needs >= 4 inputs, got 3": lambda: AngularCKA().log(of(WHOLE[:3]), of(WHOLE[:3])),
     "a kernel needs >= 2 inputs, got 1": lambda: Stress().length(of(WHOLE[:1]), of(WHOLE[:1])),
     "point 1 is white: u-centring leaves": lambda: AngularCKA().geodesic(of(WHOLE), Point.from_gram(np.eye(12)), 0.5),
@@ -180,7 +179,7 @@ REFUSED = {
     "rescale must be true or false, got 'yes'": lambda: Stress("yes"),  # pyright: ignore[reportArgumentType]
     r"tangent must have shape \(78,\), got \(12, 5\)": lambda: AngularCKA().exp(of(WHOLE), TANGENT),
     r"tangent must be \[12, d\], got shape \(60,\)": lambda: Bures().exp(of(WHOLE), TANGENT.ravel()),
-    "tangent must be at a right angle": lambda: Bures().inner(of(WHOLE), WHOLE, WHOLE),
+    "tangent must be orthogonal": lambda: Bures().inner(of(WHOLE), WHOLE, WHOLE),
     "tangent holds non-finite numbers": lambda: Shape().transport(of(WHOLE), of(WHOLE), TANGENT * np.nan),
     "leads to negative distances": lambda: Stress().exp(of(WHOLE), -np.ones(66)),
     "an angle needs points apart from its vertex": lambda: Bures().angle(of(WHOLE), of(WHOLE), of(features())),

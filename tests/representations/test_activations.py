@@ -22,8 +22,7 @@ from losskernel.representations.activations import (
     trace_graph,
     write_point,
 )
-from losskernel.representations.activations.gathering import passes
-from losskernel.representations.activations.products import MANY, Triangle
+from losskernel.representations.activations.recording import SINGLE_PRECISION_INPUTS, Triangle, passes
 
 
 def _data(shape: tuple[int, ...], count: int = 12, kind: torch.dtype = torch.float64) -> Data:
@@ -301,16 +300,16 @@ def test_the_callers_network_stays_as_it_was() -> None:
 
 def test_products_of_many_probes_go_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
     values = torch.randn(40, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr("losskernel.representations.activations.products._NUMBERS", 120)
+    monkeypatch.setattr("losskernel.representations.activations.recording._NUMBERS", 120)
     for double, columns, tolerance in ((True, values, 1e-14), (False, values.float(), 1e-6)):
         if not double:
-            monkeypatch.setattr("losskernel.representations.activations.products.MANY", 40)
+            monkeypatch.setattr("losskernel.representations.activations.recording.SINGLE_PRECISION_INPUTS", 40)
         triangle = Triangle(40, double)
         triangle.add(columns[:, :3])
         triangle.add(columns[:, 3:])
         assert triangle.values.dtype == (np.float64 if double else np.float32)
         assert _same(Point(np.arange(40), triangle=triangle.values), (values @ values.T).numpy(), tolerance)
-    assert MANY == 4096
+    assert SINGLE_PRECISION_INPUTS == 4096
 
 
 # -- what cannot be recorded --
@@ -336,7 +335,7 @@ def test_activations_that_are_not_finite_are_named_with_the_probe() -> None:
 
 
 def test_products_beyond_single_precision_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("losskernel.representations.activations.products.MANY", 4)
+    monkeypatch.setattr("losskernel.representations.activations.recording.SINGLE_PRECISION_INPUTS", 4)
     model, data = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8)), _data((4,), kind=torch.float32)
     for scale in (1e20, 1e-25):
         scaled = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8))
@@ -348,9 +347,9 @@ def test_products_beyond_single_precision_are_named(monkeypatch: pytest.MonkeyPa
 def test_the_graph_must_be_the_networks_own() -> None:
     data = _data((4,), kind=torch.float32)
     graph = trace_graph(MLP(4, 2, [3, 3]), data)
-    with pytest.raises(InputError, match=r"MLP has no operation layers\.3, layers\.4; take its own graph"):
+    with pytest.raises(InputError, match=r"MLP has no operation layers\.3, layers\.4; use this network's graph"):
         record(MLP(4, 2, [3]), data, graph)
-    with pytest.raises(InputError, match=r"layers\.0 has 5 numbers a probe, its graph 3"):
+    with pytest.raises(InputError, match=r"layers\.0 has 5 numbers per probe, its graph 3"):
         list(record(MLP(4, 2, [5, 3]), data, graph))
     with pytest.raises(InputError, match=r"torch\.fx cannot follow _Deciding"):
         record(_Deciding(), data, graph)
@@ -361,7 +360,7 @@ def test_the_graph_must_be_the_networks_own() -> None:
 
 
 class _Deciding(nn.Module):
-    """Goes by what it is given, which torch.fx cannot follow."""
+    """Goes by what it is given, which torch.fx cannot trace."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -383,7 +382,7 @@ class _Deciding(nn.Module):
 def test_modules_of_a_network_that_cannot_be_followed_are_a_chain() -> None:
     model, data = _double(_Deciding()), _data((4,), 70)
     graph = trace_graph(model, data)
-    assert "_Deciding cannot be followed by torch.fx" in graph.untraced
+    assert "_Deciding cannot be traced by torch.fx" in graph.untraced
     assert graph.names == ("first.0", "first.1", "again", "again_1", "head")
     assert graph.aliases == {"first": "first.1", "drop": "again_1"}
     chosen = choose(graph, ["first", "again*", "head"])
@@ -479,7 +478,7 @@ def test_folders_without_the_point_are_named(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match=r"missing\.zarr holds no point; record it again"):
         open_point(tmp_path / "missing.zarr", np.arange(3))
     write_point(Point(np.arange(3), factor=np.ones((3, 1))), tmp_path / "here.zarr")
-    with pytest.raises(TraceError, match="holds a point over 3 inputs, but 4 ids were given"):
+    with pytest.raises(TraceError, match="holds a point over 3 inputs, but got 4 ids"):
         open_point(tmp_path / "here.zarr", np.arange(4))
     with pytest.raises(TraceError, match="cannot write"):
         write_point(Point(np.arange(3), factor=np.ones((3, 1))), tmp_path / "here.zarr" / "zarr.json" / "x")

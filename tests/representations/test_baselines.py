@@ -10,7 +10,7 @@ from losskernel import Data, LossKernel
 from losskernel.errors import InputError
 from losskernel.losses import cross_entropy
 from losskernel.models import MLP, SmallCNN
-from losskernel.representations.baselines import features as baselines
+from losskernel.representations import evaluation
 from losskernel.representations.baselines.features import Gradients, Layers, Logits, Penultimate
 
 
@@ -56,7 +56,7 @@ def test_a_baseline_gives_rows_and_leaves_the_network_alone(baseline: Any, monke
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())
-    monkeypatch.setattr(baselines, "_BLOCK", 3)
+    monkeypatch.setattr(evaluation, "_BLOCK", 3)
     np.testing.assert_allclose(baseline(model.eval(), _images(streamed=True)), rows, rtol=1e-4, atol=1e-5)
 
 
@@ -97,7 +97,7 @@ def test_penultimate_features_need_a_linear_layer() -> None:
     model = nn.Sequential(nn.Conv2d(1, 10, 8), nn.Flatten())
     with pytest.raises(
         InputError,
-        match=r"Sequential evaluates no torch.nn.Linear; use losskernel.representations.baselines.features.Layers",
+        match=r"Sequential evaluates no torch.nn.Linear; use losskernel.representations.baselines.Layers",
     ):
         Penultimate()(model, _images())
 

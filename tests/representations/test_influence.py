@@ -12,7 +12,8 @@ from losskernel import Data
 from losskernel.errors import InputError
 from losskernel.losses import cross_entropy, squared_error
 from losskernel.models import MLP
-from losskernel.representations.baselines.influence import Influence, ProjectedMargins, classifies, log_odds
+from losskernel.representations.baselines.influence import Influence, ProjectedMargins
+from losskernel.representations.evaluation import classifies, log_odds
 
 
 def _regression(samples: int = 40, queries: int = 5, features: int = 3) -> tuple[nn.Linear, Data, Tensor, Tensor]:

@@ -15,7 +15,8 @@ import losskernel as lk
 from losskernel.data import digits
 from losskernel.errors import InputError
 from losskernel.models import SmallCNN
-from losskernel.representations.laplace import Network, analytic, curvature_of, gaussian
+from losskernel.representations import laplace
+from losskernel.representations.laplace import Network, curvature_of
 
 NBETA, GAMMA = 50.0, 90.0
 Case = tuple[nn.Module, lk.Data]
@@ -248,10 +249,10 @@ def test_low_rank_that_covers_the_spectrum_is_dense(kind: str) -> None:
 def test_many_weights_take_the_low_rank_route(monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = few_samples()
     asked = Network(model, data, named(model))
-    monkeypatch.setattr(gaussian, "DENSE", 20)
-    monkeypatch.setattr(gaussian, "DEFAULT_RANK", 5)
+    monkeypatch.setattr(laplace, "DENSE", 20)
+    monkeypatch.setattr(laplace, "DEFAULT_RANK", 5)
     assert len(curvature_of(asked).values) == 5
-    monkeypatch.setattr(gaussian, "DENSE", 21)
+    monkeypatch.setattr(laplace, "DENSE", 21)
     assert len(curvature_of(asked).values) == 21
 
 
@@ -267,7 +268,7 @@ def test_the_seed_of_the_iteration_changes_nothing() -> None:
 def test_blocks_of_probes_change_nothing(order: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = case(lk.losses.cross_entropy)
     whole = lk.laplace_kernel(model, data, nbeta=NBETA, localization=GAMMA, order=order).covariance()
-    monkeypatch.setattr(analytic, "_BLOCK_NUMBERS", 5 * 3 * 27)
+    monkeypatch.setattr(laplace, "_BLOCK_NUMBERS", 5 * 3 * 27)
     cut = lk.laplace_kernel(model, data, nbeta=NBETA, localization=GAMMA, order=order).covariance()
     np.testing.assert_allclose(cut, whole, rtol=1e-10, atol=1e-14)
 

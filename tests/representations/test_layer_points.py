@@ -13,8 +13,8 @@ import losskernel as lk
 from losskernel.errors import InputError
 from losskernel.geometry import AngularCKA, Point
 from losskernel.models import MLP
-from losskernel.representations.baselines.collect import History
-from losskernel.representations.points import TRAINED, Placed
+from losskernel.representations.history import History
+from losskernel.representations.points import TRAINED, NamedPoint
 from losskernel.representations.sources import Layers
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -32,7 +32,7 @@ def network(seed: int) -> nn.Module:
     return MLP(6, 3, [5, 4])
 
 
-def points(source: Layers, own: lk.Data | None = None, model: nn.Module | None = None) -> list[Placed]:
+def points(source: Layers, own: lk.Data | None = None, model: nn.Module | None = None) -> list[NamedPoint]:
     def kept() -> Iterator[tuple[int, nn.Module]]:
         yield from ((step, network(step)) for step in (0, 10, 40))
 
@@ -40,7 +40,7 @@ def points(source: Layers, own: lk.Data | None = None, model: nn.Module | None =
     return list(source(network(40) if model is None else model, own or data(), history))
 
 
-def named(found: list[Placed]) -> dict[str, Placed]:
+def named(found: list[NamedPoint]) -> dict[str, NamedPoint]:
     return {each.name: each for each in found}
 
 
@@ -56,7 +56,7 @@ def test_a_classifier_goes_from_its_inputs_to_its_softmax() -> None:
         "softmax",
     ]
     assert [each.kind for each in found] == ["input", *["layer"] * 4, "output", "output"]
-    assert [each.place for each in found] == list(range(7))
+    assert [each.position for each in found] == list(range(7))
     assert [each.after for each in found[1:]] == [(each.name,) for each in found[:-1]]
     assert {each.network for each in found[1:]} == {TRAINED}
     assert {each.step for each in found[1:]} == {40}

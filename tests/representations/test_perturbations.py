@@ -13,7 +13,7 @@ from losskernel.data import stack
 from losskernel.errors import InputError
 from losskernel.losses import cross_entropy
 from losskernel.models import MLP, SmallCNN
-from losskernel.representations.baselines import features as baselines
+from losskernel.representations import evaluation
 from losskernel.representations.baselines import perturbations
 from losskernel.representations.baselines.perturbations import AdversarialFlips, NoiseFlips
 
@@ -187,7 +187,7 @@ def test_adversarial_flips_follow_the_probes(monkeypatch: pytest.MonkeyPatch) ->
     found = AdversarialFlips()(model, data)["flips"]
     order = np.random.default_rng(0).permutation(40)
     turned = Data(data.train, Subset(data.probes, order.tolist()), cross_entropy)
-    monkeypatch.setattr(baselines, "_BLOCK", 7)
+    monkeypatch.setattr(evaluation, "_BLOCK", 7)
     np.testing.assert_array_equal(AdversarialFlips()(model, turned)["flips"], found[order])
 
 

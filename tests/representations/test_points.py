@@ -20,8 +20,8 @@ from losskernel.analyses.result import Result
 from losskernel.cli.build import analyse_from, build, run_from
 from losskernel.errors import InputError, TraceError
 from losskernel.geometry import AngularCKA, Point
-from losskernel.representations.baselines.collect import History
-from losskernel.representations.points import TRAINED, Placed, PointSet, collect, open_points
+from losskernel.representations.history import History
+from losskernel.representations.points import TRAINED, NamedPoint, PointSet, collect, open_points
 from losskernel.representations.sources import Targets
 from losskernel.runs.run import Study, preflight, run
 
@@ -50,14 +50,14 @@ class Fixed:
     width: int = 3
     breaks: bool = False
 
-    def __call__(self, model: nn.Module, data: lk.Data, history: History) -> Iterator[Placed]:
-        yield Placed("inputs", Point.from_features(features(2), data.ids), "input")
-        yield Placed("wide", Point.from_features(features(30), data.ids), "layer", TRAINED, 50, 1, ("inputs",))
+    def __call__(self, model: nn.Module, data: lk.Data, history: History) -> Iterator[NamedPoint]:
+        yield NamedPoint("inputs", Point.from_features(features(2), data.ids), "input")
+        yield NamedPoint("wide", Point.from_features(features(30), data.ids), "layer", TRAINED, 50, 1, ("inputs",))
         if self.breaks:
             raise InputError("the third point cannot be made")
-        yield Placed("wide @ 0", Point.from_features(features(self.width, 1), data.ids), "layer", "step 0", 0, 1)
+        yield NamedPoint("wide @ 0", Point.from_features(features(self.width, 1), data.ids), "layer", "step 0", 0, 1)
         gram = np.add.outer(np.arange(12.0), np.arange(12.0)) ** 2
-        yield Placed("out", Point.from_gram(gram, data.ids), "output", TRAINED, 50, 2, ("wide",))
+        yield NamedPoint("out", Point.from_gram(gram, data.ids), "output", TRAINED, 50, 2, ("wide",))
 
 
 @dataclass(frozen=True)
@@ -86,24 +86,24 @@ def test_points_come_back_as_they_were(tmp_path: Path) -> None:
         *Fixed()(nn.Linear(4, 1), data(), history(tmp_path)),
         *Targets(["group"])(nn.Linear(4, 1), data(), history(tmp_path)),
     ]
-    for kept, own in zip(again.placed, direct, strict=True):
+    for kept, own in zip(again.points, direct, strict=True):
         np.testing.assert_allclose(kept.point.gram(), own.point.gram(), rtol=1e-6, atol=1e-6)
-        facts = ("name", "kind", "network", "step", "place", "after")
+        facts = ("name", "kind", "network", "step", "position", "after")
         assert [getattr(kept, fact) for fact in facts] == [getattr(own, fact) for fact in facts]
     assert (again.path(), again.path("step 0")) == ([0, 1, 3], [0, 2])
-    assert (again.networks(), again.step("step 0"), again.placed[2].label) == (["step 0", TRAINED], 0, "wide")
+    assert (again.networks(), again.step("step 0"), again[2].label) == (["step 0", TRAINED], 0, "wide")
     assert list(again.table()["kind"]) == ["input", "layer", "layer", "output", "target"]
     # One-hot labels of three equal groups, less their mean: 1 within a group.
     alike = (GROUP[:, None] == GROUP).astype(float)
-    np.testing.assert_allclose(again.placed[4].point.gram(), alike - 1 / 3, atol=1e-12)
+    np.testing.assert_allclose(again[4].point.gram(), alike - 1 / 3, atol=1e-12)
 
 
 def test_a_source_is_asked_once_and_one_that_broke_again(tmp_path: Path) -> None:
     calls: list[str] = []
 
-    def counted(model: nn.Module, data: lk.Data, history: History) -> Iterator[Placed]:
+    def counted(model: nn.Module, data: lk.Data, history: History) -> Iterator[NamedPoint]:
         calls.append("asked")
-        yield Placed("inputs", Point.from_features(features(2), data.ids), "input")
+        yield NamedPoint("inputs", Point.from_features(features(2), data.ids), "input")
 
     for _ in range(2):
         collect({"counted": counted}, nn.Linear(4, 1), data(), tmp_path, history(tmp_path))
@@ -115,14 +115,14 @@ def test_a_source_is_asked_once_and_one_that_broke_again(tmp_path: Path) -> None
     assert known is not None
     assert known.names == ["inputs"]
     collect({"fixed": Fixed(3)}, nn.Linear(4, 1), data(), tmp_path, history(tmp_path))
-    with pytest.raises(TraceError, match=r"made by Fixed\(width=3, breaks=False\), but Fixed\(width=5"):
+    with pytest.raises(TraceError, match=r"made by Fixed\(width=3, breaks=False\), but the run has Fixed\(width=5"):
         collect({"fixed": Fixed(5)}, nn.Linear(4, 1), data(), tmp_path, history(tmp_path))
 
 
 def test_a_point_without_a_place_in_the_space_is_named() -> None:
-    white = Placed("noise", Point.from_gram(np.eye(12)), "layer")
+    white = NamedPoint("noise", Point.from_gram(np.eye(12)), "layer")
     with pytest.raises(InputError, match="noise: point 0 is white"):
-        PointSet((Placed("inputs", Point.from_features(features(2)), "input"), white)).arrangement(AngularCKA())
+        PointSet((NamedPoint("inputs", Point.from_features(features(2)), "input"), white)).arrangement(AngularCKA())
 
 
 def test_no_sources_make_no_points(tmp_path: Path) -> None:
@@ -138,22 +138,24 @@ def test_damaged_points_are_named(tmp_path: Path) -> None:
 
 
 def test_points_must_stand_over_the_probes_and_have_names_of_their_own(tmp_path: Path) -> None:
-    def others(model: nn.Module, data: lk.Data, history: History) -> Iterator[Placed]:
-        yield Placed("inputs", Point.from_features(features(2)), "input")
+    def others(model: nn.Module, data: lk.Data, history: History) -> Iterator[NamedPoint]:
+        yield NamedPoint("inputs", Point.from_features(features(2)), "input")
 
-    with pytest.raises(InputError, match="'inputs' does not stand over the probes"):
+    with pytest.raises(InputError, match="'inputs' is not over the probes"):
         collect({"others": others}, nn.Linear(4, 1), data(), tmp_path, history(tmp_path))
-    twice = Placed("same", Point.from_features(features(2)), "input")
-    with pytest.raises(InputError, match=r"the name \['same'\] stands twice"):
+    twice = NamedPoint("same", Point.from_features(features(2)), "input")
+    with pytest.raises(InputError, match=r"the name \['same'\] occurs twice"):
         PointSet((twice, twice))
     with pytest.raises(InputError, match="the kind of point 'same' must be one of"):
-        Placed("same", twice.point, "sort")
+        NamedPoint("same", twice.point, "sort")
     with pytest.raises(InputError, match="there is no point 'other'; choose from same"):
         PointSet((twice,)).number("other")
 
 
 def test_one_more_point_costs_one_more_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    placed = [Placed(str(width), Point.from_features(features(width)), "layer", place=width) for width in range(2, 8)]
+    placed = [
+        NamedPoint(str(width), Point.from_features(features(width)), "layer", position=width) for width in range(2, 8)
+    ]
     space, firsts = AngularCKA(), []
     monkeypatch.setattr("losskernel.geometry.spaces.angular_cka.products", _spied(firsts))
     whole = PointSet(tuple(placed)).arrangement(space)
@@ -173,9 +175,9 @@ def test_one_more_point_costs_one_more_row(tmp_path: Path, monkeypatch: pytest.M
     np.testing.assert_allclose(grown.cosines, whole.cosines[np.ix_(order, order)], atol=1e-12)
     # Another space, and another kernel under the same name, are computed anew.
     assert not np.allclose(more.arrangement(AngularCKA("double")).distances, grown.distances)
-    changed = PointSet((Placed("2", Point.from_features(features(9)), "layer"), *placed[1:5]), folder=tmp_path)
+    changed = PointSet((NamedPoint("2", Point.from_features(features(9)), "layer"), *placed[1:5]), folder=tmp_path)
     assert changed.arrangement(space).distances[0, 1] == pytest.approx(
-        space.length(changed.placed[0].point, placed[1].point), abs=1e-12
+        space.length(changed[0].point, placed[1].point), abs=1e-12
     )
     next(tmp_path.glob("arrangement-*u*.npz")).write_bytes(b"damaged")
     np.testing.assert_allclose(some.arrangement(space).distances, whole.distances[:5, :5], atol=1e-12)
@@ -193,7 +195,7 @@ def _spied(firsts: list[int]) -> Any:
 
 
 def study(**parts: Any) -> Study:
-    training = lk.training.Training(steps=5, batch_size=4, checkpoints=2)
+    training = lk.Training(steps=5, batch_size=4, checkpoints=2)
     own: dict[str, Any] = {"schedule": None, "points": {"fixed": Fixed()}, "analyses": {"far": Distances()}}
     sampler = partial(lk.SGLD, step_size=1e-3, nbeta=10.0, localization=10.0)
     return Study(nn.Linear(4, 1), data(), sampler, training=training, progress=False, **(own | parts))

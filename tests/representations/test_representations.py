@@ -10,8 +10,9 @@ from torch.utils.data import TensorDataset
 
 import losskernel as lk
 from losskernel.errors import InputError, TraceError
-from losskernel.representations.baselines.collect import BASELINES, History, asked_of, read_representations, represent
+from losskernel.representations.baselines.collect import BASELINES, read_representations, represent, stored_settings
 from losskernel.representations.baselines.features import Gradients
+from losskernel.representations.history import History
 from losskernel.runs.run import Study, run
 from losskernel.traces.loss_traces import LossTraces
 from losskernel.training import retrain, save_weights
@@ -147,7 +148,7 @@ def test_a_mapping_gives_several_under_joint_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["past_outputs"], _outputs(nn.Linear(3, 1), _data()))
     assert (tmp_path / "dear").is_file()
     # what was asked for is one name each, whatever it gave, and is what a run that goes on compares
-    assert list(asked_of(path)) == ["past", "inputs"]
+    assert list(stored_settings(path)) == ["past", "inputs"]
     again = represent(baselines, MODEL, _data(), path, _history(tmp_path))
     assert past.calls == 1
     assert list(again) == list(read_representations(path)) == list(found)

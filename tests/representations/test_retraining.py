@@ -17,8 +17,8 @@ import losskernel as lk
 from losskernel.data.base import Data, stack
 from losskernel.errors import InputError, TraceError
 from losskernel.losses import cross_entropy, squared_error
-from losskernel.representations.baselines.collect import History
 from losskernel.representations.baselines.retraining import FOLDER, Retrained
+from losskernel.representations.history import History
 from losskernel.training import retrain
 
 MODEL = nn.Linear(3, 1)

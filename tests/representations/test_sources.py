@@ -20,10 +20,10 @@ from losskernel.data import taxonomy_vectors
 from losskernel.errors import DivergenceError, InputError
 from losskernel.geometry import AngularCKA, Point
 from losskernel.models import MLP, SmallCNN
-from losskernel.representations.baselines.collect import History
+from losskernel.representations.history import History
 from losskernel.representations.points import TRAINED, open_points
 from losskernel.representations.sources import Gradients, Laplace, LossKernels, TaxonomyKernel, left_out
-from losskernel.representations.sources.gradients import gradient_point
+from losskernel.representations.sources.analytic_kernels import gradient_point
 from losskernel.runs.run import Study, run
 from losskernel.sampling.step_checks import largest_curvature
 
@@ -293,8 +293,8 @@ def test_further_kernels_are_sampled_kept_and_read_again(tmp_path: Path) -> None
     asked = traces.meta["identity"]["sampler"]
     assert (asked["localization"], asked["nbeta"]) == (1e5, 10.0)
     direct = Point.from_draws(list(traces.losses.transpose("chain", "probe", "draw").values))
-    np.testing.assert_allclose(points.placed[0].point.gram(), direct.gram())
-    assert points.placed[0].point.chains == (10, 10)
+    np.testing.assert_allclose(points[0].point.gram(), direct.gram())
+    assert points[0].point.chains == (10, 10)
     trained = np.asarray(open_start(tmp_path / "traces.zarr"))
     np.testing.assert_array_equal(open_start(tmp_path / "kernels" / "localization=100000.zarr"), trained)
     assert not np.array_equal(open_start(tmp_path / "kernels" / "step=0.zarr"), trained)

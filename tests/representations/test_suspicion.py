@@ -18,7 +18,7 @@ from losskernel.data import digits, stack
 from losskernel.errors import InputError, TraceError
 from losskernel.losses import cross_entropy, squared_error
 from losskernel.models import MLP, SmallCNN
-from losskernel.representations.baselines.collect import History
+from losskernel.representations.history import History
 from losskernel.representations.scores import (
     EL2N,
     AreaUnderMargin,

@@ -137,7 +137,7 @@ class JointSpace:
         chosen, angles, agreement = other_space(joint, _FEW)
         found = {"joint_nearest": near, "joint_distances": distances(joint, chosen, angles)}
         metrics = numbers(joint, near, beyond, sweep) | closed_numbers(
-            points.placed[points.number(joint.name(joint.own))].point
+            points[points.number(joint.name(joint.own))].point
         )
         metrics["bures_spearman"] = agreement
         if not beyond.empty:
@@ -223,7 +223,7 @@ def _nearest_numbers(joint: Joint, near: pd.DataFrame) -> dict[str, float]:
     if joint.name(joint.own) not in rows:
         return {}
     row = rows[joint.name(joint.own)]
-    path = joint.points.path(joint.points.placed[joint.own].network)
+    path = joint.points.path(joint.points[joint.own].network)
     place = [joint.name(number) for number in path].index(row["nearest"])
     found = {f"nearest_layer_angle{end}": float(row[name]) for end, name in _ENDINGS.items()}
     found |= {f"nearest_layer_{name}": float(row[name]) for name in ("cosine_corrected", "floor", "lead", "lead_se")}
@@ -264,7 +264,7 @@ def other_space(joint: Joint, limit: int = 200) -> tuple[list[int], np.ndarray, 
     chosen = [*joint.points.of("input", "target"), *joint.points.path()[1:], *joint.kernels(TRAINED)]
     few = joint.points.only(list(dict.fromkeys(chosen))).evenly(limit)
     numbers = [joint.points.number(name) for name in few.names]
-    points = [each.point for each in few.placed]
+    points = [each.point for each in few.points]
     kept = [place for place, point in enumerate(points) if _is_shape(point)]
     angles = _BURES.distances([_thin(points[place]) for place in kept])
     reference = SPACE.distances([points[place] for place in kept])

@@ -6,9 +6,8 @@ import numpy as np
 
 from losskernel.errors import InputError, require
 from losskernel.geometry import AngularCKA, Arrangement, Point, corrected_cosines, noise_floor
-from losskernel.geometry.statistics.reliability import halves
-from losskernel.geometry.statistics.significance import products_without
-from losskernel.representations.points import LOSS_KERNEL, TRAINED, Placed, PointSet
+from losskernel.geometry.statistics import halves, products_without
+from losskernel.representations.points import LOSS_KERNEL, TRAINED, NamedPoint, PointSet
 
 SPACE = AngularCKA("u")
 # Kinds of points that are kernels of losses, and have a covariance and a correlation form.
@@ -45,14 +44,14 @@ class Joint:
         )
         require(len(points.path()) > 0 and len(points.of("layer")) > 0, "there is no layer; choose points=[layers,...]")
         formed = points.mapped(lambda each: _formed(each, form))
-        formed = formed.extended([_placebo(formed.placed[_own(formed)], seed)])
-        sampled = [number for number, each in enumerate(formed.placed) if len(each.point.chains) >= 2]
+        formed = formed.extended([_placebo(formed[_own(formed)], seed)])
+        sampled = [number for number, each in enumerate(formed.points) if len(each.point.chains) >= 2]
         parts = [
-            Placed(f"{formed.names[number]}, half {side}", _compact(half), "loss_kernel")
+            NamedPoint(f"{formed.names[number]}, half {side}", _compact(half), "loss_kernel")
             for number in sampled
-            for side, half in enumerate(halves(formed.placed[number].point))
+            for side, half in enumerate(halves(formed[number].point))
         ]
-        alone = [number for number, each in enumerate(formed.placed) if len(each.point.chains) == 1]
+        alone = [number for number, each in enumerate(formed.points) if len(each.point.chains) == 1]
         formed = formed.mapped(lambda each: _compact(each.point))
         whole, count = formed.extended(parts).arrangement(SPACE), len(formed)
         cosines = whole.cosines
@@ -92,10 +91,8 @@ class Joint:
         Of several with others the first; None where there is none.
         """
         numbers = self.points.of(kind, network=TRAINED)
-        own = self.points.placed[self.own].settings.items()
-        return next(
-            (each for each in numbers if self.points.placed[each].settings.items() <= own), next(iter(numbers), None)
-        )
+        own = self.points[self.own].settings.items()
+        return next((each for each in numbers if self.points[each].settings.items() <= own), next(iter(numbers), None))
 
     def angle(self, a: int, b: int) -> float:
         """Return the distance between two points, in radians."""
@@ -107,12 +104,12 @@ class Joint:
 
     def step(self, number: int) -> int | None:
         """Return the training step of the weights that made a point, where any point of the same network knows it."""
-        network = self.points.placed[number].network
-        known = [each.step for each in self.points.placed if each.network == network and each.step is not None]
+        network = self.points[number].network
+        known = [each.step for each in self.points.points if each.network == network and each.step is not None]
         return known[0] if known and network else None
 
 
-def _formed(each: Placed, form: str) -> Point:
+def _formed(each: NamedPoint, form: str) -> Point:
     return each.point.correlation() if form == "correlation" and each.kind in KERNELS else each.point
 
 
@@ -128,7 +125,7 @@ def _own(points: PointSet) -> int:
     return (points.of("loss_kernel", network=TRAINED) or points.of("loss_kernel"))[0]
 
 
-def _placebo(own: Placed, seed: int) -> Placed:
+def _placebo(own: NamedPoint, seed: int) -> NamedPoint:
     order = np.random.default_rng(seed).permutation(own.point.inputs)
     point = replace(own.point.over(order), ids=own.point.ids)
     return replace(own, name=PLACEBO, point=point, traces=None)
@@ -171,6 +168,6 @@ class LeftOut:
 
     def _kernel(self, number: int) -> np.ndarray:
         if number not in self._centred:
-            kernel = SPACE.centred(self._points.placed[number].point)
+            kernel = SPACE.centred(self._points[number].point)
             self._centred[number] = kernel / np.linalg.norm(kernel)
         return self._centred[number]

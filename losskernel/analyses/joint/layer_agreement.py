@@ -8,7 +8,7 @@ import pandas as pd
 
 from losskernel.analyses.joint.kernels import NORMAL, SPACE, Joint, LeftOut
 from losskernel.geometry import Point, benjamini_hochberg, permutation_nulls, project
-from losskernel.geometry.statistics.significance import Null, jackknife_error
+from losskernel.geometry.statistics import Null, jackknife_error
 from losskernel.representations.points import PointSet
 
 
@@ -30,7 +30,7 @@ def nearest(joint: Joint, few: PointSet, permutations: int = 299, seed: int = 0)
     left_out = LeftOut(few)
     rows = []
     for kernel in [*joint.kernels(), joint.placebo]:
-        path = joint.points.path(joint.points.placed[kernel].network)
+        path = joint.points.path(joint.points[kernel].network)
         if len(path) >= 2:
             rows.append(_nearest_row(joint, few, left_out, kernel, path, permutations, seed))
     return pd.DataFrame(rows)
@@ -42,16 +42,14 @@ def _nearest_row(
     angles = joint.arrangement.distances[kernel, list(path)]
     order = np.argsort(angles, kind="stable")
     first, second = path[order[0]], path[order[1]]
-    nulls = permutation_nulls(
-        [few.placed[number].point for number in path], few.placed[kernel].point, SPACE, permutations, seed
-    )
+    nulls = permutation_nulls([few[number].point for number in path], few[kernel].point, SPACE, permutations, seed)
     p_values = np.array([each.p_value for each in nulls])
     without = left_out.angles(kernel, first)
     angle, se = float(angles[order[0]]), float(jackknife_error(without))
     place = _place(joint, kernel)
     return {
         "kernel": joint.name(kernel),
-        "network": joint.points.placed[kernel].network,
+        "network": joint.points[kernel].network,
         "nearest": joint.name(first),
         "angle": angle,
         "se": se,
@@ -108,7 +106,7 @@ def beyond_labels(
     for target in joint.points.of("target"):
         groups = few.labels.get(joint.name(target))
         for kernel in joint.kernels(network):
-            path = joint.points.path(joint.points.placed[kernel].network)
+            path = joint.points.path(joint.points[kernel].network)
             told = [number for number in path if abs(_cosine(joint, number, target)) < _SAME]
             if told and abs(_cosine(joint, kernel, target)) < _SAME:
                 own = [_beyond_row(joint, left_out, kernel, layer, target) for layer in told]
@@ -174,14 +172,14 @@ def _test(
 
 def _two_sided(null: Null) -> float:
     """Return the share of relabellings as far from their mean as what was found, itself counted."""
-    middle = null.relabelled.mean()
-    as_far = np.abs(null.relabelled - middle) >= abs(null.cosine - middle) - 1e-12
+    middle = null.permuted.mean()
+    as_far = np.abs(null.permuted - middle) >= abs(null.cosine - middle) - 1e-12
     return float((1 + as_far.sum()) / (1 + len(as_far)))
 
 
 def _residual(few: PointSet, number: int, target: int) -> Point:
     """Return what is left of a centred kernel without its part along the target's."""
-    kernel, labels = (SPACE.centred(few.placed[each].point) for each in (number, target))
+    kernel, labels = (SPACE.centred(few[each].point) for each in (number, target))
     labels = labels / np.linalg.norm(labels)
     left = kernel - (kernel * labels).sum() * labels
     made = Point.from_gram((left + left.T) / 2, few.ids)

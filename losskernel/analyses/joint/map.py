@@ -42,15 +42,15 @@ def map_of(joint: Joint, sweep: Sweep | None, over_training: Sequence[Family]) -
     used = sorted(dict.fromkeys(shown))
     row = {number: place for place, number in enumerate(used)}
     layout = spherical_mds(joint.arrangement.distances[np.ix_(used, used)])
-    axes = frame(layout.places)
+    axes = frame(layout.coordinates)
     own = [[row[number] for number in track] for track in tracks]
     pairs = [pair for track in own for pair in pairwise(track)]
-    placed = [joint.points.placed[number] for number in used]
+    placed = [joint.points[number] for number in used]
     drawn = JointPoints(
-        places=azimuthal(layout.places, axes),
+        places=azimuthal(layout.coordinates, axes),
         kinds=[each.kind for each in placed],
         names={row[number]: name for number, name in _names(joint, path, over_training).items()},
-        joined={pair: azimuthal(arc(layout.places[pair[0]], layout.places[pair[1]]), axes) for pair in pairs},
+        joined={pair: azimuthal(arc(layout.coordinates[pair[0]], layout.coordinates[pair[1]]), axes) for pair in pairs},
         path=Track("path through the layers", own[0]),
         sweep=None if sweep is None else Track("rising localization", own[1]),
         localizations=[] if sweep is None else [float(each) for each in sweep.table["localization"]],
@@ -69,7 +69,7 @@ def _laplace(joint: Joint, sweep: Sweep | None) -> list[int]:
     numbers = joint.points.of("laplace", network=TRAINED)
     if sweep is None or len(numbers) < 2:
         return []
-    return [*sorted(numbers, key=lambda each: joint.points.placed[each].settings["localization"]), sweep.end]
+    return [*sorted(numbers, key=lambda each: joint.points[each].settings["localization"]), sweep.end]
 
 
 def _names(joint: Joint, path: Sequence[int], over_training: Sequence[Family]) -> Mapping[int, str]:
@@ -77,13 +77,13 @@ def _names(joint: Joint, path: Sequence[int], over_training: Sequence[Family]) -
     points = joint.points
     closed = [number for number in map(joint.closed, ("gradient", "laplace")) if number is not None]
     named = [*path[:1], *path[-2:], *points.of("target"), *closed, joint.own]
-    names = {number: points.placed[number].label.split(", localization")[0] for number in named}
+    names = {number: points[number].label.split(", localization")[0] for number in named}
     for number in joint.kernels(TRAINED):
-        if points.placed[number].kind in KERNELS and ", nbeta " in points.names[number]:
+        if points[number].kind in KERNELS and ", nbeta " in points.names[number]:
             names[number] = points.names[number].removeprefix(f"{LOSS_KERNEL}, ")
     for family in over_training:
         names[family.numbers[0]] = f"{family.label}, step {int(family.steps[0])}"
-    return names | {number: points.placed[number].label for number in path if number not in names}
+    return names | {number: points[number].label for number in path if number not in names}
 
 
 # Kernels with a panel of their own, by kind, beside the run's own.
@@ -120,12 +120,12 @@ def _nearest_figure(joint: Joint, about: str) -> Any:
     """Draw the distances of all kernels to the layers of their own networks, which share columns, and to targets."""
     points = joint.points
     rows = [*joint.kernels(), joint.placebo]
-    labels = list(dict.fromkeys(points.placed[number].label for number in points.path(TRAINED)))
+    labels = list(dict.fromkeys(points[number].label for number in points.path(TRAINED)))
     targets = points.of("target")
     distances = np.full((len(rows), len(labels) + len(targets)), np.nan)
     for place, kernel in enumerate(rows):
-        for number in points.path(points.placed[kernel].network):
-            label = points.placed[number].label
+        for number in points.path(points[kernel].network):
+            label = points[number].label
             if label in labels:
                 distances[place, labels.index(label)] = joint.angle(kernel, number)
         for column, target in enumerate(targets, start=len(labels)):

@@ -9,9 +9,9 @@ import pandas as pd
 
 from losskernel.analyses.joint.kernels import KERNELS, Joint, LeftOut
 from losskernel.geometry import Arrangement, Path
-from losskernel.geometry.paths.combinations import inner
-from losskernel.geometry.paths.profiles import LEAST_SIDE
-from losskernel.geometry.statistics.significance import jackknife_error
+from losskernel.geometry.arrangement import inner_products
+from losskernel.geometry.paths.path import LEAST_SIDE
+from losskernel.geometry.statistics import jackknife_error
 from losskernel.representations.points import TRAINED, PointSet
 
 
@@ -66,7 +66,7 @@ def log_slope(x: np.ndarray, y: np.ndarray) -> float:
 
 def _localizations(joint: Joint) -> list[int]:
     """Return the numbers of the kernels that differ from the run's own by localisation alone, in its order."""
-    placed = joint.points.placed
+    placed = joint.points.points
     nbeta = placed[joint.own].settings.get("nbeta")
     found = [
         number
@@ -79,7 +79,7 @@ def _localizations(joint: Joint) -> list[int]:
 
 
 def _sweep_row(joint: Joint, left_out: LeftOut, number: int, end: int) -> dict[str, Any]:
-    settings, corrected = joint.points.placed[number].settings, float(joint.corrected[number, end])
+    settings, corrected = joint.points[number].settings, float(joint.corrected[number, end])
     return {
         "localization": settings["localization"],
         "kernel": joint.name(number),
@@ -98,7 +98,7 @@ def _sweep_row(joint: Joint, left_out: LeftOut, number: int, end: int) -> dict[s
 def _laplace(joint: Joint, settings: Any, end: int) -> float:
     """Return the angle to the gradients of the Laplace kernel with the same settings; NaN where there is none."""
     for number in joint.points.of("laplace", network=TRAINED):
-        own = joint.points.placed[number].settings
+        own = joint.points[number].settings
         if all(np.isclose(own.get(key, np.nan), settings[key]) for key in ("localization", "nbeta")):
             return joint.angle(number, end)
     return float("nan")
@@ -116,7 +116,7 @@ class Family(NamedTuple):
 def families(joint: Joint) -> list[Family]:
     """Return what has a point at two checkpoints or more, the trained network being one: kernels first."""
     found: dict[str, list[int]] = {}
-    for number, each in enumerate(joint.points.placed):
+    for number, each in enumerate(joint.points.points):
         kernel = each.kind in KERNELS
         if number != joint.placebo and (kernel or each.kind in ("layer", "output")) and joint.step(number) is not None:
             found.setdefault(each.label, []).append(number)
@@ -124,7 +124,7 @@ def families(joint: Joint) -> list[Family]:
     for label, numbers in found.items():
         numbers = sorted(numbers, key=lambda number: joint.step(number) or 0)
         steps = np.array([joint.step(number) for number in numbers], dtype=float)
-        kind = joint.points.placed[numbers[0]].kind
+        kind = joint.points[numbers[0]].kind
         if len(numbers) >= 2:
             ordered.append(Family(label, kind, numbers, steps))
     return sorted(ordered, key=lambda family: family.kind not in KERNELS)
@@ -211,11 +211,11 @@ def _cleared(joint: Joint) -> Arrangement:
 
 
 def _nearest(joint: Joint, number: int, kind: str) -> tuple[str, float]:
-    path = joint.points.path(joint.points.placed[number].network)
+    path = joint.points.path(joint.points[number].network)
     if kind not in KERNELS or not path:
         return "", float("nan")
     best = min(path, key=lambda each: joint.angle(number, each))
-    return joint.points.placed[best].label, joint.angle(number, best)
+    return joint.points[best].label, joint.angle(number, best)
 
 
 def _weights(arrangement: Arrangement, number: int) -> np.ndarray:
@@ -223,7 +223,7 @@ def _weights(arrangement: Arrangement, number: int) -> np.ndarray:
 
 
 def _dot(arrangement: Arrangement, left: np.ndarray, right: np.ndarray) -> float:
-    return float(inner(arrangement, left, right)[0, 0])
+    return float(inner_products(arrangement, left, right)[0, 0])
 
 
 def _leading(arrangement: Arrangement, a: int, b: int) -> np.ndarray:

@@ -17,10 +17,9 @@ from losskernel.figures.shared.sweep_axis import Axis
 from losskernel.geometry import Arrangement
 from losskernel.geometry.maps.dimensions import dimensions_needed, stress_curve
 from losskernel.geometry.maps.globe import arc, azimuthal, frame
-from losskernel.geometry.maps.scaling import classical_scaling
+from losskernel.geometry.maps.linear import classical_scaling, tangent_pca
 from losskernel.geometry.maps.spherical_mds import spherical_mds
-from losskernel.geometry.maps.tangent_pca import tangent_pca
-from losskernel.geometry.paths.profiles import FLOORS, LEAST_SIDE
+from losskernel.geometry.paths.path import FLOORS, LEAST_SIDE
 from losskernel.representations.points import TRAINED
 
 # Of the maps behind the curve of stress.
@@ -38,14 +37,14 @@ def sheets_of(arrangement: Arrangement, edges: Edges, unit: str = "rad") -> list
     names = [with_unit(f"axis {axis}", unit) for axis in (1, 2)]
     if arrangement.cosines is None:
         flat = classical_scaling(arrangement.distances)
-        return [Sheet("classical scaling", flat.places, flat.stress, names[0], names[1], {})]
+        return [Sheet("classical scaling", flat.coordinates, flat.stress, names[0], names[1], {})]
     tangent = tangent_pca(arrangement)
     shares = [f"{name} ({share:.0%})" for name, share in zip(names, tangent.explained, strict=True)]
-    second = Sheet("tangent PCA", tangent.places, tangent.stress, shares[0], shares[1], {})
+    second = Sheet("tangent PCA", tangent.coordinates, tangent.stress, shares[0], shares[1], {})
     globe = spherical_mds(arrangement.distances)
-    axes = frame(globe.places)
-    drawn = azimuthal(globe.places, axes)
-    joined = {edge: azimuthal(arc(globe.places[edge[0]], globe.places[edge[1]]), axes) for edge in edges}
+    axes = frame(globe.coordinates)
+    drawn = azimuthal(globe.coordinates, axes)
+    joined = {edge: azimuthal(arc(globe.coordinates[edge[0]], globe.coordinates[edge[1]]), axes) for edge in edges}
     return [Sheet("spherical MDS", drawn, globe.stress, names[0], names[1], joined), second]
 
 
@@ -141,7 +140,7 @@ def _map(survey: Survey, maps: Maps, most: int) -> Figure:
     row = {number: place for place, number in enumerate(maps.used)}
     walk = survey.traced[-1].walk
     inputs = list(dict.fromkeys(row[each.walk.numbers[0]] for each in survey.traced))
-    target = f"{survey.points.placed[survey.target].label} (target)"
+    target = f"{survey.points[survey.target].label} (target)"
     chosen = chosen_names(walk.labels, walk.kinds, most)
     names = {row[survey.target]: target, inputs[0]: walk.labels[0]}
     names |= {row[walk.numbers[place]]: label for place, label in chosen.items()}
@@ -217,4 +216,4 @@ def _distances(survey: Survey) -> Figure:
     colours = along_colours(len(names))
     joined = [range(len(names))]
     note = f"{survey.conditions()} · distances: mean over equal fractions of both lengths"
-    return figures.path_distances(near, layout.places, layout.stress, names, colours, joined, note, unit)
+    return figures.path_distances(near, layout.coordinates, layout.stress, names, colours, joined, note, unit)

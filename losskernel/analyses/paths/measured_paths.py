@@ -11,10 +11,10 @@ import numpy as np
 from losskernel.errors import InputError, require
 from losskernel.geometry import AngularCKA, Arrangement, Point, Space
 from losskernel.geometry.centring import centred
-from losskernel.geometry.paths.profiles import Profile, profile
-from losskernel.geometry.paths.whole_paths import path_distances
+from losskernel.geometry.paths.path import Profile, profile
+from losskernel.geometry.paths.path_distances import path_distances
 from losskernel.geometry.point import evenly
-from losskernel.geometry.statistics.significance import jackknife_error, products_without
+from losskernel.geometry.statistics import jackknife_error, products_without
 from losskernel.representations.points import TRAINED, PointSet
 
 ALONG = ("spine", "all")
@@ -91,10 +91,10 @@ def spine(numbers: Sequence[int], edges: Sequence[tuple[int, int]]) -> list[int]
 
 def edges_of(points: PointSet, numbers: Sequence[int]) -> list[tuple[int, int]]:
     """Return the pairs of points that follow on each other: as the points say, else each after the one before."""
-    named = {points.placed[number].name: number for number in numbers}
+    named = {points[number].name: number for number in numbers}
     found: list[tuple[int, int]] = []
     for before, number in pairwise(numbers):
-        said = dict.fromkeys(named[name] for name in points.placed[number].after if name in named)
+        said = dict.fromkeys(named[name] for name in points[number].after if name in named)
         found += [(each, number) for each in said or {before: None}]
     return found
 
@@ -104,7 +104,7 @@ def _walk(points: PointSet, network: str, along: str) -> Walk:
     require(len(every) >= 2, f"{network}: a path needs >= 2 points, got {len(every)}; name more layers")
     edges = edges_of(points, every)
     numbers = every if along == "all" else spine(every, edges)
-    placed = [points.placed[number] for number in numbers]
+    placed = [points[number] for number in numbers]
     return Walk(
         network,
         points.step(network),
@@ -257,7 +257,7 @@ def survey(points: PointSet, walks: Sequence[Walk], target: int, space: Space) -
     used = sorted({target, *(number for walk in walks for number in walk.everything)})
     found = points.only(used).arrangement(space)
     arrangement = _spread(found, used, len(points))
-    kernels = [each.point for each in points.placed]
+    kernels = [each.point for each in points.points]
     traced = []
     for walk in walks:
         errors = errors_of([kernels[number] for number in walk.numbers], kernels[target], space)

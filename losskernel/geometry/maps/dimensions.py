@@ -1,4 +1,4 @@
-"""How many dimensions a map of points needs: its stress in ever more of them."""
+"""How many dimensions a map of points needs: its stress by their number."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,13 +7,11 @@ import numpy as np
 
 from losskernel.errors import require
 from losskernel.geometry.arrangement import Arrangement
-from losskernel.geometry.maps.scaling import Layout, classical_scaling
+from losskernel.geometry.maps.linear import Layout, TangentLayout, classical_scaling, tangent_pca
 from losskernel.geometry.maps.spherical_mds import spherical_mds
-from losskernel.geometry.maps.tangent_pca import TangentLayout, tangent_pca
 
 METHODS = ("spherical", "tangent", "classical")
-# Searches further than the first, for maps that nobody draws.
-_PUSHES = 1
+_RESTARTS = 1  # of spherical maps, which are not drawn here
 
 
 class StressCurve(NamedTuple):
@@ -27,25 +25,24 @@ class StressCurve(NamedTuple):
 def stress_curve(
     arrangement: Arrangement, dimensions: Sequence[int] = (1, 2, 3, 4, 5, 6, 8, 10), method: str = "spherical"
 ) -> StressCurve:
-    """Return the stress of maps in the dimensions named, of which more than P - 1 are left out.
+    """Return the stress of maps in several dimensions, at most P - 1.
 
-    Spherical maps begin from those of fewer dimensions too, so that their stress never rises.
+    Spherical maps are searched from those of fewer dimensions too, so that their stress never rises.
 
     Raises:
         InputError: `method` is unknown, or a dimension is not >= 1.
     """
     map_in = _Maps(arrangement, method)
     most = max(len(arrangement) - 1, 1)
-    chosen = sorted({min(each, most) for each in dimensions})
-    found = [map_in(each) for each in chosen]
-    stress, raw = np.array(found).reshape(-1, 2).T
+    chosen = sorted({min(count, most) for count in dimensions})
+    stress, raw = np.array([map_in(count) for count in chosen]).reshape(-1, 2).T
     return StressCurve(np.array(chosen), stress, raw)
 
 
 def dimensions_needed(arrangement: Arrangement, method: str = "spherical", recovered: float = 0.95) -> int:
     """Return the fewest dimensions that recover a share of the fall in raw stress from one dimension to all, P - 1.
 
-    By bisection: the stress of spherical maps only falls, that of linear ones as good as always.
+    By bisection: the stress of spherical maps never rises with the dimension, that of linear ones hardly ever.
 
     Raises:
         InputError: `method` is unknown, or `recovered` does not lie in 0 to 1.
@@ -67,7 +64,7 @@ def dimensions_needed(arrangement: Arrangement, method: str = "spherical", recov
 
 
 class _Maps:
-    """Stress of maps by their dimension; spherical ones begin from those of fewer dimensions made before."""
+    """Maps by their dimension, each made once; spherical ones are searched from the last one of fewer dimensions."""
 
     def __init__(self, arrangement: Arrangement, method: str) -> None:
         require(method in METHODS, f"method must be one of {METHODS}, got {method!r}")
@@ -78,14 +75,14 @@ class _Maps:
         """Return the share and the raw stress."""
         if dimensions not in self._made:
             self._made[dimensions] = self._map(dimensions)
-        found = self._made[dimensions]
-        return found.stress, found.raw
+        layout = self._made[dimensions]
+        return layout.stress, layout.raw
 
     def _map(self, dimensions: int) -> Layout | TangentLayout:
         if self._method == "tangent":
             return tangent_pca(self._arrangement, dimensions)
         if self._method == "classical":
             return classical_scaling(self._arrangement.distances, dimensions)
-        fewer = max((each for each in self._made if each < dimensions), default=None)
-        start = None if fewer is None else self._made[fewer].places
-        return spherical_mds(self._arrangement.distances, dimensions, _PUSHES, start)
+        fewer = max((made for made in self._made if made < dimensions), default=None)
+        start = None if fewer is None else self._made[fewer].coordinates
+        return spherical_mds(self._arrangement.distances, dimensions, _RESTARTS, start)

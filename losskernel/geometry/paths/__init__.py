@@ -1,1 +1,1 @@
-"""Paths."""
+"""Paths through a space, and the triangles of their points."""

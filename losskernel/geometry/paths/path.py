@@ -1,6 +1,7 @@
-"""A path through representation space: layer after layer, how far, how straight, and where it passes."""
+"""A path through representation space: layer after layer, how far, how straight, and where it passes a target."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,9 +11,14 @@ from losskernel.geometry.paths.triangles import Projection, project, turning, ve
 from losskernel.geometry.point import Point
 from losskernel.geometry.spaces.space import Space
 
+# Sides shorter than this give no angle: in radians, or elsewhere as a share of the greatest distance in use.
+LEAST_SIDE = 0.05
+# Least length of a side in noise floors that gives an angle.
+FLOORS = 3.0
+
 
 class Path:
-    """Points in order, joined by geodesics; everything follows from how they stand to each other.
+    """Points in order, joined by geodesics; everything follows from their arrangement.
 
     The length is a lower bound on that of the true path: more layers sampled make it longer, never shorter.
 
@@ -31,21 +37,21 @@ class Path:
             InputError: fewer than two points, or the space has no distance between some.
         """
         self._points, self._space = tuple(points), space
-        self._place(space.arrangement(self._points))
+        self._set(space.arrangement(self._points))
 
     @classmethod
     def from_arrangement(cls, arrangement: Arrangement, numbers: Sequence[int] | np.ndarray | None = None) -> "Path":
-        """Join points of a known arrangement by their numbers, in the order given; all of them by default.
+        """Join points of a known arrangement by their indices, in the order given; all of them by default.
 
         Raises:
             InputError: fewer than two points.
         """
         path = cls.__new__(cls)
         path._points, path._space = (), None
-        path._place(arrangement if numbers is None else arrangement.of(numbers))
+        path._set(arrangement if numbers is None else arrangement.of(numbers))
         return path
 
-    def _place(self, arrangement: Arrangement) -> None:
+    def _set(self, arrangement: Arrangement) -> None:
         require(len(arrangement) >= 2, f"a path needs >= 2 points, got {len(arrangement)}; name more layers")
         self.arrangement = arrangement
 
@@ -76,7 +82,7 @@ class Path:
         return turning(self.arrangement, *self._corners())
 
     def to(self, target: Point | int) -> np.ndarray:
-        """Return the distances [P] to a point, or to a point of the path by its number.
+        """Return the distances [P] to a point, or to a point of the path by its index.
 
         Raises:
             InputError: `target` is a Point, and the path was made from an arrangement.
@@ -88,7 +94,7 @@ class Path:
         """Return how far along a geodesic every point is [P], and how far off it [P].
 
         Args:
-            onto: the ends of the geodesic, Points or numbers of points of the path; (0, -1) for its own ends.
+            onto: the ends of the geodesic, Points or indices of points of the path; (0, -1) for its ends.
 
         Raises:
             InputError: an end is a Point, and the path was made from an arrangement.
@@ -101,15 +107,100 @@ class Path:
         return inner - 1, inner, inner + 1
 
     def _with(self, *others: Point | int) -> tuple[Arrangement, list[int]]:
-        """Return the arrangement of the path's points and the new ones behind them, and the numbers of `others`."""
-        new = [each for each in others if isinstance(each, Point)]
-        own = [each for each in others if not isinstance(each, Point)]
-        inside = all(-len(self) <= each < len(self) for each in own)
-        require(inside, f"a path of {len(self)} points has none with number {own}; count from 0")
-        behind = iter(range(len(self), len(self) + len(new)))
-        numbers = [next(behind) if isinstance(each, Point) else each % len(self) for each in others]
+        """Return the arrangement of the path's points followed by new ones, and the indices of `others` in it."""
+        new = [other for other in others if isinstance(other, Point)]
+        listed = [other for other in others if not isinstance(other, Point)]
+        inside = all(-len(self) <= number < len(self) for number in listed)
+        require(inside, f"a path of {len(self)} points has none with number {listed}; count from 0")
+        following = iter(range(len(self), len(self) + len(new)))
+        numbers = [next(following) if isinstance(other, Point) else other % len(self) for other in others]
         if not new:
             return self.arrangement, numbers
         if self._space is None:
             raise InputError("the path was made from an arrangement; put the point into it and give its number")
         return self._space.arrangement([*self._points, *new], known=self.arrangement), numbers
+
+
+class Profile(NamedTuple):
+    """One path relative to a target. Distances in the space's units, angles in radians."""
+
+    to_target: np.ndarray  # [P]
+    reached: np.ndarray  # [P], length of the path up to each point
+    step: np.ndarray  # [P - 1], to the next point
+    progress: np.ndarray  # [P - 1], by how much the step comes nearer to the target; |progress| <= step
+    efficiency: np.ndarray  # [P - 1], progress / step, -1 to 1; NaN for a step within the noise
+    heading: np.ndarray  # [P - 1], between the step and the geodesic to the target: 0 straight at it, π away from it
+    turning: np.ndarray  # [P - 2], at the inner points: 0 straight on, π back
+    fraction: np.ndarray  # [P], of the geodesic from start to target, at its point nearest to each point
+    off: np.ndarray  # [P], distance to that nearest point
+    behind: np.ndarray  # [P] bool, no farther from the target than the start is
+    length: float
+    straightness: float
+
+
+def profile(
+    arrangement: Arrangement,
+    path: Sequence[int] | np.ndarray,
+    target: int,
+    start: int | None = None,
+    floor: np.ndarray | None = None,
+    least: float = LEAST_SIDE,
+) -> Profile:
+    """Return what every step of a path contributes, and where it passes the geodesic from a start to a target.
+
+    An angle is NaN where one of the two sides at its vertex is shorter than `least` or than three noise floors, and so
+    are fraction and off where start and target are that near; efficiency where the step is shorter than three
+    floors. A target need not lie ahead: speak of progress only where `behind` says that the start is farther off.
+
+    Args:
+        arrangement: of all points.
+        path: indices of the P points, in order.
+        target: index of the point to approach, such as the labels.
+        start: index of the point where the geodesic to the target begins; the path's first by default.
+        floor: distances [all, all] that noise alone gives (`noise_floor`), NaN where unknown; None for no noise.
+        least: in radians on spheres, elsewhere a share of the greatest distance between the points in use.
+
+    Raises:
+        InputError: fewer than two points, or `floor` does not match.
+    """
+    numbers = np.asarray(path)
+    require(len(numbers) >= 2, f"a path needs >= 2 points, got {len(numbers)}; name more layers")
+    start = int(numbers[0]) if start is None else start
+    distances = arrangement.distances
+    noise = _noise(floor, distances.shape)
+    if arrangement.cosines is None:
+        used = [*numbers, target, start]
+        least = least * float(distances[np.ix_(used, used)].max())
+
+    def clear(a: np.ndarray | int, b: np.ndarray | int) -> np.ndarray:
+        return distances[a, b] >= np.maximum(least, FLOORS * noise[a, b])
+
+    here, there = numbers[:-1], numbers[1:]
+    joined = Path.from_arrangement(arrangement, numbers)
+    step, to_target = joined.steps, distances[numbers, target]
+    progress = to_target[:-1] - to_target[1:]
+    significant = (step > 0) & (step >= FLOORS * noise[here, there])
+    straight = clear(here, there)
+    nearest, unknown = project(arrangement, numbers, start, target), np.full(len(numbers), np.nan)
+    aimed = bool(clear(start, target))
+    return Profile(
+        to_target=to_target,
+        reached=np.concatenate([[0.0], np.cumsum(step)]),
+        step=step,
+        progress=progress,
+        efficiency=np.divide(progress, step, out=np.full_like(step, np.nan), where=significant),
+        heading=np.where(straight & clear(here, target), vertex_angle(arrangement, there, here, target), np.nan),
+        turning=np.where(straight[:-1] & straight[1:], joined.turning(), np.nan),
+        fraction=nearest.fraction if aimed else unknown,
+        off=nearest.distance if aimed else unknown,
+        behind=to_target <= distances[start, target],
+        length=joined.length,
+        straightness=joined.straightness,
+    )
+
+
+def _noise(floor: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the noise floor of all pairs, 0 where it is unknown."""
+    noise = np.zeros(shape) if floor is None else np.nan_to_num(floor)
+    require(noise.shape == shape, f"floor must be of all pairs, {list(shape)}, got shape {noise.shape}")
+    return noise

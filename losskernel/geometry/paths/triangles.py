@@ -8,7 +8,9 @@ import numpy as np
 from losskernel.errors import require
 from losskernel.geometry.arrangement import Arrangement
 
-# Numbers of points of an arrangement; several are broadcast against each other.
+# cos(ac / 2) of points so far apart that rounding alone chooses the geodesic between them.
+_ANTIPODES = 1e-8
+# Indices of points of an arrangement; arrays are broadcast against each other.
 Numbers = int | Sequence[int] | np.ndarray
 
 
@@ -16,7 +18,7 @@ class Projection(NamedTuple):
     """Where points come nearest to a geodesic from a to b."""
 
     fraction: np.ndarray  # of the way from a to b, 0 to 1 on the segment
-    distance: np.ndarray  # from the point to that place, in the space's units
+    distance: np.ndarray  # from the point to its nearest point there, in the space's units
 
 
 def vertex_angle(arrangement: Arrangement, a: Numbers, b: Numbers, c: Numbers) -> np.ndarray:
@@ -45,26 +47,27 @@ def project(arrangement: Arrangement, point: Numbers, a: Numbers, b: Numbers, se
     Exact on spheres and in flat spaces; elsewhere that of the flat triangle with the same sides.
 
     Args:
-        arrangement: how all points stand to each other.
-        point: numbers of what is projected.
+        arrangement: of all points.
+        point: indices of the points to project.
         a: where the geodesic starts, fraction 0.
         b: where it ends, fraction 1.
-        segment: keep to the piece from a to b; False for the whole great circle or line.
+        segment: stay within the piece from a to b; False for the whole great circle or line.
     """
-    own, along, other = _sides(arrangement, point, a, b)  # point to a, a to b, point to b
-    angle = np.where((own > 0) & (along > 0), vertex_angle(arrangement, point, a, b), 0.0)
+    to_a, along, to_b = _sides(arrangement, point, a, b)
+    angle = np.where((to_a > 0) & (along > 0), vertex_angle(arrangement, point, a, b), 0.0)
     if arrangement.cosines is None:
-        foot, off = own * np.cos(angle), own * np.sin(angle)
+        foot, off = to_a * np.cos(angle), to_a * np.sin(angle)
     else:
-        ahead = np.sin(own) * np.cos(angle)
-        foot = np.arctan2(ahead, np.cos(own))
-        off = np.arctan2(np.sin(own) * np.sin(angle), np.hypot(np.cos(own), ahead))
+        # The right triangle of a, the point and the foot, by Napier's rules; arctan2 keeps small sides exact.
+        ahead = np.sin(to_a) * np.cos(angle)
+        foot = np.arctan2(ahead, np.cos(to_a))
+        off = np.arctan2(np.sin(to_a) * np.sin(angle), np.hypot(np.cos(to_a), ahead))
     fraction = np.divide(foot, along, out=np.zeros_like(foot), where=along > 0)
-    off = np.where(along > 0, off, own)
+    off = np.where(along > 0, off, to_a)
     if segment:
-        outside = (fraction < 0) | (fraction > 1)
-        fraction = np.where(outside, np.where(own <= other, 0.0, 1.0), fraction)
-        off = np.where(outside, np.minimum(own, other), off)
+        beyond = (fraction < 0) | (fraction > 1)
+        fraction = np.where(beyond, np.where(to_a <= to_b, 0.0, 1.0), fraction)
+        off = np.where(beyond, np.minimum(to_a, to_b), off)
     return Projection(fraction, off)
 
 
@@ -91,23 +94,19 @@ def alexandrov_curvature(
     Above 0 where the space curves as a sphere, 0 where it is flat. In the space's units.
 
     Args:
-        arrangement: how all points stand to each other.
+        arrangement: of all points.
         a: one end.
         b: the point opposite.
         c: the other end.
-        middle: number of the midpoint of a and c; on spheres it is known without.
+        middle: index of the midpoint of a and c; not needed on spheres.
 
     Raises:
         InputError: the space is no sphere and `middle` is not given.
     """
     known = middle is not None or arrangement.cosines is not None
-    require(known, "the midpoint of a and c is known on spheres only; give its number as middle=...")
+    require(known, "the midpoint of a and c is known on spheres only; give its index as middle=...")
     median = midpoint_distance(arrangement, a, b, c) if middle is None else arrangement.distances[b, middle]
     return median - _flat_median(*_sides(arrangement, a, b, c))
-
-
-# cos(ac / 2) of points so far apart that rounding alone chooses the geodesic between them.
-_ANTIPODES = 1e-8
 
 
 def _sides(arrangement: Arrangement, a: Numbers, b: Numbers, c: Numbers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -118,8 +117,10 @@ def _sides(arrangement: Arrangement, a: Numbers, b: Numbers, c: Numbers) -> tupl
 
 
 def _size(arrangement: Arrangement) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the sine of a side on spheres, the side itself elsewhere."""
     return np.sin if arrangement.cosines is not None else np.asarray
 
 
 def _flat_median(ab: np.ndarray, bc: np.ndarray, ac: np.ndarray) -> np.ndarray:
+    """Return the distance from b to the middle of ac in a flat triangle."""
     return np.sqrt(np.maximum(ab**2 / 2 + bc**2 / 2 - ac**2 / 4, 0.0))

@@ -1,1 +1,1 @@
-"""Spaces."""
+"""Metric spaces of kernels."""

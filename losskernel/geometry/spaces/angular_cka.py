@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from losskernel.errors import require
-from losskernel.geometry.arrangement import Arrangement
+from losskernel.geometry.arrangement import Arrangement, mean_weights
 from losskernel.geometry.centring import (
     centred,
     chords,
@@ -17,14 +17,13 @@ from losskernel.geometry.centring import (
     require_centring,
     unflattened,
 )
-from losskernel.geometry.paths.combinations import mean_weights
 from losskernel.geometry.point import Point, require_same_inputs
+from losskernel.geometry.spaces.manifold import Sphere
 from losskernel.geometry.spaces.space import Space
-from losskernel.geometry.spaces.sphere import Sphere
 
-# Rounding leaves about this much of a kernel that centring should remove whole.
-_NOTHING = 1e-10
-# Cosines nearer to ±1 than this lose digits of the angle, which the chord keeps.
+# Relative size below which a centred kernel is rounding: centring removed all of it.
+_ROUNDING = 1e-10
+# Cosines nearer to ±1 than this lose digits of the angle, which chords keep.
 _CLOSE = 1e-5
 
 
@@ -33,13 +32,13 @@ class AngularCKA(Space):
     """The sphere of centred kernels of unit norm: length(p, q) = arccos <C(K), C(L)> / (|C(K)| |C(L)|).
 
     A great-circle distance, therefore symmetric, zero between kernels that differ by scale only, and bound by the
-    triangle inequality; by 2 atan2(|p - q|, |p + q|), for arccos would lose distances below 1e-8 to rounding. It does
-    not change when features are rotated, shifted or scaled, nor when the inputs are permuted jointly. In radians; the
-    cosine is the CKA.
+    triangle inequality; by 2 atan2(|p - q|, |p + q|), since arccos would lose distances below 1e-8 to rounding. It is
+    invariant under rotation, translation and scaling of features and under joint permutation of the inputs. In
+    radians; the cosine is the CKA.
 
     centring "double" is H K H with H = I - 11ᵀ/N, the usual CKA, biased upwards for many features and few inputs;
     "masked" sets its diagonal to zero afterwards; "u" is U-centring, for which <U(K), U(L)> / (N (N - 3)) equals
-    the unbiased estimate of HSIC, so that unrelated representations stand at π/2 whatever their width.
+    the unbiased estimate of HSIC, so that unrelated representations are π/2 apart whatever their width.
 
     Sources: Lange et al. 2022, arXiv 2206.10999 (the metric); Székely & Rizzo 2014, Song et al. 2012 (U-centring).
 
@@ -67,13 +66,13 @@ class AngularCKA(Space):
         return np.empty((0, 0)) if cosines is None else cosines
 
     def arrangement(self, points: Sequence[Point], known: Arrangement | None = None, device: Any = None) -> Arrangement:
-        """Return how points stand to each other; of the first ones it may be known, then only new pairs are computed.
+        """Return the arrangement of points; pairs of the first ones that are known are not computed again.
 
-        Features are multiplied as they are, kernels read some rows at a time: memory stays bounded for any N.
+        Features are multiplied directly, kernels are read some rows at a time: memory stays bounded for any N.
 
         Args:
             points: P kernels over the same inputs.
-            known: of the first points, in this order.
+            known: arrangement of the first points, in this order.
             device: torch device for the products; None for the CPU.
 
         Raises:
@@ -83,9 +82,9 @@ class AngularCKA(Space):
         if known is not None and len(known) == len(points):
             return known
         first = 0 if known is None else len(known)
-        found = products(points, self.centring, first, device)
-        lengths = self._lengths(points, found.centred, first, found.raw)
-        fresh = np.clip(found.centred / lengths[first:, None] / lengths, -1.0, 1.0)  # [P - first, P]
+        computed = products(points, self.centring, first, device)
+        lengths = self._lengths(points, computed.centred, first, computed.raw)
+        fresh = np.clip(computed.centred / lengths[first:, None] / lengths, -1.0, 1.0)  # [P - first, P]
         cosines, distances = np.eye(len(points)), np.zeros((len(points), len(points)))
         if known is not None and known.cosines is not None:
             cosines[:first, :first], distances[:first, :first] = known.cosines, known.distances
@@ -96,7 +95,7 @@ class AngularCKA(Space):
             angle = 2 * np.arctan2(np.sqrt(1 - cosine), np.sqrt(1 + cosine))
             close = np.flatnonzero(np.abs(cosine) > 1 - _CLOSE)
             if len(close):
-                chord = np.sqrt(chords(points, self.centring, [pairs[each] for each in close], lengths))
+                chord = np.sqrt(chords(points, self.centring, [pairs[pair] for pair in close], lengths))
                 angle[close] = 2 * np.arctan2(chord[:, 0], chord[:, 1])
             cosines[left, right] = cosines[right, left] = cosine
             distances[left, right] = distances[right, left] = angle
@@ -110,8 +109,8 @@ class AngularCKA(Space):
         """
         weights = mean_weights(self.arrangement(points))
         total = np.zeros(points[0].inputs * (points[0].inputs + 1) // 2)
-        for place, (weight, point) in enumerate(zip(weights, points, strict=True)):
-            total += weight * self._read(point, f"point {place}")
+        for number, (weight, point) in enumerate(zip(weights, points, strict=True)):
+            total += weight * self._read(point, f"point {number}")
         return self._point(total / np.linalg.norm(total), points[0].ids)
 
     def coordinates(self, points: Sequence[Point]) -> np.ndarray:
@@ -142,28 +141,28 @@ class AngularCKA(Space):
         kernel = point.gram()
         values = flattened(self._centred(kernel, point.centring))
         length = np.linalg.norm(values)
-        _require_direction(bool(length > _NOTHING * np.linalg.norm(kernel)), name, self.centring)
+        _require_direction(bool(length > _ROUNDING * np.linalg.norm(kernel)), name, self.centring)
         return values / length
 
     def _point(self, values: np.ndarray, ids: np.ndarray) -> Point:
-        # Centred already: masking would not leave it alone.
+        # Marked as centred: masking, which is no projection, would change it again.
         return replace(Point.from_gram(unflattened(values, len(ids)), ids), centring=self.centring)
 
     def _lengths(self, points: Sequence[Point], fresh: np.ndarray, first: int, raw: np.ndarray) -> np.ndarray:
         """Return |C(K)| of every point, [P]."""
         squares = np.diagonal(fresh, offset=first).copy()  # of the new points
         if first:
-            old = [products([each], self.centring).centred[0, 0] for each in points[:first]]
+            old = [products([point], self.centring).centred[0, 0] for point in points[:first]]
             squares = np.concatenate([old, squares])
         lengths = np.sqrt(np.maximum(squares, 0.0))
-        for place, (length, before) in enumerate(zip(lengths, np.sqrt(raw), strict=True)):
-            _require_direction(bool(length > _NOTHING * before), f"point {place}", self.centring)
+        for number, (length, before) in enumerate(zip(lengths, np.sqrt(raw), strict=True)):
+            _require_direction(bool(length > _ROUNDING * before), f"point {number}", self.centring)
         return lengths
 
 
-def _require_direction(some: bool, name: str, centring: str) -> None:
+def _require_direction(present: bool, name: str, centring: str) -> None:
     require(
-        some,
+        present,
         f"{name} is white: {centring}-centring leaves nothing of its kernel, for its "
         "features are constant or all alike; leave it out",
     )

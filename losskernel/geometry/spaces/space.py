@@ -1,4 +1,4 @@
-"""What every space of kernels offers: lengths, geodesics, tangents, projections and means of points."""
+"""Space: lengths, geodesics, tangents, projections and means of kernels over the same inputs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from losskernel.geometry.spaces.manifold import Manifold
 class Space(ABC):
     """A metric on kernels over the same inputs, with the mathematical facts that its tests read.
 
-    A subclass says how a point is read into the numbers of a manifold and made from them again. Tangents are arrays
-    that `log` and `transport` give; those at one point may be scaled, and added where their shapes agree.
+    A subclass maps kernels to points of a manifold (`_read`) and back (`_point`). Tangents are arrays that `log` and
+    `transport` return; those at one point may be scaled, and added where their shapes agree.
 
     Attributes:
-        manifold: where points are once they are read.
+        manifold: of the arrays that kernels are mapped to.
         curvature: sign of the sectional curvatures, "positive", "zero" or "negative", the bound included; None where
             it varies.
-        invariances: which of "translation", "rotation", "scale" (isotropic) and "affine" of features move no point.
+        invariances: which of "translation", "rotation", "scale" (isotropic) and "affine" of features change no point.
         riemannian: whether tangents have an inner product.
         unit: of lengths; "" for those of the features or none.
     """
@@ -43,7 +43,7 @@ class Space(ABC):
         """Return the distance between two points, in the space's unit.
 
         Raises:
-            InputError: the points stand over different inputs, or are none of this space.
+            InputError: the points are over different inputs, or a kernel is not in the space's domain.
         """
         return float(self.distances([p, q])[0, 1])
 
@@ -56,33 +56,33 @@ class Space(ABC):
         return self.arrangement(points, device=device).distances
 
     def arrangement(self, points: Sequence[Point], known: Arrangement | None = None, device: Any = None) -> Arrangement:
-        """Return how points stand to each other; of the first ones it may be known, then only new pairs are computed.
+        """Return the arrangement of points; pairs of the first ones that are known are not computed again.
 
         Args:
             points: P kernels over the same inputs, each read once and held.
-            known: of the first points, in this order.
+            known: arrangement of the first points, in this order.
             device: torch device, for spaces that are products of kernels; others compute on the CPU.
 
         Raises:
             InputError: as for `length`.
         """
-        read = self._read_all(points)
+        arrays = self._read_all(points)
         first = 0 if known is None else len(known)
         distances = np.zeros((len(points), len(points)))
         if known is not None:
             distances[:first, :first] = known.distances
         for p in range(first, len(points)):
             for q in range(p):
-                distances[p, q] = distances[q, p] = self.manifold.length(read[p], read[q])
+                distances[p, q] = distances[q, p] = self.manifold.length(arrays[p], arrays[q])
         return Arrangement(distances)
 
     def geodesic(self, p: Point, q: Point, t: float) -> Point:
         """Return the point at fraction t of the shortest path from p to q.
 
         Raises:
-            InputError: t is not from 0 to 1 (`exp` goes further), there is no shortest path, or as for `length`.
+            InputError: t is not from 0 to 1 (`exp` extrapolates), there is no shortest path, or as for `length`.
         """
-        require(0 <= t <= 1, f"t must be from 0 to 1, got {t}; go further by exp(p, t * log(p, q))")
+        require(0 <= t <= 1, f"t must be from 0 to 1, got {t}; extrapolate by exp(p, t * log(p, q))")
         start, end = self._read_all([p, q])
         return self._point(self.manifold.along(start, end, t), p.ids)
 
@@ -98,32 +98,28 @@ class Space(ABC):
         """Return the point to which a tangent at p leads.
 
         Raises:
-            InputError: the tangent is none at p, or leads out of the space.
+            InputError: the tangent is not one at p, or leads out of the space.
         """
-        (start,), moved = self._read_all([p]), np.asarray(tangent, dtype=np.float64)
-        self.manifold.check(start, moved)
-        return self._point(self.manifold.exp(start, moved), p.ids)
+        (start,) = self._read_all([p])
+        return self._point(self.manifold.exp(start, self._tangent(start, tangent)), p.ids)
 
     def inner(self, p: Point, first: np.ndarray, second: np.ndarray) -> float:
         """Return the inner product of two tangents at p.
 
         Raises:
-            InputError: one is no tangent at p.
+            InputError: one is not a tangent at p.
         """
-        (start,), pair = self._read_all([p]), [np.asarray(each, dtype=np.float64) for each in (first, second)]
-        for each in pair:
-            self.manifold.check(start, each)
-        return self.manifold.inner(start, *pair)
+        (start,) = self._read_all([p])
+        return self.manifold.inner(start, self._tangent(start, first), self._tangent(start, second))
 
     def transport(self, p: Point, q: Point, tangent: np.ndarray) -> np.ndarray:
         """Return the tangent at q that is parallel to one at p along their geodesic.
 
         Raises:
-            InputError: the tangent is none at p, or as for `geodesic`.
+            InputError: the tangent is not one at p, or as for `geodesic`.
         """
-        (start, end), moved = self._read_all([p, q]), np.asarray(tangent, dtype=np.float64)
-        self.manifold.check(start, moved)
-        return self.manifold.transport(start, end, moved)
+        start, end = self._read_all([p, q])
+        return self.manifold.transport(start, end, self._tangent(start, tangent))
 
     def project(self, point: Point, a: Point, b: Point) -> Projection:
         """Return where the geodesic segment from a to b comes nearest to a point.
@@ -145,13 +141,18 @@ class Space(ABC):
         """Return the Fréchet mean, the point with the least sum of squared distances.
 
         Raises:
-            InputError: the search does not settle, or as for `geodesic`.
+            InputError: the search does not converge, or as for `geodesic`.
         """
         return self._point(self.manifold.mean(self._read_all(points)), points[0].ids)
 
     def _read_all(self, points: Sequence[Point]) -> list[np.ndarray]:
         self._require_comparable(points)
-        return [self._read(point, f"point {place}") for place, point in enumerate(points)]
+        return [self._read(point, f"point {number}") for number, point in enumerate(points)]
+
+    def _tangent(self, start: np.ndarray, tangent: np.ndarray) -> np.ndarray:
+        array = np.asarray(tangent, dtype=np.float64)
+        self.manifold.check(start, array)
+        return array
 
     def _require_comparable(self, points: Sequence[Point]) -> None:
         require_same_inputs(points)
@@ -159,8 +160,8 @@ class Space(ABC):
 
     @abstractmethod
     def _read(self, point: Point, name: str) -> np.ndarray:
-        """Return a point of the manifold; `name` is for messages."""
+        """Return the manifold's point for a kernel; `name` is for messages."""
 
     @abstractmethod
     def _point(self, values: np.ndarray, ids: np.ndarray) -> Point:
-        """Return the kernel of a point of the manifold, such that reading it gives that point again."""
+        """Return the kernel for a point of the manifold, such that reading it gives that point again."""

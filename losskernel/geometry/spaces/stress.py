@@ -1,19 +1,16 @@
-"""Stress: how far two representations differ in the distances between inputs."""
+"""Stress: the difference of two representations in the distances between inputs."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from losskernel.errors import require
-from losskernel.geometry.point import Point
-from losskernel.geometry.spaces.kernels import pairwise_distances
+from losskernel.geometry.point import Point, pairwise_distances
 from losskernel.geometry.spaces.manifold import Flat
 from losskernel.geometry.spaces.space import Space
 
-# What a point's `centring` says once its distances are divided by their median.
-_RESCALED = "rescaled"
-# Rounding may take a distance this far below zero, against the longest.
-_ROUNDING = 1e-10
+_RESCALED = "rescaled"  # `centring` of a point whose distances were divided by their median
+_ROUNDING = 1e-10  # negative distances that rounding may leave, relative to the longest
 
 
 @dataclass(frozen=True)
@@ -24,8 +21,8 @@ class Stress(Space):
     scaling, and need not be positive semi-definite.
 
     Attributes:
-        rescale: divide distances by their median first, so that scale counts for nothing. Geodesics are then those
-            of the flat space around such points, whose medians are near 1.
+        rescale: divide distances by their median first, for invariance under scale. Geodesics are then those of the
+            flat space around such points, whose medians are near 1.
     """
 
     rescale: bool = True
@@ -43,7 +40,7 @@ class Stress(Space):
         apart = _distances(point)[np.triu_indices(point.inputs, 1)]
         if self.rescale and point.centring != _RESCALED:
             median = float(np.median(apart))
-            require(median > 0, f"{name} has median distance 0: half of the pairs are alike; take rescale=False")
+            require(median > 0, f"{name} has median distance 0: half of the pairs are equal; take rescale=False")
             apart = apart / median
         return apart / np.sqrt(len(apart))  # so that the norm is the root mean square
 
@@ -61,5 +58,5 @@ def _distances(point: Point) -> np.ndarray:
     if point.factor is None:
         return pairwise_distances(point.gram())
     features = point.factor.astype(np.float64, copy=False)
-    features = features - features.mean(axis=0)  # what all share would cost digits
+    features = features - features.mean(axis=0)  # a common offset would cost digits
     return pairwise_distances(features @ features.T)

@@ -1,4 +1,4 @@
-"""Points on disk, read some rows at a time, for kernels too many to be held together."""
+"""Points on disk, read some rows at a time: kernels that are too many to fit into memory together."""
 
 import shutil
 from dataclasses import dataclass
@@ -11,25 +11,24 @@ import zarr
 
 from losskernel.errors import TraceError
 from losskernel.geometry import Point
-from losskernel.representations.activations.products import MANY, first_entry
+from losskernel.geometry.point import SINGLE_PRECISION_INPUTS, first_entry, unpacked_rows, upper_triangle
 from losskernel.storage.atomic import replacing
 from losskernel.storage.locations import LocalLocation, guard
 from losskernel.storage.xarray_zarr import CODEC, EVERY_CHUNK
 from losskernel.storage.zarr_integrity import named, read_root, require_whole, seal
 
-# A factor with fewer columns than this share of the inputs stays a factor, for 60 of them fit anywhere.
+# A factor [N, d] with 64 d <= N stays a factor: dozens of them fit into memory.
 _NARROW = 64
-# Numbers of a chunk; of what is read, and kept, at once.
-_CHUNK, _WINDOW = 2**18, 2**20
-# Numbers of a wide factor's products that are written at once.
-_NUMBERS = 2**24
+_CHUNK = 2**18  # numbers of a Zarr chunk
+_WINDOW = 2**20  # numbers that are read, and held, at once
+_NUMBERS = 2**24  # products of a wide factor that are written at once
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StoredPoint(Point):
-    """A point whose triangle lies in a folder; its rows are read when they are asked for.
+    """A point whose triangle is stored in a folder; rows are read on demand.
 
-    Read rows in order, for what follows is read ahead: a point keeps 4 MiB (8 in double precision).
+    Best read in order, since the following rows are read ahead: a point holds 4 MiB (8 in double precision).
 
     Attributes:
         folder: a Zarr group that `write_point` wrote.
@@ -41,18 +40,11 @@ class StoredPoint(Point):
         """Return rows start to stop of the kernel from the column `start` on, [stop - start, N - start]."""
         count = self.inputs
         stop = min(stop, count)
-        begin = first_entry(start, count)
-        entries = self._window.read(begin, first_entry(stop, count))
-        found = np.zeros((stop - start, count - start), dtype=entries.dtype)
-        for row in range(start, stop):
-            first = first_entry(row, count) - begin
-            found[row - start, row - start :] = entries[first : first + count - row]
-        own = found[:, : stop - start]
-        own += np.triu(own, 1).T
-        return found
+        entries = self._window.read(first_entry(start, count), first_entry(stop, count))
+        return unpacked_rows(entries, start, stop, count)
 
     def triangle_entries(self) -> np.ndarray:
-        """Return the entries on and above the diagonal, row by row, [N (N + 1) / 2]: as much as N is worth."""
+        """Return the entries on and above the diagonal, row by row, [N (N + 1) / 2], as one array in memory."""
         return self._whole("triangle")
 
     def diagonal(self) -> np.ndarray:
@@ -72,33 +64,33 @@ class StoredPoint(Point):
 
 
 class _Window:
-    """Entries of a triangle on disk of which the last that were read are kept."""
+    """A sliding window over the entries of a triangle on disk."""
 
     def __init__(self, folder: Path) -> None:
-        self._place = LocalLocation(folder)
+        self._folder = LocalLocation(folder)
         self._array = cast(zarr.Array, zarr.open_group(folder, mode="r")["triangle"])
         self._begin = 0
         self._entries = np.empty(0)
 
     def read(self, begin: int, end: int) -> np.ndarray:
         if begin < self._begin or end > self._begin + len(self._entries):
-            self._entries = np.empty(0)  # freed before the next are there
-            # Up to the end of a chunk: none is unpacked twice.
+            self._entries = np.empty(0)  # freed before the next ones are read
+            # Up to the end of a chunk, so that no chunk is decompressed twice.
             ahead = -(-max(end, begin + _WINDOW) // _CHUNK) * _CHUNK
-            with named(self._place):
+            with named(self._folder):
                 self._begin, self._entries = begin, np.asarray(self._array[begin : min(ahead, self._array.shape[0])])
         return self._entries[begin - self._begin : end - self._begin]
 
 
 def write_point(point: Point, folder: str | Path) -> Point:
-    """Write a point, without its ids, and return it as `open_point` gives it.
+    """Write a point, without its ids, and return it as `open_point` does.
 
     Kernels are written as their triangle, and so are factors with many columns, whose products are written some rows
     at a time: in double precision below 4096 inputs, so that what is read differs by rounding only.
 
     Args:
         point: a point.
-        folder: where it goes, replaced whole; its parent must exist.
+        folder: of the point, replaced atomically; its parent must exist.
 
     Raises:
         TraceError: the folder cannot be written.
@@ -109,25 +101,25 @@ def write_point(point: Point, folder: str | Path) -> Point:
 
 
 def open_point(folder: str | Path, ids: np.ndarray) -> Point:
-    """Return a point that `write_point` wrote; one with few features is in memory, others stay on disk.
+    """Return a point that `write_point` wrote; one with few features is read into memory, others stay on disk.
 
     Args:
-        folder: where it was written.
+        folder: of the point.
         ids: [N] names of the inputs; points that share one array are known to stand over the same inputs.
 
     Raises:
-        TraceError: no point of N inputs lies there, or it is damaged.
+        TraceError: the folder holds no point of N inputs, or a damaged one.
     """
     path = Path(folder)
     try:
-        about = read_root(LocalLocation(path))["attributes"]
-        chains, centring = tuple(about["chains"]), about["centring"]
+        attributes = read_root(LocalLocation(path))["attributes"]
+        chains, centring = tuple(attributes["chains"]), attributes["centring"]
     except (FileNotFoundError, NotADirectoryError, KeyError) as error:
         raise TraceError(f"{path} holds no point; record it again") from error
-    require_whole(LocalLocation(path), about)
-    count = about["inputs"]
+    require_whole(LocalLocation(path), attributes)
+    count = attributes["inputs"]
     if count != len(ids):
-        raise TraceError(f"{path} holds a point over {count} inputs, but {len(ids)} ids were given; give its own")
+        raise TraceError(f"{path} holds a point over {count} inputs, but got {len(ids)} ids; pass those of its probes")
     if (path / "factor").is_dir():
         return Point(ids, factor=_read(path, "factor"), chains=chains, centring=centring)
     return StoredPoint(ids, chains=chains, centring=centring, folder=path)
@@ -152,10 +144,10 @@ def _write(point: Point, path: Path) -> None:
 
 def _write_triangle(point: Point, group: zarr.Group) -> None:
     count = point.inputs
-    if point.factor is not None and count < MANY:
+    if point.factor is not None and count < SINGLE_PRECISION_INPUTS:
         point = Point(point.ids, factor=point.factor.astype(np.float64, copy=False))
-    kind = point.rows(0, 1).dtype
-    stored = _array(group, "triangle", (first_entry(count, count),), kind, ("pair",))
+    dtype = point.rows(0, 1).dtype
+    stored = _array(group, "triangle", (first_entry(count, count),), dtype, ("pair",))
     if point.triangle is not None:
         stored[:] = point.triangle
     else:
@@ -163,20 +155,18 @@ def _write_triangle(point: Point, group: zarr.Group) -> None:
         for start in range(0, count, step):
             stop = min(start + step, count)
             rows = point.rows(start, stop)
-            stored[first_entry(start, count) : first_entry(stop, count)] = np.concatenate(
-                [row[place:] for place, row in enumerate(rows)]
-            )
+            stored[first_entry(start, count) : first_entry(stop, count)] = upper_triangle(rows)
     for name, values in {"diagonal": point.diagonal(), "sums": point.sums()}.items():
         _array(group, name, (count,), values.dtype, ("probe",))[:] = values
 
 
-def _array(group: zarr.Group, name: str, shape: tuple[int, ...], kind: Any, dimensions: tuple[str, ...]) -> zarr.Array:
+def _array(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any, dimensions: tuple[str, ...]) -> zarr.Array:
     chunks = (_CHUNK,) if name == "triangle" else shape
     return group.create_array(
         name,
         shape=shape,
         chunks=tuple(max(1, min(chunk, extent)) for chunk, extent in zip(chunks, shape, strict=True)),
-        dtype=kind,
+        dtype=dtype,
         dimension_names=dimensions,
         compressors=[CODEC],
     )

@@ -1,4 +1,4 @@
-"""Rows whose dot products are influences by the books: with the inverse curvature, or of projected margins (TRAK)."""
+"""Influence functions as rows: dot products under the inverse curvature, or of projected margins (TRAK)."""
 
 from dataclasses import dataclass, replace
 
@@ -10,32 +10,17 @@ from losskernel.data.base import Data, Loss, size
 from losskernel.data.loading import BlockLoader
 from losskernel.errors import InputError, require, require_integer, require_number
 from losskernel.representations.baselines.features import Gradients
-from losskernel.representations.laplace.network import Network
+from losskernel.representations.evaluation import Evaluator, classifies, device_of, float_weights, log_odds
+from losskernel.representations.laplace import Network
 
-# Samples whose Jacobians are held at once; their square roots of curvature are added to H together.
-_BLOCK = 64
-
-
-def classifies(outputs: Tensor, targets: Tensor) -> bool:
-    """Whether outputs [B, K] are logits of classes that targets [B] number."""
-    return outputs.ndim == 2 and outputs.shape[1] >= 2 and not targets.is_floating_point()
-
-
-def log_odds(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the margin log p / (1 - p) of the target's probability p, [B], exact where p rounds to 1.
-
-    Source: Park et al. 2023, arXiv 2303.14186, whose datamodels predict it.
-    """
-    targets = targets.long()[:, None]
-    own = targets == torch.arange(outputs.shape[1], device=outputs.device)
-    return outputs.gather(1, targets)[:, 0] - torch.logsumexp(outputs.masked_fill(own, -torch.inf), dim=1)
+_BLOCK = 64  # samples whose Jacobians are held at once
 
 
 @dataclass(frozen=True)
 class ProjectedMargins:
     """TRAK of one network: rows `query` and `train` [N, size], whose dot products are influences, positive = helpful.
 
-    The network is taken for linear in its weights. With φ the gradient of a sample's output, compressed by a count
+    The network is linearised in its weights. With φ the gradient of a sample's output, compressed by a count
     sketch, a training sample moves the output of a query by φ_qᵀ (ΦᵀΦ / n + damping)⁻¹ φ_i r_i / n, where Φ [n, size]
     are the probes that are training samples. The output is log p / (1 - p) of the class, with r = 1 - p; of networks
     with one output under squared error it is that output, r is target minus output, and the query's own r makes it
@@ -79,9 +64,10 @@ class ProjectedMargins:
             factor = cholesky(square, lower=True)
         except LinAlgError as error:
             raise InputError(f"projected gradients of the {count} samples are dependent; raise damping") from error
+        # Half of the inverse on either side: dot products of whitened features are φ_qᵀ (ΦᵀΦ / n + damping)⁻¹ φ_i.
         white = solve_triangular(factor, features.T, lower=True).T
         rows = {"query": white * weights[:, None], "train": white * residuals[:, None]}
-        return {name: each.astype(np.float32) for name, each in rows.items()}
+        return {name: values.astype(np.float32) for name, values in rows.items()}
 
 
 @dataclass(frozen=True)
@@ -110,16 +96,17 @@ class Influence:
         require_integer("baselines.influence.largest", self.largest, at_least=1)
 
     def __call__(self, model: nn.Module, data: Data) -> np.ndarray:
-        """Return the rows, turned into as few columns as hold them, which keeps all dot products."""
-        names = [name for name, weight in model.named_parameters() if weight.is_floating_point()]
-        count = sum(weight.numel() for weight in model.parameters() if weight.is_floating_point())
+        """Return the rows, rotated into as few columns as hold them, which keeps all dot products."""
+        weights = float_weights(model)
+        count = sum(weight.numel() for weight in weights.values())
         require(count > 0, f"{type(model).__name__} has no weights; drop the baseline")
         require(
             count <= self.largest,
             f"the {count:,} weights' curvature would fill {8e-9 * count**2:.1f} GB, more than largest={self.largest:,} "
             "allows; drop the baseline, or raise largest",
         )
-        white = self._whitened(Network(model, data, names), data)  # [P, N]
+        white = self._whitened(Network(model, data, list(weights)), data)  # [P, N]
+        # Fewer probes than weights: the R of QR has the same dot products in N columns instead of P.
         few = white.shape[1] < count
         return np.asarray(np.linalg.qr(white, mode="r") if few else white).T.astype(np.float32)
 
@@ -135,23 +122,23 @@ class Influence:
 
 
 def _gauss_newton(network: Network, data: Data) -> np.ndarray:
-    """The lower half of H [P, P], the rest 0."""
+    """The lower triangle of H [P, P], summed over training samples as root-Gram matrices; the rest is 0."""
     from scipy.linalg.blas import dsyrk  # pyright: ignore[reportAttributeAccessIssue]
 
     count = len(network.weights)
     total = np.zeros((count, count), order="F")
     for inputs, targets in BlockLoader(data.train, _BLOCK, data.workers, torch.device("cpu")):
-        found = network.derivatives(inputs, targets)
-        values, vectors = torch.linalg.eigh(found.hessian)  # [b, c], [b, c, c]
+        local = network.derivatives(inputs, targets)
+        values, vectors = torch.linalg.eigh(local.hessian)  # [b, c], [b, c, c]
         lowest, highest = float(values.min()), float(values.abs().max())
         require(
             lowest >= -1e-9 * highest,
             f"data.loss has curvature {lowest:.3g} in the model's outputs, and must be convex there; drop the baseline",
         )
-        roots = (values.clamp(min=0).sqrt()[:, :, None] * vectors.mT @ found.jacobian).flatten(0, 1)  # [b c, P]
-        # Logits that all move together change no probability: of c directions one is flat.
-        bent = roots[values.flatten() > 1e-12 * highest].numpy()
-        dsyrk(1 / size(data.train), bent.T, beta=1.0, c=total, lower=1, overwrite_c=1)
+        roots = (values.clamp(min=0).sqrt()[:, :, None] * vectors.mT @ local.jacobian).flatten(0, 1)  # [b c, P]
+        # Logits that all move together change no probability: of c directions one is flat, and left out.
+        curved = roots[values.flatten() > 1e-12 * highest].numpy()
+        dsyrk(1 / size(data.train), curved.T, beta=1.0, c=total, lower=1, overwrite_c=1)
     return total
 
 
@@ -159,26 +146,22 @@ def _gradients(network: Network, data: Data) -> np.ndarray:
     """The gradients of the probes' losses, [N, P]."""
     parts = []
     for inputs, targets in BlockLoader(data.probes, _BLOCK, data.workers, torch.device("cpu")):
-        found = network.derivatives(inputs, targets)
-        parts.append(torch.einsum("bi,bip->bp", found.gradient, found.jacobian).numpy())
+        local = network.derivatives(inputs, targets)
+        parts.append(torch.einsum("bi,bip->bp", local.gradient, local.jacobian).numpy())
     return np.concatenate(parts)
 
 
 @torch.no_grad()
 def _output(model: nn.Module, data: Data) -> tuple[Loss, np.ndarray, np.ndarray]:
-    """Return the output that TRAK takes for linear, and each probe's residual [N] and weight as a query [N].
+    """Return the output that TRAK linearises, and each probe's residual [N] and weight as a query [N].
 
     Raises:
         InputError: outputs are neither logits of classes nor single numbers.
     """
-    was_training = model.training
-    device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
-    blocks = BlockLoader(data.probes, 1024, data.workers, device)
-    try:
-        found = [(model.eval()(inputs), targets) for inputs, targets in blocks]
-    finally:
-        model.train(was_training)
-    outputs, targets = (torch.cat([each[part] for each in found]) for part in (0, 1))
+    network = Evaluator(model)
+    blocks = BlockLoader(data.probes, 1024, data.workers, device_of(network.model))
+    pairs = [(network.outputs(inputs), targets) for inputs, targets in blocks]
+    outputs, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     if classifies(outputs, targets):
         residuals = torch.sigmoid(-log_odds(outputs, targets)).double().cpu().numpy()
         return log_odds, residuals, np.ones(len(residuals))
@@ -187,8 +170,8 @@ def _output(model: nn.Module, data: Data) -> tuple[Loss, np.ndarray, np.ndarray]
         single, "projected margins need logits of classes, or one output and one number as target; drop the baseline"
     )
     residuals = (targets.flatten() - outputs.flatten()).double().cpu().numpy()
-    return _alone, residuals, residuals
+    return _flat_output, residuals, residuals
 
 
-def _alone(outputs: Tensor, targets: Tensor) -> Tensor:
+def _flat_output(outputs: Tensor, targets: Tensor) -> Tensor:
     return outputs.flatten()

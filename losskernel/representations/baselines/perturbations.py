@@ -1,4 +1,4 @@
-"""Which probes' predictions flip when their inputs are perturbed, and from what size on.
+"""Perturbation size at which the predictions of the probes flip.
 
 A size is a level times the standard deviation of all numbers of all probes' inputs together, so that a level of 1 is a
 perturbation as large as the inputs' own spread. Inputs are not clipped to any range.
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from losskernel.data.base import Data
 from losskernel.errors import require, require_integer, require_number
-from losskernel.representations.baselines.classifiers import require_logits
-from losskernel.representations.baselines.features import Watched
+from losskernel.representations.evaluation import Evaluator, require_logits
 
-_STREAM = 2**20  # of the noise: not the seed that the network and the chains start from
+# Added to the seed, so that the noise differs from the random numbers of the network and of the chains.
+_STREAM = 2**20
 
-# Networks differ a hundredfold in the steps that they stand.
+# Wide ranges: networks differ a hundredfold in the size at which they flip.
 _SPREADS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 3.0)
 _BOXES = (
     *(0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04),
@@ -30,7 +30,7 @@ _BOXES = (
 class NoiseFlips:
     """Share of draws of Gaussian noise on the inputs in which the network changes its own prediction.
 
-    A draw is one direction per probe, scaled to every level, so that levels of a probe compare.
+    A draw is one direction per probe, scaled to every level, so that the levels of a probe differ in size alone.
 
     Attributes:
         levels: standard deviations of the noise, in units of the inputs' own, increasing.
@@ -53,17 +53,17 @@ class NoiseFlips:
         Raises:
             InputError: the network is no classifier, or the inputs are not numbers that differ.
         """
-        network = Watched(model, [])
+        network = Evaluator(model)
         unit = _unit(network, data)
         generator = torch.Generator().manual_seed(self.seed + _STREAM)
         parts: list[Tensor] = []
         for inputs, _ in network.blocks(data):
-            own, flips = _predicted(network, inputs), torch.zeros(len(inputs), len(self.levels))
+            predicted, flips = _predicted(network, inputs), torch.zeros(len(inputs), len(self.levels))
             for _ in range(self.draws):
                 # Drawn on the CPU: the same noise on every device.
                 noise = torch.randn(inputs.shape, generator=generator).to(inputs)
                 for column, level in enumerate(self.levels):
-                    flips[:, column] += (_predicted(network, inputs + level * unit * noise) != own).cpu()
+                    flips[:, column] += (_predicted(network, inputs + level * unit * noise) != predicted).cpu()
             parts.append(flips / self.draws)
         return _rows(parts, self.levels)
 
@@ -72,9 +72,9 @@ class NoiseFlips:
 class AdversarialFlips:
     """Whether steps along the gradient's sign, in a box of some size about the input, change the network's prediction.
 
-    What is climbed is the log-odds against the network's own unperturbed prediction, whose gradient has the sign of
-    the cross-entropy's and does not vanish where the network is sure. A probe that flips at a size counts as flipped at
-    every larger one: the boxes lie in each other.
+    The steps ascend the log-odds against the network's unperturbed prediction, whose gradient has the sign of the
+    cross-entropy's and does not vanish where the network is certain. A probe that flips at a size counts as flipped at
+    every larger one, since the boxes are nested.
 
     Attributes:
         levels: half the boxes' sides, in units of the inputs' standard deviation, increasing.
@@ -97,49 +97,50 @@ class AdversarialFlips:
         Raises:
             InputError: the network is no classifier, or the inputs are not numbers that differ.
         """
-        network = Watched(model, [])
+        network = Evaluator(model)
         unit = _unit(network, data)
         parts: list[Tensor] = []
         for inputs, _ in network.blocks(data):
-            own = _predicted(network, inputs)
-            flipped, columns = torch.zeros_like(own, dtype=torch.bool), []
+            predicted = _predicted(network, inputs)
+            flipped, columns = torch.zeros_like(predicted, dtype=torch.bool), []
             for level in self.levels:
-                left = (~flipped).nonzero().flatten()
-                if len(left):
-                    flipped[left] = self._flipped(network, inputs[left], own[left], level * unit)
+                # Only probes that held out so far are attacked in the larger box.
+                held = (~flipped).nonzero().flatten()
+                if len(held):
+                    flipped[held] = self._flipped(network, inputs[held], predicted[held], level * unit)
                 columns.append(flipped.clone())
             parts.append(torch.stack(columns, dim=1).float().cpu())
         return _rows(parts, self.levels)
 
-    def _flipped(self, network: Watched, inputs: Tensor, own: Tensor, size: float) -> Tensor:
+    def _flipped(self, network: Evaluator, inputs: Tensor, predicted: Tensor, size: float) -> Tensor:
         """Return which predictions [B] change anywhere on the way through the boxes."""
         step = size * min(1.0, 2.5 / self.steps)
-        offset, flipped = torch.zeros_like(inputs), torch.zeros_like(own, dtype=torch.bool)
+        offset, flipped = torch.zeros_like(inputs), torch.zeros_like(predicted, dtype=torch.bool)
         for _ in range(self.steps):
-            offset = (offset + step * _uphill(network, inputs + offset, own).sign()).clamp(-size, size)
-            flipped |= _predicted(network, inputs + offset) != own
+            offset = (offset + step * _ascent(network, inputs + offset, predicted).sign()).clamp(-size, size)
+            flipped |= _predicted(network, inputs + offset) != predicted
         return flipped
 
 
 @torch.enable_grad()
-def _uphill(network: Watched, inputs: Tensor, own: Tensor) -> Tensor:
+def _ascent(network: Evaluator, inputs: Tensor, predicted: Tensor) -> Tensor:
     """Return the gradient of each sample's log-odds against a class in its input, [B, ...]."""
     inputs = inputs.detach().requires_grad_()
     logits = network.outputs(inputs)
-    lead = logits - logits.gather(1, own[:, None])
-    chosen = torch.zeros_like(lead, dtype=torch.bool).scatter(1, own[:, None], True)
+    lead = logits - logits.gather(1, predicted[:, None])
+    chosen = torch.zeros_like(lead, dtype=torch.bool).scatter(1, predicted[:, None], True)
     odds = torch.logsumexp(lead.masked_fill(chosen, -torch.inf), dim=1)
     return torch.autograd.grad(odds.sum(), inputs)[0]
 
 
 @torch.no_grad()
-def _predicted(network: Watched, inputs: Tensor) -> Tensor:
+def _predicted(network: Evaluator, inputs: Tensor) -> Tensor:
     outputs = network.outputs(inputs)
     require_logits(outputs)
     return outputs.argmax(1)
 
 
-def _unit(network: Watched, data: Data) -> float:
+def _unit(network: Evaluator, data: Data) -> float:
     """Return the standard deviation of all numbers of all probes' inputs together."""
     count, total, squares = 0, 0.0, 0.0
     for inputs, _ in network.blocks(data):

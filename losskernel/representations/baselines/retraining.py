@@ -1,4 +1,4 @@
-"""What becomes of the probes' losses when the network is trained again on parts of the training set."""
+"""Losses of the probes after retraining on random subsets of the training set."""
 
 import hashlib
 import json
@@ -25,17 +25,16 @@ from losskernel.data.base import Data, size
 from losskernel.data.fingerprint import digest, fingerprint
 from losskernel.data.loading import BlockLoader
 from losskernel.errors import InputError, TraceError, require, require_integer, require_number
-from losskernel.representations.baselines.collect import History
-from losskernel.representations.baselines.influence import classifies, log_odds
+from losskernel.representations.evaluation import classifies, log_odds
+from losskernel.representations.history import History
 from losskernel.signals import STOP_SIGNALS
 from losskernel.storage.atomic import write_whole
 from losskernel.storage.locations import guard
 from losskernel.storage.npz import read_arrays, write_arrays
 from losskernel.storage.settings_diff import differences
 
-# In the run's folder.
-FOLDER = "retrained"
-_BLOCK = 1024
+FOLDER = "retrained"  # in the run's folder
+_BLOCK = 1024  # probes per forward pass
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,8 @@ class Retrained:
     log p / (1 - p) of the target's probability, where targets are classes; `members` [N, subsets], 1 where the probe is
     a training sample of the subset, 0 for samples left out and for probes that are none.
 
-    Every retraining is kept in the run's folder once it is done. So a killed run goes on where it was, more subsets or
-    repeats add to those that are there, and several jobs may share a folder.
+    Every finished retraining is stored in the run's folder, so that a killed run resumes, more subsets or repeats reuse
+    the existing ones, and several jobs may share a folder.
 
     Attributes:
         subsets: random subsets of the training set, drawn independently.
@@ -57,7 +56,7 @@ class Retrained:
         seed: of subsets, initial weights and minibatches.
 
     Raises:
-        InputError: a number out of range; when called: no subset can be trained on, or workers cannot be sent the job.
+        InputError: a number out of range; when called: no subset can be trained on, or workers cannot receive the job.
         TraceError: the folder holds retrainings of other settings or damaged ones, cannot be written, or a worker died.
 
     Source: Ilyas et al. 2022 (datamodels), arXiv 2202.00622; Park et al. 2023, arXiv 2303.14186.
@@ -66,7 +65,7 @@ class Retrained:
     subsets: int = 50
     fraction: float = 0.5
     repeats: int = 2
-    workers: int = field(default=1, repr=False)  # changes no number
+    workers: int = field(default=1, repr=False)  # not in the stored settings: it changes no number
     seed: int = 0
 
     needs_history: ClassVar[bool] = True
@@ -78,7 +77,7 @@ class Retrained:
         require(self.fraction < 1, f"baselines.retrained.fraction must be < 1, got {self.fraction}; take 0.5")
 
     def __call__(self, model: nn.Module, data: Data, history: History) -> dict[str, np.ndarray]:
-        """Retrain what is not there yet and return the rows."""
+        """Retrain what is missing and return the rows."""
         samples = size(data.train)
         taken = round(self.fraction * samples)
         require(0 < taken < samples, f"a subset would hold {taken} of {samples} training samples; change the fraction")
@@ -86,19 +85,19 @@ class Retrained:
         guard(job.folder, _claim, job.folder, self._settings(job))
         pieces = [(subset, repeat) for subset in range(self.subsets) for repeat in range(self.repeats)]
         missing = [piece for piece in pieces if not job.path(*piece).is_file()]
-        # Each job goes its own way through them, so that two that share a folder seldom do the same twice.
+        # In random order, so that two jobs that share a folder seldom work on the same piece.
         order = np.random.default_rng().permutation(len(missing))
-        _work(job, [missing[place] for place in order], self.workers)
-        found = [read_arrays(job.path(*piece)) for piece in pieces]
-        rows = {f"{name}": np.stack([each[name] for each in found], axis=1) for name in found[0]}
+        _work(job, [missing[index] for index in order], self.workers)
+        outcomes = [read_arrays(job.path(*piece)) for piece in pieces]
+        rows = {name: np.stack([outcome[name] for outcome in outcomes], axis=1) for name in outcomes[0]}
         chosen = np.zeros((samples, self.subsets), dtype=np.float32)
         for subset in range(self.subsets):
             chosen[job.chosen(subset), subset] = 1
-        members = data.members()
+        members = data.members()  # [N], -1 for probes that are no training samples
         return rows | {"members": np.where(members[:, None] >= 0, chosen[members], 0)}
 
     def _settings(self, job: "Job") -> dict[str, Any]:
-        """Return what decides the numbers of one retraining, JSON-ready."""
+        """Return the settings that determine the numbers of one retraining, JSON-ready."""
         ids = hashlib.sha256(repr(np.asarray(job.data.ids).tolist()).encode()).hexdigest()[:16]
         return {
             "fraction": self.fraction,
@@ -112,13 +111,13 @@ class Retrained:
 
 @dataclass(frozen=True)
 class Job:
-    """One retraining after another, each kept in a file of its own.
+    """Retrains on one subset at a time and stores each result in a separate file; sent to the workers.
 
     Attributes:
         data: training set and probes.
         retrain: (data, seed) -> a network trained on it.
         taken: training samples of a subset.
-        seed: of everything.
+        seed: of subsets, initial weights and minibatches.
         folder: of the files.
     """
 
@@ -129,16 +128,16 @@ class Job:
     folder: Path
 
     def path(self, subset: int, repeat: int) -> Path:
-        """Return where a retraining is kept."""
+        """Return the file of a retraining."""
         return self.folder / f"subset-{subset:04d}-repeat-{repeat}.npz"
 
     def chosen(self, subset: int) -> np.ndarray:
-        """Return the numbers of a subset's training samples, in order."""
+        """Return the indices of a subset's training samples, ascending."""
         order = np.random.default_rng([self.seed, subset]).permutation(size(self.data.train))
         return np.sort(order[: self.taken])
 
     def __call__(self, subset: int, repeat: int) -> None:
-        """Retrain and keep what becomes of the probes, unless another job did."""
+        """Retrain and store the outcome on the probes, unless another job did."""
         path = self.path(subset, repeat)
         if path.is_file():
             return
@@ -153,7 +152,7 @@ class Job:
 
 @torch.no_grad()
 def _outcome(network: nn.Module, data: Data) -> dict[str, np.ndarray]:
-    """Return what a retrained network makes of all probes: losses [N] and, of classes, margins [N]."""
+    """Return the losses [N] of a retrained network on the probes and, for classes, its margins [N]."""
     network = network.eval()
     device = next(network.parameters()).device
     losses, margins = [], []
@@ -162,12 +161,12 @@ def _outcome(network: nn.Module, data: Data) -> dict[str, np.ndarray]:
         losses.append(data.loss(outputs, targets))
         if classifies(outputs, targets):
             margins.append(log_odds(outputs, targets))
-    found = {"losses": losses} | ({"margins": margins} if margins else {})
-    return {name: torch.cat(parts).cpu().numpy() for name, parts in found.items()}
+    outcome = {"losses": losses} | ({"margins": margins} if margins else {})
+    return {name: torch.cat(parts).cpu().numpy() for name, parts in outcome.items()}
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Note down the settings, or refuse a folder of other ones."""
+    """Write the settings into a new folder; raise TraceError for a folder that holds others."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "settings.json"
     if path.is_file():
@@ -179,9 +178,9 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _described(value: Any) -> str:
-    """Return what a function and what is bound to it are, the same in every process."""
+    """Return a description of a function and its bound arguments that is the same in every process."""
     if isinstance(value, partial):
-        bound = [*value.args, *(f"{name}={_described(each)}" for name, each in value.keywords.items())]
+        bound = [*value.args, *(f"{name}={_described(argument)}" for name, argument in value.keywords.items())]
         return f"{_described(value.func)}({', '.join(map(_described, bound))})"
     if isinstance(value, nn.Module):
         return f"{type(value).__name__} {digest(value.state_dict().values())}"
@@ -190,26 +189,31 @@ def _described(value: Any) -> str:
 
 
 def _work(job: Job, pieces: Sequence[tuple[int, int]], workers: int) -> None:
-    """Do all pieces, in this process or in others."""
+    """Retrain all pieces, in this process or in workers.
+
+    Raises:
+        InputError: the job cannot be pickled.
+        TraceError: a worker died.
+    """
     if workers == 1 or len(pieces) <= 1:
         for piece in pieces:
             job(*piece)
         return
     try:
         sent = pickle.dumps(job)
-    except Exception as error:  # what cannot be pickled says so in as many ways as there are types
+    except Exception as error:  # pickling fails with many types of exception
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"workers cannot be sent model, data and loss ({reason}); set workers to 1") from error
-    # Started afresh: a fork of a process that has used threads may hang.
+    # Spawned, since a fork of a process that has used threads may hang.
     count = min(workers, len(pieces))
-    with ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin, initargs=(sent,)) as pool:
+    with ProcessPoolExecutor(count, get_context("spawn"), initializer=_start_worker, initargs=(sent,)) as pool:
         try:
-            for done in as_completed([pool.submit(_do, piece) for piece in pieces]):
-                done.result()
+            for future in as_completed([pool.submit(_run_piece, piece) for piece in pieces]):
+                future.result()
         except BrokenProcessPool as error:
             raise TraceError(
-                f"a process that retrained died (out of memory?); what is done lies in {job.folder}, and the same "
-                "command goes on from there; lower baselines.retrained.workers"
+                f"a worker process died (out of memory?); finished retrainings are in {job.folder}, and the same "
+                "command resumes from there; lower baselines.retrained.workers"
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -218,22 +222,23 @@ def _work(job: Job, pieces: Sequence[tuple[int, int]], workers: int) -> None:
 _JOB: list[Job] = []  # of this worker process
 
 
-def _begin(sent: bytes) -> None:
-    """Set up a worker process."""
-    for number in (signal.SIGINT, *STOP_SIGNALS):  # they reach every process, and what to do is for the main one to say
+def _start_worker(sent: bytes) -> None:
+    """Initialise a worker process."""
+    # Signals reach the whole process group; the main process handles them and shuts the workers down.
+    for number in (signal.SIGINT, *STOP_SIGNALS):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _JOB.append(pickle.loads(sent))
 
 
-def _end_with_parent() -> None:
-    """End this process when its parent does: one that was killed could not, and an orphan waits for work for ever."""
+def _exit_with_parent() -> None:
+    """Exit when the parent process does: a killed parent cannot stop its workers, which would wait for ever."""
     parent = parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _do(piece: tuple[int, int]) -> None:
+def _run_piece(piece: tuple[int, int]) -> None:
     _JOB[0](*piece)

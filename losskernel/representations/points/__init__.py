@@ -1,17 +1,5 @@
-"""Points of a study in one space: its inputs, every layer, labels and loss kernels, over the same probes."""
+"""Named points of a run in one space: inputs, layers, labels and loss kernels over the same probes."""
 
-from losskernel.representations.points.point_set import KINDS, LOSS_KERNEL, TRAINED, Placed, PointSet
-from losskernel.representations.points.store import POINTS, Source, collect, open_points, sampled_point
+import lazy_loader as lazy
 
-__all__ = [
-    "KINDS",
-    "LOSS_KERNEL",
-    "POINTS",
-    "TRAINED",
-    "Placed",
-    "PointSet",
-    "Source",
-    "collect",
-    "open_points",
-    "sampled_point",
-]
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""By how much one class leads the others."""
+"""Scores from margins: by how much the logit of one class leads the others."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,11 +8,10 @@ from torch import nn
 
 from losskernel.data.base import Data
 from losskernel.errors import require
-from losskernel.representations.baselines.classifiers import predictions, probabilities
-from losskernel.representations.baselines.collect import History
-from losskernel.representations.scores.kept_checkpoints import kept, require_kept
+from losskernel.representations.evaluation import predictions, probabilities
+from losskernel.representations.history import History, require_kept
 
-_OF = ("logit", "probability")
+_SCALES = ("logit", "probability")
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Margin:
     of: str = "logit"
 
     def __post_init__(self) -> None:
-        require(self.of in _OF, f"baselines.margin.of must be one of {', '.join(_OF)}, got {self.of!r}")
+        require(self.of in _SCALES, f"baselines.margin.of must be one of {', '.join(_SCALES)}, got {self.of!r}")
 
     def __call__(self, model: nn.Module, data: Data) -> np.ndarray:
         """Return the scores.
@@ -72,14 +71,14 @@ class AreaUnderMargin:
         Raises:
             InputError: the network is no classifier, or training kept no weights.
         """
-        margins = [_margins(*predictions(network, data)) for network in kept(history, model)]
+        margins = [_margins(*predictions(network, data)) for network in history.trained_part(model)]
         require_kept(len(margins))
         return -np.mean(margins, axis=0)[:, None]
 
 
 def _margins(scores: np.ndarray, given: np.ndarray) -> np.ndarray:
     """Return by how much the given class leads, [N], from the scores of all classes [N, K]."""
-    own = np.take_along_axis(scores, given[:, None], axis=1)[:, 0]
+    leading = np.take_along_axis(scores, given[:, None], axis=1)[:, 0]  # [N]
     others = scores.copy()
     np.put_along_axis(others, given[:, None], -np.inf, axis=1)
-    return own - others.max(axis=1)
+    return leading - others.max(axis=1)

@@ -1,10 +1,5 @@
-"""Sources of points: what a network does layer by layer, what it is to learn, and further kernels."""
+"""Sources of points: layers of a network, its targets, kernels in closed form and further sampled loss kernels."""
 
-from losskernel.representations.sources.gradients import Gradients
-from losskernel.representations.sources.laplace import Laplace
-from losskernel.representations.sources.layers import Layers
-from losskernel.representations.sources.loss_kernels import LossKernels, left_out
-from losskernel.representations.sources.targets import Targets
-from losskernel.representations.sources.taxonomy import TaxonomyKernel
+import lazy_loader as lazy
 
-__all__ = ["Gradients", "Laplace", "Layers", "LossKernels", "Targets", "TaxonomyKernel", "left_out"]
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Further loss kernels than the run's own: of other localisations, temperatures and checkpoints."""
+"""Further sampled loss kernels: of other localisations, temperatures and checkpoints than the run's own."""
 
 import copy
 import json
@@ -13,36 +13,33 @@ from torch import nn
 from losskernel.data.base import Data, size
 from losskernel.errors import DivergenceError, InputError, require, require_integer, require_number
 from losskernel.kernel.diagnosis.diagnose import diagnose
-from losskernel.representations.baselines.collect import History
-from losskernel.representations.points import LOSS_KERNEL, TRAINED, Placed, sampled_point
-from losskernel.representations.sources.checkpoints import Checkpoints, chosen_checkpoints, require_checkpoints
+from losskernel.representations.evaluation import device_of, float_weights
+from losskernel.representations.history import Checkpoints, History, require_checkpoints
+from losskernel.representations.points.point_set import LOSS_KERNEL, TRAINED, NamedPoint, sampled_point
 from losskernel.sampling.samplers import resolve_nbeta, select
 from losskernel.sampling.step_checks import largest_curvature
 from losskernel.traces.loss_traces import LossTraces
 
-# In the run's folder.
-KERNELS = "kernels"
-# In that: kernels whose chains left the finite numbers, name -> why.
+KERNELS = "kernels"  # in the run's folder
+# In that: kernels whose chains diverged, name -> why.
 _LEFT_OUT = "left_out.json"
-# Step size times steepness, at most; chains are unstable from 4 on.
+# Bound on step size times curvature of the potential; chains are unstable from 4 on.
 _STEEPEST = 1.0
-_OWN = ("step_size", "nbeta", "localization")
+# Step sizes of a kernel whose chains diverge, as shares of what the rule gives: tried in this order.
+_SHARES = (1.0, 0.25, 0.0625)
+_RUN_KEYS = ("step_size", "nbeta", "localization")
 Sample = Callable[[nn.Module, str, Mapping[str, float]], LossTraces]
 
 
-# Steps of a kernel whose chains left the finite numbers, as parts of what the rule gives: tried in this order.
-_SHARES = (1.0, 0.25, 0.0625)
-
-
-class _Asked(NamedTuple):
+class _Job(NamedTuple):
     """A kernel to sample."""
 
     name: str
-    file: str
+    file: str  # of its traces, without the suffix
     settings: dict[str, float]  # localization and nbeta
     model: nn.Module
+    network: str  # as `NamedPoint.network`
     step: int | None
-    trained: bool
 
 
 @dataclass(frozen=True)
@@ -53,9 +50,9 @@ class LossKernels:
     λ' at the weights sampled: steps are no larger than the run's own, and no larger beside the steepest direction; and
     at most 1 / (γ' + nβ' λ'), a quarter of what is stable.
     Burn-in, draws and thinning stay, so that a kernel of much weaker localisation, which forgets in 2 / (ε γ') steps,
-    may not mix; each has its own diagnosis, and `failed` stands with its settings. Where chains leave the finite
-    numbers, steps of a quarter and of a sixteenth are tried; then the kernel is left out and named in `left_out`, and
-    the others are placed all the same. Every trace is kept, and an interrupted one continued.
+    may not mix; each has its own diagnosis, whose verdict its settings hold as `failed`. Where chains diverge, a
+    quarter and a sixteenth of the step size are tried; then the kernel is left out and listed in `left_out`, and the
+    others are sampled all the same. Every trace is stored, and an interrupted one resumed.
 
     Attributes:
         own: step_size, nbeta and localization of the run's own sampler; nbeta may be "batch" or "train".
@@ -77,8 +74,9 @@ class LossKernels:
     samples: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.own, Mapping) and set(self.own) == set(_OWN)
-        require(whole, f"points.loss_kernels.own must hold {', '.join(_OWN)} of the run's sampler, got {self.own!r}")
+        whole = isinstance(self.own, Mapping) and set(self.own) == set(_RUN_KEYS)
+        keys = ", ".join(_RUN_KEYS)
+        require(whole, f"points.loss_kernels.own must hold {keys} of the run's sampler, got {self.own!r}")
         require_number("points.loss_kernels.own.step_size", self.own["step_size"], above=0)
         require_number("points.loss_kernels.own.localization", self.own["localization"], at_least=0)
         for key in ("localization", "nbeta"):
@@ -89,7 +87,7 @@ class LossKernels:
         """Raise InputError if the run's nbeta is no number, and none by convention."""
         self._nbeta(data)
 
-    def __call__(self, model: nn.Module, data: Data, history: History) -> Iterator[Placed]:
+    def __call__(self, model: nn.Module, data: Data, history: History) -> Iterator[NamedPoint]:
         """Yield "loss kernel, localization γ", "loss kernel, nbeta β" and "loss kernel @ step".
 
         Raises:
@@ -98,31 +96,29 @@ class LossKernels:
         sample = history.sample
         if sample is None:
             raise InputError("it samples loss kernels, but schedule=none; choose a schedule, or drop it")
-        names = [name for name, weight in model.named_parameters() if weight.is_floating_point()]
-        moving = select(names, self.weights, "points.loss_kernels.weights")
-        device = next(model.parameters()).device
-        steepness = _Steepness(data, moving, device)
-        own, trained = self._settings(data), copy.deepcopy(model).cpu()
-        lost: dict[str, str] = {}
-        for asked in self._asked(trained, history, own):
-            before, after = steepness(trained, own), steepness(asked.model, asked.settings)
+        moving = select(list(float_weights(model)), self.weights, "points.loss_kernels.weights")
+        potential_curvature = _PotentialCurvature(data, moving, device_of(model))
+        settings, trained = self._settings(data), copy.deepcopy(model).cpu()
+        diverged: dict[str, str] = {}
+        for job in self._jobs(trained, history, settings):
+            before, after = potential_curvature(trained, settings), potential_curvature(job.model, job.settings)
             step_size = float(self.own["step_size"]) * (before / after if 0 < before < after else 1.0)
             if after > 0:
                 step_size = min(step_size, _STEEPEST / after)
             try:
-                yield _placed(asked, step_size, sample)
+                yield _sampled(job, step_size, sample)
             except DivergenceError as error:
-                lost[asked.name] = str(error)
-        _write_left_out(history.folder, lost)
+                diverged[job.name] = str(error)
+        _write_left_out(history.folder, diverged)
 
-    def _asked(self, model: nn.Module, history: History, own: dict[str, float]) -> Iterator[_Asked]:
+    def _jobs(self, model: nn.Module, history: History, settings: dict[str, float]) -> Iterator[_Job]:
         for key in ("localization", "nbeta"):
             for value in map(float, getattr(self, key) or ()):
-                if value != own[key]:
+                if value != settings[key]:  # else it would be the run's kernel again
                     name, file = f"{LOSS_KERNEL}, {key} {value:g}", f"{key}={value:g}"
-                    yield _Asked(name, file, own | {key: value}, model, history.step, True)
-        for step, network in chosen_checkpoints(history, self.checkpoints, "points.loss_kernels.checkpoints"):
-            yield _Asked(f"{LOSS_KERNEL} @ {step}", f"step={step}", own, network, step, False)
+                    yield _Job(name, file, settings | {key: value}, model, TRAINED, history.step)
+        for step, network in history.selected(self.checkpoints, "points.loss_kernels.checkpoints"):
+            yield _Job(f"{LOSS_KERNEL} @ {step}", f"step={step}", settings, network, f"step {step}", step)
 
     def _settings(self, data: Data) -> dict[str, float]:
         return {"localization": float(self.own["localization"]), "nbeta": self._nbeta(data)}
@@ -132,50 +128,50 @@ class LossKernels:
         if nbeta == "batch":
             why = "(the run's nbeta is batch, B / ln B)"
             require_integer("points.loss_kernels.batch_size", self.batch_size, at_least=2, why=why)
-        found = resolve_nbeta(nbeta, batch_size=self.batch_size or 0, train_size=size(data.train))
-        require_number("points.loss_kernels.own.nbeta", found, at_least=0)
-        return float(found)
+        number = resolve_nbeta(nbeta, batch_size=self.batch_size or 0, train_size=size(data.train))
+        require_number("points.loss_kernels.own.nbeta", number, at_least=0)
+        return float(number)
 
 
 def left_out(folder: Path) -> dict[str, str]:
-    """Return the kernels of a run that have no point, since their chains left the finite numbers: name -> why."""
+    """Return the kernels of a run that have no point, since their chains diverged: name -> why."""
     path = folder / KERNELS / _LEFT_OUT
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-class _Steepness:
-    """γ + nβ λ of networks, λ found once for each."""
+class _PotentialCurvature:
+    """γ + nβ λ of networks, with λ the largest curvature of the training loss, computed once per network."""
 
     def __init__(self, data: Data, moving: Sequence[str], device: torch.device) -> None:
         self._data, self._moving, self._device = data, moving, device
-        self._known: dict[int, tuple[nn.Module, float]] = {}  # with the network, so that its number stays its own
+        # By id of the network, which is held beside: an id may be reused once its object is gone.
+        self._known: dict[int, tuple[nn.Module, float]] = {}
 
     def __call__(self, model: nn.Module, settings: Mapping[str, float]) -> float:
         if id(model) not in self._known:
-            found = largest_curvature(model, self._data, self._moving, device=self._device)
-            self._known[id(model)] = model, max(found, 0.0)
+            curvature = largest_curvature(model, self._data, self._moving, device=self._device)
+            self._known[id(model)] = model, max(curvature, 0.0)
         return settings["localization"] + settings["nbeta"] * self._known[id(model)][1]
 
 
-def _placed(asked: _Asked, step_size: float, sample: Sample) -> Placed:
-    """Sample a kernel.
+def _sampled(job: _Job, step_size: float, sample: Sample) -> NamedPoint:
+    """Sample a kernel and return its point.
 
     Raises:
-        DivergenceError: its chains left the finite numbers, with the smallest steps too.
+        DivergenceError: its chains diverge with the smallest step size too.
     """
     for number, share in enumerate(_SHARES):
-        path = f"{KERNELS}/{asked.file}{f', try {number + 1}' if number else ''}.zarr"
-        settings = asked.settings | {"step_size": share * step_size}
+        path = f"{KERNELS}/{job.file}{f', try {number + 1}' if number else ''}.zarr"
+        settings = job.settings | {"step_size": share * step_size}
         try:
-            traces = sample(asked.model, path, settings)
+            traces = sample(job.model, path, settings)
         except DivergenceError:
             if number == len(_SHARES) - 1:
                 raise
             continue
-        told = settings | {"failed": float(diagnose(traces).verdict == "fail")}
-        network = TRAINED if asked.trained else f"step {asked.step}"
+        settings |= {"failed": float(diagnose(traces).verdict == "fail")}
         point = sampled_point(traces)
-        return Placed(asked.name, point, "loss_kernel", network, asked.step, settings=told, traces=path)
+        return NamedPoint(job.name, point, "loss_kernel", job.network, job.step, settings=settings, traces=path)
     raise TypeError("there must be a share of the step size to try")
 
 
@@ -189,9 +185,9 @@ def _require_numbers(key: str, values: Any) -> None:
     require(len(set(values)) == len(values), f"{key} holds a number twice: {list(values)}; drop one")
 
 
-def _write_left_out(folder: Path, lost: dict[str, str]) -> None:
+def _write_left_out(folder: Path, diverged: dict[str, str]) -> None:
     path = folder / KERNELS / _LEFT_OUT
     path.unlink(missing_ok=True)
-    if lost:
+    if diverged:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(lost, indent=1), encoding="utf-8")
+        path.write_text(json.dumps(diverged, indent=1), encoding="utf-8")

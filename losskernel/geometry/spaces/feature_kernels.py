@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from losskernel.errors import InputError, require, require_number
+from losskernel.geometry.point import pairwise_distances
 
 _NUMBER = r"(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+)"
 # "median", "2*median", "mean/3".
@@ -44,7 +45,7 @@ class _Radial:
     def _scaled(self, features: np.ndarray) -> np.ndarray:
         """Return |x - y| / l, [N, N]."""
         values = np.asarray(features, dtype=np.float64)
-        values = values - values.mean(axis=0)  # what all share would cost digits
+        values = values - values.mean(axis=0)  # a common offset would cost digits
         apart = pairwise_distances(values @ values.T)
         return apart / self._length(apart)
 
@@ -55,7 +56,7 @@ class _Radial:
         require(len(pairs) > 0, f"length {self.length!r} needs >= 2 inputs, got {len(apart)}; give a number")
         factor, statistic = _parsed(self.length)
         typical = float(np.median(pairs) if statistic == "median" else np.mean(pairs))
-        require(typical > 0, f"length {self.length!r} is 0: inputs are alike in these features; give a number")
+        require(typical > 0, f"length {self.length!r} is 0: inputs are equal in these features; give a number")
         return factor * typical
 
 
@@ -77,18 +78,12 @@ class Laplacian(_Radial):
         return np.exp(-self._scaled(features))
 
 
-def pairwise_distances(gram: np.ndarray) -> np.ndarray:
-    """Return sqrt(K_ii + K_jj - 2 K_ij) of a kernel [N, N]; 0 where rounding or the kernel make it negative."""
-    diagonal = gram.diagonal()
-    return np.sqrt(np.maximum(diagonal[:, None] + diagonal - 2 * gram, 0.0))
-
-
 def _parsed(length: str) -> tuple[float, str]:
     """Return the number and the statistic of a formula."""
-    found = _FORMULA.fullmatch(length.strip())
-    if found is None:
+    match = _FORMULA.fullmatch(length.strip())
+    if match is None:
         raise InputError(f"length must be a number or a formula such as 'median/2' or '2*mean', got {length!r}")
-    before, statistic, sign, after = found.groups()
+    before, statistic, sign, after = match.groups()
     factor = float(before or 1.0)
     if sign:
         factor *= float(after) if sign == "*" else 1 / float(after) if float(after) else math.inf
