@@ -1,16 +1,19 @@
-"""From a composed configuration to objects: every fault found and reported together, then the run."""
+"""From a composed configuration to objects: all faults are collected and reported together, then the run begins."""
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from losskernel.cli.commands.calibrate import apply_calibration
-from losskernel.cli.config.signatures import signature_faults
+from losskernel.cli.config import resolved
+from losskernel.cli.config.calibrated_choice import apply_calibration
 from losskernel.cli.summary import summary
 from losskernel.config_keys import Build, with_build
 from losskernel.data.base import Data
@@ -23,30 +26,43 @@ from losskernel.runs.preflight import faults_of, label_faults
 from losskernel.runs.resume import finished
 from losskernel.runs.run import Study, run, set_threads
 from losskernel.runs.tracking.tracker import Tracker
-from losskernel.storage.locations import run_location
-from losskernel.storage.locks import locked_folder
+from losskernel.storage.locks import only_one
+from losskernel.storage.places import below
 from losskernel.traces.loss_traces import open_traces
+
+_FAULTY = object()  # stands for a part that could not be built
 
 
 def run_from(config: DictConfig, folder: Path, sweep: str | None, overrides: Sequence[str] = ()) -> float | None:
-    """Build a study from a configuration and run it in a folder; return the first analysis' headline number."""
+    """Build a study from a configuration and run it in a folder.
+
+    Args:
+        config: as Hydra composed it.
+        folder: of the run.
+        sweep: name of its sweep; None for a single run.
+        overrides: words of the command line, which win over a calibration.
+
+    Returns:
+        The headline number of the first analysis that has one.
+
+    Raises:
+        InputError: one line per fault, of all parts, before any compute.
+    """
     apply_calibration(config, overrides)
     if config.control is None:  # a sweep's figure shows what the loss adds to localisation noise
         config.control = sweep is not None
-    resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
-    done = finished(folder, resolved)
-    if done is not None:
-        print(summary(done, str(config.get("label"))))
-        return _headline(done)
-    faults: list[str] = []
-    study = _attempt(faults, lambda: build(config))
-    tracker = _attempt(faults, lambda: _tracker(config, folder, sweep))
-    _attempt(faults, lambda: config.threads is None or require_integer("threads", config.threads, at_least=1))
-    _refuse(faults)
-    set_threads(config.threads)
-    shared = config.paths.get("traces")
-    traces = None if shared is None else run_location(str(shared), str(config.paths.outputs), folder)
-    outcome = run(study, folder, config=resolved, tracker=tracker, traces=traces)
+    plain = resolved(config, throw_on_missing=True)
+    outcome = finished(folder, plain)
+    if outcome is None:
+        faults: list[str] = []
+        study = _attempt(faults, lambda: build(config))
+        tracker = _attempt(faults, lambda: _tracker(config, folder, sweep))
+        _attempt(faults, lambda: config.threads is None or require_integer("threads", config.threads, at_least=1))
+        _refuse(faults)
+        set_threads(config.threads)
+        shared = config.paths.get("traces")
+        traces = None if shared is None else below(str(shared), str(config.paths.outputs), folder)
+        outcome = run(study, folder, config=plain, tracker=tracker, traces=traces)
     print(summary(outcome, str(config.get("label"))))
     return _headline(outcome)
 
@@ -57,7 +73,11 @@ def _headline(outcome: Outcome) -> float | None:
 
 
 def analyse_from(config: DictConfig) -> None:
-    """Run the named analyses on a finished run; their files and numbers join the run's."""
+    """Run the chosen analyses on a finished run; their files and numbers join the run's.
+
+    Raises:
+        InputError: the folder holds no finished run, or an analysis does not fit it.
+    """
     folder = Path(config.run)
     require(
         folder.is_dir(),
@@ -65,27 +85,31 @@ def analyse_from(config: DictConfig) -> None:
     )
     points = open_points(folder)
     traces = None
-    if points is None or (folder / TRACES).exists():  # a run of points alone need not have sampled anything
+    if points is None or (folder / TRACES).exists():  # a run with schedule=none has points and no trace
         traces = open_traces(folder).with_baselines(read_representations(folder / BASELINES))
     if config.label is None and (folder / "config.yaml").is_file():
         config.label = cast(DictConfig, OmegaConf.load(folder / "config.yaml")).get("label")
     labels = dict(points.labels if traces is None and points is not None else traces.labels if traces else {})
     if config.label is None:  # a trace that was sampled from Python
         config.label = next(iter(labels), None)
-    analyses = questions(config, labels)
+    analyses = build_analyses(config, labels)
     control = open_traces(folder / CONTROL) if (folder / CONTROL).exists() else None
-    with locked_folder(folder):
+    with only_one(folder):
         print(summary(analyse(traces, analyses, RunFolder(folder), Tracker(), control, points), str(config.label)))
 
 
-def questions(config: DictConfig, labels: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the analyses that a run's configuration asks for.
+def build_analyses(config: DictConfig, labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the analyses of a run's configuration.
+
+    Args:
+        config: with the group `analysis`.
+        labels: of the probes.
 
     Raises:
-        InputError: they cannot be built, or ask for a label that the probes do not have.
+        InputError: they cannot be built, or name a label that the probes do not have.
     """
     faults: list[str] = []
-    analyses = {name: _build(f"analysis.{name}", node, faults) for name, node in _named(config, "analysis").items()}
+    analyses = {name: _build(f"analysis.{name}", node, faults) for name, node in _chosen(config, "analysis").items()}
     _refuse(faults + label_faults(analyses, labels))
     return analyses
 
@@ -101,8 +125,8 @@ def build(config: DictConfig) -> Study:
     made = {field: _build(key, _part(config, key), faults) for key, field in with_build(Build.PART).items()}
     parts = {field: part for field, part in made.items() if part is not _FAULTY}
     for key, field in with_build(Build.PARTS).items():
-        each = {name: _build(f"{key}.{name}", node, faults) for name, node in _named(config, key).items()}
-        parts[field] = {name: part for name, part in each.items() if part is not _FAULTY}
+        several = {name: _build(f"{key}.{name}", node, faults) for name, node in _chosen(config, key).items()}
+        parts[field] = {name: part for name, part in several.items() if part is not _FAULTY}
     data = parts.pop("data", _FAULTY)
     for name, wrapper in parts.pop("wrappers").items():
         if isinstance(data, Data):
@@ -110,7 +134,7 @@ def build(config: DictConfig) -> Study:
     parts |= {} if data is _FAULTY else {"data": data}
     parts |= {field: config[key] for key, field in with_build(Build.VALUE).items()}
     parts["control"] = False if config.control is None else config.control
-    # What could be built is checked beside what could not, so that all faults are seen at once.
+    # The parts that could be built are checked as well, so that one attempt shows all faults.
     _refuse(faults + faults_of(parts))
     return Study(**parts)
 
@@ -123,31 +147,28 @@ def _wrapped(name: str, wrapper: Any, data: Data) -> Data:
     """
     choice = f"choose it with wrapper=[{name}], or fix its _target_"
     require(callable(wrapper), f"wrapper.{name} must be called with a losskernel.Data, got {wrapper!r}; {choice}")
-    made = wrapper(data)
-    require(isinstance(made, Data), f"wrapper.{name} must return a losskernel.Data, got {type(made).__name__}")
-    return made
-
-
-_FAULTY = object()
+    wrapped = wrapper(data)
+    require(isinstance(wrapped, Data), f"wrapper.{name} must return a losskernel.Data, got {type(wrapped).__name__}")
+    return wrapped
 
 
 def _part(config: DictConfig, key: str) -> Any:
-    """Return the node of a part; schedule=none says nothing of what to build, whatever a recipe sets below it."""
+    """Return the node of a part; None for schedule=none, below which a recipe may still have set values."""
     node = config.get(key)
     return None if key == "schedule" and isinstance(node, DictConfig) and "_target_" not in node else node
 
 
-def _named(config: DictConfig, key: str) -> dict[str, Any]:
-    """Return what is chosen of a group; a recipe's settings of what is not chosen say nothing of what to build."""
+def _chosen(config: DictConfig, key: str) -> dict[str, Any]:
+    """Return the choices of a group, without nodes of which a recipe set values while they were not chosen."""
     nodes = {str(name): node for name, node in (config.get(key) or {}).items()}
     return {name: node for name, node in nodes.items() if not isinstance(node, DictConfig) or "_target_" in node}
 
 
 def _build(key: str, node: Any, faults: list[str]) -> Any:
-    """Instantiate one node, or add what is wrong with it to the faults and return _FAULTY."""
-    found = signature_faults(key, node)
-    faults += found
-    return _FAULTY if found else _attempt(faults, lambda: _make(key, node), _FAULTY)
+    """Instantiate one node; or append what is wrong with it to the faults and return _FAULTY."""
+    wrong = signature_faults(key, node)
+    faults += wrong
+    return _FAULTY if wrong else _attempt(faults, lambda: _instantiate(key, node), _FAULTY)
 
 
 def _attempt(faults: list[str], work: Callable[[], Any], otherwise: Any = None) -> Any:
@@ -163,20 +184,16 @@ def _refuse(faults: list[str]) -> None:
         raise InputError("\n".join(dict.fromkeys(faults)))
 
 
-def _make(key: str, node: Any) -> Any:
-    """Instantiate one node; turn what its constructor says into one line that names the key."""
+def _instantiate(key: str, node: Any) -> Any:
+    """Instantiate one node; an error of its constructor becomes one line that names the key."""
     try:
         return instantiate(node, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, InputError):
             raise cause from error
-        raise InputError(f"{key}: {_line(cause)}; check the values of {key}") from error
-
-
-def _line(error: BaseException) -> str:
-    """Return the kind of an error and the first line of what it says."""
-    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+        words = ": ".join([type(cause).__name__, *str(cause).strip().splitlines()[:1]])
+        raise InputError(f"{key}: {words}; check the values of {key}") from error
 
 
 def _tracker(config: DictConfig, folder: Path, sweep: str | None) -> Tracker:
@@ -191,3 +208,82 @@ def _tracker(config: DictConfig, folder: Path, sweep: str | None) -> Tracker:
     from losskernel.cli.config.run_names import described
 
     return factory(folder, **described(config, folder, sweep))
+
+
+# Signatures: what is wrong with a node before anything is instantiated. Hydra would report the first fault alone, and
+# pass any type. pydantic's dataclasses would check types, but at construction, one class at a time, and not unknown
+# arguments of functions; their errors name the field instead of the configuration's key.
+
+_BOOL, _BOOL_OR_NONE = (bool, "bool"), (bool | None, "bool | None", "Optional[bool]")
+
+
+def signature_faults(key: str, node: Any) -> list[str]:
+    """Return what is wrong with the `_target_`s of a node and below, by their signatures alone.
+
+    Args:
+        key: of the node, dotted.
+        node: of a configuration.
+    """
+    if isinstance(node, ListConfig):
+        return [fault for index, item in enumerate(node) for fault in signature_faults(f"{key}[{index}]", item)]
+    if not isinstance(node, DictConfig):
+        return []
+    faults = [fault for name in node for fault in signature_faults(f"{key}.{name}", node[name])]
+    if "_target_" not in node:
+        return faults
+    target = node["_target_"]
+    try:
+        with _quiet_hydra():
+            called = get_object(str(target))
+    except Exception as error:  # importing a module of the user's may fail in any way
+        reason = " ".join(str(error).split())
+        remedy = "give module.name, and put the folder of your own modules on PYTHONPATH"
+        return [*faults, f"{key}._target_={target} cannot be imported ({reason}); {remedy}"]
+    try:
+        parameters = inspect.signature(called).parameters
+    except ValueError:  # a class of a C extension may have no signature
+        return faults
+    except TypeError:
+        return [*faults, f"{key}._target_={target} is a {type(called).__name__}; give a class or a function"]
+    return faults + _argument_faults(key, node, str(target), parameters)
+
+
+def _argument_faults(key: str, node: DictConfig, target: str, parameters: Mapping[str, inspect.Parameter]) -> list[str]:
+    """Return which arguments are unknown, missing, or not true or false although only that is taken."""
+    given = [str(name) for name in node if not str(name).startswith("_")]
+    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    named = [name for name, parameter in parameters.items() if parameter.kind not in variable]
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    choices = ", ".join(named) or "none, and leave it out"
+    faults = [
+        f"{key}.{name}={node[name]}: {target} has no such argument; choose from {choices}"
+        for name in given
+        if name not in named and not takes_any
+    ]
+    faults += [
+        f"{key}.{name} must be true or false, got {node[name]!r}"
+        for name in given
+        if name in named and not _fits_bool(parameters[name], node[name])
+    ]
+    missing = [name for name in named if parameters[name].default is inspect.Parameter.empty and name not in given]
+    if missing and not node.get("_partial_", False) and "_args_" not in node:
+        faults.append(f"{key}: {target} needs {', '.join(missing)}; set {key}.{missing[0]}=...")
+    return faults
+
+
+def _fits_bool(parameter: inspect.Parameter, value: Any) -> bool:
+    """Whether a value may be an argument as far as bool annotations go: any non-empty string would count as true."""
+    if parameter.annotation not in (*_BOOL, *_BOOL_OR_NONE) or isinstance(value, (bool, DictConfig)):
+        return True
+    return value is None and (parameter.annotation in _BOOL_OR_NONE or parameter.default is None)
+
+
+@contextmanager
+def _quiet_hydra() -> Iterator[None]:
+    """Hydra would log the error that is reported as a fault."""
+    logger = logging.getLogger("hydra.utils")
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False

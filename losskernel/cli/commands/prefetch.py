@@ -1,4 +1,4 @@
-"""losskernel-prefetch: where there is internet, fetch what a run will want where there is none; then try without."""
+"""losskernel-prefetch: download what a run needs where there is internet, and prove that it then builds without."""
 
 import itertools
 import json
@@ -7,59 +7,59 @@ import shlex
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from losskernel.cli.config import CONF, resolved, show_help
+from losskernel.cli.config.calibrated_choice import apply_calibration
 from losskernel.config_keys import Use, with_use
 from losskernel.errors import InputError, require
-from losskernel.storage.downloads import PREFETCH, Download, network_timeout, recorded_connections, recorded_downloads
+from losskernel.storage.downloads import PREFETCH, Taken, connections, impatient, overheard
 
-# They say where things lie, and must say the same on the compute nodes.
-_PLACES = ("TORCH_HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "NLTK_DATA", "LOSSKERNEL_CACHE")
-# What others say where something is missing sends its reader here, where it would send him round in a circle.
-_HERE = "run this command, which needs internet, on a machine that has it"
+# Environment variables that say where caches lie; compute nodes need the same values.
+_CACHES = ("TORCH_HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "NLTK_DATA", "LOSSKERNEL_CACHE")
+# Errors about missing files recommend this command; within it, they must recommend something else.
+_REMEDY = "run this command, which needs internet, on a machine that has it"
 
 
-def prefetch_for(conf: str, arguments: Sequence[str]) -> None:
-    """Fetch all that the jobs of some words want, prove that they do without the network, and say where it lies.
+def prefetch_for(arguments: Sequence[str]) -> None:
+    """Download all that some jobs need, prove that they build without network, and print where it lies.
 
     Args:
-        conf: the registry.
-        arguments: words of the losskernel command; choices as in a multirun.
+        arguments: overrides of the losskernel command; several values of a key as in a multirun.
 
     Raises:
-        InputError: one line for each thing that cannot be fetched, and for every other fault of a job.
+        InputError: one line for each thing that cannot be downloaded, and for every other fault of a job.
     """
     if {"--help", "-h"} & set(arguments):
-        hydra.main(config_path=conf, config_name="prefetch", version_base="1.3")(_nothing)()
+        show_help("prefetch")
         return
-    configs = _distinct(conf, _words(arguments))
-    found: dict[Path, Download] = {}
+    configs = _distinct(_jobs(arguments))
+    downloads: dict[Path, Taken] = {}
     faults: list[str] = []
     for config in configs:
-        with recorded_downloads() as heard:
+        with overheard() as taken:
             try:
-                _fetched(config)
+                _download(config)
             except InputError as error:
-                faults += str(error).replace(PREFETCH, _HERE).splitlines()
-        for each in heard:
-            new = each.new or (each.path in found and found[each.path].new)
-            found[each.path] = Download(each.what, each.path, new)
-    print(*_table(list(found.values())), sep="\n", end="\n" if found else "")
+                faults += str(error).replace(PREFETCH, _REMEDY).splitlines()
+        for download in taken:
+            new = download.new or (download.path in downloads and downloads[download.path].new)
+            downloads[download.path] = Taken(download.what, download.path, new)
+    print(*_table(list(downloads.values())), sep="\n", end="\n" if downloads else "")
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))
-    print(*_advice(configs, found), sep="\n")
+    print(*_advice(configs, downloads), sep="\n")
 
 
-def _words(arguments: Sequence[str]) -> list[list[str]]:
-    """Return the words of each job.
+def _jobs(arguments: Sequence[str]) -> list[list[str]]:
+    """Return the overrides of each job.
 
     Raises:
-        InputError: a word is none of the losskernel command's.
+        InputError: a word is not for this command, or its values cannot be listed.
     """
     given: list[str] = []
     rest = iter(arguments)
@@ -73,92 +73,91 @@ def _words(arguments: Sequence[str]) -> list[list[str]]:
             require(fits, f"losskernel-prefetch takes key=value, -m, --config-dir and --help, got {word}")
             given.append(word)
     choices: list[list[str]] = []
-    for word in OverridesParser.create().parse_overrides(given):
-        if word.is_sweep_override():
-            listed = word.is_discrete_sweep()
-            require(listed, f"{word.input_line}: its values cannot be listed; give one, or several with commas")
-            choices.append([f"{word.get_key_element()}={value}" for value in word.sweep_string_iterator()])
+    for override in OverridesParser.create().parse_overrides(given):
+        if override.is_sweep_override():
+            listed = override.is_discrete_sweep()
+            require(listed, f"{override.input_line}: its values cannot be listed; give one, or several with commas")
+            choices.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
         else:
-            choices.append([str(word.input_line)])
+            choices.append([str(override.input_line)])
     return [list(words) for words in itertools.product(*choices)]
 
 
-def _distinct(conf: str, jobs: Sequence[list[str]]) -> list[DictConfig]:
-    """Return the configurations of jobs that want different things."""
-    from losskernel.cli.commands.calibrate import apply_calibration
-
-    found: dict[str, DictConfig] = {}
+def _distinct(jobs: Sequence[list[str]]) -> list[DictConfig]:
+    """Return a configuration for every set of downloads that the jobs need."""
+    configs: dict[str, DictConfig] = {}
     for words in jobs:
-        with initialize_config_dir(conf, version_base="1.3"):
+        with initialize_config_dir(CONF, version_base="1.3"):
             config = compose("config", overrides=words)
         apply_calibration(config, words)
-        resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-        wanting = {name: resolved.get(name) for name in with_use(Use.DOWNLOAD)}
-        found.setdefault(json.dumps(wanting, sort_keys=True, default=str), config)
-    return list(found.values())
+        plain = resolved(config)
+        needs = {name: plain.get(name) for name in with_use(Use.DOWNLOAD)}
+        configs.setdefault(json.dumps(needs, sort_keys=True, default=str), config)
+    return list(configs.values())
 
 
-def _fetched(config: DictConfig) -> None:
+def _download(config: DictConfig) -> None:
     """Build a study with the network open; then, if that used it, once more with the network cut off."""
     from losskernel.cli.build import build
 
     fetching = deepcopy(config)
     if isinstance(fetching.get("dataset"), DictConfig) and "download" in fetching.dataset:
         fetching.dataset.download = True
-    with recorded_connections() as tried, network_timeout():
+    with connections() as tried, impatient():
         study = build(fetching)
-        for images in [*_cached(study.data.probes), *_cached(study.data.train)]:
+        for images in [*_cached_images(study.data.probes), *_cached_images(study.data.train)]:
             images.held()
     if tried:
         try:
-            with recorded_connections(refused=True):
+            with connections(refused=True):
                 build(config)
         except InputError as error:
             lines = [f"with the network cut off, {line}" for line in str(error).splitlines()]
             raise InputError("\n".join(lines)) from error
 
 
-def _cached(dataset: Any) -> Iterator[Any]:
-    """Yield what keeps its decoded pictures on disk, in a dataset or below it."""
+def _cached_images(dataset: Any) -> Iterator[Any]:
+    """Yield the datasets that cache decoded pictures on disk: a dataset itself, or those that it wraps."""
     from losskernel.data.images.image_files import CachedImages
     from losskernel.data.recombined import Assembled
 
     if isinstance(dataset, CachedImages):
         yield dataset
-    below = dataset.sources if isinstance(dataset, Assembled) else [getattr(dataset, "dataset", None)]
-    for each in below:
-        if each is not None:
-            yield from _cached(each)
+    wrapped = dataset.sources if isinstance(dataset, Assembled) else [getattr(dataset, "dataset", None)]
+    for source in wrapped:
+        if source is not None:
+            yield from _cached_images(source)
 
 
-def _table(things: Sequence[Download]) -> list[str]:
-    rows = [(each.what, "new" if each.new else "was there", _size(each.path), each.path.absolute()) for each in things]
+def _table(downloads: Sequence[Taken]) -> list[str]:
+    rows = [
+        (download.what, "new" if download.new else "was there", _size(download.path), download.path.absolute())
+        for download in downloads
+    ]
     first, second, third = (max((len(str(row[column])) for row in rows), default=0) for column in range(3))
     return [f"  {what:<{first}}  {state:<{second}}  {size:>{third}}  {path}" for what, state, size, path in rows]
 
 
 def _size(path: Path) -> str:
-    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file() and not each.is_symlink()]
-    return f"{sum(each.stat().st_size for each in files) / 1e6:,.1f} MB"
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file() and not file.is_symlink()]
+    return f"{sum(file.stat().st_size for file in files) / 1e6:,.1f} MB"
 
 
-def _advice(configs: Sequence[DictConfig], found: dict[Path, Download]) -> list[str]:
+def _advice(configs: Sequence[DictConfig], downloads: dict[Path, Taken]) -> list[str]:
     """Return what was proved, and what a job script has to say."""
-    wanted = "" if found else "nothing is wanted from outside; "
+    nothing = "" if downloads else "nothing is wanted from outside; "
     many = "the study builds" if len(configs) == 1 else f"{len(configs)} studies build"
-    lines = [f"{wanted}tried without the network: {many}, and two probes pass through the model"]
-    exports = [f"{name}={shlex.quote(os.environ[name])}" for name in _PLACES if os.environ.get(name)]
-    exports += ["HF_HUB_OFFLINE=1"] if any(path.name.startswith("models--") for path in found) else []
-    recorded = dict.fromkeys(f"{each.paths.outputs}/{each.name}" for each in configs if "project" in each.logger)
+    lines = [f"{nothing}tried without the network: {many}, and two probes pass through the model"]
+    exports = [f"{name}={shlex.quote(os.environ[name])}" for name in _CACHES if os.environ.get(name)]
+    exports += ["HF_HUB_OFFLINE=1"] if any(path.name.startswith("models--") for path in downloads) else []
+    recorded = dict.fromkeys(
+        f"{config.paths.outputs}/{config.name}" for config in configs if "project" in config.logger
+    )
     exports += ["WANDB_MODE=offline"] if recorded else []
     if exports:
         lines += ["in the job script, so that compute nodes look in the same places, and only there:"]
-        lines += [f"  export {each}" for each in exports]
+        lines += [f"  export {export}" for export in exports]
     if recorded:
         lines += ["afterwards, where there is internet:"]
-        lines += [f"  wandb sync $(find {place} -type d -name 'offline-run-*')" for place in recorded]
+        lines += [f"  wandb sync $(find {folder} -type d -name 'offline-run-*')" for folder in recorded]
     return lines
-
-
-def _nothing(config: DictConfig) -> None:
-    """Stand for a job where only help is wanted."""

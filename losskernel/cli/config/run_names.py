@@ -1,28 +1,33 @@
-"""What people call a run of the command line: its name and what was set for it, its sweep's group, kind and tags."""
+"""Names of runs for their records: name, group, kind and tags, from what was set on the command line."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from losskernel.cli.config import resolved
+from losskernel.cli.launchers.sweep_jobs import swept_keys
 from losskernel.config_keys import COMPARED, Use, row, symbol_of, with_use
 from losskernel.runs.tracking.wandb_settings import part_name
 from losskernel.sweeps.read_runs import JOBS
 
-_MOST, _LONGEST = 4, 24
+_MOST, _LONGEST = 4, 24  # settings in a name, and characters of a value
 
 
 def described(config: DictConfig, folder: Path, sweep: str | None) -> dict[str, Any]:
-    """Return name, group, job type and tags of a run, as a record shows them among others."""
+    """Return name, group, job type and tags of a run, by which a record shows it among others.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        sweep: name of its sweep; None for a single run.
+    """
     about: dict[str, Any] = {"tags": [*config.logger.tags, *_tags(config, sweep)]}
     if config.logger.name == config.name:
-        about["name"] = " ".join([str(config.name), *_told()]) + _number()
+        about["name"] = " ".join([str(config.name), *_settings()]) + _number()
     if sweep is not None:
         about["group"] = Path(sweep).name
     if sweep is not None and (folder.parent / JOBS).is_file():  # a sweep around a run: dynamics, layers
@@ -31,23 +36,23 @@ def described(config: DictConfig, folder: Path, sweep: str | None) -> dict[str, 
 
 
 def _tags(config: DictConfig, sweep: str | None) -> list[str]:
-    plain: Any = OmegaConf.to_container(config, resolve=True)
+    plain = resolved(config)
     names = [part_name(plain, key) for key in with_use(Use.CLASS_NAME)]
     return [*filter(None, names), *(["sweep"] if sweep is not None else [])]
 
 
-def _told() -> list[str]:
-    """Return the words of a job that tell it from others: in a sweep what is swept, else what was set by hand."""
+def _settings() -> list[str]:
+    """Return `key=value` for what tells a run from others: in a sweep what is swept, else what was set by hand."""
     if not HydraConfig.initialized():
         return []
-    now = HydraConfig.get()
-    given = {
-        name: value for name, value in map(_split, now.overrides.task) if row(name.replace("/", ".")).role in COMPARED
-    }
-    if now.mode == RunMode.MULTIRUN:
-        given = {name: value for name, value in given.items() if name in swept(Path(now.sweep.dir))}
-    told = [f"{symbol_of(name, name.rsplit('.', 1)[-1])}={_short(value)}" for name, value in given.items()]
-    return [*told[:_MOST], *(["..."] if len(told) > _MOST else [])]
+    hydra_config = HydraConfig.get()
+    words = [word.partition("=") for word in hydra_config.overrides.task]
+    given = {name.lstrip("+~"): value for name, _, value in words}
+    given = {name: value for name, value in given.items() if row(name.replace("/", ".")).role in COMPARED}
+    if hydra_config.mode == RunMode.MULTIRUN:
+        given = {name: value for name, value in given.items() if name in swept_keys(Path(hydra_config.sweep.dir))}
+    settings = [f"{symbol_of(name, name.rsplit('.', 1)[-1])}={_short(value)}" for name, value in given.items()]
+    return [*settings[:_MOST], *(["..."] if len(settings) > _MOST else [])]
 
 
 def _number() -> str:
@@ -57,23 +62,8 @@ def _number() -> str:
     return f" · {HydraConfig.get().job.num}"
 
 
-def swept(folder: Path) -> list[str]:
-    """Return the keys that a sweep varies, from what Hydra notes in its folder before the first job."""
-    try:
-        words = OmegaConf.load(folder / "multirun.yaml").hydra.overrides.task
-        found = OverridesParser.create().parse_overrides(list(words))
-        return [str(each.key_or_group) for each in found if each.is_sweep_override()]
-    except (OSError, HydraException):
-        return []
-
-
-def _split(word: str) -> Sequence[str]:
-    name, _, value = word.partition("=")
-    return name.lstrip("+~"), value
-
-
 def _short(value: str) -> str:
-    """Return a value in as few characters as tell it: a number in four digits, a file by its stem."""
+    """Return a value in few characters: a number to four digits, a file by its stem."""
     try:
         return f"{float(value):.4g}"
     except ValueError:

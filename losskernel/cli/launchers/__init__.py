@@ -1,6 +1,1 @@
-"""Jobs that other machines or processes do: what became of them, and waiting for all of them."""
-
-from losskernel.cli.launchers.slurm_states import ACTIVE, Slurm
-from losskernel.cli.launchers.waiting import GONE, Watch
-
-__all__ = ["ACTIVE", "GONE", "Slurm", "Watch"]
+"""Jobs of a sweep in other processes: on SLURM, as local processes by submitit, or in joblib's workers."""

@@ -1,6 +1,6 @@
 """The launchers of conf/hydra/launcher: Hydra takes plugins from this namespace alone, and imports them at every start.
 
-What they do is in `losskernel.cli.launchers.slurm` and `.processes`, loaded when a sweep begins.
+`losskernel.cli.launchers`, which does the work, is therefore imported when a sweep begins.
 """
 
 import sys
@@ -11,7 +11,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher as Joblib
+from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher as BaseJoblibLauncher
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
 
 
@@ -22,15 +22,15 @@ class SlurmLauncher(BaseSubmititLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Submit the jobs and wait for them."""
-        from losskernel.cli.launchers.slurm import on_slurm
+        from losskernel.cli.launchers.submit import on_slurm
 
         return on_slurm(self, job_overrides, initial_job_idx)
 
     def __call__(self, *args: Any) -> JobReturn:
         """Do one job, in its own process."""
-        from losskernel.cli.launchers.job_process import at_work
+        from losskernel.cli.launchers.job_process import run_submitted
 
-        return at_work(super().__call__, args)
+        return run_submitted(super().__call__, args)
 
 
 class LocalLauncher(BaseSubmititLauncher):
@@ -40,32 +40,32 @@ class LocalLauncher(BaseSubmititLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Start the jobs and wait for them."""
-        from losskernel.cli.launchers.local import on_this_machine
+        from losskernel.cli.launchers.submit import on_this_machine
 
         return on_this_machine(self, job_overrides, initial_job_idx)
 
     def __call__(self, *args: Any) -> JobReturn:
         """Do one job, in its own process."""
-        from losskernel.cli.launchers.job_process import apart, at_work
+        from losskernel.cli.launchers.job_process import detach, run_submitted
 
-        apart(self.params)
-        return at_work(super().__call__, args)
+        detach(self.params)
+        return run_submitted(super().__call__, args)
 
 
-class JoblibLauncher(Joblib):
+class JoblibLauncher(BaseJoblibLauncher):
     """The jobs of a sweep share a few processes of joblib."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Do the jobs."""
-        from losskernel.cli.launchers.local import in_workers
+        from losskernel.cli.launchers.submit import in_workers
 
         return in_workers(self, super().launch, job_overrides, initial_job_idx)
 
 
-class OwnJoblib(SearchPathPlugin):
-    """Makes `hydra/launcher=joblib` our own: Hydra would warn that another plugin's choice has the same name."""
+class ReplaceJoblib(SearchPathPlugin):
+    """Makes `hydra/launcher=joblib` this package's: Hydra would warn that another plugin has a choice of that name."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Take the other one back, once all plugins have registered theirs; programs that are not ours keep it."""
+        """Remove the other choice, after all plugins have registered theirs; other programs keep it."""
         if "losskernel.cli" in sys.modules:
             ConfigStore.instance().repo["hydra"]["launcher"].pop("joblib.yaml", None)

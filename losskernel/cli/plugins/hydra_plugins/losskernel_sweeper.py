@@ -1,4 +1,4 @@
-"""The sweeper of conf/hydra/sweeper; `losskernel.cli.launchers.chain_overlaps` is loaded when a sweep begins."""
+"""The sweeper of conf/hydra/sweeper; `losskernel.cli.launchers.sweep_jobs` is imported when a sweep begins."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,15 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
 
 class CheckedSweeper(BasicSweeper):
-    """Hydra's own sweeper, which refuses jobs that do not go together before it starts the first, by any launcher."""
+    """Hydra's own sweeper, which refuses jobs that do not go together before any launcher starts the first."""
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose the jobs of all batches once, before the first of them."""
-        from losskernel.cli.launchers.chain_overlaps import note_other_probes, refuse_overlaps
-        from losskernel.cli.launchers.jobs import jobs_of, refuse_one_folder
+        """Compose and check the jobs of all batches once, before the first batch."""
+        from losskernel.cli.launchers import sweep_jobs
 
-        if self.batch_index == 1:  # this one is the first
-            refuse_one_folder(self)
-            every = [words for each in self.overrides or () for words in each]
-            jobs = jobs_of(self, every, 0)
-            refuse_overlaps(jobs)
-            note_other_probes(jobs)
+        if self.batch_index == 1:  # Hydra has counted this batch already
+            sweep_jobs.refuse_run_folder_of_sweep(self)
+            every = [overrides for batch in self.overrides or () for overrides in batch]
+            jobs = sweep_jobs.compose_jobs(self, every, 0)
+            sweep_jobs.refuse_overlapping_chains(jobs)
+            sweep_jobs.warn_of_different_probes(jobs)

@@ -1,0 +1,288 @@
+"""losskernel-compare, and the comparison that ends a sweep; runs of one kernel's chains are joined on the way."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra.utils
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from losskernel.errors import InputError, TraceError, require
+
+if TYPE_CHECKING:
+    from losskernel.runs.tracking.tracker import Tracker
+    from losskernel.sweeps.joined_runs import Group, Joined
+    from losskernel.sweeps.read_runs import Run
+
+# Comparisons of the sweeps that this process has started, to be made when its command has ended.
+_pending: list[Callable[[], None]] = []
+
+
+class CompareRuns(Callback):
+    """Hydra's callback that ends a sweep with a page comparing its runs.
+
+    It only notes the sweep when that starts. Hydra skips its own hook for the end of a sweep where a job has failed,
+    and the page of the jobs that finished is wanted then most.
+
+    Args:
+        metrics: what to draw; None for the usual ones.
+        alike: CKA from which two kernels count as alike.
+    """
+
+    def __init__(self, metrics: Any = None, alike: float = 0.8) -> None:
+        self._metrics, self._alike = metrics, alike
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Note the sweep's folder and logger."""
+        folder = Path(str(config.hydra.sweep.dir))
+        copy = OmegaConf.create(OmegaConf.to_container(config, resolve=False))  # Hydra goes on changing its own
+        _pending.append(lambda: self._compare(folder, copy))
+
+    def _compare(self, folder: Path, config: Any) -> None:
+        from losskernel.sweeps import find_runs
+        from losskernel.sweeps.joined_runs import parts_of_kernels
+        from losskernel.sweeps.read_runs import read_run
+
+        try:
+            runs = [read_run(run) for run in find_runs(folder)]
+        except InputError:  # the sweep was refused before its first job
+            return
+        options = {"metrics": self._metrics, "alike": self._alike}
+        for line in _compare_and_print(runs, folder, config, group_of(folder), parts_of_kernels(runs), options):
+            print(f"losskernel: {line}", file=sys.stderr)
+
+
+@contextmanager
+def compare_ended_sweeps() -> Iterator[None]:
+    """Around a command: if it was a sweep, compare its runs, whether or not all jobs finished.
+
+    An error of the comparison is printed as one line; it changes neither the sweep's errors nor its exit code. After a
+    signal nothing is compared.
+    """
+    _pending.clear()
+    by_signal = False
+    try:
+        yield
+    except SystemExit as end:
+        by_signal = isinstance(end.code, int) and end.code > 128
+        raise
+    finally:
+        for compare in [] if by_signal else _pending:
+            quiet_root_logger()
+            try:
+                compare()
+            except Exception as error:
+                line = " ".join(str(error).split()) or type(error).__name__
+                print(f"losskernel: the sweep's runs are not compared: {line}", file=sys.stderr)
+
+
+def compare_from(config: DictConfig) -> None:
+    """Compare the runs that a configuration names; print the table and the page's path.
+
+    Raises:
+        InputError: there are fewer than two, or, where they are to be joined, no two of one kernel.
+        TraceError: some are not joined.
+    """
+    from losskernel.sweeps import find_runs
+    from losskernel.sweeps.read_runs import read_run
+
+    given, join = config.runs, config.join
+    require(isinstance(join, bool), f"join must be true or false, got {join!r}; losskernel-compare --join says true")
+    runs = find_runs([str(run) for run in given] if isinstance(given, ListConfig) else str(given))
+    sweep = Path(str(given)) if isinstance(given, str) and Path(given).is_dir() else None
+    folder = Path(str(config.out or sweep or config.paths.run))
+    options = {"metrics": config.metrics, "alike": config.alike, "title": config.title}
+    group = sweep.name if sweep else None
+    refused = _compare_and_print([read_run(run) for run in runs], folder, config, group, join, options)
+    if refused:
+        raise TraceError("\n".join(refused))
+
+
+def _compare_and_print(
+    runs: Sequence["Run"], folder: Path, config: Any, group: str | None, join: bool, options: Mapping[str, Any]
+) -> list[str]:
+    """Compare runs, or their joined kernels, and print the result; return why some are not joined, a line each."""
+    from losskernel.sweeps import compare
+    from losskernel.sweeps.read_runs import HOME
+
+    refused: list[str] = []
+    if join:
+        joined = join_kernels(
+            runs, folder / HOME, lambda made: tracker_of(config, made, group, "join", f"{made.name}: joined")
+        )
+        refused = joined.refused
+        if joined.joined:
+            print(joined.overview())
+            runs = joined.runs
+            if len([run for run in runs if not run.missing]) < 2:
+                return refused
+    print(compare(runs, folder, tracker=tracker_of(config, folder, group), **options).overview())
+    return refused
+
+
+def group_of(sweep: Path) -> str:
+    """Return the name that the records of a sweep's jobs share: its folder's, with the run's where it lies in one."""
+    return f"{sweep.parent.name}_{sweep.name}" if (sweep.parent / "config.yaml").is_file() else sweep.name
+
+
+def tracker_of(
+    config: Any, folder: Path, group: str | None, job_type: str = "compare", name: str | None = None
+) -> "Tracker":
+    """Return the record of a comparison, or of a joined kernel, with the configured logger: W&B's, else none.
+
+    Args:
+        config: with `logger`.
+        folder: of the comparison.
+        group: name that the records of a sweep share.
+        job_type: of W&B's run.
+        name: of W&B's run; None for the configured one.
+
+    Raises:
+        InputError: the logger does not take its settings.
+    """
+    from losskernel.runs.folder import RunFolder
+    from losskernel.runs.tracking.tracker import Tracker
+
+    if "project" not in config.logger:  # the other loggers record curves along draws alone
+        return Tracker()
+    RunFolder(folder).prepare()
+    try:
+        named = {} if name is None else {"name": name}
+        return hydra.utils.instantiate(config.logger)(folder, group=group, job_type=job_type, **named)
+    except TypeError as error:
+        raise InputError(f"logger: {error}; check the values of logger") from error
+
+
+def quiet_root_logger() -> None:
+    """Set the root logger to WARNING: Hydra resets it after a job, and fonts and statistics libraries log at INFO."""
+    logging.root.setLevel(logging.WARNING)
+
+
+# Joining: runs that sampled parts of one kernel's chains become one run.
+
+
+@dataclass(frozen=True)
+class JoinedKernels:
+    """Runs of whole kernels.
+
+    Attributes:
+        runs: joined ones, and those that were alone; one that cannot be joined yet has no result.
+        joined: what was joined.
+        refused: why others were not, a line each.
+    """
+
+    runs: list["Run"] = field(default_factory=list)
+    joined: list["Joined"] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    def overview(self) -> str:
+        """Return what was joined, a line each; where that is one kernel and no other, its summary as well."""
+        from losskernel.cli.summary import summary
+
+        lines = [kernel.words() for kernel in self.joined]
+        if len(self.runs) == len(self.joined) == 1:
+            label = self.runs[0].config.get("label")
+            lines.append(summary(self.joined[0].outcome, str(label)))
+        return "\n".join(lines)
+
+
+def join_kernels(runs: Sequence["Run"], home: Path, tracker: Callable[[Path], "Tracker"]) -> JoinedKernels:
+    """Join runs that sampled chains of one kernel, each kernel in a folder of its own.
+
+    Args:
+        runs: of any kernels.
+        home: holds the folders of the joined kernels.
+        tracker: folder of a joined kernel -> where else to record it.
+
+    Raises:
+        InputError: no two runs are of one kernel.
+        TraceError: the folder cannot be written; or nothing is joined, and fewer than two runs have results to show.
+    """
+    from losskernel.sweeps.joined_runs import grouped
+    from losskernel.sweeps.read_runs import Run, read_run
+
+    groups = grouped(runs)
+    several = [group for group in groups if len(group.all) > 1]
+    if not several:
+        raise _nothing_to_join(runs)
+    folders = dict(zip(map(id, several), _folders(several, home), strict=True))
+    kernels = JoinedKernels()
+    for group in groups:
+        folder = folders.get(id(group))
+        if folder is None:
+            kernels.runs.extend(group.all)
+            continue
+        try:
+            kernels.joined.append(_join(group, folder, tracker))
+            kernels.runs.append(read_run(folder))
+        except TraceError as error:
+            kernels.refused.append(f"{folder.name} is not joined: {error}")
+            kernels.runs.append(Run(folder, _whole_config(group), missing=kernels.refused[-1]))
+        except InputError as error:  # an analysis failed; the joined run holds the results of the others
+            kernels.refused.append(str(error))
+            kernels.runs.append(read_run(folder))
+    if not kernels.joined and len([run for run in runs if not run.missing]) < 2:
+        raise TraceError("\n".join(kernels.refused))
+    return kernels
+
+
+def _nothing_to_join(runs: Sequence["Run"]) -> InputError:
+    from losskernel.traces.joining import unlike
+
+    lines = unlike([run.config for run in runs], [run.folder.name for run in runs])
+    remedy = f"they differ in {'; '.join(lines)}" if lines else "give those of all its jobs"
+    these = f"no two of these {len(runs)} runs" if len(runs) > 1 else "no other run than this one"
+    return InputError(f"{these} sampled chains of one kernel: {remedy}")
+
+
+def _whole_config(group: "Group") -> dict[str, Any]:
+    """Return the flat configuration of one job that samples all chains which the group's jobs are to sample."""
+    from losskernel.sweeps.design import first_chain
+
+    chains = sum(int(run.config.get("schedule.chains") or 0) for run in group.all)
+    return group.all[0].config | {"schedule.chains": chains, "chain_offset": min(map(first_chain, group.all))}
+
+
+def _join(group: "Group", folder: Path, tracker: Callable[[Path], "Tracker"]) -> "Joined":
+    from losskernel.cli.build import build_analyses
+    from losskernel.sweeps.joined_runs import join_runs, why_waiting
+    from losskernel.traces.joining import few
+
+    if group.waiting:
+        unfinished = "; ".join(few([f"{run.folder}: {why_waiting(run)}" for run in group.waiting]))
+        raise TraceError(f"{unfinished}; continue what is unfinished, then join again")
+
+    def analyses(config: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:
+        return build_analyses(OmegaConf.create(dict(config)), labels)
+
+    return join_runs(group.runs, folder, analyses, tracker)
+
+
+def _folders(groups: Sequence["Group"], home: Path) -> list[Path]:
+    """Return each kernel's folder: the one where it was joined before, or one that is free."""
+    from losskernel.sweeps.joined_runs import names_of
+    from losskernel.sweeps.read_runs import read_run
+
+    before = [read_run(path.parent) for path in sorted(home.glob("*/config.yaml"))]
+    taken = {run.folder.name for run in before}
+    folders = []
+    for group, name in zip(groups, names_of(groups), strict=True):
+        same = next((run.folder.name for run in before if _is_of(run, group)), None)
+        free = (
+            candidate for number in count(1) if (candidate := f"{name}-{number}" if number > 1 else name) not in taken
+        )
+        folders.append(home / (same or next(free)))
+        taken.add(folders[-1].name)
+    return folders
+
+
+def _is_of(run: "Run", group: "Group") -> bool:
+    from losskernel.traces.joining import inward
+
+    return inward(run.config) == group.asked and run.config.get("checkpoint") == group.all[0].config.get("checkpoint")

@@ -1,0 +1,221 @@
+"""The jobs of a sweep before the first begins: their configurations, their names, and checks over all of them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import filter_overrides
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from losskernel.cli.config import resolved
+from losskernel.cli.config.calibrated_choice import apply_calibration
+from losskernel.errors import InputError, require
+
+_MOST = 6  # values that a message lists
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """One job of a sweep.
+
+    Attributes:
+        number: of the job in the sweep.
+        overrides: Hydra's overrides for it.
+        words: those overrides that differ between the jobs.
+        folder: of its run.
+        config: composed, with the interpolations that can only be resolved within the job.
+    """
+
+    number: int
+    overrides: list[str]
+    words: str
+    folder: Path
+    config: DictConfig
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return _name(self.number, self.words)
+
+
+def compose_jobs(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> list[SweepJob]:
+    """Return the jobs that Hydra hands to a launcher or a sweeper.
+
+    Args:
+        launcher: with config and hydra_context.
+        job_overrides: overrides of each job.
+        first: number of the first job.
+    """
+    shared = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
+    before, jobs = HydraConfig.instance().cfg, []
+    try:
+        for number, overrides in enumerate(map(list, job_overrides), first):
+            config = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, overrides)
+            with open_dict(config):
+                config.hydra.job.num = number
+            HydraConfig.instance().set_config(config)  # folder names may interpolate it
+            folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
+            with read_write(config), open_dict(config):
+                del config["hydra"]
+            words = filter_overrides([word for word in overrides if word not in shared])
+            jobs.append(SweepJob(number, overrides, " ".join(words), folder, config))
+    finally:
+        HydraConfig.instance().cfg = before
+    return jobs
+
+
+def job_name(hydra_config: Any) -> str:
+    """Return what messages call the job of this process, which knows the other jobs only by its sweep's folder.
+
+    Args:
+        hydra_config: HydraConfig.get().
+    """
+    keys = swept_keys(Path(hydra_config.sweep.dir))
+    words = [word for word in hydra_config.overrides.task if word.partition("=")[0].lstrip("+~") in keys]
+    return _name(hydra_config.job.num, " ".join(words))
+
+
+def swept_keys(folder: Path) -> list[str]:
+    """Return the keys that a sweep varies, from the multirun.yaml that Hydra writes before the first job."""
+    try:
+        words = OmegaConf.load(folder / "multirun.yaml").hydra.overrides.task
+        overrides = OverridesParser.create().parse_overrides(list(words))
+        return [str(override.key_or_group) for override in overrides if override.is_sweep_override()]
+    except (OSError, HydraException):
+        return []
+
+
+def resume_command(hydra_config: Any) -> str:
+    """Return, in words, the command that continues a sweep.
+
+    Args:
+        hydra_config: of one of its jobs, or the sweep's own.
+    """
+    given = _given_value(hydra_config, "paths.sweep") is not None
+    return "the same command" if given else f"the same command with paths.sweep={hydra_config.sweep.dir}"
+
+
+def refuse_sweep_words_of_single_run(hydra_config: Any) -> None:
+    """Raise InputError if a single run is given words that only a sweep takes: Hydra would ignore them.
+
+    Args:
+        hydra_config: HydraConfig.get().
+    """
+    if hydra_config.mode == RunMode.MULTIRUN:
+        return
+    name = hydra_config.runtime.choices.get("hydra/launcher")
+    basic = name in (None, "basic")
+    require(basic, f"hydra/launcher={name} starts the jobs of a sweep, of one job too: losskernel -m ...; add -m")
+    folder = _given_value(hydra_config, "paths.sweep")
+    require(
+        folder is None,
+        f"paths.sweep={folder} names the folder of a sweep, and this is one run; write paths.run={folder}, or add -m",
+    )
+
+
+def refuse_run_folder_of_sweep(sweeper: Any) -> None:
+    """Raise InputError if a sweep is given the folder of one run: Hydra would ignore it.
+
+    Args:
+        sweeper: with config.
+    """
+    folder = _given_value(sweeper.config.hydra, "paths.run")
+    require(
+        folder is None,
+        f"paths.run={folder} names the folder of one run, and -m makes a sweep; write paths.sweep={folder}, in which "
+        "every job has a folder, or leave -m out",
+    )
+
+
+def _given_value(hydra_config: Any, key: str) -> str | None:
+    """Return the value that the command line gives to a key."""
+    words = [str(word).lstrip("+").partition("=") for word in hydra_config.overrides.task]
+    return next((value for name, _, value in words if name == key), None)
+
+
+def _name(number: int, words: str) -> str:
+    return f"job {number} ({words})" if words else f"job {number}"
+
+
+# Chains of one kernel, sampled by several jobs that differ in chain_offset.
+
+
+class _Part(NamedTuple):
+    """Chains of a kernel that one job is to sample: first, first + 1, ..., end - 1."""
+
+    job: SweepJob
+    first: int
+    chains: int
+
+    @property
+    def end(self) -> int:
+        return self.first + self.chains
+
+
+def refuse_overlapping_chains(jobs: Sequence[SweepJob]) -> None:
+    """Raise InputError if jobs that sample parts of one kernel, by chain_offset, would sample some chains twice."""
+    from losskernel.traces.joining import inward
+
+    kernels: dict[str, list[_Part]] = {}
+    for job in jobs:
+        config = _resolved(job)
+        first, chains = config.get("chain_offset"), (config.get("schedule") or {}).get("chains")
+        if isinstance(first, int) and isinstance(chains, int):  # the job itself refuses anything else
+            kernel = json.dumps([inward(config), config.get("checkpoint")], sort_keys=True)
+            kernels.setdefault(kernel, []).append(_Part(job, first, chains))
+    for parts in kernels.values():
+        if len({part.first for part in parts}) > 1:  # else they repeat one kernel, and nothing is to be joined
+            _require_disjoint(sorted(parts, key=lambda part: part.first))
+
+
+def warn_of_different_probes(jobs: Sequence[SweepJob]) -> None:
+    """Print a warning if jobs have different probes only because the dataset's seed follows the run's seed."""
+    chosen = any(word.lstrip("+~").startswith("dataset.seed=") for job in jobs for word in job.overrides)
+    seeds = {(_resolved(job).get("dataset") or {}).get("seed") for job in jobs} - {None}
+    if len(seeds) > 1 and not chosen:
+        why = "the dataset's seed follows the run's, so runs of different seeds have other probes"
+        print(f"losskernel: {why}, and their kernels cannot be compared; dataset.seed=0 gives all the same", flush=True)
+
+
+def _require_disjoint(parts: Sequence[_Part]) -> None:
+    """Raise InputError that names the first two of a kernel's parts, sorted by `first`, that share chains."""
+    from losskernel.traces.joining import span
+
+    offsets = list(dict.fromkeys(part.first for part in parts))
+    for one, other in pairwise(parts):
+        if other.first < one.end:
+            listed = ",".join(map(str, offsets[:_MOST])) + ",..." * (len(offsets) > _MOST)
+            shared = span(range(other.first, min(one.end, other.end)))
+            disjoint = f"range({offsets[0]},{offsets[0] + len(parts) * one.chains},{one.chains})"
+            raise InputError(
+                f"chain_offset={listed}, schedule.chains={one.chains}: {one.job.name} and {other.job.name} would both "
+                f"sample {shared} of one kernel; {_remedy(one.job, other.job, disjoint)}"
+            )
+
+
+def _remedy(one: SweepJob, other: SweepJob, disjoint: str) -> str:
+    """Return what keeps two jobs apart: other offsets, or no sweep over what does not change a chain."""
+    words = [word for word in one.overrides if word not in other.overrides]
+    keys = [key for key in (word.partition("=")[0].lstrip("+~") for word in words) if key != "chain_offset"]
+    if keys:
+        return f"{' and '.join(keys)} makes no other kernel: give it one value beside chain_offset"
+    return f"chain_offset={disjoint} gives every job chains of its own"
+
+
+def _resolved(job: SweepJob) -> Mapping[str, Any]:
+    """Return the configuration as the job will have it; empty where the job itself will say what is wrong."""
+    config = deepcopy(job.config)
+    try:
+        apply_calibration(config, job.overrides)
+        return resolved(config)
+    except (InputError, OmegaConfBaseException):
+        return {}
