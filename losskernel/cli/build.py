@@ -26,8 +26,8 @@ from losskernel.runs.preflight import faults_of, label_faults
 from losskernel.runs.resume import finished
 from losskernel.runs.run import Study, run, set_threads
 from losskernel.runs.tracking.tracker import Tracker
-from losskernel.storage.locks import only_one
-from losskernel.storage.places import below
+from losskernel.storage.locks import locked_folder
+from losskernel.storage.locations import run_location
 from losskernel.traces.loss_traces import open_traces
 
 _FAULTY = object()  # stands for a part that could not be built
@@ -61,7 +61,7 @@ def run_from(config: DictConfig, folder: Path, sweep: str | None, overrides: Seq
         _refuse(faults)
         set_threads(config.threads)
         shared = config.paths.get("traces")
-        traces = None if shared is None else below(str(shared), str(config.paths.outputs), folder)
+        traces = None if shared is None else run_location(str(shared), str(config.paths.outputs), folder)
         outcome = run(study, folder, config=plain, tracker=tracker, traces=traces)
     print(summary(outcome, str(config.get("label"))))
     return _headline(outcome)
@@ -94,7 +94,7 @@ def analyse_from(config: DictConfig) -> None:
         config.label = next(iter(labels), None)
     analyses = build_analyses(config, labels)
     control = open_traces(folder / CONTROL) if (folder / CONTROL).exists() else None
-    with only_one(folder):
+    with locked_folder(folder):
         print(summary(analyse(traces, analyses, RunFolder(folder), Tracker(), control, points), str(config.label)))
 
 

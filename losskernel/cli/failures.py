@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from losskernel.cli.launchers.queue import request_requeue
 from losskernel.cli.launchers.sweep_jobs import job_name, resume_command
 from losskernel.errors import DivergenceError, InputError, Interrupted, TraceError
-from losskernel.signals import Stopped, heeding
+from losskernel.signals import Stopped, raise_on_signal
 
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 # Failures of this process' sweep that are already printed: the command must not print them again.
@@ -38,7 +38,7 @@ def guarded_command() -> Iterator[None]:
     stream: Any = sys.stderr if WANTS_TRACEBACK else _WithoutOverrides(sys.stderr)
     try:
         # Signals are handled from here on: a job that is preempted while it imports must ask for its requeue, too.
-        with contextlib.redirect_stderr(stream), heeding():
+        with contextlib.redirect_stderr(stream), raise_on_signal():
             yield
     except (KeyboardInterrupt, SystemExit) as end:
         # Lightning turns Ctrl-C during training into SystemExit.

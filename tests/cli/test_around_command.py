@@ -292,7 +292,7 @@ def test_what_a_run_had_comes_back_though_its_recipe_has_changed(tmp_path: Path)
     then["training"]["optimizer"]["betas"] = [0.5, {"deep": [None, True]}]
     then.pop("wrapper")  # a key that did not exist then
     (run / "config.yaml").write_text(yaml.safe_dump(then))
-    words, again = recompose(losskernel.cli.CONF, run, ["control=false"], [])
+    words, again = recompose(run, ["control=false"], [])
     now = resolved(again)
     for key in then.keys() - {"paths", "checkpoint", "control", "logger"}:
         assert now[key] == then[key], key
@@ -308,13 +308,13 @@ def test_what_is_given_wins_over_all_that_the_run_had(tmp_path: Path) -> None:
     then["sampler"]["step_size"] = then["schedule"]["thinning"] = 17
     (run / "config.yaml").write_text(yaml.safe_dump(then))
     given = ["sampler=sghmc", "analysis=[complexity]", "schedule.draws=5", "logger=csv"]
-    _, again = recompose(losskernel.cli.CONF, run, ["control=false"], given)
+    _, again = recompose(run, ["control=false"], given)
     recipe = config("experiment=digits", "sampler=sghmc")
     assert again.sampler == recipe.sampler  # the group anew, with the recipe's own values
     assert list(again.analysis) == ["complexity"]
     assert (again.schedule.draws, again.schedule.thinning, again.control) == (5, 17, False)
     assert again.logger._target_ == "losskernel.runs.tracking.CSVTracker"
-    _, kept = recompose(losskernel.cli.CONF, run, ["control=false"], ["control=true"])
+    _, kept = recompose(run, ["control=false"], ["control=true"])
     assert (kept.control, kept.sampler.localization, kept.sampler.step_size) == (True, 7, 17)
 
 
@@ -346,7 +346,7 @@ def test_a_registry_of_ones_own_is_found_again(tmp_path: Path) -> None:
     (run / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(made))
     then = stored(run) | {"name": "mine"}
     (run / "config.yaml").write_text(yaml.safe_dump(then))
-    words, again = recompose(losskernel.cli.CONF, run, [], [])
+    words, again = recompose(run, [], [])
     assert words[0] == f"hydra.searchpath=['file://{tmp_path}/my conf']"
     assert again.name == "mine"
     assert again.sampler.localization == 50  # as stored, not as the recipe says now
@@ -370,7 +370,7 @@ def test_help_loads_nothing_heavy_and_names_the_keys(command: str, key: str, tmp
 
 
 def test_the_jobs_of_a_sweep_elsewhere_keep_its_own_name() -> None:
-    from losskernel.cli.commands.compare import group_of
+    from losskernel.cli.commands.compare_runs import group_of
 
     assert group_of(Path("outputs/multitask/2026-01-01")) == "2026-01-01"
     assert group_of(Path("sweep")) == "sweep"

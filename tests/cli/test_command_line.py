@@ -168,7 +168,7 @@ def test_a_real_process_exits_with_one_line(tmp_path: Path) -> None:
 
 
 def test_the_traceback_comes_on_request(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    monkeypatch.setattr(losskernel.cli, "_WANTS_TRACEBACK", True)
+    monkeypatch.setattr(losskernel.cli.failures, "WANTS_TRACEBACK", True)
     with pytest.raises(InputError, match=r"sampler\.step_size must be > 0"):
         call("sampler.step_size=-1", "logger=none", f"paths.outputs={tmp_path}")
     assert "Error executing job with overrides" in capsys.readouterr().err

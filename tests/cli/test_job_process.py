@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from command import scripted
 
-from losskernel.cli.launchers import job_process as at_work
-from losskernel.cli.launchers.requeue import hand_on
+from losskernel.cli.launchers import job_process
+from losskernel.cli.launchers.queue import request_requeue
 
 
 def test_an_error_that_nobody_printed_leaves_its_traceback_in_the_log(capsys: Any) -> None:
@@ -23,7 +23,7 @@ def test_an_error_that_nobody_printed_leaves_its_traceback_in_the_log(capsys: An
         raise Odd("this", "that")
 
     with pytest.raises(RuntimeError, match="Odd: this and that") as raised:  # its class cannot be read elsewhere
-        at_work.told(task, None)
+        job_process.run_alone(task, None)
     pickle.loads(pickle.dumps(raised.value))
     assert "in task" in capsys.readouterr().err
 
@@ -45,12 +45,12 @@ def test_a_fault_of_the_code_is_one_line_where_jobs_share_the_terminal(
     monkeypatch.chdir(tmp_path)
     line = "losskernel: job 1 (+seed=1) failed: ZeroDivisionError: nothing to divide by; log losskernel.log\n"
     with pytest.raises(ZeroDivisionError):
-        at_work.contained(task, None)
+        job_process.run_in_shared_process(task, None)
     assert capsys.readouterr().err == line
     assert "in task" in (tmp_path / "losskernel.log").read_text()
-    monkeypatch.setattr("losskernel.cli._WANTS_TRACEBACK", True)
+    monkeypatch.setattr("losskernel.cli.failures.WANTS_TRACEBACK", True)
     with pytest.raises(ZeroDivisionError):
-        at_work.contained(task, None)
+        job_process.run_in_shared_process(task, None)
     assert "in task" in capsys.readouterr().err
 
 
@@ -59,9 +59,9 @@ def test_what_ends_a_job_leaves_the_process_that_others_share() -> None:
         raise SystemExit(143)
 
     with pytest.raises(RuntimeError, match=r"the job was ended \(exit code 143\)"):
-        at_work.contained(task, None)
+        job_process.run_in_shared_process(task, None)
     with pytest.raises(SystemExit):
-        at_work.told(task, None)
+        job_process.run_alone(task, None)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_job_that_starts_again_forgets_what_an_earlier_start_left(
 
     signal.signal(signal.SIGUSR2, requeues)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    seen = at_work.at_work(lambda *given: (given, [path.exists() for path in left]), (1, 2))
+    seen = job_process.run_submitted(lambda *given: (given, [path.exists() for path in left]), (1, 2))
     assert seen == ((1, 2), [False] * 3)
     assert signal.getsignal(signal.SIGUSR1) is requeues  # before the run heeds it
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -107,19 +107,19 @@ def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handlers: None) ->
 
 
 def test_a_job_of_sbatch_asks_for_itself(scontrol: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    hand_on(signal.SIGUSR1)
+    request_requeue(signal.SIGUSR1)
     assert not scontrol.exists()  # no SLURM, no question
     monkeypatch.setenv("SLURM_JOB_ID", "12")
-    hand_on(signal.SIGTERM)
+    request_requeue(signal.SIGTERM)
     assert not scontrol.exists()  # who sends this knows what comes next
-    hand_on(signal.SIGUSR1)
+    request_requeue(signal.SIGUSR1)
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "11")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
-    hand_on(signal.SIGUSR2)
+    request_requeue(signal.SIGUSR2)
     assert scontrol.read_text().splitlines() == ["requeue 12", "requeue 11_3"]
     assert capsys.readouterr().out.splitlines()[-1] == "losskernel: asking SLURM to start job 11_3 again"
     scripted(scontrol.parent, "scontrol", 'echo "Requested operation is presently disabled" >&2; exit 1')
-    hand_on(signal.SIGUSR1)
+    request_requeue(signal.SIGUSR1)
     words = "SLURM does not start job 11_3 again: Requested operation is presently disabled; submit it once more"
     assert words in capsys.readouterr().out
 
@@ -131,6 +131,6 @@ def test_a_job_of_submitit_leaves_it_to_its_handler(scontrol: Path, monkeypatch:
     signal.signal(signal.SIGUSR2, ends)
     monkeypatch.setenv("SUBMITIT_FOLDER", "somewhere")
     with pytest.raises(SystemExit) as end:
-        hand_on(signal.SIGUSR1)
+        request_requeue(signal.SIGUSR1)
     assert end.value.code == signal.SIGUSR2
     assert not scontrol.exists()

@@ -18,7 +18,7 @@ from test_compare_command import nobody_logged_in
 from wandb_reader import read_runs
 
 import losskernel as lk
-from losskernel.cli.commands.join import together
+from losskernel.cli.commands.compare_runs import join_kernels
 from losskernel.errors import TraceError
 from losskernel.representations.baselines.collect import read_representations
 from losskernel.runs.tracking.tracker import Tracker
@@ -412,10 +412,10 @@ def test_a_folder_of_another_kernel_is_not_taken(sweep: Path) -> None:
         return Tracker()
 
     home = sweep / "joined"
-    assert together(read(sweep / "0", sweep / "1"), home, nowhere).joined[0].folder.name == "planted"
+    assert join_kernels(read(sweep / "0", sweep / "1"), home, nowhere).joined[0].folder.name == "planted"
     others = [part(sweep / str(job), first, sampler={"nbeta": 3.0}) for job, first in ((7, 0), (8, 2))]
-    assert together(read(*others), home, nowhere).joined[0].folder.name == "planted-2"
-    both = together(read(*sorted(sweep.glob("[0-9]"))), home, nowhere)
+    assert join_kernels(read(*others), home, nowhere).joined[0].folder.name == "planted-2"
+    both = join_kernels(read(*sorted(sweep.glob("[0-9]"))), home, nowhere)
     assert [each.folder.name for each in both.joined] == ["planted", "planted-2"]
     assert [each.outcome.before for each in both.joined] == [False, True]  # chains 4 and 5 are new
 

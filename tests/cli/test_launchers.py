@@ -21,9 +21,8 @@ from test_around_command import trained
 
 import losskernel as lk
 import losskernel.cli
-from losskernel.cli.launchers import Watch, jobs
-from losskernel.cli.launchers import local as processes
-from losskernel.cli.launchers import slurm as launching
+from losskernel.cli.launchers import submit, sweep_jobs
+from losskernel.cli.launchers.queue import Watch
 from losskernel.errors import InputError
 
 SMALL = (*TINY, "logger=none", "analysis=[complexity]", "control=false")
@@ -76,9 +75,9 @@ def test_a_launcher_wants_a_sweep() -> None:
         return SimpleNamespace(mode=mode, runtime=given, overrides=words)
 
     with pytest.raises(InputError, match=r"hydra/launcher=slurm starts the jobs of a sweep.*add -m"):
-        jobs.refuse_alone(now(RunMode.RUN, "slurm"))
+        sweep_jobs.refuse_sweep_words_of_single_run(now(RunMode.RUN, "slurm"))
     for mode, name in ((RunMode.MULTIRUN, "slurm"), (RunMode.RUN, "basic"), (RunMode.RUN, None)):
-        jobs.refuse_alone(now(mode, name))
+        sweep_jobs.refuse_sweep_words_of_single_run(now(mode, name))
 
 
 # --- sbatch, played by a script
@@ -187,11 +186,11 @@ def test_bad_settings_are_refused_before_anything_is_submitted(
 
 
 def test_n_jobs_is_a_number_of_processes() -> None:
-    assert processes.processes(4, 2) == 2
-    assert processes.processes(1, 2) == 1
-    assert 1 <= processes.processes(-1, 100) <= (os.cpu_count() or 1)
+    assert submit.processes(4, 2) == 2
+    assert submit.processes(1, 2) == 1
+    assert 1 <= submit.processes(-1, 100) <= (os.cpu_count() or 1)
     with pytest.raises(InputError, match=r"hydra\.launcher\.n_jobs must be >= 1, or -1 for one per core, got 0"):
-        processes.processes(0, 2)
+        submit.processes(0, 2)
 
 
 # --- what became of a job
@@ -205,8 +204,8 @@ def test_a_result_that_cannot_be_read_is_one_line(tmp_path: Path, capsys: Any) -
         raise RuntimeError(text)
 
     place = SimpleNamespace(results=results, paths=SimpleNamespace(stdout=tmp_path / "log.out"))
-    job = jobs.SweepJob(3, ["seed=3"], "seed=3", tmp_path / "3", OmegaConf.create({"seed": 3}))
-    made = launching.returned(job, place)
+    job = sweep_jobs.SweepJob(3, ["seed=3"], "seed=3", tmp_path / "3", OmegaConf.create({"seed": 3}))
+    made = submit.read_result(job, place)
     assert made.status == JobStatus.FAILED
     said = capsys.readouterr().err
     assert said == f"losskernel: job 3 (seed=3) failed: OSError: No space left; log {tmp_path / 'log.out'}\n"
@@ -214,24 +213,27 @@ def test_a_result_that_cannot_be_read_is_one_line(tmp_path: Path, capsys: Any) -
 
 
 def test_a_job_that_could_say_why_it_stopped_has_the_word(tmp_path: Path, capsys: Any) -> None:
-    job = jobs.SweepJob(3, ["seed=3"], "seed=3", tmp_path / "3", OmegaConf.create({"seed": 3}))
+    job = sweep_jobs.SweepJob(3, ["seed=3"], "seed=3", tmp_path / "3", OmegaConf.create({"seed": 3}))
     pickled, log = tmp_path / "submitted.pkl", tmp_path / "log.out"
     pickled.touch()
     log.touch()
     place = SimpleNamespace(paths=SimpleNamespace(submitted_pickle=pickled, stdout=log))
-    note = tmp_path / "3" / "failure.json"
+    status = tmp_path / "3" / "status.json"
 
     def told() -> str:
-        jobs.ended(job, place, ", SLURM job 7_3 is FAILED", "the same command continues it")
+        submit.without_result(job, place, ", SLURM job 7_3 is FAILED", "the same command continues it")
         return capsys.readouterr().err
 
     where = f"SLURM job 7_3 is FAILED; folder {tmp_path / '3'}, log {log}; the same command continues it\n"
     assert told() == f"losskernel: job 3 (seed=3) was killed, {where}"
-    said = "stopped after 7 draws (SIGTERM); the same command with paths.sweep=swept goes on from there"
-    note.write_text(json.dumps({"error": said}))
-    assert told() == f"losskernel: job 3 (seed=3) stopped after 7 draws (SIGTERM), {where}"  # one remedy
-    assert json.loads(note.read_text()) == {"error": said}
-    os.utime(note, (0, 0))  # of an earlier start: nothing to do with this end
+    (tmp_path / "3" / "failure.json").unlink()
+    status.write_text(json.dumps({"state": "interrupted", "error": "stopped after 7 draws (SIGTERM)"}))
+    assert told() == f"losskernel: job 3 (seed=3) stopped after 7 draws (SIGTERM), {where}"
+    assert not (tmp_path / "3" / "failure.json").exists()  # the job has written its own
+    status.write_text(json.dumps({"state": "sampling", "error": None}))
+    assert "was killed" in told()
+    status.write_text(json.dumps({"state": "interrupted", "error": "stopped"}))
+    os.utime(status, (0, 0))  # of an earlier start: nothing to do with this end
     assert "was killed" in told()
 
 
@@ -262,8 +264,8 @@ def test_no_more_jobs_run_at_a_time_than_asked_for(tmp_path: Path, monkeypatch: 
         started.append(Started(tmp_path / str(len(started))))
         return started[-1]
 
-    own = [jobs.SweepJob(number, [], "", tmp_path, OmegaConf.create()) for number in range(5)]
-    queue = processes._Queue(SimpleNamespace(submit=submit), None, own, at_once=2)
+    own = [sweep_jobs.SweepJob(number, [], "", tmp_path, OmegaConf.create()) for number in range(5)]
+    queue = submit.LocalQueue(SimpleNamespace(submit=submit), None, own, at_once=2)
     assert list(queue([]).values()) == ["RUNNING", "RUNNING", "PENDING", "PENDING", "PENDING"]
     queue([])
     assert len(started) == 2
@@ -272,7 +274,7 @@ def test_no_more_jobs_run_at_a_time_than_asked_for(tmp_path: Path, monkeypatch: 
     assert signal.getsignal(signal.SIGINT) == before
     queue.stop()
     assert [each.signals for each in started] == [[], [signal.SIGTERM], [signal.SIGTERM]]
-    assert threads == {str(max(1, processes._cores() // 2))}
+    assert threads == {str(max(1, submit._cores() // 2))}
     assert "OMP_NUM_THREADS" not in os.environ
     assert not queue.has_result("1")
     started[1].paths.result_pickle.parent.mkdir()

@@ -21,10 +21,10 @@ import yaml
 from command import TINY, call, run_python
 
 import losskernel as lk
-from losskernel.cli.status.jobs import Job, job_of
-from losskernel.cli.status.status import asked_of_slurm, looked, status_from
-from losskernel.cli.status.sweeps import Sweep, command_of, sweeps_in
-from losskernel.cli.status.table import seconds_left, swept, table
+from losskernel.cli.job_status.job_state import Job, read_job
+from losskernel.cli.commands.status import ask_slurm, read_sweeps, status_from
+from losskernel.cli.job_status.sweeps import Sweep, command_of, sweeps_in
+from losskernel.cli.job_status.table import seconds_left, swept, table
 from losskernel.runs.status.status_file import RunStatus, process_began, read_status, timestamp
 from losskernel.storage.locks import locked_folder
 
@@ -58,7 +58,7 @@ def begun(folder: Path, *words: str, ago: float | None = None, **status: Any) ->
 
 
 def jobs_in(folder: Path, now: float = NOW, ask: Any = nobody) -> dict[str, Job]:
-    return {job.name: job for sweep in looked([str(folder)], now, ask) for job in sweep.jobs}
+    return {job.name: job for sweep in read_sweeps([str(folder)], now, ask) for job in sweep.jobs}
 
 
 def words_for(number: int) -> list[str]:
@@ -101,8 +101,8 @@ def lines(text: str) -> list[str]:
 
 
 def test_a_sweep_is_a_table(sweep: Path) -> None:
-    (found,) = looked([str(sweep)], NOW, nobody)
-    told = table(found, None, command_of)
+    (found,) = read_sweeps([str(sweep)], NOW, nobody)
+    told = table(found, None)
     assert lines(told) == lines(GOLDEN.replace("FOLDER", str(sweep)))
     rows = told.splitlines()[:6]
     ends = {row.index("3,200/3,200") + 11 for row in rows if "3,200/3,200" in row}
@@ -112,8 +112,8 @@ def test_a_sweep_is_a_table(sweep: Path) -> None:
 
 @pytest.mark.parametrize("width", [120, 100, 60, 40])
 def test_a_narrow_terminal_folds_what_is_long(sweep: Path, width: int) -> None:
-    (found,) = looked([str(sweep)], NOW, nobody)
-    told = table(found, width, command_of)
+    (found,) = read_sweeps([str(sweep)], NOW, nobody)
+    told = table(found, width)
     rows = told.partition(str(sweep))[0].splitlines()
     if width >= 60:
         assert all(len(row) <= width for row in rows)
@@ -133,7 +133,7 @@ def test_what_is_common_to_all_jobs_is_not_repeated() -> None:
 
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     begun(tmp_path / "run", "seed=1", ago=5, state="sampling")
-    code = "import sys; from losskernel.cli.status.status import status_from; sys.exit(status_from(sys.argv[1:]))"
+    code = "import sys; from losskernel.cli.commands.status import status_from; sys.exit(status_from(sys.argv[1:]))"
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w") as pipe:
@@ -178,8 +178,8 @@ def test_a_job_that_beats_and_gets_no_further_is_said_to(tmp_path: Path) -> None
 def test_what_is_asked_just_now_is_named(tmp_path: Path) -> None:
     for number, doing in enumerate(("embedding", "embedding, path", "")):
         begun(tmp_path / str(number), ago=1, state="analysing", doing=doing, draws=9, of=9)
-    (found,) = looked([str(tmp_path)], NOW, nobody)
-    rows = table(found, None, command_of).splitlines()[1:4]
+    (found,) = read_sweeps([str(tmp_path)], NOW, nobody)
+    rows = table(found, None).splitlines()[1:4]
     states = [row.partition("9/9")[0].split(maxsplit=1)[1].strip() for row in rows]
     assert states == ["analysing embedding", "analysing", "analysing"]
 
@@ -246,12 +246,12 @@ def test_squeue_is_called_once_for_all(sweep: Path, tmp_path: Path, monkeypatch:
         (tools / name).write_text(script)
         (tools / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
-    (found,) = looked([str(sweep)], NOW, asked_of_slurm)
+    (found,) = read_sweeps([str(sweep)], NOW, ask_slurm)
     assert found.jobs[4].note == "SLURM: PENDING"
     (call,) = calls.read_text().splitlines()
     assert "--jobs=890" in call
     monkeypatch.setenv("PATH", str(tmp_path))
-    unasked = jobs_in(sweep, ask=asked_of_slurm)["4"]
+    unasked = jobs_in(sweep, ask=ask_slurm)["4"]
     told = "submitted to SLURM as 890_4, which cannot be asked from here"
     assert (unasked.state, unasked.ended, unasked.note) == ("not begun", False, told)
 
@@ -276,9 +276,9 @@ def test_a_sweep_of_which_nothing_began_is_not_said_to_come(
     ago: float, state: str, ended: bool, note: str, tmp_path: Path
 ) -> None:
     multirun(tmp_path, ["seed=0,1"], ago)
-    (sweep,) = looked([str(tmp_path)], NOW, nobody)
+    (sweep,) = read_sweeps([str(tmp_path)], NOW, nobody)
     assert [(job.state, job.ended, job.note) for job in sweep.jobs] == [(state, ended, note)] * 2
-    rows = table(sweep, None, command_of).splitlines()
+    rows = table(sweep, None).splitlines()
     again = f"to begin, or to be told why not: losskernel -m hydra/launcher=slurm seed=0,1 paths.sweep={tmp_path}"
     assert rows[4:] == [f"0, 1 not begun: {note}"] * bool(note) + [again] * ended
 
@@ -351,11 +351,11 @@ def test_what_submitit_keeps_of_a_job_that_broke_before_it_began_is_told(tmp_pat
         place.mkdir(parents=True)
         (place / f"7_{number}_0_result.pkl").write_bytes(pickle.dumps(result))
         (place / f"7_{number}_0_log.out").touch()
-    (sweep,) = looked([str(tmp_path)], NOW, lambda _: {})
+    (sweep,) = read_sweeps([str(tmp_path)], NOW, lambda _: {})
     assert [(job.state, job.ended) for job in sweep.jobs] == [("failed", True)] + [("not begun", True)] * 2
     assert not (tmp_path / "harmed").exists()
     log = tmp_path / ".submitit" / "7_0" / "7_0_0_log.out"
-    assert f"0 failed: ImportError: no torch; log {log}" in table(sweep, None, command_of)
+    assert f"0 failed: ImportError: no torch; log {log}" in table(sweep, None)
 
 
 @pytest.mark.parametrize(
@@ -409,8 +409,8 @@ def test_an_error_is_not_repeated_and_an_interruption_goes_on(tmp_path: Path) ->
     command = f"losskernel -m hydra/launcher=slurm seed=0,1,2 paths.sweep={tmp_path}"
 
     def told() -> list[str]:
-        (sweep,) = looked([str(tmp_path)], NOW, nobody)
-        return table(sweep, None, command_of).splitlines()[5:]
+        (sweep,) = read_sweeps([str(tmp_path)], NOW, nobody)
+        return table(sweep, None).splitlines()[5:]
 
     error, stopped = f"1 failed: {ERROR}", "2 interrupted: stopped (SIGTERM)"
     repeats = "that repeats 1 too, whose error comes again unless it is mended"
@@ -431,7 +431,7 @@ def test_an_end_that_is_noted_twice_is_one(tmp_path: Path) -> None:
     for text, state in (("stopped (SIGTERM); the same command goes on", "interrupted"), ("seed must be", "failed")):
         (folder / "failure.json").write_text(json.dumps({"error": text}))
         os.utime(folder / "failure.json", (NOW - 20, NOW - 20))  # W&B took its time
-        assert job_of(folder, NOW).state == state
+        assert read_job(folder, NOW).state == state
 
 
 def test_joined_kernels_have_rows_beside_the_jobs(tmp_path: Path, capsys: Any) -> None:
@@ -443,8 +443,8 @@ def test_joined_kernels_have_rows_beside_the_jobs(tmp_path: Path, capsys: Any) -
     config = yaml.safe_dump({"chain_offset": 0, "schedule": {"chains": 8}})
     for folder, status in ((whole, {"state": "finished", "verdict": "warn"}), (made / "other", {"state": "analysing"})):
         (begun(folder, "chain_offset=0", ago=9, **status) / "config.yaml").write_text(config)
-    (sweep,) = looked([str(tmp_path)], NOW, nobody)
-    rows = lines(table(sweep, None, command_of))
+    (sweep,) = read_sweeps([str(tmp_path)], NOW, nobody)
+    rows = lines(table(sweep, None))
     assert rows[3] == "joined/toy 8 chains finished 9 s ago node07 902 warn"
     assert rows[4] == "joined/other 8 chains analysing 9 s ago node07 902"
     assert rows[5:] == [f"{tmp_path}: 2 jobs: 2 finished; 2 joined"]
@@ -452,9 +452,9 @@ def test_joined_kernels_have_rows_beside_the_jobs(tmp_path: Path, capsys: Any) -
     (made / "toy" / "status.json").write_text(
         json.dumps({"state": "failed", "error": "no; mend", "time": timestamp(NOW)})
     )
-    (sweep,) = looked([str(tmp_path)], NOW, nobody)
+    (sweep,) = read_sweeps([str(tmp_path)], NOW, nobody)
     assert (sweep.joined[0].name, sweep.joined[0].state) == ("joined/toy", "failed")
-    assert table(sweep, None, command_of).endswith("joined/toy failed: no; mend")
+    assert table(sweep, None).endswith("joined/toy failed: no; mend")
     assert status_from([str(tmp_path), "--json"]) == 0
     assert [job["name"] for job in json.loads(capsys.readouterr().out)[0]["joined"]] == ["joined/toy", "joined/other"]
 
@@ -507,7 +507,7 @@ def test_a_run_comes_with_the_sweeps_around_it(tmp_path: Path) -> None:
 
 def test_a_folder_of_sweeps_and_runs_is_looked_through(sweep: Path, tmp_path: Path) -> None:
     begun(tmp_path / "single", "seed=1", ago=1, state="training")
-    found = looked([str(tmp_path)], NOW, nobody)
+    found = read_sweeps([str(tmp_path)], NOW, nobody)
     assert [(each.folder, len(each.jobs)) for each in found] == [(tmp_path, 1), (sweep, 5)]
 
 
@@ -533,8 +533,8 @@ def test_the_later_of_failure_and_sign_of_life_counts(tmp_path: Path) -> None:
     for when, state in ((NOW - 100, "sampling"), (NOW - 10, "failed")):
         (folder / "failure.json").write_text('{"error": "the dataset is gone"}')
         os.utime(folder / "failure.json", (when, when))
-        assert job_of(folder, NOW).state == state
-    assert job_of(folder, NOW).note == "the dataset is gone"
+        assert read_job(folder, NOW).state == state
+    assert read_job(folder, NOW).note == "the dataset is gone"
 
 
 def test_files_that_are_damaged_stop_nobody(tmp_path: Path) -> None:
@@ -551,15 +551,15 @@ def test_a_run_is_continued_by_its_own_words(tmp_path: Path) -> None:
     told = {"task": ["seed=1", "analysis=[separation]", "paths.run=old", "paths.sweep=x"], "hydra": ["hydra.mode=RUN"]}
     hydra = {"overrides": told, "job": {"name": "losskernel"}, "runtime": {"config_sources": sources}, "mode": "RUN"}
     (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": hydra}))
-    words = shlex.split(command_of(job_of(folder, NOW)))
+    words = shlex.split(command_of(folder))
     assert words == ["losskernel", "seed=1", "analysis=[separation]", f"paths.run={folder}", "--config-dir", "/mine"]
     multirun(tmp_path, ["seed=1,2"])
     (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": hydra | {"mode": "MULTIRUN"}}))
-    words = shlex.split(command_of(job_of(folder, NOW)))
+    words = shlex.split(command_of(folder))
     assert words == ["losskernel", "-m", "hydra/launcher=slurm", "seed=1,2", f"paths.sweep={tmp_path}"]
     (folder / ".hydra" / "hydra.yaml").unlink()
-    assert command_of(job_of(folder, NOW)) == ""
-    told_table = table(Sweep(tmp_path, (job_of(folder, NOW),)), None, command_of)
+    assert command_of(folder) == ""
+    told_table = table(Sweep(tmp_path, (read_job(folder, NOW),)), None)
     assert "my run interrupted: Ctrl-C" in told_table
     assert "go on with" not in told_table
 
@@ -668,8 +668,8 @@ def test_a_run_is_seen_at_work_killed_and_continued(tmp_path: Path) -> None:
     dead = _until(tmp_path, lambda job: True)
     assert (dead.state, dead.ended) == ("silent", True)
     assert "is gone: killed?" in dead.note
-    (sweep,) = looked([str(tmp_path)], time.time(), nobody)
-    (again,) = [line for line in table(sweep, None, command_of).splitlines() if line.startswith("go on with: ")]
+    (sweep,) = read_sweeps([str(tmp_path)], time.time(), nobody)
+    (again,) = [line for line in table(sweep, None).splitlines() if line.startswith("go on with: ")]
     _, *words = shlex.split(again.removeprefix("go on with: "))
     done = subprocess.run([sys.executable, "-c", code, *words], text=True, check=False, **options)
     assert done.returncode == 0, done.stderr

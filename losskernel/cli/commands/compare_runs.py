@@ -233,9 +233,9 @@ def join_kernels(runs: Sequence["Run"], home: Path, tracker: Callable[[Path], "T
 
 
 def _nothing_to_join(runs: Sequence["Run"]) -> InputError:
-    from losskernel.traces.joining import unlike
+    from losskernel.traces.compatibility import differing_settings
 
-    lines = unlike([run.config for run in runs], [run.folder.name for run in runs])
+    lines = differing_settings([run.config for run in runs], [run.folder.name for run in runs])
     remedy = f"they differ in {'; '.join(lines)}" if lines else "give those of all its jobs"
     these = f"no two of these {len(runs)} runs" if len(runs) > 1 else "no other run than this one"
     return InputError(f"{these} sampled chains of one kernel: {remedy}")
@@ -252,10 +252,10 @@ def _whole_config(group: "Group") -> dict[str, Any]:
 def _join(group: "Group", folder: Path, tracker: Callable[[Path], "Tracker"]) -> "Joined":
     from losskernel.cli.build import build_analyses
     from losskernel.sweeps.joined_runs import join_runs, why_waiting
-    from losskernel.traces.joining import few
+    from losskernel.traces.compatibility import shortened
 
     if group.waiting:
-        unfinished = "; ".join(few([f"{run.folder}: {why_waiting(run)}" for run in group.waiting]))
+        unfinished = "; ".join(shortened([f"{run.folder}: {why_waiting(run)}" for run in group.waiting]))
         raise TraceError(f"{unfinished}; continue what is unfinished, then join again")
 
     def analyses(config: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:
@@ -274,15 +274,13 @@ def _folders(groups: Sequence["Group"], home: Path) -> list[Path]:
     folders = []
     for group, name in zip(groups, names_of(groups), strict=True):
         same = next((run.folder.name for run in before if _is_of(run, group)), None)
-        free = (
-            candidate for number in count(1) if (candidate := f"{name}-{number}" if number > 1 else name) not in taken
-        )
-        folders.append(home / (same or next(free)))
+        names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+        folders.append(home / (same or next(free for free in names if free not in taken)))
         taken.add(folders[-1].name)
     return folders
 
 
 def _is_of(run: "Run", group: "Group") -> bool:
-    from losskernel.traces.joining import inward
+    from losskernel.traces.compatibility import chain_settings
 
-    return inward(run.config) == group.asked and run.config.get("checkpoint") == group.all[0].config.get("checkpoint")
+    return chain_settings(run.config) == group.asked and run.config.get("checkpoint") == group.all[0].config.get("checkpoint")

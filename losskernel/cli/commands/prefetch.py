@@ -17,7 +17,7 @@ from losskernel.cli.config import CONF, resolved, show_help
 from losskernel.cli.config.calibrated_choice import apply_calibration
 from losskernel.config_keys import Use, with_use
 from losskernel.errors import InputError, require
-from losskernel.storage.downloads import PREFETCH, Taken, connections, impatient, overheard
+from losskernel.storage.downloads import PREFETCH, Download, recorded_connections, network_timeout, recorded_downloads
 
 # Environment variables that say where caches lie; compute nodes need the same values.
 _CACHES = ("TORCH_HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "NLTK_DATA", "LOSSKERNEL_CACHE")
@@ -38,17 +38,17 @@ def prefetch_for(arguments: Sequence[str]) -> None:
         show_help("prefetch")
         return
     configs = _distinct(_jobs(arguments))
-    downloads: dict[Path, Taken] = {}
+    downloads: dict[Path, Download] = {}
     faults: list[str] = []
     for config in configs:
-        with overheard() as taken:
+        with recorded_downloads() as taken:
             try:
                 _download(config)
             except InputError as error:
                 faults += str(error).replace(PREFETCH, _REMEDY).splitlines()
         for download in taken:
             new = download.new or (download.path in downloads and downloads[download.path].new)
-            downloads[download.path] = Taken(download.what, download.path, new)
+            downloads[download.path] = Download(download.what, download.path, new)
     print(*_table(list(downloads.values())), sep="\n", end="\n" if downloads else "")
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))
@@ -103,13 +103,13 @@ def _download(config: DictConfig) -> None:
     fetching = deepcopy(config)
     if isinstance(fetching.get("dataset"), DictConfig) and "download" in fetching.dataset:
         fetching.dataset.download = True
-    with connections() as tried, impatient():
+    with recorded_connections() as tried, network_timeout():
         study = build(fetching)
         for images in [*_cached_images(study.data.probes), *_cached_images(study.data.train)]:
             images.held()
     if tried:
         try:
-            with connections(refused=True):
+            with recorded_connections(refused=True):
                 build(config)
         except InputError as error:
             lines = [f"with the network cut off, {line}" for line in str(error).splitlines()]
@@ -129,7 +129,7 @@ def _cached_images(dataset: Any) -> Iterator[Any]:
             yield from _cached_images(source)
 
 
-def _table(downloads: Sequence[Taken]) -> list[str]:
+def _table(downloads: Sequence[Download]) -> list[str]:
     rows = [
         (download.what, "new" if download.new else "was there", _size(download.path), download.path.absolute())
         for download in downloads
@@ -143,7 +143,7 @@ def _size(path: Path) -> str:
     return f"{sum(file.stat().st_size for file in files) / 1e6:,.1f} MB"
 
 
-def _advice(configs: Sequence[DictConfig], downloads: dict[Path, Taken]) -> list[str]:
+def _advice(configs: Sequence[DictConfig], downloads: dict[Path, Download]) -> list[str]:
     """Return what was proved, and what a job script has to say."""
     nothing = "" if downloads else "nothing is wanted from outside; "
     many = "the study builds" if len(configs) == 1 else f"{len(configs)} studies build"

@@ -40,7 +40,7 @@ def apply_calibration(config: DictConfig, overrides: Sequence[str]) -> None:
     """
     if config.get("calibrated") is None:
         return
-    from losskernel.traces.zarr_store import differences
+    from losskernel.storage.settings_diff import differences
 
     calibrated = resolved(config.calibrated)
     # A checkpoint given on the command line is either the calibrated network trained elsewhere, or deliberate.

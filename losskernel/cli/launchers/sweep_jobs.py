@@ -163,14 +163,14 @@ class _Part(NamedTuple):
 
 def refuse_overlapping_chains(jobs: Sequence[SweepJob]) -> None:
     """Raise InputError if jobs that sample parts of one kernel, by chain_offset, would sample some chains twice."""
-    from losskernel.traces.joining import inward
+    from losskernel.traces.compatibility import chain_settings
 
     kernels: dict[str, list[_Part]] = {}
     for job in jobs:
         config = _resolved(job)
         first, chains = config.get("chain_offset"), (config.get("schedule") or {}).get("chains")
         if isinstance(first, int) and isinstance(chains, int):  # the job itself refuses anything else
-            kernel = json.dumps([inward(config), config.get("checkpoint")], sort_keys=True)
+            kernel = json.dumps([chain_settings(config), config.get("checkpoint")], sort_keys=True)
             kernels.setdefault(kernel, []).append(_Part(job, first, chains))
     for parts in kernels.values():
         if len({part.first for part in parts}) > 1:  # else they repeat one kernel, and nothing is to be joined
@@ -188,13 +188,13 @@ def warn_of_different_probes(jobs: Sequence[SweepJob]) -> None:
 
 def _require_disjoint(parts: Sequence[_Part]) -> None:
     """Raise InputError that names the first two of a kernel's parts, sorted by `first`, that share chains."""
-    from losskernel.traces.joining import span
+    from losskernel.traces.join import chain_ranges
 
     offsets = list(dict.fromkeys(part.first for part in parts))
     for one, other in pairwise(parts):
         if other.first < one.end:
             listed = ",".join(map(str, offsets[:_MOST])) + ",..." * (len(offsets) > _MOST)
-            shared = span(range(other.first, min(one.end, other.end)))
+            shared = chain_ranges(range(other.first, min(one.end, other.end)))
             disjoint = f"range({offsets[0]},{offsets[0] + len(parts) * one.chains},{one.chains})"
             raise InputError(
                 f"chain_offset={listed}, schedule.chains={one.chains}: {one.job.name} and {other.job.name} would both "

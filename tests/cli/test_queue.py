@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from losskernel.cli.launchers import GONE, Slurm, Watch
+from losskernel.cli.launchers.queue import GONE, SlurmQueue, Watch
 
 
 class Cluster:
@@ -124,8 +124,8 @@ def test_only_those_without_result_are_asked_after() -> None:
 
 def slurm(
     squeue: tuple[int, str, str], sacct: tuple[int, str, str] = (1, "", "accounting storage is disabled")
-) -> Slurm:
-    return Slurm("12", lambda command: squeue if command[0] == "squeue" else sacct)
+) -> SlurmQueue:
+    return SlurmQueue("12", lambda command: squeue if command[0] == "squeue" else sacct)
 
 
 FORGOTTEN = (1, "", "slurm_load_jobs error: Invalid job id specified\n")
@@ -154,4 +154,4 @@ def test_what_slurm_has_forgotten_the_accounting_may_know() -> None:
 def test_silence_is_not_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert slurm((1, "", "slurm_load_jobs error: Unable to contact slurm controller"))(["12"]) is None
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert Slurm("12")(["12"]) is None  # no squeue at all
+    assert SlurmQueue("12")(["12"]) is None  # no squeue at all

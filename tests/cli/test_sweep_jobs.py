@@ -8,8 +8,7 @@ from command import TINY, call
 from omegaconf import OmegaConf
 
 import losskernel.cli
-from losskernel.cli.launchers.chain_overlaps import note_other_probes, refuse_overlaps
-from losskernel.cli.launchers.jobs import SweepJob
+from losskernel.cli.launchers.sweep_jobs import SweepJob, refuse_overlapping_chains, warn_of_different_probes
 from losskernel.config_keys import Use, with_use
 from losskernel.errors import InputError
 
@@ -50,7 +49,7 @@ def offsets(*values: int, **others: Any) -> list[dict[str, Any]]:
 )
 def test_chains_that_two_jobs_would_sample_are_named_with_what_to_do(jobs: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        refuse_overlaps(sweep(*jobs))
+        refuse_overlapping_chains(sweep(*jobs))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +67,7 @@ def test_chains_that_two_jobs_would_sample_are_named_with_what_to_do(jobs: list[
     ],
 )
 def test_other_sweeps_go_on(jobs: list[dict[str, Any]]) -> None:
-    refuse_overlaps(sweep(*jobs))
+    refuse_overlapping_chains(sweep(*jobs))
 
 
 def test_what_a_calibration_sets_makes_other_kernels_or_the_same() -> None:
@@ -79,10 +78,10 @@ def test_what_a_calibration_sets_makes_other_kernels_or_the_same() -> None:
             job.config.update(sampler={"localization": composed}, calibrated=found)
         return jobs
 
-    refuse_overlaps(calibrated(1.0, 10.0))
+    refuse_overlapping_chains(calibrated(1.0, 10.0))
     same = calibrated(1.0, 1.0)
     with pytest.raises(InputError, match="chains 2 to 3"):
-        refuse_overlaps(same)
+        refuse_overlapping_chains(same)
     assert same[0].config.sampler.localization == 5.0
 
 
@@ -134,5 +133,5 @@ def test_probes_that_follow_the_seed_are_told_of(jobs: list[dict[str, Any]], tol
     made = sweep(*jobs)
     for job in made:
         job.config.dataset = {"seed": "${seed}"}
-    note_other_probes(made)
+    warn_of_different_probes(made)
     assert ("kernels cannot be compared; dataset.seed=0 gives all the same" in capsys.readouterr().out) == told
