@@ -26,8 +26,8 @@ from losskernel.runs.preflight import faults_of, label_faults
 from losskernel.runs.resume import finished
 from losskernel.runs.run import Study, run, set_threads
 from losskernel.runs.tracking.tracker import Tracker
-from losskernel.storage.locks import locked_folder
 from losskernel.storage.locations import run_location
+from losskernel.storage.locks import locked_folder
 from losskernel.traces.loss_traces import open_traces
 
 _FAULTY = object()  # stands for a part that could not be built

@@ -283,4 +283,5 @@ def _folders(groups: Sequence["Group"], home: Path) -> list[Path]:
 def _is_of(run: "Run", group: "Group") -> bool:
     from losskernel.traces.compatibility import chain_settings
 
-    return chain_settings(run.config) == group.asked and run.config.get("checkpoint") == group.all[0].config.get("checkpoint")
+    first = group.all[0].config
+    return chain_settings(run.config) == group.asked and run.config.get("checkpoint") == first.get("checkpoint")

@@ -17,7 +17,7 @@ from losskernel.cli.config import CONF, resolved, show_help
 from losskernel.cli.config.calibrated_choice import apply_calibration
 from losskernel.config_keys import Use, with_use
 from losskernel.errors import InputError, require
-from losskernel.storage.downloads import PREFETCH, Download, recorded_connections, network_timeout, recorded_downloads
+from losskernel.storage.downloads import PREFETCH, Download, network_timeout, recorded_connections, recorded_downloads
 
 # Environment variables that say where caches lie; compute nodes need the same values.
 _CACHES = ("TORCH_HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "NLTK_DATA", "LOSSKERNEL_CACHE")
