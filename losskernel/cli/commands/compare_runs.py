@@ -17,7 +17,7 @@ from losskernel.errors import InputError, TraceError, require
 
 if TYPE_CHECKING:
     from losskernel.runs.tracking.tracker import Tracker
-    from losskernel.sweeps.joined_runs import Group, Joined
+    from losskernel.sweeps.joined_runs import JoinedKernel, JoinedRuns
     from losskernel.sweeps.read_runs import Run
 
 # Comparisons of the sweeps that this process has started, to be made when its command has ended.
@@ -168,7 +168,7 @@ def quiet_root_logger() -> None:
 
 
 @dataclass(frozen=True)
-class JoinedKernels:
+class WholeKernels:
     """Runs of whole kernels.
 
     Attributes:
@@ -178,7 +178,7 @@ class JoinedKernels:
     """
 
     runs: list["Run"] = field(default_factory=list)
-    joined: list["Joined"] = field(default_factory=list)
+    joined: list["JoinedKernel"] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
     def overview(self) -> str:
@@ -192,7 +192,7 @@ class JoinedKernels:
         return "\n".join(lines)
 
 
-def join_kernels(runs: Sequence["Run"], home: Path, tracker: Callable[[Path], "Tracker"]) -> JoinedKernels:
+def join_kernels(runs: Sequence["Run"], home: Path, tracker: Callable[[Path], "Tracker"]) -> WholeKernels:
     """Join runs that sampled chains of one kernel, each kernel in a folder of its own.
 
     Args:
@@ -204,15 +204,15 @@ def join_kernels(runs: Sequence["Run"], home: Path, tracker: Callable[[Path], "T
         InputError: no two runs are of one kernel.
         TraceError: the folder cannot be written; or nothing is joined, and fewer than two runs have results to show.
     """
-    from losskernel.sweeps.joined_runs import grouped
+    from losskernel.sweeps.joined_runs import group_by_kernel
     from losskernel.sweeps.read_runs import Run, read_run
 
-    groups = grouped(runs)
+    groups = group_by_kernel(runs)
     several = [group for group in groups if len(group.all) > 1]
     if not several:
         raise _nothing_to_join(runs)
     folders = dict(zip(map(id, several), _folders(several, home), strict=True))
-    kernels = JoinedKernels()
+    kernels = WholeKernels()
     for group in groups:
         folder = folders.get(id(group))
         if folder is None:
@@ -223,7 +223,7 @@ def join_kernels(runs: Sequence["Run"], home: Path, tracker: Callable[[Path], "T
             kernels.runs.append(read_run(folder))
         except TraceError as error:
             kernels.refused.append(f"{folder.name} is not joined: {error}")
-            kernels.runs.append(Run(folder, _whole_config(group), missing=kernels.refused[-1]))
+            kernels.runs.append(Run(folder, group.config, missing=kernels.refused[-1]))
         except InputError as error:  # an analysis failed; the joined run holds the results of the others
             kernels.refused.append(str(error))
             kernels.runs.append(read_run(folder))
@@ -241,15 +241,7 @@ def _nothing_to_join(runs: Sequence["Run"]) -> InputError:
     return InputError(f"{these} sampled chains of one kernel: {remedy}")
 
 
-def _whole_config(group: "Group") -> dict[str, Any]:
-    """Return the flat configuration of one job that samples all chains which the group's jobs are to sample."""
-    from losskernel.sweeps.design import first_chain
-
-    chains = sum(int(run.config.get("schedule.chains") or 0) for run in group.all)
-    return group.all[0].config | {"schedule.chains": chains, "chain_offset": min(map(first_chain, group.all))}
-
-
-def _join(group: "Group", folder: Path, tracker: Callable[[Path], "Tracker"]) -> "Joined":
+def _join(group: "JoinedRuns", folder: Path, tracker: Callable[[Path], "Tracker"]) -> "JoinedKernel":
     from losskernel.cli.build import build_analyses
     from losskernel.sweeps.joined_runs import join_runs, why_waiting
     from losskernel.traces.compatibility import shortened
@@ -264,24 +256,17 @@ def _join(group: "Group", folder: Path, tracker: Callable[[Path], "Tracker"]) ->
     return join_runs(group.runs, folder, analyses, tracker)
 
 
-def _folders(groups: Sequence["Group"], home: Path) -> list[Path]:
+def _folders(groups: Sequence["JoinedRuns"], home: Path) -> list[Path]:
     """Return each kernel's folder: the one where it was joined before, or one that is free."""
-    from losskernel.sweeps.joined_runs import names_of
+    from losskernel.sweeps.joined_runs import folder_names
     from losskernel.sweeps.read_runs import read_run
 
     before = [read_run(path.parent) for path in sorted(home.glob("*/config.yaml"))]
     taken = {run.folder.name for run in before}
     folders = []
-    for group, name in zip(groups, names_of(groups), strict=True):
-        same = next((run.folder.name for run in before if _is_of(run, group)), None)
+    for group, name in zip(groups, folder_names(groups), strict=True):
+        same = next((run.folder.name for run in before if group.has_kernel_of(run)), None)
         names = (name if number == 1 else f"{name}-{number}" for number in count(1))
         folders.append(home / (same or next(free for free in names if free not in taken)))
         taken.add(folders[-1].name)
     return folders
-
-
-def _is_of(run: "Run", group: "Group") -> bool:
-    from losskernel.traces.compatibility import chain_settings
-
-    first = group.all[0].config
-    return chain_settings(run.config) == group.asked and run.config.get("checkpoint") == first.get("checkpoint")
