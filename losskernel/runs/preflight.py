@@ -1,4 +1,4 @@
-"""What can be known to be wrong before compute, all of it at once."""
+"""Checks before any compute; all faults are reported together."""
 
 import copy
 import inspect
@@ -33,8 +33,9 @@ def faults_of(parts: Mapping[str, Any]) -> list[str]:
     Args:
         parts: fields of a run's Study by name; a check runs if all the parts that it takes are there and sound.
     """
-    faults = [fault for name, part in parts.items() for fault in _kind_faults(name, part)]
-    sound = {name: part for name, part in parts.items() if not _kind_faults(name, part)}
+    faults = [fault for name, part in parts.items() for fault in _type_faults(name, part)]
+    # A part of the wrong type is reported once, here, and not again by each check that would stumble over it.
+    sound = {name: part for name, part in parts.items() if not _type_faults(name, part)}
     checks = (
         _check_checkpoint,
         _check_forward,
@@ -52,6 +53,7 @@ def faults_of(parts: Mapping[str, Any]) -> list[str]:
         _check_subjects,
     )
     for check in checks:
+        # A check's parameters are the names of the parts that it needs.
         needs = inspect.signature(check).parameters
         if needs.keys() <= sound.keys():
             try:
@@ -66,7 +68,7 @@ def faults_of(parts: Mapping[str, Any]) -> list[str]:
 
 
 def label_faults(analyses: Mapping[str, Analysis | PointAnalysis], labels: Mapping[str, Any]) -> list[str]:
-    """Return one line per probe label that an analysis names and that does not exist, or does not suit it."""
+    """Return one line per probe label that an analysis names and that is missing or unsuitable."""
     choices = ", ".join(labels) or "none"
     faults = []
     for name, analysis in analyses.items():
@@ -87,7 +89,7 @@ def label_faults(analyses: Mapping[str, Analysis | PointAnalysis], labels: Mappi
 
 
 def source_faults(sources: Mapping[str, Any], data: Data) -> list[str]:
-    """Return one line per source of points that does not suit the data; one with `check(data)` is shown them."""
+    """Return one line per source of points whose `check(data)` fails."""
     faults = []
     for name, source in sources.items():
         try:
@@ -97,8 +99,8 @@ def source_faults(sources: Mapping[str, Any], data: Data) -> list[str]:
     return faults
 
 
-def _kind_faults(name: str, part: Any) -> list[str]:
-    """Return a line if a part is not what its field holds: a `_target_` may return anything."""
+def _type_faults(name: str, part: Any) -> list[str]:
+    """Return a line if a part has the wrong type, which nothing prevents: a `_target_` may return any object."""
     kinds: dict[str, tuple[Any, str]] = {
         "model": (nn.Module, "model must be a torch.nn.Module"),
         "data": (Data, "dataset must be a losskernel.Data"),
@@ -119,7 +121,8 @@ def _check_checkpoint(model: nn.Module, checkpoint: str | None) -> None:
 
 
 def _check_forward(model: nn.Module, data: Data, checkpoint: str | None) -> None:
-    # The first and the last: probes often come sorted, and a class too many shows at the end.
+    # The first and the last probe: probes are often sorted by class, and the last class is the first to be missing
+    # among a network's outputs.
     two = Subset(data.probes, [0, size(data.probes) - 1])
     inputs, targets = _try("the probes cannot be loaded", lambda: stack(two, workers=0))
     network = copy.deepcopy(model) if checkpoint is None else load_weights(model, checkpoint)
@@ -133,9 +136,9 @@ def _check_forward(model: nn.Module, data: Data, checkpoint: str | None) -> None
 
 
 def _check_outputs(network: nn.Module, inputs: torch.Tensor, classes: Sequence[str] | None) -> None:
-    """Name the key where a network has too few outputs for the classes; torch would speak of an index."""
+    """Name the key if a network has too few outputs for the classes; torch's own error would name an index."""
     outputs = None
-    with torch.no_grad(), suppress(Exception):  # a network that fails is named with its own words
+    with torch.no_grad(), suppress(Exception):  # the forward check reports a network that fails
         outputs = network(inputs)
     if classes is not None and isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
         count, needed = outputs.shape[1], len(classes)
@@ -159,15 +162,19 @@ def _check_augment(training: Training, data: Data, checkpoint: str | None) -> No
         _try("training.augment fails on a training sample", lambda: augmented[0])
 
 
-def _require_kinds(name: str, analysis: object, schedule: Schedule | None, points: Mapping[str, Any]) -> None:
-    """Raise InputError if no source can give what an analysis needs; one that does not say may give anything."""
+def _require_kinds_of_points(name: str, analysis: object, schedule: Schedule | None, points: Mapping[str, Any]) -> None:
+    """Raise InputError if no source gives a kind of points that an analysis needs."""
+    # A source of the user's that does not declare its kinds may give any.
     if not all(hasattr(source, "gives") for source in points.values()):
         return
-    there = {kind for source in points.values() for kind in source.gives}
-    there |= {"loss_kernel"} if schedule is not None else set()
-    missing = sorted(getattr(analysis, "needs", frozenset()) - there)
-    kinds, remedy = " and no ".join(missing), f"add what gives them, such as points=[{','.join(points)},layers,targets]"
-    require(not missing, f"analysis.{name} needs points of other kinds: there is no {kinds}; {remedy}")
+    kinds = {kind for source in points.values() for kind in source.gives}
+    kinds |= {"loss_kernel"} if schedule is not None else set()
+    missing = sorted(getattr(analysis, "needs", frozenset()) - kinds)
+    lacking, remedy = (
+        " and no ".join(missing),
+        f"add what gives them, such as points=[{','.join(points)},layers,targets]",
+    )
+    require(not missing, f"analysis.{name} needs points of other kinds: there is no {lacking}; {remedy}")
 
 
 def _check_optimizer(training: Training) -> None:
@@ -175,11 +182,11 @@ def _check_optimizer(training: Training) -> None:
 
 
 def _check_sampler(sampler: Callable[..., Sampler]) -> None:
-    """Try the settings on one number, whatever may be wrong with model, data and schedule."""
+    """Build the sampler for one number: its settings are checked even if model, data or schedule are unsound."""
     if isinstance(sampler, partial):
         settings = {name: value for name, value in sampler.keywords.items() if name != "parameters"}
         if isinstance(settings.get("nbeta"), str):
-            settings["nbeta"] = 1.0  # a convention, which needs the sizes of batch and data
+            settings["nbeta"] = 1.0  # a convention such as "batch": its value needs the data, which may be unsound
         _try("sampler cannot be built", lambda: sampler.func([torch.zeros(1, 1)], **settings))
 
 
@@ -191,11 +198,11 @@ def _check_chains(model: nn.Module, data: Data, sampler: Callable[..., Sampler],
 def _check_subjects(
     analyses: Mapping[str, Analysis | PointAnalysis], schedule: Schedule | None, points: Mapping[str, Any]
 ) -> None:
-    """Every analysis must have what it is asked of."""
+    """Check that every analysis has points or a loss kernel to analyse, and every source what it samples."""
     for name, analysis in analyses.items():
         if is_of_points(analysis):
             require(bool(points), f"analysis.{name} is asked of points; choose some, such as points=[layers,targets]")
-            _require_kinds(name, analysis, schedule, points)
+            _require_kinds_of_points(name, analysis, schedule, points)
         else:
             remedy = f"choose a schedule, or drop {name} from analysis"
             require(schedule is not None, f"analysis.{name} is asked of a loss kernel, but schedule=none; {remedy}")
@@ -206,8 +213,8 @@ def _check_subjects(
 
 def _check_trainer(trainer: Callable[..., Any] | None) -> None:
     given = trainer.keywords if isinstance(trainer, partial) else {}
-    ours = {*quiet_settings(), "max_epochs", "limit_train_batches", "enable_progress_bar", "callbacks"}
-    taken = [f"trainer.{name}" for name in given if name in ours]
+    reserved = {*quiet_settings(), "max_epochs", "limit_train_batches", "enable_progress_bar", "callbacks"}
+    taken = [f"trainer.{name}" for name in given if name in reserved]
     require(not taken, f"{', '.join(taken)} cannot be chosen, the run sets it itself; remove it")
     _try("trainer cannot be built", lambda: chain_trainer(trainer, False, slice(0, 1), 1))
 
@@ -236,14 +243,14 @@ def _check_on_fail(on_fail: str) -> None:
 
 
 def _try(what: str, work: Callable[[], Any]) -> Any:
-    """Run other people's code; whatever it raises becomes one line that says where."""
+    """Run code of models, datasets and libraries; any exception becomes an InputError of one line that says where."""
     try:
         return work()
     except InputError:
         raise
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        ours = Path(frame.filename).is_relative_to(Path(__file__).parents[1])
-        where = "" if ours else f" ({Path(frame.filename).name}, line {frame.lineno})"
+        internal = Path(frame.filename).is_relative_to(Path(__file__).parents[1])
+        where = "" if internal else f" ({Path(frame.filename).name}, line {frame.lineno})"
         reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
         raise InputError(f"{what}: {reason}{where}") from error

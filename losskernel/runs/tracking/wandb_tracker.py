@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from pytorch_lightning.loggers.logger import Logger
 from losskernel.errors import require, require_number
 from losskernel.figures.shared.presentation import VERDICTS, number
 from losskernel.runs.folder import CAPTIONS
+from losskernel.runs.report import template
 from losskernel.runs.tracking.curves import CLOCK, CURVED, Curves
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.runs.tracking.wandb_connection import Connection
@@ -21,7 +21,7 @@ from losskernel.runs.tracking.wandb_settings import recorded
 
 LARGEST_TABLE = 10_000
 _LONGEST, _LONGEST_TAG = 128, 64  # characters of a name or group, and of a tag, that W&B accepts
-_VERDICTS = ("pass", "warn", "fail")
+_WORDS = {"pass": "Passed", "warn": "Warning", "fail": "FAILED"}
 # Numbers of the diagnosis that are useful for sorting runs; the verdict panel shows all of them.
 _SORTED_BY = ("rhat", "ess", "ess_tail", "ess_kernel", "split_agreement", "trend_share", "stiffness", "step_inflation")
 
@@ -158,7 +158,7 @@ class WandbTracker(Tracker):
         self._connection.call(lambda run: run.config.update(dict(settings), allow_val_change=True))
 
     def _show_verdict(self, run: Any, verdict: str) -> None:
-        run.tags = [*(tag for tag in run.tags if tag not in _VERDICTS), verdict]
+        run.tags = [*(tag for tag in run.tags if tag not in _WORDS), verdict]
         diagnosis = _read(self._folder / "diagnosis.json")
         numbers = {name: diagnosis.get("metrics", {}).get(name) for name in _SORTED_BY}
         run.summary.update({f"diagnosis/{name}": value for name, value in numbers.items() if value is not None})
@@ -183,46 +183,12 @@ def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-_WORDS = {"pass": "Passed", "warn": "Warning", "fail": "FAILED"}
-_STYLE = """
-body{font:14px/1.45 system-ui,sans-serif;margin:10px;color:#222;background:#fff}
-h1{font-size:18px;margin:0 0 6px} ul{margin:6px 0;padding-left:20px} p{margin:6px 0}
-table{border-collapse:collapse;margin-top:8px} th,td{padding:2px 10px 2px 0;text-align:left;font-size:12.5px}
-td.number{text-align:right;font-variant-numeric:tabular-nums} th{font-weight:600;border-bottom:1px solid #ccc}
-"""
-
-
 def verdict_panel(diagnosis: Mapping[str, Any]) -> str:
-    """Return a page of HTML from a run's diagnosis.json: verdict, reasons, remedy, every screen with its bound."""
-    verdict = str(diagnosis.get("verdict"))
-    if verdict in _WORDS:
-        sign, word, colour = VERDICTS[verdict].icon, _WORDS[verdict], VERDICTS[verdict].ink
-    else:
-        sign, word, colour = "?", "Not diagnosed", "#555"
-    reasons = "".join(f"<li>{escape(str(reason))}</li>" for reason in diagnosis.get("reasons") or ())
-    remedy = diagnosis.get("remedy")
-    first = f"<p>First: <b>{escape(str(remedy))}</b></p>" if remedy else ""
-    control = (diagnosis.get("control") or {}).get("verdict")
-    beside = f"<p>Its control at nbeta = 0: {escape(str(control))}</p>" if control else ""
-    return (
-        f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>Verdict</title><style>{_STYLE}</style>"
-        f"</head><body><h1 style='color:{colour}'>{sign} {word}</h1>{f'<ul>{reasons}</ul>' if reasons else ''}{first}"
-        f"{beside}{_screens(diagnosis.get('screens') or ())}</body></html>"
-    )
-
-
-def _screens(screens: Sequence[Mapping[str, Any]]) -> str:
+    """Return a page of HTML from a run's diagnosis.json: verdict, reasons, remedy, and every screen, the worst first."""
     worst = ("fail", "warn")
-    screens = sorted(screens, key=lambda each: worst.index(each["verdict"]) if each["verdict"] in worst else len(worst))
-    rows = "".join(
-        f"<tr><td>{escape(str(each['screen']).replace('_', ' '))}</td><td class='number'>{number(each['value'])}</td>"
-        f"<td>{escape(str(each['good']))}</td>{_judged(str(each['verdict']))}</tr>"
-        for each in screens
+    screens = sorted(
+        diagnosis.get("screens") or (),
+        key=lambda screen: worst.index(screen["verdict"]) if screen["verdict"] in worst else len(worst),
     )
-    head = "<tr><th>screen</th><th>value</th><th>good</th><th>verdict</th></tr>"
-    return f"<table>{head}{rows}</table>" if rows else ""
-
-
-def _judged(verdict: str) -> str:
-    look = VERDICTS.get(verdict)
-    return f"<td style='color:{look.ink if look else '#555'}'>{look.icon if look else ''} {escape(verdict)}</td>"
+    page = template(Path(__file__).with_name("verdict_panel.jinja"))
+    return page.render(diagnosis=diagnosis, screens=screens, looks=VERDICTS, words=_WORDS, number=number)

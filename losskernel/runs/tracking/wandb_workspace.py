@@ -1,4 +1,4 @@
-"""What the workspace shows: built from what the runs have recorded, so that no panel stays empty."""
+"""A W&B workspace for the runs of a project or a sweep, with panels for what they have recorded and no empty ones."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
