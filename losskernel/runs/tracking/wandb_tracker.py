@@ -184,7 +184,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def verdict_panel(diagnosis: Mapping[str, Any]) -> str:
-    """Return a page of HTML from a run's diagnosis.json: verdict, reasons, remedy, and every screen, the worst first."""
+    """Return a page of HTML from a run's diagnosis.json: verdict, reasons, remedy, screens, the worst first."""
     worst = ("fail", "warn")
     screens = sorted(
         diagnosis.get("screens") or (),
