@@ -24,6 +24,15 @@ from .paths.triangles import project as project
 from .paths.triangles import turning as turning
 from .paths.triangles import vertex_angle as vertex_angle
 from .point import Point as Point
+from .significance import Jackknife as Jackknife
+from .significance import Null as Null
+from .significance import benjamini_hochberg as benjamini_hochberg
+from .significance import corrected_cosines as corrected_cosines
+from .significance import jackknife as jackknife
+from .significance import noise_floor as noise_floor
+from .significance import permutation_null as permutation_null
+from .significance import permutation_nulls as permutation_nulls
+from .significance import reliability as reliability
 from .spaces.affine_invariant import AffineInvariant as AffineInvariant
 from .spaces.angular_cka import AngularCKA as AngularCKA
 from .spaces.bures import Bures as Bures
@@ -33,15 +42,6 @@ from .spaces.feature_kernels import Linear as Linear
 from .spaces.feature_kernels import SquaredExponential as SquaredExponential
 from .spaces.space import Space as Space
 from .spaces.stress import Stress as Stress
-from .statistics import Jackknife as Jackknife
-from .statistics import Null as Null
-from .statistics import benjamini_hochberg as benjamini_hochberg
-from .statistics import corrected_cosines as corrected_cosines
-from .statistics import jackknife as jackknife
-from .statistics import noise_floor as noise_floor
-from .statistics import permutation_null as permutation_null
-from .statistics import permutation_nulls as permutation_nulls
-from .statistics import reliability as reliability
 
 __all__ = [
     "AffineInvariant",

@@ -1,7 +1,18 @@
 """laplace_kernel(): the loss kernel in closed form, where losses are parabolas and the posterior is a Gaussian.
 
-From the ground up: derivatives of a network in float64 (Network), the curvature of the training loss and its Gaussian
-(Curvature, Gaussian), and the covariance of the probes' losses under that Gaussian (laplace_kernel).
+With u = w - w* the posterior is N(δ, Σ), Σ = (nβ H + γ I)⁻¹, H the Hessian of the mean training loss, and
+δ = -Σ nβ ∇L the Newton step to the minimum of the potential's parabola (0 where training has converged).
+Each probe's loss is expanded about w*, to first order in u with its gradient b, or to second order with the
+Gauss-Newton part A of its Hessian:
+
+    order 1: K_ij = b_iᵀ Σ b_j, the influence-function kernel, which does not depend on δ;
+    order 2: K_ij = c_iᵀ Σ c_j + ½ tr(A_i Σ A_j Σ), with c_i = b_i + A_i δ the gradient at the centre.
+
+Where the network interpolates, b is nearly 0 and the second-order term is the kernel. Both are exact for models linear
+in their weights under squared error.
+
+Sources: MacKay 1992, "A practical Bayesian framework for backpropagation networks"; the order-1 kernel is the influence
+function of Koh and Liang, arXiv 1703.04730, with damping γ / nβ.
 """
 
 import copy
@@ -221,18 +232,7 @@ def laplace_kernel(
     rank: int | None = None,
     seed: int = 0,
 ) -> LossKernel:
-    """Return the loss kernel of the Laplace approximation of the posterior, without sampling.
-
-    With u = w - w* the posterior is N(δ, Σ), Σ = (nβ H + γ I)⁻¹, H the Hessian of the mean training loss, and
-    δ = -Σ nβ ∇L the Newton step to the minimum of the potential's parabola (0 where training has converged).
-    Each probe's loss is expanded about w*, to first order in u with its gradient b, or to second order with the
-    Gauss-Newton part A of its Hessian:
-
-        order 1: K_ij = b_iᵀ Σ b_j, the influence-function kernel, which does not depend on δ;
-        order 2: K_ij = c_iᵀ Σ c_j + ½ tr(A_i Σ A_j Σ), with c_i = b_i + A_i δ the gradient at the centre.
-
-    Where the network interpolates, b is nearly 0 and the second-order term is the kernel. Both are exact for
-    models linear in their weights under squared error.
+    """Return the loss kernel of the Laplace approximation of the posterior, without sampling; see the module.
 
     Args:
         model: the trained network; evaluated in eval mode, in float64 on the CPU, and never changed.
@@ -244,29 +244,29 @@ def laplace_kernel(
         parameters: globs over parameter names; only matching weights move. None: all.
         rank: leading eigenpairs of H to use; None: all up to 3,000 moving weights, 100 beyond. H counts as 0 on
             the rest, so that Σ is too wide where nβ times the next eigenvalue is not small beside γ.
-        seed: of the iteration that finds the leading eigenpairs.
+        seed: of the iteration that finds them.
 
     Raises:
-        InputError: a setting is out of range, nβ H + γ I is not positive definite, or the loss is not convex
-            in the outputs.
+        InputError: a setting is out of range, nβ H + γ I is not positive definite, or the loss is not convex.
         DivergenceError: a probe's loss at w* is not finite.
-
-    Source: MacKay 1992, "A practical Bayesian framework for backpropagation networks"; the order-1 kernel is the
-    influence function of Koh and Liang, arXiv 1703.04730, with damping γ / nβ.
     """
     nbeta = _resolved_nbeta(nbeta, data)
-    require_number("localization", localization, at_least=0)
-    require(order in (1, 2), f"order must be 1 or 2, got {order!r}; take order=2")
-    require_integer("seed", seed, at_least=0)
-    names = list(float_weights(model))
-    require(len(names) > 0, f"{type(model).__name__} has no weights to move; give a model with parameters")
-    network = Network(model, data, select(names, parameters))
+    _require_settings(localization, order, seed)
+    weights = list(float_weights(model))
+    require(len(weights) > 0, f"{type(model).__name__} has no weights to move; give a model with parameters")
+    network = Network(model, data, select(weights, parameters))
     # Losses that are not finite at w* are reported by probe, before any derivative is taken.
     start_losses(model, data.loss, BlockLoader(data.probes, 1024, data.workers, device_of(model)))
     gaussian = Gaussian(curvature_of(network, hessian, rank, seed), nbeta, localization)
     shift = gaussian.shift(network.gradient()) if order == 2 else None
     covariance = _covariance(_Probes(network, gaussian, data, shift))
     return LossKernel.from_features(_factor(covariance), data.labels, data.ids)
+
+
+def _require_settings(localization: float, order: int, seed: int) -> None:
+    require_number("localization", localization, at_least=0)
+    require(order in (1, 2), f"order must be 1 or 2, got {order!r}; take order=2")
+    require_integer("seed", seed, at_least=0)
 
 
 class _Whitened(NamedTuple):

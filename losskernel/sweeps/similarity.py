@@ -12,7 +12,7 @@ import pandas as pd
 from losskernel.config_keys import repetitions
 from losskernel.errors import InputError, TraceError
 from losskernel.geometry import AngularCKA, Point
-from losskernel.geometry.statistics import noise_floor, reliability
+from losskernel.geometry.significance import noise_floor, reliability
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.runs.analyse import CONTROL
 from losskernel.sweeps.design import Design, repeated_by, repetition

@@ -24,7 +24,7 @@ from losskernel.analyses.joint.sweep_and_training import families, log_slope, sw
 from losskernel.cli.build import analyse_from, run_from
 from losskernel.errors import InputError
 from losskernel.geometry import AngularCKA, Point, reliability
-from losskernel.geometry.statistics import jackknife_error
+from losskernel.geometry.significance import jackknife_error
 from losskernel.representations.points import LOSS_KERNEL, TRAINED, NamedPoint, PointSet, sampled_point
 from losskernel.representations.sources.analytic_kernels import gradient_point
 

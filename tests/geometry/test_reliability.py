@@ -20,7 +20,7 @@ from losskernel.geometry import (
     reliability,
 )
 from losskernel.geometry.centring import CENTRINGS, centred
-from losskernel.geometry.statistics import halves
+from losskernel.geometry.significance import halves
 
 RNG = np.random.default_rng(0)
 SPACE = AngularCKA("u")
@@ -181,7 +181,7 @@ def test_kernels_that_agree_about_classes_alone_agree_about_nothing_within_them(
 
 
 def test_many_kernels_are_tested_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("losskernel.geometry.statistics._NUMBERS", 2 * 20**2)  # two at a time
+    monkeypatch.setattr("losskernel.geometry.significance._NUMBERS", 2 * 20**2)  # two at a time
     *points, reference = kernels(8, 6)
     together = permutation_nulls(points, reference, SPACE, permutations=30)
     for point, found in zip(points, together, strict=True):

@@ -351,7 +351,7 @@ def test_the_graph_must_be_the_networks_own() -> None:
         record(MLP(4, 2, [3]), data, graph)
     with pytest.raises(InputError, match=r"layers\.0 has 5 numbers per probe, its graph 3"):
         list(record(MLP(4, 2, [5, 3]), data, graph))
-    with pytest.raises(InputError, match=r"torch\.fx cannot follow _Deciding"):
+    with pytest.raises(InputError, match=r"torch\.fx cannot trace _Deciding"):
         record(_Deciding(), data, graph)
     with pytest.raises(InputError, match="budget must be >= 1"):
         record(MLP(4, 2, [3, 3]), data, graph, budget=0)
@@ -394,7 +394,7 @@ def test_modules_of_a_network_that_cannot_be_followed_are_a_chain() -> None:
         assert _same(points["first.0"], _centred_gram(linear))
         rare = model.rare(linear.relu())
         assert _same(points["again_1"], _centred_gram(model.again(model.again(rare))))
-    with pytest.raises(InputError, match=r"patterns=operations: _Deciding cannot be followed .* list patterns"):
+    with pytest.raises(InputError, match=r"patterns=operations: _Deciding cannot be traced .* list patterns"):
         choose(graph, "operations")
     with pytest.raises(InputError, match=r"MLP has no operation first\.1, again, again_1, head"):
         record(MLP(4, 2), data, chosen)

@@ -152,6 +152,7 @@ def test_away_from_the_optimum_the_gaussian_is_centred_at_the_newton_step() -> N
     assert relative(found, exact_kernel(model, data, x, NBETA, GAMMA)) > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moved", [0.0, 0.5])
 def test_sgld_agrees_on_linear_regression(moved: float) -> None:
     model, data, x = regression()
@@ -183,11 +184,11 @@ def test_equals_brute_force_draws_of_the_quadratic_expansion(loss: Any) -> None:
     curvature, slope, b, a = by_hand(model, data, "ggn", named(model))
     sigma = torch.linalg.inv(NBETA * curvature + 20.0 * torch.eye(len(curvature)))
     rng = torch.Generator().manual_seed(0)
-    u = torch.randn(200_000, len(sigma), generator=rng, dtype=torch.float64) @ torch.linalg.cholesky(sigma).T
+    u = torch.randn(40_000, len(sigma), generator=rng, dtype=torch.float64) @ torch.linalg.cholesky(sigma).T
     u -= NBETA * slope @ sigma
     losses = u @ b.T + torch.stack([((u @ each) * u).sum(1) for each in a], dim=1) / 2
     found = lk.laplace_kernel(model, data, nbeta=NBETA, localization=20.0).covariance()
-    assert relative(np.cov(losses.numpy().T), found) < 0.02
+    assert relative(np.cov(losses.numpy().T), found) < 0.04
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -56,7 +56,7 @@ def test_no_baselines_leave_no_folder(tmp_path: Path) -> None:
 
 def test_other_baselines_than_the_folders_are_refused(tmp_path: Path) -> None:
     represent({"inputs": _inputs}, MODEL, _data(), tmp_path / BASELINES)
-    with pytest.raises(TraceError, match="holds the baselines inputs, but logits are asked for; remove it"):
+    with pytest.raises(TraceError, match="holds the baselines inputs, but the run has logits; remove it"):
         represent({"logits": _inputs}, MODEL, _data(), tmp_path / BASELINES)
 
 
@@ -69,7 +69,7 @@ def _broken(model: nn.Module, data: lk.Data) -> np.ndarray:
     [
         (
             lambda model, data: np.zeros((2, 3)),
-            r"baselines.odd must give rows \[6, d\], one a probe, got shape \(2, 3\)",
+            r"baselines.odd must give rows \[6, d\], one per probe, got shape \(2, 3\)",
         ),
         (lambda model, data: np.full((6, 3), np.nan), "baselines.odd gives numbers that are not finite"),
         (_broken, "baselines.odd: there is no linear layer; choose another"),
@@ -133,7 +133,7 @@ def test_a_baseline_with_other_settings_is_refused(tmp_path: Path) -> None:
     rows = represent({"gradients": Gradients(size=4)}, model, _data(), path)["gradients"]
     again = represent({"gradients": Gradients(size=4)}, model, _data(), path)["gradients"]
     np.testing.assert_array_equal(again, rows)
-    said = r"gradients was Gradients\(size=4, seed=0\), but Gradients\(size=4, seed=1\) is asked for; remove it"
+    said = r"gradients was Gradients\(size=4, seed=0\), but the run has Gradients\(size=4, seed=1\); remove it"
     with pytest.raises(TraceError, match=said):
         represent({"gradients": Gradients(size=4, seed=1)}, model, _data(), path)
 
@@ -154,14 +154,14 @@ def test_a_mapping_gives_several_under_joint_names(tmp_path: Path) -> None:
     assert list(again) == list(read_representations(path)) == list(found)
     for name, rows in found.items():
         np.testing.assert_array_equal(again[name], rows)
-    with pytest.raises(TraceError, match="holds the baselines past, inputs, but inputs, past are asked for; remove it"):
+    with pytest.raises(TraceError, match="holds the baselines past, inputs, but the run has inputs, past; remove it"):
         represent({"inputs": _inputs, "past": past}, MODEL, _data(), path, _history(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (np.zeros((2, 3)), r"baselines.odd_part must give rows \[6, d\], one a probe, got shape \(2, 3\)"),
+        (np.zeros((2, 3)), r"baselines.odd_part must give rows \[6, d\], one per probe, got shape \(2, 3\)"),
         (np.full((6, 1), np.inf), "baselines.odd_part gives numbers that are not finite"),
     ],
 )

@@ -153,7 +153,7 @@ def test_two_workers_find_what_one_finds(tmp_path: Path) -> None:
 def test_workers_that_cannot_work_say_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"workers cannot be sent model, data and loss \(.*\); set workers to 1"):
         _rows(tmp_path / "unsent", lambda data, seed: learned(data, seed), workers=2)
-    with pytest.raises(TraceError, match=r"a process that retrained died .*and the same command goes on from there"):
+    with pytest.raises(TraceError, match=r"a worker process died .*and the same command resumes from there"):
         _rows(tmp_path / "dead", deadly, workers=2)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from losskernel.errors import InputError, require
 from losskernel.geometry import AngularCKA, Arrangement, Point, corrected_cosines, noise_floor
-from losskernel.geometry.statistics import halves, products_without
+from losskernel.geometry.significance import halves, products_without
 from losskernel.representations.points import LOSS_KERNEL, TRAINED, NamedPoint, PointSet
 
 SPACE = AngularCKA("u")

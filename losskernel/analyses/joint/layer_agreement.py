@@ -8,7 +8,7 @@ import pandas as pd
 
 from losskernel.analyses.joint.kernels import NORMAL, SPACE, Joint, LeftOut
 from losskernel.geometry import Point, benjamini_hochberg, permutation_nulls, project
-from losskernel.geometry.statistics import Null, jackknife_error
+from losskernel.geometry.significance import Null, jackknife_error
 from losskernel.representations.points import PointSet
 
 

@@ -11,7 +11,7 @@ from losskernel.analyses.joint.kernels import KERNELS, Joint, LeftOut
 from losskernel.geometry import Arrangement, Path
 from losskernel.geometry.arrangement import inner_products
 from losskernel.geometry.paths.path import LEAST_SIDE
-from losskernel.geometry.statistics import jackknife_error
+from losskernel.geometry.significance import jackknife_error
 from losskernel.representations.points import TRAINED, PointSet
 
 

@@ -14,7 +14,7 @@ from losskernel.geometry.centring import centred
 from losskernel.geometry.paths.path import Profile, profile
 from losskernel.geometry.paths.path_distances import path_distances
 from losskernel.geometry.point import evenly
-from losskernel.geometry.statistics import jackknife_error, products_without
+from losskernel.geometry.significance import jackknife_error, products_without
 from losskernel.representations.points import TRAINED, PointSet
 
 ALONG = ("spine", "all")

@@ -32,18 +32,16 @@ def spherical_mds(
     """Map P points onto the unit sphere S^d so that their angles come nearest to distances [P, P] in radians.
 
     Minimises Σ (d_ij - angle(z_i, z_j))² over pairs, by L-BFGS from two starts: the leading eigenvectors of cos(d), and
-    the flat map rolled onto the sphere. The better one is perturbed and optimised again, `restarts` times; the result
-    is deterministic. The first axis of the coordinates carries the most, as that of the sphere's pole.
+    the flat map rolled onto the sphere. The better one is perturbed and optimised again; the result is deterministic.
 
     Args:
         distances: in radians, 0 to π.
         dimensions: d of the sphere; 2 for the globe.
-        restarts: further searches; they lower the stress by up to one per cent.
+        restarts: searches from perturbations; they lower the stress by up to one per cent.
         start: coordinates [P, <= d + 1] of a known map; the stress is never above theirs.
 
     Raises:
-        InputError: distances are not square, symmetric and finite, exceed π, dimensions are not >= 1, or the start
-            does not match.
+        InputError: distances are no distances on a sphere, dimensions are not >= 1, or the start does not match.
 
     Source: Lange et al. 2022, arXiv 2206.10999 (the objective).
     """
@@ -65,8 +63,7 @@ def spherical_mds(
         search.descend(moved, _ROUGH)
     best = search.polished()
     slope = search.stress(best.ravel(), best.shape)[1]
-    # Principal axes, the widest first: a rotation, which leaves all angles alone.
-    best = best @ np.linalg.eigh(best.T @ best)[1][:, ::-1]
+    best = best @ np.linalg.eigh(best.T @ best)[1][:, ::-1]  # onto principal axes, a rotation that keeps all angles
     best *= axis_signs(best)
     return Layout(best, *stress_of(matrix, angles(best)), converged=bool(np.abs(slope).max() < _STATIONARY))
 

@@ -122,7 +122,12 @@ class Path:
 
 
 class Profile(NamedTuple):
-    """One path relative to a target. Distances in the space's units, angles in radians."""
+    """One path relative to a target. Distances in the space's units, angles in radians.
+
+    An angle is NaN where one of the two sides at its vertex is shorter than `least` or than three noise floors, and so
+    are fraction and off where start and target are that near; efficiency where the step is shorter than three
+    floors. A target need not lie ahead: speak of progress only where `behind` says that the start is farther off.
+    """
 
     to_target: np.ndarray  # [P]
     reached: np.ndarray  # [P], length of the path up to each point
@@ -148,10 +153,6 @@ def profile(
 ) -> Profile:
     """Return what every step of a path contributes, and where it passes the geodesic from a start to a target.
 
-    An angle is NaN where one of the two sides at its vertex is shorter than `least` or than three noise floors, and so
-    are fraction and off where start and target are that near; efficiency where the step is shorter than three
-    floors. A target need not lie ahead: speak of progress only where `behind` says that the start is farther off.
-
     Args:
         arrangement: of all points.
         path: indices of the P points, in order.
@@ -163,36 +164,30 @@ def profile(
     Raises:
         InputError: fewer than two points, or `floor` does not match.
     """
-    numbers = np.asarray(path)
-    require(len(numbers) >= 2, f"a path needs >= 2 points, got {len(numbers)}; name more layers")
+    numbers = np.asarray(path, dtype=int)
+    joined = Path.from_arrangement(arrangement, numbers)
     start = int(numbers[0]) if start is None else start
-    distances = arrangement.distances
+    distances, here, there = arrangement.distances, numbers[:-1], numbers[1:]
     noise = _noise(floor, distances.shape)
     if arrangement.cosines is None:
         used = [*numbers, target, start]
         least = least * float(distances[np.ix_(used, used)].max())
-
-    def clear(a: np.ndarray | int, b: np.ndarray | int) -> np.ndarray:
-        return distances[a, b] >= np.maximum(least, FLOORS * noise[a, b])
-
-    here, there = numbers[:-1], numbers[1:]
-    joined = Path.from_arrangement(arrangement, numbers)
+    clear = distances >= np.maximum(least, FLOORS * noise)  # pairs far enough apart to give a direction
     step, to_target = joined.steps, distances[numbers, target]
     progress = to_target[:-1] - to_target[1:]
     significant = (step > 0) & (step >= FLOORS * noise[here, there])
-    straight = clear(here, there)
-    nearest, unknown = project(arrangement, numbers, start, target), np.full(len(numbers), np.nan)
-    aimed = bool(clear(start, target))
+    sides = clear[here, there]
+    nearest = project(arrangement, numbers, start, target)
     return Profile(
-        to_target=to_target,
+        to_target,
         reached=np.concatenate([[0.0], np.cumsum(step)]),
         step=step,
         progress=progress,
         efficiency=np.divide(progress, step, out=np.full_like(step, np.nan), where=significant),
-        heading=np.where(straight & clear(here, target), vertex_angle(arrangement, there, here, target), np.nan),
-        turning=np.where(straight[:-1] & straight[1:], joined.turning(), np.nan),
-        fraction=nearest.fraction if aimed else unknown,
-        off=nearest.distance if aimed else unknown,
+        heading=np.where(sides & clear[here, target], vertex_angle(arrangement, there, here, target), np.nan),
+        turning=np.where(sides[:-1] & sides[1:], joined.turning(), np.nan),
+        fraction=np.where(clear[start, target], nearest.fraction, np.nan),
+        off=np.where(clear[start, target], nearest.distance, np.nan),
         behind=to_target <= distances[start, target],
         length=joined.length,
         straightness=joined.straightness,

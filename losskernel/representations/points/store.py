@@ -61,11 +61,7 @@ def collect(
     for name, source in sources.items():
         path = folder / POINTS / name
         settings = settings_of(source)
-        if path.exists():
-            stored = json.loads(_attributes(path)["asked"])
-            if stored != settings:
-                remedy = "choose another paths.run, or remove it"
-                raise TraceError(f"{path} was made by {stored}, but the run has {settings}; {remedy}")
+        if _stored(path, settings):
             continue
         if report is not None:
             report(name)
@@ -75,6 +71,17 @@ def collect(
             raise InputError(f"points.{name}: {error}") from error
     guard(folder / POINTS, _write_index, folder / POINTS, list(sources), data)
     return open_points(folder)
+
+
+def _stored(path: Path, settings: str) -> bool:
+    """Whether the points of a source are stored; raise TraceError where they are of other settings."""
+    if not path.exists():
+        return False
+    stored = json.loads(_attributes(path)["asked"])
+    if stored != settings:
+        remedy = "choose another paths.run, or remove it"
+        raise TraceError(f"{path} was made by {stored}, but the run has {settings}; {remedy}")
+    return True
 
 
 def open_points(folder: Path) -> PointSet | None:

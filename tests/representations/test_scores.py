@@ -18,6 +18,7 @@ from losskernel.data import digits, stack
 from losskernel.errors import InputError, TraceError
 from losskernel.losses import cross_entropy, squared_error
 from losskernel.models import MLP, SmallCNN
+from losskernel.representations import scores
 from losskernel.representations.history import History
 from losskernel.representations.scores import (
     EL2N,
@@ -27,11 +28,9 @@ from losskernel.representations.scores import (
     Margin,
     SelfInfluence,
     Uncertainty,
-    confident_learning,
-    gradient_norms,
+    stratified,
 )
-from losskernel.representations.scores.confident_learning import stratified
-from losskernel.representations.scores.gradient_norms import gradient_norms as norms_of
+from losskernel.representations.scores import gradient_norms as norms_of
 from losskernel.training import checkpoints, retrain
 
 AT_THE_END = (Margin(), Margin("probability"), Uncertainty())
@@ -144,7 +143,7 @@ def _plainly(model: nn.Module, data: Data) -> np.ndarray:
 def test_gradient_norms_are_exact_whichever_way(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model, data = MLP(6, 5, [6, 6]), _points(7, classes=5, inputs=6)
-    monkeypatch.setattr(gradient_norms, "_NUMBERS", together)
+    monkeypatch.setattr(scores, "_NUMBERS", together)
     np.testing.assert_allclose(norms_of(model, data).numpy(), _plainly(model, data), rtol=1e-5)
 
 
@@ -170,7 +169,7 @@ def test_what_is_no_classifier_is_refused(baseline: Any) -> None:
     model = _linear(0)
     inputs, classes = torch.randn(4, 3), torch.zeros(4).long()
     for targets, network, message in [
-        (torch.randn(4, 2), model, r"targets must be whole numbers from 0 to 1, one a probe, got torch.float32"),
+        (torch.randn(4, 2), model, r"targets must be whole numbers from 0 to 1, one per probe, got torch.float32"),
         (classes + 2, model, r"targets must be whole numbers from 0 to 1, .* got torch.int64 of shape \(4,\); drop"),
         (classes, _linear(0, classes=1), r"must return logits \[probes, classes >= 2\], got shape \(4, 1\); drop"),
     ]:
@@ -299,7 +298,7 @@ def test_a_run_that_is_killed_between_folds_goes_on_where_it_was(tmp_path: Path)
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     assert (tmp_path / "log").read_text().split() == ["0", "1", "2"]
-    folder = tmp_path / "killed" / confident_learning.FOLDS / "4-seed-0"
+    folder = tmp_path / "killed" / scores.FOLDS / "4-seed-0"
     assert sorted(path.name for path in folder.iterdir()) == ["fold-0.npz", "fold-1.npz"]
     (folder / "fold-2.npz.0.partial").write_bytes(b"half a file")
     calls: list[int] = []
@@ -341,14 +340,14 @@ def test_more_folds_than_samples_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / confident_learning.FOLDS).write_text("in the way")
+    (tmp_path / scores.FOLDS).write_text("in the way")
     history = _history({}, tmp_path, partial(_remember, []))
     with pytest.raises(TraceError, match=r"cannot write .*fold-0.npz"):
         ConfidentLearning(folds=2)(Memory(torch.zeros(1, 3), 1.0), _some_probed(0), history)
 
 
 def test_without_cleanlab_there_is_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(confident_learning, "find_spec", lambda name: None)
+    monkeypatch.setattr(scores, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs cleanlab, which is not installed; pip install losskernel\[cleanlab\]"):
         ConfidentLearning()
 
