@@ -113,7 +113,7 @@ class Connection:
             self._closed(run)
 
         # In a thread, so that a slow network does not use up the time that a scheduler grants.
-        closing = threading.Thread(target=self.call, args=(end,), daemon=True)
+        closing = threading.Thread(target=self.call, args=(end,), name="wandb-close", daemon=True)
         closing.start()
         try:
             closing.join(_UPLOAD_INTERRUPTED if state == "interrupted" else None)

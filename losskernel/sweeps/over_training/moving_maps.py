@@ -1,4 +1,4 @@
-"""Maps of several kernels over the same probes, on which a probe moves where its neighbours change and stays else."""
+"""Maps of several kernels over the same probes: a probe moves only if its neighbours change."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from losskernel.errors import require
 from losskernel.kernel.estimators import Neighbours
 from losskernel.kernel.loss_kernel import LossKernel
 
-# A gentle descent from a common start. At UMAP's own rate of 1 points wander five times as far and keep no more
-# neighbours; at 0.02 maps of kernels without any structure still show that of the others.
+# A gentle descent from a common start. At UMAP's own rate of 1, points wander five times as far and keep no more
+# neighbours; at 0.02, maps of kernels without any structure still show the structure of the others.
 _RATE, _EPOCHS = 0.05, 200
 
 
@@ -23,9 +23,9 @@ class MovingMaps:
 
     Attributes:
         layouts: [P, N, 2], aligned.
-        apart: [P, N, 2], each made by itself: what the aligned ones are to be compared with.
+        apart: [P, N, 2], each computed alone, for comparison with the aligned ones.
         kept: [P, N] share of each probe's nearest neighbours under the kernel that are its nearest on the map.
-        kept_apart: [P, N] the same, of those made by themselves.
+        kept_apart: [P, N] the same, of the layouts computed alone.
     """
 
     layouts: np.ndarray
@@ -39,10 +39,10 @@ def moving_maps(
 ) -> MovingMaps:
     """Lay out every kernel by UMAP from a start that all share, and turn each map onto the one before.
 
-    The start is the map of the mean correlation matrix. From it every kernel's own neighbours pull its probes, at a
-    twentieth of UMAP's usual rate; a rotation or reflection (orthogonal Procrustes) takes out what remains. On nine
-    kernels of 500 digits a probe then moves by 0.09 radii between maps, by 1.26 between maps made one by one, and as
-    many neighbours are kept; umap's AlignedUMAP reaches 0.03, keeps fewer, and takes 42 s in place of 3.
+    The start is the map of the mean correlation matrix. From it the neighbours of every kernel pull its probes, at a
+    twentieth of UMAP's usual rate; a rotation or reflection (orthogonal Procrustes) then aligns it with the previous
+    map. On nine kernels of 500 digits a probe moves by 0.09 radii between maps, against 1.26 between maps computed
+    alone, and as many neighbours are kept; umap's AlignedUMAP reaches 0.03, keeps fewer, and takes 42 s instead of 3.
 
     Args:
         kernels: over the same probes, in order.
@@ -60,21 +60,20 @@ def moving_maps(
     require(same, "moving maps need kernels over the same probes; keep the data fixed, as with dataset.seed=0")
     k = min(neighbours, kernels[0].probes - 1)
     near = [nearest_probes(kernel, k) for kernel in kernels]
-    mean = _of_mean(kernels)
+    mean = _mean_kernel(kernels)
     start = umap_layout(mean, nearest_probes(mean, k), min_distance, 2, seed)
-    aligned = chained(
-        [_from(start, kernel, own, min_distance, seed) for kernel, own in zip(kernels, near, strict=True)]
-    )
-    apart = [umap_layout(kernel, own, min_distance, 2, seed) for kernel, own in zip(kernels, near, strict=True)]
+    pairs = list(zip(kernels, near, strict=True))
+    aligned = chained([_layout_from(start, kernel, nearest, min_distance, seed) for kernel, nearest in pairs])
+    apart = [umap_layout(kernel, nearest, min_distance, 2, seed) for kernel, nearest in pairs]
     kept, kept_apart = (
-        np.array([kept_neighbours(layout, own) for layout, own in zip(layouts, near, strict=True)])
+        np.array([kept_neighbours(layout, nearest) for layout, nearest in zip(layouts, near, strict=True)])
         for layouts in (aligned, apart)
     )
     return MovingMaps(np.array(aligned), np.array(apart), kept, kept_apart)
 
 
 def chained(layouts: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return centred layouts [N, d], each turned or reflected onto the one before as well as that can be done."""
+    """Return centred layouts [N, d], each rotated or reflected onto the previous one (orthogonal Procrustes)."""
     from scipy.linalg import orthogonal_procrustes
 
     result: list[np.ndarray] = []
@@ -96,21 +95,27 @@ def displacement(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return moved / radius if radius > 0 else np.zeros_like(moved)
 
 
-def _of_mean(kernels: Sequence[LossKernel]) -> LossKernel:
-    """Return a kernel whose correlation is the mean of those of the kernels, with as many features as probes."""
+def _mean_kernel(kernels: Sequence[LossKernel]) -> LossKernel:
+    """Return a kernel whose correlation matrix is the mean of those of the kernels, with as many features as probes."""
     mean = sum((kernel.correlation() for kernel in kernels), np.zeros((kernels[0].probes,) * 2)) / len(kernels)
     values, vectors = np.linalg.eigh((mean + mean.T) / 2)
     return LossKernel.from_features(vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
-def _from(start: np.ndarray, kernel: LossKernel, near: Neighbours, min_distance: float, seed: int) -> np.ndarray:
-    """Return the kernel's layout [N, 2], from a start [N, 2] that it leaves only as far as its neighbours ask."""
-    from umap import UMAP  # costs seconds to import and compile
+def _layout_from(start: np.ndarray, kernel: LossKernel, near: Neighbours, min_distance: float, seed: int) -> np.ndarray:
+    """Return the kernel's layout [N, 2] by a short descent from a start [N, 2]."""
+    from umap import UMAP  # takes seconds to import and compile
 
-    own = np.arange(kernel.probes)[:, None]  # UMAP counts a point as its own first neighbour
-    known = np.hstack([own, near.indices[:, :-1]]), np.hstack([0.0 * own, near.distances[:, :-1]]).astype(np.float32)
-    options: dict[str, Any] = {"n_neighbors": known[0].shape[1], "min_dist": min_distance, "random_state": seed}
-    options |= {"init": start.copy(), "n_epochs": _EPOCHS, "learning_rate": _RATE, "precomputed_knn": known}
+    itself = np.arange(kernel.probes)[:, None]  # UMAP counts a point as its own first neighbour
+    indices = np.hstack([itself, near.indices[:, :-1]])
+    distances = np.hstack([0.0 * itself, near.distances[:, :-1]]).astype(np.float32)
+    options: dict[str, Any] = {"n_neighbors": indices.shape[1], "min_dist": min_distance, "random_state": seed}
+    options |= {
+        "init": start.copy(),
+        "n_epochs": _EPOCHS,
+        "learning_rate": _RATE,
+        "precomputed_knn": (indices, distances),
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return np.asarray(UMAP(**options).fit_transform(kernel.standardised().astype(np.float32)))
