@@ -8,9 +8,14 @@ import numpy as np
 import yaml
 
 import losskernel as lk
+from losskernel.analyses import Complexity, Separation
+from losskernel.runs.presentation import presentations
 from losskernel.sweeps.read_runs import Run
 
 PROBES, CHAINS, MODES = 40, 4, 6
+ANALYSES = {"separation": "losskernel.analyses.Separation", "complexity": "losskernel.analyses.Complexity"}
+# How a run with these analyses shows its metrics.
+SHOWN = presentations({"separation": Separation, "complexity": Complexity})
 TASK = ["add"] * 20 + ["mul"] * 20
 
 
@@ -28,7 +33,9 @@ def configuration(seed: int = 0, **sampler: Any) -> dict[str, Any]:
     own = {"_target_": "losskernel.SGLD", "step_size": 1e-3, "nbeta": 100.0, "localization": 50.0} | sampler
     paths = {"run": f"outputs/planted/{np.random.default_rng().integers(10**9)}"}
     data = {"tasks": ["add", "mul"], "seed": seed}
-    return {"name": "planted", "label": "task", "seed": seed, "dataset": data, "sampler": own, "paths": paths}
+    analyses = {name: {"_target_": target} for name, target in ANALYSES.items()}
+    run = {"name": "planted", "label": "task", "seed": seed, "dataset": data, "sampler": own, "paths": paths}
+    return run | {"analysis": analyses}
 
 
 def plant(
@@ -43,7 +50,7 @@ def plant(
     """Leave what a finished run leaves; `a__b` stands for the metric a/b."""
     folder.mkdir(parents=True, exist_ok=True)
     usual = {"separation/within": 0.3, "separation/across": 0.02, "separation/noise_floor": 0.01, "separation/ari": 1.0}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     (folder / "metrics.json").write_text(
         json.dumps(usual | {name.replace("__", "/"): value for name, value in metrics.items()})
     )
@@ -76,7 +83,10 @@ def plant_turning(folder: Path) -> Path:
 
 def runs_of(*configs: dict[str, Any]) -> list[Run]:
     """Finished runs in memory, by flat configurations."""
-    return [Run(Path(f"sweep/{job}"), config, {"separation/ari": 1.0}, "pass") for job, config in enumerate(configs)]
+    return [
+        Run(Path(f"sweep/{job}"), config, {"separation/ari": 1.0}, "pass", shown=SHOWN)
+        for job, config in enumerate(configs)
+    ]
 
 
 def swept(key: str, values: list[Any], **others: Any) -> list[Run]:

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import logsumexp
 
-from losskernel.analyses.result import Result
+from losskernel.analyses.result import MetricPanel, Result
+from losskernel.figures.shared.style import INK
 from losskernel.kernel.error_bars import batch_means
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
@@ -24,6 +25,10 @@ class Complexity:
     likelihoods. gain = mean over probes of E[l(z)] - l(z; w*).
     """
 
+    headline: ClassVar[dict[str, str]] = {
+        "llc": "learning coefficient (LLC)",
+    }
+    panel: ClassVar[tuple[MetricPanel, ...]] = (MetricPanel("learning coefficient (LLC)", (("llc", "", INK),)),)
     meanings: ClassVar[dict[str, str]] = {
         "llc": "local learning coefficient nbeta (E L - L(w*)); half the number of weights in a regular model",
         "singular_fluctuation": "nbeta / 2 times the mean variance of a probe's loss; 0 or more",

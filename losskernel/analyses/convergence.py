@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from losskernel import figures
-from losskernel.analyses.result import Result
+from losskernel.analyses.result import MetricPanel, Result
+from losskernel.figures.shared.style import INK
 from losskernel.kernel.diagnosis import statistics as diagnostics
 from losskernel.kernel.diagnosis.diagnose import diagnose
 from losskernel.kernel.error_bars import batch_means, replicate_mean
@@ -19,6 +20,16 @@ from losskernel.traces.loss_traces import LossTraces
 class Convergence:
     """R-hat and effective draws (ArviZ), drift share, relaxation time, distance from w*, per chain and in all."""
 
+    headline: ClassVar[dict[str, str]] = {
+        "rhat": "worst R-hat",
+        "ess_kernel": "least effective draws",
+    }
+    # Vehtari et al. 2021 ask for R-hat < 1.01 and 400 effective draws; 1.05 and 100 are the least that one can use.
+    # R-hat - 1 is drawn, on a logarithmic axis: 1.01 and 3 are then both legible.
+    panel: ClassVar[tuple[MetricPanel, ...]] = (
+        MetricPanel("worst R-hat − 1", (("rhat", "", INK),), thresholds=((0.01, "warn"), (0.05, "fail")), above=1.0),
+        MetricPanel("least effective draws", (("ess_kernel", "", INK),), thresholds=((400.0, "warn"), (100.0, "fail"))),
+    )
     meanings: ClassVar[dict[str, str]] = {
         "chains": "independent chains; a count",
         "draws": "draws of each chain; a count",

@@ -1,7 +1,8 @@
 """What an analysis returns."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import pandas as pd
@@ -32,12 +33,87 @@ class Result:
     captions: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class MetricPanel:
+    """One panel of the figure that draws metrics of several runs against what differs between them.
+
+    Attributes:
+        title: of the panel.
+        curves: (metric, name in the panel's legend, colour) of each curve.
+        floor: metric that noise alone gives, or None.
+        thresholds: (value, verdict from there on).
+        bounds: ends of the axis where they are known.
+        above: what is subtracted before drawing, on a logarithmic axis.
+        one_network: whether it is drawn only where all runs share one network.
+    """
+
+    title: str
+    curves: tuple[tuple[str, str, str], ...]
+    floor: str | None = None
+    thresholds: tuple[tuple[float, str], ...] = ()
+    bounds: tuple[float, float] | None = None
+    above: float | None = None
+    one_network: bool = False
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """How an analysis wants its metrics shown; metrics have the analysis' name before them: `separation/ari`.
+
+    Attributes:
+        headline: metric -> words, the rows of the summary that a run ends with; `control/separation/ari` is the control
+            run's, `{label}` stands for the label that the run looks at.
+        panels: drawn where runs are compared.
+        objective: metric that a run returns to a sweeper; "" for none.
+    """
+
+    headline: dict[str, str] = field(default_factory=dict)
+    panels: tuple[MetricPanel, ...] = ()
+    objective: str = ""
+
+    @classmethod
+    def of(cls, name: str, analysis: object) -> "Presentation":
+        """Return that of an analysis from its class attributes, in which metrics have no name before them."""
+
+        def full(metric: str) -> str:
+            of_control = metric.startswith("control/")
+            return f"control/{name}/{metric.removeprefix('control/')}" if of_control else f"{name}/{metric}"
+
+        objective = getattr(analysis, "objective", "")
+        return cls(
+            {full(metric): words for metric, words in getattr(analysis, "headline", {}).items()},
+            tuple(
+                replace(
+                    panel,
+                    curves=tuple((full(metric), *rest) for metric, *rest in panel.curves),
+                    floor=None if panel.floor is None else full(panel.floor),
+                )
+                for panel in getattr(analysis, "panel", ())
+            ),
+            full(objective) if objective else "",
+        )
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Presentation":
+        """Return one that was stored as JSON by `dataclasses.asdict`, with tuples for its lists."""
+        return cls(
+            dict(stored["headline"]),
+            tuple(MetricPanel(**{key: _tuples(value) for key, value in panel.items()}) for panel in stored["panels"]),
+            stored["objective"],
+        )
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 class Analysis(Protocol):
     """A question asked of a kernel and the traces it came from.
 
     One with a true class attribute `controlled` is asked of the companion at nbeta = 0 as well. One with a method
     `check(labels)` is shown the probes' labels, name -> [N], before compute, and raises InputError if they do not suit.
-    One with a class attribute `meanings` has them shown with its metrics: see `meaning_of`.
+    An analysis owns how its metrics are shown, by class attributes that may be missing: `meanings` (see `meaning_of`),
+    and `headline`, `panel` and `objective` (see `Presentation`).
     """
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
@@ -50,7 +126,8 @@ class PointAnalysis(Protocol):
 
     It has a true class attribute `of_points`, by which it is told from the others. One with a class attribute `needs`
     cannot do without points of these kinds; sources say in `gives` of which kinds theirs are. One with a method
-    `check(labels)` is shown the probes' labels, as an Analysis is; its `meanings` are shown likewise.
+    `check(labels)` is shown the probes' labels, as an Analysis is; `meanings`, `headline`, `panel`
+    and `objective` are as there.
     """
 
     of_points: ClassVar[bool] = True

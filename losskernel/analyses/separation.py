@@ -10,8 +10,9 @@ from sklearn.cluster import SpectralClustering
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from losskernel import figures
-from losskernel.analyses.result import Result
+from losskernel.analyses.result import MetricPanel, Result
 from losskernel.errors import require, require_integer
+from losskernel.figures.shared.style import INK, OKABE_ITO
 from losskernel.kernel.error_bars import Matrices, bootstrap, replicate_mean
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
@@ -39,6 +40,32 @@ class Separation:
     seed: int = 0
 
     controlled: ClassVar[bool] = True
+    objective: ClassVar[str] = "ari"
+    headline: ClassVar[dict[str, str]] = {
+        "within": "mean |R| within {label}",
+        "across": "mean |R| across {label}",
+        "noise_floor": "  |R| of Monte-Carlo noise",
+        "control/within": "  within, at nbeta = 0",
+        "control/across": "  across, at nbeta = 0",
+        "ratio": "across / within",
+        "coupling_across": "coupling R² across {label}",
+        "ari": "cluster recovery (ARI)",
+        "control/ari": "  at nbeta = 0",
+        "purity": "10-neighbour purity",
+        "purity_null": "  by chance",
+        "control/purity": "  at nbeta = 0",
+    }
+    panel: ClassVar[tuple[MetricPanel, ...]] = (
+        MetricPanel(
+            "coupling R²",
+            (("coupling_within", "within", OKABE_ITO[3]), ("coupling_across", "across", OKABE_ITO[0])),
+            one_network=True,
+        ),
+        MetricPanel(
+            "mean |R|", (("within", "within", OKABE_ITO[3]), ("across", "across", OKABE_ITO[0])), floor="noise_floor"
+        ),
+        MetricPanel("cluster recovery (ARI)", (("ari", "", INK),), bounds=(0.0, 1.0)),
+    )
     meanings: ClassVar[dict[str, str]] = {
         "within": "mean |R| over pairs of probes of one group; 0 to 1, noise alone gives noise_floor",
         "across": "mean |R| over pairs of probes of two groups; 0 to 1, noise alone gives noise_floor",

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from losskernel import figures
-from losskernel.analyses.result import Result
+from losskernel.analyses.result import MetricPanel, Result
 from losskernel.errors import require, require_integer
+from losskernel.figures.shared.style import INK
 from losskernel.kernel.diagnosis import statistics as diagnostics
 from losskernel.kernel.error_bars import Matrices, bootstrap
 from losskernel.kernel.loss_kernel import LossKernel
@@ -31,6 +32,10 @@ class Spectrum:
     group: str | None = None
 
     controlled: ClassVar[bool] = True
+    headline: ClassVar[dict[str, str]] = {
+        "effective_rank": "effective rank of R",
+    }
+    panel: ClassVar[tuple[MetricPanel, ...]] = (MetricPanel("effective rank of R", (("effective_rank", "", INK),)),)
     meanings: ClassVar[dict[str, str]] = {
         "effective_rank": (
             "how many directions carry R: participation ratio of its eigenvalues; 1 to the probes' number"

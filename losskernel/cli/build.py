@@ -20,9 +20,10 @@ from losskernel.data.base import Data
 from losskernel.errors import InputError, require, require_integer
 from losskernel.representations.baselines.collect import BASELINES, read_representations
 from losskernel.representations.points import open_points
-from losskernel.runs.analyse import CONTROL, TRACES, Outcome, analyse
+from losskernel.runs.analyse import CONTROL, TRACES, analyse
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.preflight import faults_of, label_faults
+from losskernel.runs.presentation import objective
 from losskernel.runs.resume import finished
 from losskernel.runs.run import Study, run, set_threads
 from losskernel.runs.tracking.tracker import Tracker
@@ -43,7 +44,7 @@ def run_from(config: DictConfig, folder: Path, sweep: str | None, overrides: Seq
         overrides: words of the command line, which win over a calibration.
 
     Returns:
-        The headline number of the first analysis that has one.
+        The metric that a sweeper optimises; None where no analysis has one.
 
     Raises:
         InputError: one line per fault, of all parts, before any compute.
@@ -64,12 +65,7 @@ def run_from(config: DictConfig, folder: Path, sweep: str | None, overrides: Seq
         traces = None if shared is None else run_location(str(shared), str(config.paths.outputs), folder)
         outcome = run(study, folder, config=plain, tracker=tracker, traces=traces)
     print(summary(outcome, str(config.get("label"))))
-    return _headline(outcome)
-
-
-def _headline(outcome: Outcome) -> float | None:
-    headlines = ("separation/ari", "hierarchy/spearman_classes_coupling")
-    return next((outcome.metrics[name] for name in headlines if name in outcome.metrics), None)
+    return objective(outcome.shown, outcome.metrics)
 
 
 def analyse_from(config: DictConfig) -> None:

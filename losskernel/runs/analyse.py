@@ -1,7 +1,7 @@
 """Ask every analysis of a trace; write and record the answers, and say first whether they may be trusted."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from losskernel.analyses import Convergence
-from losskernel.analyses.result import Analysis, PointAnalysis, Result, is_of_points, meaning_of
+from losskernel.analyses.result import Analysis, PointAnalysis, Presentation, Result, is_of_points, meaning_of
 from losskernel.errors import InputError, require
 from losskernel.figures import stamp, stamp_page
 from losskernel.figures.shared.presentation import is_number
@@ -18,6 +18,14 @@ from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.representations.baselines.collect import settings_of
 from losskernel.representations.points import LOSS_KERNEL, TRAINED, NamedPoint, PointSet, sampled_point
 from losskernel.runs.folder import RunFolder
+from losskernel.runs.presentation import (
+    COMPARED_METRICS,
+    PRESENTATION,
+    compared_metrics,
+    presentations,
+    read_presentations,
+    stored,
+)
 from losskernel.runs.report import is_beside, meanings_of, write_report
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.storage.locations import guard
@@ -40,6 +48,7 @@ class Outcome:
     folder: Path
     replaced: tuple[str, ...] = ()  # analyses that had been asked with other settings
     before: bool = False  # all of it was there before: nothing was done now
+    shown: Mapping[str, Presentation] = field(default_factory=dict)  # how each analysis shows its metrics
 
 
 def analyse(
@@ -94,8 +103,10 @@ def analyse(
     replaced = tuple(f"{name}, asked before: {asked[name]}" for name in now if asked.get(name, now[name]) != now[name])
     files.write_json(ASKED, asked | now)
     files.write_json("metrics.json", metrics)
+    shown = read_presentations(files.path) | presentations(analyses)
+    files.write_json(PRESENTATION, stored(shown))
     said = {} if diagnosis is None else _said(diagnosis)
-    tracker.summarise(metrics | said)
+    tracker.summarise(metrics | said | {COMPARED_METRICS: compared_metrics(shown)})
     _explain(metrics, diagnosis, analyses, files, tracker)
     if kernel is not None and kernel.probes <= 2000:
         matrices = {"covariance": kernel.covariance(), "correlation": kernel.correlation(), "ids": kernel.ids}
@@ -104,7 +115,7 @@ def analyse(
     if broken:
         names = ", ".join(f"{name} ({type(error).__name__}: {error})" for name, error in broken)
         raise InputError(f"these analyses failed, all others are written: {names}") from broken[0][1]
-    return Outcome(metrics, diagnosis, files.path, replaced)
+    return Outcome(metrics, diagnosis, files.path, replaced, shown=shown)
 
 
 def _answer(analysis: Any, kernel: LossKernel | None, traces: LossTraces | None, points: PointSet | None) -> Result:

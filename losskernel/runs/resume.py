@@ -11,6 +11,7 @@ from losskernel.errors import TraceError
 from losskernel.kernel.diagnosis.diagnose import Diagnosis
 from losskernel.runs.analyse import TRACES, Outcome
 from losskernel.runs.folder import RunFolder
+from losskernel.runs.presentation import read_presentations
 from losskernel.runs.status.status_file import read_status
 from losskernel.storage.settings_diff import differences
 
@@ -48,7 +49,9 @@ def finished(folder: Path, config: Mapping[str, Any] | None) -> Outcome | None:
         return None
     metrics, diagnosis = (RunFolder(folder).read_json(name) for name in ("metrics.json", "diagnosis.json"))
     judged = {key: diagnosis[key] for key in ("verdict", "reasons", "metrics", "remedy") if key in diagnosis}
-    return Outcome(metrics, Diagnosis(**judged) if judged else None, folder, before=True)
+    return Outcome(
+        metrics, Diagnosis(**judged) if judged else None, folder, before=True, shown=read_presentations(folder)
+    )
 
 
 def _stored(folder: Path) -> dict[str, Any] | None:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from losskernel.analyses.result import MetricPanel
 from losskernel.figures.shared.presentation import VERDICTS
 from losskernel.sweeps.design import Design, label_of, repeated_by, repeated_over, value_of
-from losskernel.sweeps.metric_panels import Spec, interval
+from losskernel.sweeps.metric_panels import interval
 from losskernel.sweeps.read_runs import UNSAMPLED, Run, short_names
 from losskernel.sweeps.similarity import Similarity, Stretch
 
@@ -21,9 +22,9 @@ def counts(runs: Sequence[Run]) -> dict[str, int]:
     return {verdict: found[verdict] for verdict in VERDICTS if verdict != UNSAMPLED or found[verdict]}
 
 
-def asked_differently(runs: Sequence[Run], specs: Sequence[Spec]) -> str:
+def asked_differently(runs: Sequence[Run], specs: Sequence[MetricPanel]) -> str:
     """Return which analyses that are drawn were asked of the runs with settings that differ."""
-    drawn = {metric.split("/")[0] for spec in specs for metric, _, _ in spec.metrics}
+    drawn = {metric.split("/")[0] for spec in specs for metric, _, _ in spec.curves}
     found = []
     for name in sorted(drawn):
         own = {run.asked[name]: short for run, short in zip(runs, short_names(runs), strict=True) if name in run.asked}
@@ -77,16 +78,14 @@ def stable_words(
     return f"stable region in {design.axis.label}: {'; '.join(found)}"
 
 
-def caption_of_metrics(runs: Sequence[Run], design: Design, specs: Sequence[Spec], stable: str) -> str:
+def caption_of_metrics(runs: Sequence[Run], design: Design, specs: Sequence[MetricPanel], stable: str) -> str:
     """Return the caption of the figure of metrics."""
     replicated = any(
         len(design.at(curve, place)) > 1
         for curve in range(len(design.curves))
         for place in range(len(design.axis.names))
     )
-    known = any(
-        np.isfinite(interval(run, metric)[0]) for run in runs for spec in specs for metric, _, _ in spec.metrics
-    )
+    known = any(np.isfinite(interval(run, metric)[0]) for run in runs for spec in specs for metric, _, _ in spec.curves)
     bars = (
         f"Points are means over {repeated_over(runs)}, bars their range, small dots the single runs."
         if replicated
@@ -155,9 +154,9 @@ def caption_of_similarity(design: Design, similarity: Similarity) -> str:
     return " ".join(part for part in parts if part)
 
 
-def overview(runs: Sequence[Run], design: Design, specs: Sequence[Spec]) -> list[str]:
+def overview(runs: Sequence[Run], design: Design, specs: Sequence[MetricPanel]) -> list[str]:
     """Return the lines that the terminal shows: how many passed, and a row per run."""
-    metrics = [metric for spec in specs for metric, _, _ in spec.metrics][:_MOST_METRICS]
+    metrics = [metric for spec in specs for metric, _, _ in spec.curves][:_MOST_METRICS]
     names = short_names(runs)
     keys = [*design.keys, *repeated_by(runs)]
     rows = [["run", *map(label_of, keys), "verdict", *(name.split("/")[-1] for name in metrics)]]

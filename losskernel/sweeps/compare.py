@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from losskernel import figures
-from losskernel.analyses.result import Result
+from losskernel.analyses.result import MetricPanel, Result
 from losskernel.errors import InputError, require, require_number
 from losskernel.figures.shared.sweep_axis import plain
 from losskernel.geometry import classical_scaling
@@ -18,7 +18,7 @@ from losskernel.runs.tracking.tracker import Tracker
 from losskernel.storage.locations import guard
 from losskernel.sweeps import captions as words
 from losskernel.sweeps.design import Design, lay_out, repeated_over
-from losskernel.sweeps.metric_panels import Spec, panels, rows, specs_for
+from losskernel.sweeps.metric_panels import panels, panels_for, rows
 from losskernel.sweeps.network_paths import whole_paths
 from losskernel.sweeps.read_runs import UNSAMPLED, Run, read_run, short_names
 from losskernel.sweeps.report import Finding, joined, pictured, write_comparison
@@ -45,7 +45,7 @@ class Comparison:
 
     runs: list[Run]
     design: Design
-    specs: list[Spec]
+    specs: list[MetricPanel]
     similarity: Similarity | None
     unlike: str
     stable: list[Stretch | None]
@@ -115,7 +115,7 @@ def compare(
     return side_by_side(
         runs,
         out,
-        lambda: specs_for(runs, metrics),
+        lambda: panels_for(runs, metrics),
         title=title or _title(runs),
         questions=[lambda found: whole_paths(found.runs, found.design)],
         alike=alike,
@@ -126,7 +126,7 @@ def compare(
 def side_by_side(
     runs: list[Run],
     out: str | Path,
-    specs: Callable[[], list[Spec]],
+    specs: Callable[[], list[MetricPanel]],
     *,
     title: str,
     name: str = "comparison",

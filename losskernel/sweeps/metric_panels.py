@@ -1,122 +1,78 @@
 """Which metrics a comparison draws, and what goes into each panel of its figure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from losskernel.analyses.result import MetricPanel
 from losskernel.errors import InputError, require
-from losskernel.figures.shared.style import INK, OKABE_ITO, palette
+from losskernel.figures.shared.style import INK, palette
 from losskernel.figures.sweeps.metrics_against_settings import Curve, Panel, Row
+from losskernel.runs.presentation import DIAGNOSIS
 from losskernel.sweeps.design import Design
 from losskernel.sweeps.read_runs import UNSAMPLED, Run
 from losskernel.sweeps.similarity import Stretch
 
 # 5 and 95 % points of a normal distribution, where a run has no calibrated interval.
 _NORMAL_90 = 1.645
-# Vehtari et al. 2021 ask for R-hat < 1.01 and 400 effective draws; 1.05 and 100 are the least that one can use.
-_RHAT = ((0.01, "warn"), (0.05, "fail"))
-_ESS = ((400.0, "warn"), (100.0, "fail"))
 # R-hat - 1 is drawn, on a logarithmic axis: 1.01 and 3 are then both legible.
 _LEAST_EXCESS = 1e-4
 
 
-@dataclass(frozen=True)
-class Spec:
-    """What a panel shows.
+def panels_for(
+    runs: Sequence[Run], asked: Sequence[str] | str | None, before: Sequence[MetricPanel] = ()
+) -> list[MetricPanel]:
+    """Return the panels to draw: those of the asked metrics, or of what the runs' analyses show of themselves.
 
-    Attributes:
-        title: of the panel.
-        metrics: (metric, name in the panel's legend, colour) of each curve.
-        floor: metric that noise alone gives, or None.
-        thresholds: (value, verdict from there on).
-        bounds: ends of the axis where they are known.
-        above: what is subtracted before drawing.
-    """
-
-    title: str
-    metrics: tuple[tuple[str, str, str], ...]
-    floor: str | None = None
-    thresholds: tuple[tuple[float, str], ...] = ()
-    bounds: tuple[float, float] | None = None
-    above: float | None = None
-
-
-_MEANS = (
-    ("separation/within", "within", OKABE_ITO[3]),
-    ("separation/across", "across", OKABE_ITO[0]),
-)
-SPECS = (
-    Spec("mean |R|", _MEANS, floor="separation/noise_floor"),
-    Spec("cluster recovery (ARI)", (("separation/ari", "", INK),), bounds=(0.0, 1.0)),
-    Spec("coupling and hierarchy (Spearman)", (("hierarchy/spearman_classes_coupling", "", INK),)),
-    Spec("path length, rad", (("path/length", "", INK),)),
-    Spec("path straightness", (("path/straightness", "", INK),)),
-    Spec("hidden to target, rad", (("path/distance_to_target_hidden", "", INK),)),
-    Spec("effective rank of R", (("spectrum/effective_rank", "", INK),)),
-    Spec("learning coefficient (LLC)", (("complexity/llc", "", INK),)),
-    Spec(
-        "worst R-hat − 1",
-        (("diagnosis/rhat", "", INK),),
-        thresholds=_RHAT,
-        above=1.0,
-    ),
-    Spec(
-        "least effective draws",
-        (("diagnosis/ess_kernel", "", INK),),
-        thresholds=_ESS,
-    ),
-)
-
-
-def specs_for(runs: Sequence[Run], asked: Sequence[str] | str | None) -> list[Spec]:
-    """Return the panels to draw: those of the asked metrics, or of the default ones that some run has.
+    Args:
+        runs: what is compared.
+        asked: metrics; None for the usual ones.
+        before: further panels, drawn first; given where all runs share one network.
 
     Raises:
-        InputError: no run has a metric that was asked for, or any of the default ones.
+        InputError: no run has a metric that was asked for, or there is nothing usual to draw.
     """
     there = {name for run in runs for name in run.metrics}
+    shown = {name: presentation for run in runs for name, presentation in run.shown.items()}
+    # What says whether to believe the others comes last.
+    names = [*(name for name in shown if name != DIAGNOSIS), *([DIAGNOSIS] if DIAGNOSIS in shown else [])]
+    known = [*before, *(panel for name in names for panel in shown[name].panels)]
     if asked is None:
-        wanted = [metric for spec in SPECS for metric, _, _ in spec.metrics if metric in there]
-        require(len(wanted) > 0, "these runs have none of the usual metrics; name some, as in metrics=[separation/ari]")
+        usual = [panel for panel in known if before or not panel.one_network]
+        wanted = [metric for panel in usual for metric, _, _ in panel.curves if metric in there]
+        require(
+            len(wanted) > 0 or len(before) > 0,
+            "these runs have none of the usual metrics; name some, as in metrics=[separation/ari]",
+        )
     else:
         wanted = [asked] if isinstance(asked, str) else list(asked)
         unknown = [name for name in wanted if name not in there]
         if unknown:
-            known = ", ".join(sorted(name for name in there if not name.endswith(("_se", "_low", "_high"))))
-            raise InputError(f"metrics: no run has {unknown[0]!r}; choose from {known}")
-    chosen: list[Spec] = []
+            choices = ", ".join(sorted(name for name in there if not name.endswith(("_se", "_low", "_high"))))
+            raise InputError(f"metrics: no run has {unknown[0]!r}; choose from {choices}")
+    chosen: list[MetricPanel] = []
     for name in wanted:
-        spec = next((spec for spec in SPECS if name in [metric for metric, _, _ in spec.metrics]), None)
-        if spec is None:
-            chosen.append(Spec(name.replace("_", " "), ((name, "", INK),)))
-        elif spec not in chosen:
-            chosen.append(spec)
+        panel = next((panel for panel in known if name in [metric for metric, _, _ in panel.curves]), None)
+        if panel is None:
+            chosen.append(MetricPanel(name.replace("_", " "), ((name, "", INK),)))
+        elif panel not in chosen:
+            chosen.append(panel)
     # A panel of several curves shows only those asked for.
-    return [
-        Spec(
-            spec.title,
-            tuple(each for each in spec.metrics if each[0] in wanted),
-            spec.floor,
-            spec.thresholds,
-            spec.bounds,
-            spec.above,
-        )
-        for spec in chosen
-    ]
+    return [replace(panel, curves=tuple(curve for curve in panel.curves if curve[0] in wanted)) for panel in chosen]
 
 
-def panels(specs: Sequence[Spec], runs: Sequence[Run], design: Design) -> list[Panel]:
+def panels(specs: Sequence[MetricPanel], runs: Sequence[Run], design: Design) -> list[Panel]:
     """Return the contents of every panel."""
     colours = palette(len(design.curves))
     result = []
     for spec in specs:
-        last = {metric: _last(metric, runs, design) for metric, _, _ in spec.metrics}
+        last = {metric: _last(metric, runs, design) for metric, _, _ in spec.curves}
         curves = []
         for number in range(len(design.curves)):
-            for metric, name, own in spec.metrics:
+            for metric, name, own in spec.curves:
                 colour = own if len(design.curves) == 1 else colours[number]
-                floor = spec.floor if metric == spec.metrics[-1][0] else None
+                floor = spec.floor if metric == spec.curves[-1][0] else None
                 shown = name if len(design.curves) == 1 else ""
                 drawn = _curve(metric, shown, colour, floor, spec.above, runs, design, number)
                 # Where colour says which curve, words say which metric, once.

@@ -18,8 +18,9 @@ from losskernel.kernel.error_bars import replicate_mean
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.sampling.samplers.base import select
-from losskernel.sweeps.around import Finding, Look, look, read_jobs, side_by_side, specs_around
+from losskernel.sweeps.around import TRACE_PANELS, Finding, Look, look, read_jobs, side_by_side
 from losskernel.sweeps.compare import ALIKE, Comparison
+from losskernel.sweeps.metric_panels import panels_for
 from losskernel.sweeps.read_runs import JOBS, Run
 
 # Probes behind means over groups and behind neighbours; the kernels' distances take as many.
@@ -51,7 +52,7 @@ def over_blocks(
     order = known_order(folder)
     runs, looks = look(read_jobs(folder, BLOCK, lambda path: path.name, partial(_place, order)), LIMIT)
     questions = [partial(coupled_groups, looks=looks), partial(shares, looks=looks, whole=order[0])]
-    specs = specs_around(runs, metrics)
+    specs = panels_for(runs, metrics, TRACE_PANELS)
     return side_by_side("layers", runs, folder, specs, questions, alike=alike, tracker=tracker)
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import yaml
 
+from losskernel.analyses.result import Presentation
 from losskernel.config_keys import current_classes, flat
 from losskernel.errors import InputError, TraceError, require
 from losskernel.figures.shared.presentation import is_finite
 from losskernel.runs.analyse import ASKED
+from losskernel.runs.presentation import read_presentations
 from losskernel.traces.zarr_store import TraceStore
 
 # In a sweep's folder, where kernels lie whose chains its jobs sampled.
@@ -38,6 +40,7 @@ class Run:
         missing: why there is no result; "" where there is one.
         control: verdict of its companion at nβ = 0; "" where none was judged.
         asked: analysis -> its settings.
+        shown: analysis -> how it shows its metrics.
     """
 
     folder: Path
@@ -48,6 +51,7 @@ class Run:
     missing: str = ""
     control: str = ""
     asked: dict[str, str] = field(default_factory=dict)
+    shown: dict[str, Presentation] = field(default_factory=dict)
 
 
 def find_runs(given: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -96,6 +100,7 @@ def read_run(folder: Path) -> Run:
         [str(reason) for reason in diagnosis.get("reasons") or []],
         control=str((diagnosis.get("control") or {}).get("verdict", "")),
         asked=_json(folder / ASKED) if (folder / ASKED).is_file() else {},
+        shown=read_presentations(folder),
     )
 
 

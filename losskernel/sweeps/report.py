@@ -9,13 +9,13 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from losskernel.analyses.result import Result
+from losskernel.analyses.result import MetricPanel, Result
 from losskernel.figures.html import banner, chip, heading, picture, section, write_page
 from losskernel.figures.shared.presentation import number, with_error
 from losskernel.runs.report import meanings_of
 from losskernel.sweeps.captions import headline
 from losskernel.sweeps.design import Design, label_of, repeated_by, value_of
-from losskernel.sweeps.metric_panels import Spec, worst_verdict
+from losskernel.sweeps.metric_panels import worst_verdict
 from losskernel.sweeps.read_runs import Run, short_names
 
 
@@ -24,7 +24,7 @@ def write_comparison(
     title: str,
     runs: Sequence[Run],
     design: Design,
-    specs: Sequence[Spec],
+    specs: Sequence[MetricPanel],
     captions: Mapping[str, str],
     notes: Sequence[str],
 ) -> Path:
@@ -46,8 +46,8 @@ def write_comparison(
     return write_page(folder / "report.html", title, sections)
 
 
-def _runs(folder: Path, runs: Sequence[Run], design: Design, specs: Sequence[Spec]) -> str:
-    metrics = [(metric, spec.title, name) for spec in specs for metric, name, _ in spec.metrics]
+def _runs(folder: Path, runs: Sequence[Run], design: Design, specs: Sequence[MetricPanel]) -> str:
+    metrics = [(metric, spec.title, name) for spec in specs for metric, name, _ in spec.curves]
     keys = [*design.keys, *repeated_by(runs)]
     head = ["run", *map(label_of, keys), "verdict"]
     cells = "".join(f"<th>{escape(each)}</th>" for each in head)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from planted_runs import configuration, losses, plant, plant_turning, swept
+from planted_runs import SHOWN, configuration, losses, plant, plant_turning, swept
 
 from losskernel.errors import InputError
 from losskernel.sweeps import Comparison, compare, find_runs
 from losskernel.sweeps.captions import caption_of_metrics
 from losskernel.sweeps.design import lay_out
-from losskernel.sweeps.metric_panels import interval, panels, specs_for
+from losskernel.sweeps.metric_panels import interval, panels, panels_for
 from losskernel.sweeps.read_runs import Run
 from losskernel.sweeps.report import write_comparison
 
@@ -28,25 +28,31 @@ def test_a_calibrated_interval_goes_before_the_standard_error() -> None:
 
 def test_the_usual_panels_are_those_that_exist_and_others_can_be_asked_for() -> None:
     found = swept("sampler.nbeta", [1.0, 2.0])
-    assert [spec.title for spec in specs_for(found, None)] == ["cluster recovery (ARI)"]
-    assert [spec.title for spec in specs_for(found, ["separation/ari"])] == ["cluster recovery (ARI)"]
+    assert [spec.title for spec in panels_for(found, None)] == ["cluster recovery (ARI)"]
+    assert [spec.title for spec in panels_for(found, ["separation/ari"])] == ["cluster recovery (ARI)"]
     own = [Run(run.folder, run.config, {"mine/own_score": 1.0, "mine/own_score_se": 1.0}, "pass") for run in found]
-    assert [spec.title for spec in specs_for(own, "mine/own_score")] == ["mine/own score"]
+    assert [spec.title for spec in panels_for(own, "mine/own_score")] == ["mine/own score"]
     with pytest.raises(InputError, match=r"metrics: no run has 'separation/ari'; choose from mine/own_score$"):
-        specs_for(own, ["separation/ari"])
+        panels_for(own, ["separation/ari"])
     with pytest.raises(InputError, match=r"none of the usual metrics; name some"):
-        specs_for(own, None)
+        panels_for(own, None)
 
 
 def planted_panel(found: list[Run], metric: str = "separation/ari") -> Any:
-    (panel,) = panels(specs_for(found, [metric]), found, lay_out(found))
+    (panel,) = panels(panels_for(found, [metric]), found, lay_out(found))
     (curve,) = panel.curves
     return curve
 
 
 def test_replicates_are_a_mean_with_their_range() -> None:
     found = [
-        Run(Path(f"{seed}/{value}"), {"seed": seed, "sampler.nbeta": value}, {"separation/ari": 0.1 * seed}, verdict)
+        Run(
+            Path(f"{seed}/{value}"),
+            {"seed": seed, "sampler.nbeta": value},
+            {"separation/ari": 0.1 * seed},
+            verdict,
+            shown=SHOWN,
+        )
         for seed, verdict in ((1, "pass"), (2, "fail"), (6, "pass"))
         for value in (1.0, 2.0)
     ]
@@ -60,10 +66,10 @@ def test_replicates_are_a_mean_with_their_range() -> None:
 def test_the_metrics_are_named_on_the_last_curve_that_has_them() -> None:
     keys = [{"sampler.localization": g, "schedule.chains": c} for g, c in ((1.0, 4), (2.0, 4), (2.0, 2), (3.0, 2))]
     numbers = {"separation/within": 0.3, "separation/across": 0.1}
-    found = [Run(Path(f"x/{n}"), key, numbers, "pass") for n, key in enumerate(keys[:3])]
+    found = [Run(Path(f"x/{n}"), key, numbers, "pass", shown=SHOWN) for n, key in enumerate(keys[:3])]
     failed = [Run(Path(f"x/{n}"), key, missing="lost") for n, key in enumerate(keys[2:], 2)]
     for runs, noted in ((found, [2, 3]), ([*found[:2], *failed], [0, 1])):
-        panel = panels(specs_for(runs, None), runs, lay_out(runs))[0]
+        panel = panels(panels_for(runs, None), runs, lay_out(runs))[0]
         assert [number for number, each in enumerate(panel.curves) if each.note] == noted
         assert {each.note for each in panel.curves} == {"within", "across", ""}
 
@@ -78,7 +84,7 @@ def test_values_that_are_paths_are_drawn_by_what_differs() -> None:
 def test_controls_come_from_the_run_or_from_runs_at_nbeta_zero() -> None:
     found = swept("sampler.localization", [1.0, 2.0])
     own = [
-        Run(run.folder, run.config, run.metrics | {"control/separation/ari": 0.2}, "pass", control="fail")
+        Run(run.folder, run.config, run.metrics | {"control/separation/ari": 0.2}, "pass", control="fail", shown=SHOWN)
         for run in found
     ]
     np.testing.assert_allclose(planted_panel(own).control, 0.2)
@@ -87,7 +93,7 @@ def test_controls_come_from_the_run_or_from_runs_at_nbeta_zero() -> None:
     np.testing.assert_allclose(planted_panel(among).control, 1.0)
 
     def said(runs: list[Run]) -> str:
-        return caption_of_metrics(runs, lay_out(runs), specs_for(runs, None), "")
+        return caption_of_metrics(runs, lay_out(runs), panels_for(runs, None), "")
 
     assert "each run's control, sampled again at nβ = 0" in said(own)
     assert "weights. All fail their own diagnosis" in said(own)
@@ -98,7 +104,7 @@ def test_controls_come_from_the_run_or_from_runs_at_nbeta_zero() -> None:
 
 
 def test_rhat_is_drawn_as_its_excess_over_one() -> None:
-    found = [Run(run.folder, run.config, {"diagnosis/rhat": rhat}, "pass") for run, rhat in
+    found = [Run(run.folder, run.config, {"diagnosis/rhat": rhat}, "pass", shown=SHOWN) for run, rhat in
              zip(swept("sampler.localization", [1.0, 2.0]), (1.03, 0.9999), strict=True)]  # fmt: skip
     np.testing.assert_allclose(planted_panel(found, "diagnosis/rhat").values, [0.03, 1e-4])
 
@@ -159,11 +165,12 @@ def test_the_page_stands_alone_and_leads_to_every_run(compared: Comparison) -> N
 
 def test_links_lead_back_from_another_folder(tmp_path: Path) -> None:
     found = [
-        Run(plant(tmp_path / "sweep" / name, configuration()), {}, {"separation/ari": 1.0}, "pass") for name in "01"
+        Run(plant(tmp_path / "sweep" / name, configuration()), {}, {"separation/ari": 1.0}, "pass", shown=SHOWN)
+        for name in "01"
     ]
     page = tmp_path / "elsewhere" / "page"
     page.mkdir(parents=True)
-    text = write_comparison(page, "x", found, lay_out(found), specs_for(found, None), {}, []).read_text()
+    text = write_comparison(page, "x", found, lay_out(found), panels_for(found, None), {}, []).read_text()
     assert "href='../../sweep/1/report.html'" in text
 
 

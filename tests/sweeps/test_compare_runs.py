@@ -8,11 +8,12 @@ import pytest
 from planted_runs import configuration, losses, plant, runs_of, swept
 
 import losskernel as lk
+from losskernel.analyses.result import MetricPanel
 from losskernel.errors import InputError, TraceError
 from losskernel.sweeps import find_runs
 from losskernel.sweeps.captions import asked_differently
 from losskernel.sweeps.design import lay_out, repeated_by, value_of
-from losskernel.sweeps.metric_panels import Spec, rows
+from losskernel.sweeps.metric_panels import rows
 from losskernel.sweeps.read_runs import Run, read_run, short_names
 
 
@@ -158,7 +159,7 @@ def test_a_failed_run_keeps_its_place() -> None:
 
 
 def test_analyses_that_were_asked_differently_are_named() -> None:
-    spec = Spec("length", (("path/length", "", "black"),))
+    spec = MetricPanel("length", (("path/length", "", "black"),))
     runs = [
         Run(Path(str(place)), metrics={"path/length": 1.0}, asked={"path": settings, "other": str(place)})
         for place, settings in enumerate(["Paths(space=AngularCKA())", "Paths(space=Bures())"])

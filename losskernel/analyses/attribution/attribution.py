@@ -80,6 +80,11 @@ class Attribution:
     top: int = 4
     seed: int = 0
 
+    headline: ClassVar[dict[str, str]] = {
+        "lds_covariance": "retraining foretold (LDS), kernel",
+        "lds_influence": "  by the influence function",
+        "ceiling": "  at most",
+    }
     meanings: ClassVar[dict[str, str]] = {
         "queries": "probes whose loss is attributed; a count",
         "training_samples": "probes that it is attributed to; a count",

@@ -131,6 +131,10 @@ class Discovery:
     seed: int = 0
 
     controlled: ClassVar[bool] = True
+    headline: ClassVar[dict[str, str]] = {
+        "dendrogram_purity": "dendrogram purity of the tree",
+        "dendrogram_purity_null": "  by chance",
+    }
     meanings: ClassVar[dict[str, str]] = {
         "{number}_p": (
             "one-sided p of {number}, leaves permuted; 0 to 1, small where trees are more alike than by chance"

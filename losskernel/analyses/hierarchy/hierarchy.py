@@ -21,10 +21,11 @@ from losskernel.analyses.hierarchy.comparison import (
 )
 from losskernel.analyses.hierarchy.scores import Score
 from losskernel.analyses.hierarchy.similarities import View
-from losskernel.analyses.result import Result
+from losskernel.analyses.result import MetricPanel, Result
 from losskernel.analyses.taxonomy_classes import Classes
 from losskernel.data.taxonomy import MEASURES
 from losskernel.errors import require, require_integer
+from losskernel.figures.shared.style import INK
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
@@ -59,6 +60,17 @@ class Hierarchy:
     seed: int = 0
 
     controlled: ClassVar[bool] = True
+    objective: ClassVar[str] = "spearman_classes_coupling"
+    headline: ClassVar[dict[str, str]] = {
+        "spearman_classes_coupling": "coupling and hierarchy (Spearman)",
+        "spearman_classes_coupling_p": "  p of the Mantel test",
+        "partial_coupling": "  features held fixed",
+        "spearman_classes_penultimate": "  of penultimate features",
+        "leading_levels_apart": "levels apart, from the closest",
+    }
+    panel: ClassVar[tuple[MetricPanel, ...]] = (
+        MetricPanel("coupling and hierarchy (Spearman)", (("spearman_classes_coupling", "", INK),)),
+    )
     meanings: ClassVar[dict[str, str]] = {
         "spearman_classes_{kernel}_p": "one-sided Mantel p of spearman_classes_{kernel}, classes permuted; 0 to 1",
         "partial_{kernel}_p": "one-sided p of partial_{kernel}, classes permuted; 0 to 1",

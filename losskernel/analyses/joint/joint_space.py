@@ -74,6 +74,16 @@ class JointSpace:
 
     of_points: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"layer", "loss_kernel"})
+    headline: ClassVar[dict[str, str]] = {
+        "nearest_layer_angle": "loss kernel to the nearest layer",
+        "placebo_angle": "  with its probes permuted",
+        "labels_angle": "  to the labels",
+        "gradient_angle": "  to the loss gradients",
+        "gradient_angle_largest_localization": "  at the strongest localization",
+        "gradient_cosine_corrected_largest_localization": "  its cosine without noise",
+        "bures_spearman": "distances in Bures space (Spearman)",
+        "left_out": "kernels left out: chains diverged",
+    }
     meanings: ClassVar[dict[str, str]] = {
         "points": "points in the space, the placebo left out; a count",
         "probes": "probes that all kernels stand over; a count",

@@ -19,10 +19,11 @@ from losskernel.analyses.memorisation.detection import (
     twin_numbers,
 )
 from losskernel.analyses.memorisation.suspects import Opinion, opinion, suspects, suspects_page, witnesses
-from losskernel.analyses.result import Result
+from losskernel.analyses.result import MetricPanel, Result
 from losskernel.analyses.umap_layout import nearest_probes, umap_layout
 from losskernel.data.images.preprocessing import encode
 from losskernel.errors import require, require_integer
+from losskernel.figures.shared.style import INK, OKABE_ITO
 from losskernel.kernel.error_bars import replicate_mean
 from losskernel.kernel.estimators import Neighbours
 from losskernel.kernel.loss_kernel import LossKernel
@@ -66,6 +67,29 @@ class Memorisation:
     seed: int = 0
 
     controlled: ClassVar[bool] = True
+    headline: ClassVar[dict[str, str]] = {
+        "auroc_self_coupling": "mislabelled: AUROC, self-coupling",
+        "auroc_opposition": "  of opposition",
+        "auroc_loss": "  of plain loss",
+        "clustering": "  mislabelled among their nearest",
+        "clustering_chance": "  by chance",
+        "likely_accuracy_mislabelled": "likely label right if mislabelled",
+        "likely_accuracy_clean": "  if not",
+        "twin_nearest": "twins nearest to their twin",
+        "disputed": "labels disputed",
+    }
+    panel: ClassVar[tuple[MetricPanel, ...]] = (
+        MetricPanel(
+            "AUROC",
+            (
+                ("auroc_self_coupling", "K(z, z)", INK),
+                ("auroc_opposition", "opposition", OKABE_ITO[0]),
+                ("auroc_loss", "loss", OKABE_ITO[3]),
+            ),
+            bounds=(0.0, 1.0),
+            one_network=True,
+        ),
+    )
     meanings: ClassVar[dict[str, str]] = {
         "probes": "probes; a count",
         "disputed": "probes whose label the kernel disputes (opposition above 0); a count",

@@ -9,8 +9,9 @@ import pandas as pd
 
 from losskernel.analyses.paths.map_sheets import draw, maps_of
 from losskernel.analyses.paths.measured_paths import ALONG, Survey, Traced, landmarks, survey, walks_of
-from losskernel.analyses.result import Result
+from losskernel.analyses.result import MetricPanel, Result
 from losskernel.errors import InputError, require, require_integer
+from losskernel.figures.shared.style import INK
 from losskernel.geometry import AngularCKA, Space
 from losskernel.representations.points import PointSet
 
@@ -68,6 +69,21 @@ class Paths:
 
     of_points: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"layer", "target"})
+    headline: ClassVar[dict[str, str]] = {
+        "length": "length of the path",
+        "untrained_length": "  untrained",
+        "straightness": "straightness",
+        "untrained_straightness": "  untrained",
+        "distance_to_target_inputs": "inputs to the target",
+        "distance_to_target_hidden": "  from the last hidden layer",
+        "distance_to_target_logits": "  from the logits",
+        "distance_to_target_softmax": "  from the softmax",
+    }
+    panel: ClassVar[tuple[MetricPanel, ...]] = (
+        MetricPanel("path length, rad", (("length", "", INK),)),
+        MetricPanel("path straightness", (("straightness", "", INK),)),
+        MetricPanel("hidden to target, rad", (("distance_to_target_hidden", "", INK),)),
+    )
     meanings: ClassVar[dict[str, str]] = {
         "probes": "probes that all kernels stand over; a count",
         "untrained_{number}": "{number} of the untrained network, at step 0; in the same unit",

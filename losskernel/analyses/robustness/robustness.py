@@ -103,6 +103,10 @@ class Robustness:
     permutations: int = 999
     seed: int = 0
 
+    headline: ClassVar[dict[str, str]] = {
+        "adversarial_spearman_self_coupling": "self-coupling and flips (Spearman)",
+        "adversarial_partial_self_coupling": "  loss and margins held fixed",
+    }
     meanings: ClassVar[dict[str, str]] = {
         "probes": "probes; a count",
         "{kind}_censored": "share of the probes that no size of {kind} flips; 0 to 1",

@@ -12,9 +12,9 @@ from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from losskernel.config_keys import Use, label_of, with_use
 from losskernel.errors import InputError, require
+from losskernel.runs.presentation import COMPARED_METRICS
 from losskernel.runs.tracking.curves import CLOCK
 from losskernel.runs.tracking.wandb_connection import logged_in
-from losskernel.sweeps.metric_panels import SPECS
 
 try:
     import wandb_workspaces.reports.v2 as wr
@@ -25,7 +25,6 @@ except ImportError as error:  # an optional dependency
     raise InputError("wandb-workspaces is not installed; uv sync --extra dashboard") from error
 
 _COMPARED = ("compare",)  # job types that record a comparison of others
-_USUAL = [metric for spec in SPECS for metric, _, _ in spec.metrics if not metric.startswith("diagnosis/")]
 _TRUST = ("diagnosis/rhat", "diagnosis/ess_kernel", "diagnosis/stiffness")
 _MOST = 6  # headline numbers
 
@@ -142,7 +141,8 @@ def _headlines(runs: Sequence[Recorded]) -> list[str]:
     summaries = [run.summary for run in runs]
     there = list(dict.fromkeys(key for summary in summaries for key in summary))
     others = [key for key in there if f"{key}_se" in there and not key.startswith(("control/", "convergence/"))]
-    return [key for key in dict.fromkeys([*_USUAL, *others]) if _numbers(summaries, key)][:_MOST]
+    usual = [key for summary in summaries for key in summary.get(COMPARED_METRICS) or ()]
+    return [key for key in dict.fromkeys([*usual, *others]) if _numbers(summaries, key)][:_MOST]
 
 
 def _media_keys(runs: Iterable[Recorded], prefix: str, kind: str) -> list[str]:

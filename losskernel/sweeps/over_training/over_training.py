@@ -15,8 +15,9 @@ from losskernel.analyses.result import Result
 from losskernel.errors import require
 from losskernel.figures.shared.sweep_axis import Axis
 from losskernel.runs.tracking.tracker import Tracker
-from losskernel.sweeps.around import Finding, Look, look, read_jobs, side_by_side, specs_around
+from losskernel.sweeps.around import TRACE_PANELS, Finding, Look, look, read_jobs, side_by_side
 from losskernel.sweeps.compare import ALIKE, Comparison
+from losskernel.sweeps.metric_panels import panels_for
 from losskernel.sweeps.over_training.moving_maps import displacement, moving_maps
 
 # Probes of which maps are made; the kernels' distances take as many.
@@ -48,7 +49,7 @@ def over_training(
     )
     runs, looks = look(read_jobs(folder, STEP, step_of, lambda step: step), LIMIT)
     questions = [path_of, levels_of, partial(maps_of, looks=looks)]
-    specs = specs_around(runs, metrics)
+    specs = panels_for(runs, metrics, TRACE_PANELS)
     return side_by_side("dynamics", runs, folder, specs, questions, alike=alike, tracker=tracker)
 
 
