@@ -41,7 +41,7 @@ def asked_of_every_consumer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "resume": resumes,
         "join": any(NEW in line for line in differing_settings([one, other], ["a", "b"])),
         "compare": NEW in swept_keys(runs),
-        "name": any(word.startswith("temperature=") for word in run_names._told()),
+        "name": any(word.startswith("temperature=") for word in run_names._settings()),
         "W&B": "temperature" in short_names(one),
     }
 
