@@ -127,7 +127,7 @@ def test_a_second_run_in_the_same_folder_does_not_sample_again(finished: tuple[P
 
 
 def test_who_reads_a_dataset_and_from_where_may_change(tmp_path: Path) -> None:
-    study = build(tiny(tmp_path))
+    study = build(tiny(tmp_path, "analysis=[]"))
     first = {"dataset": {"size": 64, "workers": 4, "cache": "here"}}
     run(study, tmp_path, config=first)
     before = stamps(tmp_path / "traces.zarr")
@@ -176,7 +176,7 @@ def test_traces_from_python_can_be_analysed_from_the_command_line(tmp_path: Path
 
 def test_a_checkpoint_is_loaded_in_place_of_training(finished: tuple[Path, str], tmp_path: Path) -> None:
     trained = finished[0] / "checkpoints" / "trained.pt"
-    loaded = tiny(tmp_path / "run", f"checkpoint={trained}", "schedule.draws=10")
+    loaded = tiny(tmp_path / "run", f"checkpoint={trained}", "schedule.draws=10", "analysis=[]")
     run_from(loaded, tmp_path / "run", None)
     first, second = (lk.open_traces(folder).record("start_losses") for folder in (finished[0], tmp_path / "run"))
     assert first is not None
@@ -209,29 +209,26 @@ def test_a_kernel_that_fails_stops_where_asked_with_all_results_written(tmp_path
     assert len(said.splitlines()) == 1
     for name in ("metrics.json", "diagnosis.json", "report.html", "figures/kernel_matrix.png", "tables/groups.csv"):
         assert (tmp_path / "stop" / name).is_file(), name
-    assert call(*common, f"paths.run={tmp_path / 'warn'}") == 0
+    assert call(*common, "analysis=[]", f"paths.run={tmp_path / 'warn'}") == 0
 
 
-def test_figures_of_a_failed_kernel_carry_the_stamp(tmp_path: Path, monkeypatch: Any) -> None:
+def test_figures_and_pages_of_a_failed_kernel_carry_the_warning(tmp_path: Path, monkeypatch: Any) -> None:
     stamped: list[str] = []
     monkeypatch.setattr("losskernel.runs.analyse.stamp", lambda figure, text: stamped.append(text))
-    run_from(tiny(tmp_path / "run"), tmp_path / "run", None)
+    asked = tiny(tmp_path / "run", "+analysis.pages._target_=faulty_parts.Pages")
+    run_from(asked, tmp_path / "run", None)
     assert len(stamped) == 2
     assert all(re.match(r"FAILED diagnosis: .+", text) for text in stamped)
-
-
-def test_pages_of_a_failed_kernel_carry_the_warning_first(tmp_path: Path) -> None:
-    run_from(
-        tiny(tmp_path / "run", "analysis=[separation]", "+analysis.pages._target_=faulty_parts.Pages"),
-        tmp_path / "run",
-        None,
-    )
     page = (tmp_path / "run" / "figures" / "plain.html").read_text()
     assert re.search(r"<body class='x'><p role='alert'[^>]*>FAILED diagnosis: [^<]+</p>hello</body>", page)
 
 
-def test_the_companion_at_nbeta_zero_answers_the_same_questions(tmp_path: Path) -> None:
-    run_from(tiny(tmp_path / "run", "control=true", ANALYSES), tmp_path / "run", None)
+def test_the_control_run_has_the_same_analyses(tmp_path: Path) -> None:
+    run_from(
+        tiny(tmp_path / "run", "control=true", "analysis=[convergence,separation,spectrum,complexity]"),
+        tmp_path / "run",
+        None,
+    )
     numbers, folder = metrics(tmp_path / "run"), tmp_path / "run"
     control = lk.open_traces(folder / "control.zarr")
     assert control.meta["identity"]["sampler"]["nbeta"] == 0.0
@@ -242,7 +239,7 @@ def test_the_companion_at_nbeta_zero_answers_the_same_questions(tmp_path: Path) 
     assert not any(name.startswith(("control/complexity", "control/convergence")) for name in numbers)
     assert numbers["control/separation/within"] != numbers["separation/within"]
     assert json.loads((folder / "diagnosis.json").read_text())["control"]["verdict"] in ("pass", "warn", "fail")
-    # Asked again without sampling, the companion answers as well, and other numbers stay.
+    # A repeated analysis is repeated for the control too, without sampling, and other numbers stay.
     kept = numbers["control/spectrum/effective_rank"]
     analyse_from(config(f"run={folder}", "analysis=[separation]", "analysis.separation.neighbours=3", name="analyse"))
     again = metrics(folder)
@@ -250,14 +247,14 @@ def test_the_companion_at_nbeta_zero_answers_the_same_questions(tmp_path: Path) 
     assert again["control/separation/purity"] != numbers["control/separation/purity"]
 
 
-def test_a_sweep_samples_the_companion_and_a_single_run_does_not(tmp_path: Path) -> None:
-    run_from(tiny(tmp_path / "sweep" / "0"), tmp_path / "sweep" / "0", str(tmp_path / "sweep"))
-    run_from(tiny(tmp_path / "alone"), tmp_path / "alone", None)
+def test_jobs_of_a_sweep_sample_a_control_and_single_runs_do_not(tmp_path: Path) -> None:
+    run_from(tiny(tmp_path / "sweep" / "0", "analysis=[]"), tmp_path / "sweep" / "0", str(tmp_path / "sweep"))
+    run_from(tiny(tmp_path / "alone", "analysis=[]"), tmp_path / "alone", None)
     assert (tmp_path / "sweep" / "0" / "control.zarr").is_dir()
     assert not (tmp_path / "alone" / "control.zarr").exists()
 
 
-def test_a_companion_that_diverges_leaves_the_run_and_says_why(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_control_that_diverges_is_reported_and_the_run_goes_on(tmp_path: Path, monkeypatch: Any) -> None:
     real = losskernel.runs.run.sample
 
     def diverging(*arguments: Any, **options: Any) -> Any:
@@ -294,9 +291,9 @@ def test_training_is_not_repeated_where_sampling_was_interrupted(tmp_path: Path,
     before = stamps(tmp_path / "run" / "checkpoints")
     assert before
     assert not (tmp_path / "run" / "metrics.json").exists()
-    run_from(tiny(tmp_path / "run"), tmp_path / "run", None)
+    run_from(tiny(tmp_path / "run", "analysis=[]"), tmp_path / "run", None)
     assert stamps(tmp_path / "run" / "checkpoints") == before
-    run_from(tiny(tmp_path / "whole"), tmp_path / "whole", None)
+    run_from(tiny(tmp_path / "whole", "analysis=[]"), tmp_path / "whole", None)
     continued, whole = (lk.open_traces(tmp_path / name).losses for name in ("run", "whole"))
     assert continued.equals(whole)
 
