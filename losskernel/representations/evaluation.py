@@ -91,7 +91,7 @@ def predictions(model: nn.Module, data: Data) -> tuple[np.ndarray, np.ndarray]:
         InputError: the network is no classifier, or the targets are not its classes.
     """
     network = Evaluator(model)
-    logits, given = [], []
+    logits, given = [], []  # blocks of [B, K] and [B]
     for inputs, targets in network.blocks(data):
         outputs = network.outputs(inputs)
         require_logits(outputs)
@@ -102,6 +102,7 @@ def predictions(model: nn.Module, data: Data) -> tuple[np.ndarray, np.ndarray]:
             f"targets must be whole numbers from 0 to {classes - 1}, one per probe, got {targets.dtype} of shape "
             f"{tuple(targets.shape)}; drop this baseline",
         )
+        # Double precision from here on: differences of logits are margins, and softmax of them probabilities.
         logits.append(outputs.double().cpu())
         given.append(targets.long().cpu())
     return torch.cat(logits).numpy(), torch.cat(given).numpy()
@@ -146,9 +147,11 @@ def gradients_one_by_one(
     model: nn.Module, loss: Loss, weights: Iterable[Tensor], inputs: Tensor, targets: Tensor
 ) -> Iterator[tuple[Tensor, ...]]:
     """Yield each sample's loss gradient in some weights of the model, so that one gradient is in memory at a time."""
+    # Switched on here, since `Evaluator` switches gradients off for everything else.
     free = [weight.requires_grad_() for weight in weights]
     for sample in range(len(inputs)):
         value = loss(model(inputs[sample : sample + 1]), targets[sample : sample + 1]).sum()
+        # Weights that the loss does not depend on get zeros.
         yield torch.autograd.grad(value, free, materialize_grads=True)
 
 

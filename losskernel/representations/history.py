@@ -42,6 +42,7 @@ class History:
         The untrained weights of step 0 are left out; the last network kept marks the end of training.
         """
         device = device_of(model)
+        # A first pass over the checkpoints for their steps: the networks are loaded one at a time.
         last = max((step for step, _ in self.checkpoints()), default=0)
         for step, network in self.checkpoints():
             if 0 < step <= until * last:

@@ -252,15 +252,19 @@ def laplace_kernel(
     """
     nbeta = _resolved_nbeta(nbeta, data)
     _require_settings(localization, order, seed)
-    weights = list(float_weights(model))
-    require(len(weights) > 0, f"{type(model).__name__} has no weights to move; give a model with parameters")
-    network = Network(model, data, select(weights, parameters))
+    network = Network(model, data, select(_movable(model), parameters))
     # Losses that are not finite at w* are reported by probe, before any derivative is taken.
     start_losses(model, data.loss, BlockLoader(data.probes, 1024, data.workers, device_of(model)))
     gaussian = Gaussian(curvature_of(network, hessian, rank, seed), nbeta, localization)
     shift = gaussian.shift(network.gradient()) if order == 2 else None
     covariance = _covariance(_Probes(network, gaussian, data, shift))
     return LossKernel.from_features(_factor(covariance), data.labels, data.ids)
+
+
+def _movable(model: nn.Module) -> list[str]:
+    names = list(float_weights(model))
+    require(len(names) > 0, f"{type(model).__name__} has no weights to move; give a model with parameters")
+    return names
 
 
 def _require_settings(localization: float, order: int, seed: int) -> None:

@@ -95,6 +95,7 @@ class AreaUnderMargin:
         Raises:
             InputError: the network is no classifier, or training kept no weights.
         """
+        # [checkpoints, N]
         margins = [_margins(*predictions(network, data)) for network in history.trained_part(model)]
         require_kept(len(margins))
         return -np.mean(margins, axis=0)[:, None]
@@ -103,6 +104,7 @@ class AreaUnderMargin:
 def _margins(scores: np.ndarray, given: np.ndarray) -> np.ndarray:
     """Return by how much the given class leads, [N], from the scores of all classes [N, K]."""
     leading = np.take_along_axis(scores, given[:, None], axis=1)[:, 0]  # [N]
+    # The given class is masked, so that the maximum is over the others.
     others = scores.copy()
     np.put_along_axis(others, given[:, None], -np.inf, axis=1)
     return leading - others.max(axis=1)
@@ -131,6 +133,7 @@ class EL2N:
         Raises:
             InputError: the network is no classifier, or training kept no early weights.
         """
+        # [checkpoints, N]
         lengths = [_error_lengths(network, data) for network in history.trained_part(model, self.until)]
         require_kept(len(lengths), self.until)
         return np.mean(lengths, axis=0)[:, None]
@@ -159,6 +162,7 @@ class GraNd:
         Raises:
             InputError: the network has no weights, or training kept no early ones.
         """
+        # [checkpoints, N]
         norms = [gradient_norms(network, data).numpy() for network in history.trained_part(model, self.until)]
         require_kept(len(norms), self.until)
         return np.mean(norms, axis=0)[:, None]
@@ -183,6 +187,7 @@ class SelfInfluence:
         Raises:
             InputError: the network has no weights.
         """
+        # [checkpoints, N]; without any, one row of the trained network.
         squares = [gradient_norms(network, data).square().numpy() for network in history.trained_part(model)]
         return np.sum(squares or [gradient_norms(model, data).square().numpy()], axis=0)[:, None]
 
@@ -201,7 +206,7 @@ def gradient_norms(model: nn.Module, data: Data) -> Tensor:
     together = _NUMBERS // sum(weight.numel() for weight in weights.values()) if stackable(model) else 0
     parts: list[Tensor] = []
     for inputs, targets in network.blocks(data):
-        if together < 2:
+        if together < 2:  # large networks, and convolutions, which vmap slows down
             gradients = gradients_one_by_one(network.model, data.loss, weights.values(), inputs, targets)
             norms = [torch.stack([part.norm() for part in gradient]).norm() for gradient in gradients]
             parts.append(torch.stack(norms))
@@ -215,7 +220,7 @@ def gradient_norms(model: nn.Module, data: Data) -> Tensor:
 
 def _error_lengths(model: nn.Module, data: Data) -> np.ndarray:
     logits, given = predictions(model, data)
-    errors = probabilities(logits)
+    errors = probabilities(logits)  # softmax − onehot, [N, K]
     errors[np.arange(len(given)), given] -= 1
     return np.linalg.norm(errors, axis=1)
 
@@ -270,6 +275,7 @@ class ConfidentLearning:
 
         _, given = predictions(model, data)
         unseen = self._out_of_sample(model, data, history)
+        # cleanlab's quality is high for good labels, and between 0 and 1.
         quality = get_label_quality_scores(given, unseen, method=self.method)
         return 1 - np.asarray(quality)[:, None]
 
@@ -286,6 +292,7 @@ class ConfidentLearning:
             path = history.folder / FOLDS / f"{self.folds}-seed-{self.seed}" / f"fold-{number}.npz"
             if not path.is_file():
                 rest = Subset(data.train, np.flatnonzero(fold != number).tolist())
+                # The training ids no longer fit the smaller set, and are not needed here.
                 network = history.retrain(replace(data, train=rest, train_ids=None), self.seed + number)
                 held_out = probabilities(predictions(network.to(device_of(model)), data)[0])
                 guard(path, write_arrays, path, {"probabilities": held_out})

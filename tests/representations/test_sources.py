@@ -249,7 +249,7 @@ def test_a_kernel_that_diverges_is_tried_with_smaller_steps_and_then_left_out_by
     [
         ({"own": {"nbeta": 1.0}}, "own must hold step_size, nbeta, localization"),
         ({"own": OWN | {"step_size": 0}}, r"own\.step_size must be > 0"),
-        ({"localization": 5}, "localization must be a list of numbers or null, got 5"),
+        ({"localization": 5}, "localization must be a list of numbers, got 5"),
         ({"nbeta": [-1.0]}, "nbeta must be >= 0"),
         ({"nbeta": [1.0, 1.0]}, r"nbeta holds a number twice: \[1.0, 1.0\]"),
         ({"checkpoints": "some"}, "checkpoints must be all, none or a list of steps"),

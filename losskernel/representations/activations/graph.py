@@ -61,7 +61,7 @@ def choose(graph: Graph, patterns: Sequence[str] | str | None = None, key: str =
     chosen = _chosen(graph, patterns, key)
     of = "no child of the network" if patterns is None else "none of them"
     require(len(chosen) > 0, f"{key} is {patterns!r}, but {of} returns a tensor; list others, such as {_some(graph)}")
-    ordered = [name for name in graph.names if name in chosen]
+    ordered = [name for name in graph.names if name in chosen]  # in the order of evaluation, not of the patterns
     return Graph(
         tuple(chosen[name] for name in ordered),
         contracted(graph.names, graph.edges, chosen),

@@ -156,6 +156,7 @@ def _write_triangle(point: Point, group: zarr.Group) -> None:
             stop = min(start + step, count)
             rows = point.rows(start, stop)
             stored[first_entry(start, count) : first_entry(stop, count)] = upper_triangle(rows)
+    # Stored beside the triangle, of which they would each take a whole pass.
     for name, values in {"diagonal": point.diagonal(), "sums": point.sums()}.items():
         _array(group, name, (count,), values.dtype, ("probe",))[:] = values
 

@@ -72,7 +72,7 @@ class TracedNetwork:
 
         A value may be overwritten in place by the next operation.
         """
-        remaining = set(wanted)
+        remaining = set(wanted)  # once empty, the rest of the network need not be evaluated
         for node in self._steps(inputs):
             name = self.names.get(node)
             if name in remaining:
@@ -90,6 +90,7 @@ class TracedNetwork:
             for node in self.nodes:
                 walk.env[node] = walk.run_node(node)
                 yield node
+                # Values that no later node reads, so that activations do not add up over the network.
                 for done in walk.user_to_last_uses.get(node, ()):
                     del walk.env[done]
         finally:
@@ -154,6 +155,7 @@ class _Survey:
         walk.env, walk.args_iter = {}, iter([inputs])
         for node in self._network.nodes:
             arguments = {each: walk.env[each] for each in node.all_input_nodes}
+            # A tensor's version counts its in-place writes.
             before = {each: _versions(value) for each, value in arguments.items()}
             walk.env[node] = walk.run_node(node)
             changed = [each for each, value in arguments.items() if _versions(value) != before[each]]
@@ -167,6 +169,7 @@ class _Survey:
     def graph(self) -> Graph:
         """Return the graph of the operations that were evaluated."""
         names = tuple(self._edges)
+        # A module is an alias of the operation that it ends with, or of what that one is an alias of.
         ends = {module: self._operation_of(end) for module, end in self._network.ends.items()}
         modules = {module: target for module, target in ends.items() if target is not None and module != target}
         return Graph(
@@ -251,31 +254,26 @@ class HookedNetwork:
     def __init__(self, model: nn.Module) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._calls: Counter[str] = Counter()
-        self._report: Callable[[str, Any], None] = lambda name, value: None
+        self._keep: Callable[[str, Any], None] = lambda name, value: None
         for name, module in self.model.named_modules():
             if name:
                 module.register_forward_hook(self._hook(name))
 
+    @torch.no_grad()
     def evaluate(self, inputs: Tensor, wanted: Collection[str] | None, keep: Callable[[str, Tensor], None]) -> None:
         """Call keep(name, value) for the outputs of the wanted modules, None for all, as each is evaluated.
 
         A value may be overwritten in place by the next module.
         """
-
-        def report(name: str, value: Any) -> None:
-            if wanted is None or name in wanted:
-                keep(name, value)
-
         self._calls.clear()
-        self._report = report
-        with torch.no_grad():
-            self.model(inputs)
+        self._keep = lambda name, value: keep(name, value) if wanted is None or name in wanted else None
+        self.model(inputs)
 
     def _hook(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             call = self._calls[name]
             self._calls[name] += 1
-            self._report(f"{name}_{call}" if call else name, output)
+            self._keep(f"{name}_{call}" if call else name, output)
 
         return hook
 

@@ -53,6 +53,7 @@ def represent(
         if report is not None:
             report(name)
         representations |= _rows(name, baseline, model, data, history)
+    # Written at once at the end: an interrupted job computes all of them again.
     if representations:
         guard(path, _write, representations, settings, path)
     return representations
@@ -96,6 +97,7 @@ def _rows(
     name: str, baseline: Callable[..., Any], model: nn.Module, data: Data, history: History | None
 ) -> dict[str, np.ndarray]:
     """Return the representations of one baseline, checked."""
+    # Asked of the class, so that plain functions (model, data) are baselines too.
     needs = bool(getattr(baseline, "needs_history", False))
     require(history is not None or not needs, f"baselines.{name} needs the run that trained the network; use run()")
     try:

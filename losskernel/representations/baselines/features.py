@@ -40,6 +40,7 @@ class Logits:
         """Return the rows; a single output keeps its mean."""
         network = Evaluator(model)
         rows = _stacked(network.outputs(inputs).flatten(1) for inputs, _ in network.blocks(data))
+        # A single output has no other to be compared with, and less its mean it would be 0.
         return rows - rows.mean(axis=1, keepdims=True) if rows.shape[1] > 1 else rows
 
 
@@ -75,6 +76,7 @@ class Layers:
             require(matched, f"baselines.layers.names: {pattern!r} matches no module; the outermost are {children}")
         chosen = [name for name in modules if any(matches_glob(name, pattern) for pattern in self.names or ("*",))]
         network = Evaluator(model, chosen)
+        # Per block: layer -> [B, d].
         parts = [network.activations(inputs) for inputs, _ in network.blocks(data)]
         require(len(parts[0]) > 0, "baselines.layers.names matches no module that returns a tensor; name others")
         return np.concatenate([_normalised(_stacked(part[name] for part in parts)) for name in parts[0]], axis=1)
@@ -120,6 +122,7 @@ class Gradients:
         for inputs, targets in network.blocks(data):
             for gradient in gradients_one_by_one(network.model, data.loss, weights, inputs, targets):
                 row = torch.zeros(self.size, device=device)
+                # Σ sign · gradient over the weights of each column.
                 for part, column, sign in zip(gradient, columns, signs, strict=True):
                     row.scatter_add_(0, column, part.flatten().float() * sign)
                 rows.append(row.cpu())

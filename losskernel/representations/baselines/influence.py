@@ -59,7 +59,7 @@ class ProjectedMargins:
         output, residuals, weights = _output(model, data)
         features = Gradients(self.size, self.seed)(model, replace(data, loss=output)).astype(np.float64)
         square = features[train].T @ features[train] / count
-        square[np.diag_indices(self.size)] += self.damping
+        square[np.diag_indices(self.size)] += self.damping  # ΦᵀΦ / n + damping, [size, size]
         try:
             factor = cholesky(square, lower=True)
         except LinAlgError as error:
@@ -115,7 +115,7 @@ class Influence:
         from scipy.linalg import cholesky, solve_triangular
 
         curvature = _gauss_newton(network, data)
-        curvature[np.diag_indices(len(curvature))] += self.damping
+        curvature[np.diag_indices(len(curvature))] += self.damping  # the Cholesky factor reads the lower triangle alone
         factor = cholesky(curvature, lower=True, overwrite_a=True, check_finite=False)
         gradients = _gradients(network, data)
         return solve_triangular(factor, gradients.T, lower=True, overwrite_b=True, check_finite=False)

@@ -56,7 +56,7 @@ class NoiseFlips:
         network = Evaluator(model)
         unit = _unit(network, data)
         generator = torch.Generator().manual_seed(self.seed + _STREAM)
-        parts: list[Tensor] = []
+        parts: list[Tensor] = []  # blocks of [B, L]
         for inputs, _ in network.blocks(data):
             predicted, flips = _predicted(network, inputs), torch.zeros(len(inputs), len(self.levels))
             for _ in range(self.draws):
@@ -114,10 +114,12 @@ class AdversarialFlips:
 
     def _flipped(self, network: Evaluator, inputs: Tensor, predicted: Tensor, size: float) -> Tensor:
         """Return which predictions [B] change anywhere on the way through the boxes."""
+        # 2.5 box sizes in all, so that the walk can reach the boundary and move along it (Madry et al.).
         step = size * min(1.0, 2.5 / self.steps)
         offset, flipped = torch.zeros_like(inputs), torch.zeros_like(predicted, dtype=torch.bool)
         for _ in range(self.steps):
             offset = (offset + step * _ascent(network, inputs + offset, predicted).sign()).clamp(-size, size)
+            # Any point on the way is inside the box, so a flip anywhere counts.
             flipped |= _predicted(network, inputs + offset) != predicted
         return flipped
 
@@ -127,6 +129,7 @@ def _ascent(network: Evaluator, inputs: Tensor, predicted: Tensor) -> Tensor:
     """Return the gradient of each sample's log-odds against a class in its input, [B, ...]."""
     inputs = inputs.detach().requires_grad_()
     logits = network.outputs(inputs)
+    # Log-odds Σ_other exp(z - z_predicted): the predicted class is masked out of the sum.
     lead = logits - logits.gather(1, predicted[:, None])
     chosen = torch.zeros_like(lead, dtype=torch.bool).scatter(1, predicted[:, None], True)
     odds = torch.logsumexp(lead.masked_fill(chosen, -torch.inf), dim=1)
@@ -151,6 +154,7 @@ def _unit(network: Evaluator, data: Data) -> float:
         wide = inputs.double()
         count, total = count + wide.numel(), total + wide.sum().item()
         squares += wide.square().sum().item()
+    # Var = E x² - (E x)²; in float64, and never below 0 by rounding.
     unit = float(np.sqrt(max(squares / count - (total / count) ** 2, 0.0)))
     require(unit > 0, "all inputs of all probes are one number, and levels have no unit; drop this baseline")
     return unit

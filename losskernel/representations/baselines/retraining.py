@@ -90,7 +90,7 @@ class Retrained:
         _work(job, [missing[index] for index in order], self.workers)
         outcomes = [read_arrays(job.path(*piece)) for piece in pieces]
         rows = {name: np.stack([outcome[name] for outcome in outcomes], axis=1) for name in outcomes[0]}
-        chosen = np.zeros((samples, self.subsets), dtype=np.float32)
+        chosen = np.zeros((samples, self.subsets), dtype=np.float32)  # 1 where a sample is in a subset
         for subset in range(self.subsets):
             chosen[job.chosen(subset), subset] = 1
         members = data.members()  # [N], -1 for probes that are no training samples
@@ -139,9 +139,10 @@ class Job:
     def __call__(self, subset: int, repeat: int) -> None:
         """Retrain and store the outcome on the probes, unless another job did."""
         path = self.path(subset, repeat)
-        if path.is_file():
+        if path.is_file():  # another job was faster since the missing pieces were listed
             return
         part = replace(self.data, train=Subset(self.data.train, self.chosen(subset).tolist()), train_ids=None)
+        # Independent of how many subsets and repeats there are, so that later ones extend the earlier.
         seed = int(np.random.SeedSequence([self.seed, subset, repeat]).generate_state(1)[0])
         try:
             network = self.retrain(part, seed)
@@ -184,6 +185,7 @@ def _described(value: Any) -> str:
         return f"{_described(value.func)}({', '.join(map(_described, bound))})"
     if isinstance(value, nn.Module):
         return f"{type(value).__name__} {digest(value.state_dict().values())}"
+    # The address of an object differs between processes, and is left out.
     name = getattr(value, "__qualname__", None)
     return str(name) if name and callable(value) else re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
@@ -219,7 +221,8 @@ def _work(job: Job, pieces: Sequence[tuple[int, int]], workers: int) -> None:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-_JOB: list[Job] = []  # of this worker process
+# The job of this worker process, sent once at its start rather than with every piece.
+_JOB: list[Job] = []
 
 
 def _start_worker(sent: bytes) -> None:

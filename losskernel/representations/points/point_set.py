@@ -56,7 +56,7 @@ class NamedPoint:
     @property
     def label(self) -> str:
         """The name without its network: the same layer has the same label at every step."""
-        return self.name.split(" @ ")[0]
+        return self.name.split(" @ ")[0]  # "relu @ 120" -> "relu"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +75,7 @@ class PointSet:
 
     def __post_init__(self) -> None:
         names = self.names
+        # Names identify points in tables, figures and configs.
         twice = sorted({name for name in names if names.count(name) > 1})
         require(not twice, f"points: the name {twice[:1]} occurs twice; let no two sources give the same point")
 
@@ -87,7 +88,7 @@ class PointSet:
     @property
     def names(self) -> list[str]:
         """The points' names, in order."""
-        return [each.name for each in self.points]
+        return [named.name for named in self.points]
 
     @property
     def ids(self) -> np.ndarray:
@@ -106,20 +107,18 @@ class PointSet:
 
     def of(self, *kinds: str, network: str | None = None) -> list[int]:
         """Return the indices of the points of some kinds, of one network if it is named."""
-        return [
-            number
-            for number, each in enumerate(self.points)
-            if each.kind in kinds and (network is None or each.network == network)
-        ]
+        wanted = [named.kind in kinds and network in (None, named.network) for named in self.points]
+        return np.flatnonzero(wanted).tolist()
 
     def networks(self) -> list[str]:
         """Return the networks that have layers, in the order of their training steps; the trained one last."""
-        steps = {each.network: each.step for each in self.points if each.kind == "layer"}
+        # Networks without layers, such as those of further loss kernels, have no path.
+        steps = {named.network: named.step for named in self.points if named.kind == "layer"}
         return sorted(steps, key=lambda name: (name == TRAINED, steps[name] or 0))
 
     def step(self, network: str) -> int | None:
         """Return the training step of a network."""
-        return next((each.step for each in self.points if each.network == network), None)
+        return next((named.step for named in self.points if named.network == network), None)
 
     def path(self, network: str = TRAINED) -> list[int]:
         """Return the indices of a network's path: inputs, layers, outputs, in the order of evaluation."""
@@ -136,7 +135,7 @@ class PointSet:
             return self
         chosen = evenly(len(self.ids), limit)
         labels = {name: np.asarray(values)[chosen] for name, values in self.labels.items()}
-        return replace(self, folder=None, labels=labels).mapped(lambda each: each.point.over(chosen))
+        return replace(self, folder=None, labels=labels).mapped(lambda named: named.point.over(chosen))
 
     def extended(self, more: Sequence[NamedPoint]) -> "PointSet":
         """Return the points with others after them."""
@@ -144,7 +143,7 @@ class PointSet:
 
     def mapped(self, change: Callable[[NamedPoint], Point]) -> "PointSet":
         """Return the set with every point changed."""
-        return replace(self, points=tuple(replace(each, point=change(each)) for each in self.points))
+        return replace(self, points=tuple(replace(named, point=change(named)) for named in self.points))
 
     def arrangement(self, space: Any) -> Arrangement:
         """Return the distances between the points in a space; cached pairs are not computed again.
@@ -152,7 +151,7 @@ class PointSet:
         Raises:
             InputError: the points are over different probes, or one is not in the space's domain.
         """
-        points = [each.point for each in self.points]
+        points = [named.point for named in self.points]
         try:
             return self._arranged(space, points)
         except InputError:
@@ -176,17 +175,11 @@ class PointSet:
         """Return a table of the points: name, kind, network, step, place, after, settings."""
         import pandas as pd
 
+        columns = {"point": "name", "kind": "kind", "network": "network", "step": "step", "place": "position"}
         rows = [
-            {
-                "point": each.name,
-                "kind": each.kind,
-                "network": each.network,
-                "step": each.step,
-                "place": each.position,
-                "after": ", ".join(each.after),
-                **each.settings,
-            }
-            for each in self.points
+            {column: getattr(named, name) for column, name in columns.items()}
+            | {"after": ", ".join(named.after), **named.settings}
+            for named in self.points
         ]
         return pd.DataFrame(rows)
 

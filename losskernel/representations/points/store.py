@@ -59,8 +59,7 @@ def collect(
     if not sources:
         return None
     for name, source in sources.items():
-        path = folder / POINTS / name
-        settings = settings_of(source)
+        path, settings = folder / POINTS / name, settings_of(source)
         if _stored(path, settings):
             continue
         if report is not None:
@@ -69,6 +68,7 @@ def collect(
             guard(path, _write, path, settings, _checked(source(model, data, history), data))
         except InputError as error:
             raise InputError(f"points.{name}: {error}") from error
+    # Last of all: a store without an index is one that is still being made.
     guard(folder / POINTS, _write_index, folder / POINTS, list(sources), data)
     return open_points(folder)
 
@@ -105,11 +105,11 @@ def open_points(folder: Path) -> PointSet | None:
 
 def _checked(points: Iterable[NamedPoint], data: Data) -> Iterator[NamedPoint]:
     ids = np.asarray(data.ids)
-    for each in points:
-        same = np.array_equal(each.point.ids, ids)
-        require(same, f"the point {each.name!r} is not over the probes; build it with ids=data.ids")
+    for named in points:
+        same = np.array_equal(named.point.ids, ids)
+        require(same, f"the point {named.name!r} is not over the probes; build it with ids=data.ids")
         # One array of ids for all: that they agree is then seen without comparing them.
-        yield replace(each, point=replace(each.point, ids=ids))
+        yield replace(named, point=replace(named.point, ids=ids))
 
 
 def _write(path: Path, settings: str, points: Iterable[NamedPoint]) -> None:
@@ -117,17 +117,17 @@ def _write(path: Path, settings: str, points: Iterable[NamedPoint]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial, known_types():
         group = zarr.open_group(partial, mode="w", zarr_format=3)
-        facts = [_write_point(partial / f"{number:04d}", each) for number, each in enumerate(points)]
+        facts = [_write_point(partial / f"{number:04d}", named) for number, named in enumerate(points)]
         group.attrs.update({"asked": json.dumps(settings), "points": facts})
         seal(LocalLocation(partial))
 
 
-def _write_point(folder: Path, each: NamedPoint) -> dict[str, Any]:
+def _write_point(folder: Path, named: NamedPoint) -> dict[str, Any]:
     """Write a point and return what describes it; sampled kernels are read from their traces again."""
-    if each.traces is None:
-        write_point(each.point, folder)
-    facts = {name: getattr(each, name) for name in ("name", "kind", "network", "step", "traces")}
-    return facts | {"place": each.position, "after": list(each.after), "settings": dict(each.settings)}
+    if named.traces is None:
+        write_point(named.point, folder)
+    facts = {name: getattr(named, name) for name in ("name", "kind", "network", "step", "traces")}
+    return facts | {"place": named.position, "after": list(named.after), "settings": dict(named.settings)}
 
 
 def _write_index(root: Path, order: list[str], data: Data) -> None:

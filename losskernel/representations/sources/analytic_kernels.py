@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -98,12 +98,8 @@ class Laplace:
     gives: ClassVar[frozenset[str]] = frozenset({"laplace"})
 
     def __post_init__(self) -> None:
-        listed = not isinstance(self.localization, (str, int, float)) and len(self.localization) > 0
-        require(listed, f"points.laplace.localization must be a list of numbers, got {self.localization!r}; e.g. [100]")
-        for value in self.localization:
-            require_number("points.laplace.localization", value, above=0)
-        twice = len(set(self.localization)) < len(self.localization)
-        require(not twice, f"points.laplace.localization holds a number twice: {list(self.localization)}; drop one")
+        require_distinct("points.laplace.localization", self.localization, above=0)
+        require(len(self.localization) > 0, "points.laplace.localization must be a list of numbers, got []; e.g. [100]")
         if self.nbeta != "train":
             number = not isinstance(self.nbeta, str)
             remedy = "there are no minibatches here; set points.laplace.nbeta=100"
@@ -121,6 +117,7 @@ class Laplace:
         Raises:
             InputError: nβ H + γ I is not positive definite, or the loss is not convex in the outputs.
         """
+        # There are no minibatches: any batch size resolves a number or "train" alike.
         nbeta = float(resolve_nbeta(self.nbeta, batch_size=1, train_size=size(data.train)))
         for localization in map(float, self.localization):
             kernel = laplace_kernel(
@@ -136,8 +133,17 @@ class Laplace:
             )
             suffix = "" if len(self.localization) == 1 else f", localization {localization:g}"
             settings = {"localization": localization, "nbeta": nbeta}
-            point = Point.from_gram(kernel.covariance(), data.ids)
+            point = Point.from_gram(kernel.covariance(), data.ids)  # [N, N]
             yield NamedPoint(f"Laplace kernel{suffix}", point, "laplace", TRAINED, history.step, settings=settings)
+
+
+def require_distinct(key: str, values: Any, above: float | None = None, at_least: float | None = None) -> None:
+    """Raise InputError unless values are a list of numbers within a bound, without repetitions."""
+    listed = not isinstance(values, (str, int, float))
+    require(listed, f"{key} must be a list of numbers, got {values!r}; e.g. [100]")
+    for value in values:
+        require_number(key, value, above=above, at_least=at_least)
+    require(len(set(values)) == len(values), f"{key} holds a number twice: {list(values)}; drop one")
 
 
 def gradient_point(model: nn.Module, data: Data, moving: Sequence[str], numbers: int = _NUMBERS) -> Point:
@@ -155,7 +161,8 @@ def gradient_point(model: nn.Module, data: Data, moving: Sequence[str], numbers:
     network = _ProbeGradients(model, data, moving)
     count, block = size(data.probes), max(1, numbers // network.size)
     blocks = [range(first, min(first + block, count)) for first in range(0, count, block)]
-    gram = np.empty((count, count))
+    gram = np.empty((count, count))  # [N, N]
+    # Pairs of blocks on and above the diagonal; the left block is held while the right ones pass by.
     for number, rows in enumerate(blocks):
         left = network.gradients(rows)
         for columns in blocks[number:]:
@@ -171,6 +178,7 @@ class _ProbeGradients:
 
     def __init__(self, model: nn.Module, data: Data, moving: Sequence[str]) -> None:
         self._data, self._model = data, copy.deepcopy(model).eval().requires_grad_(False)
+        # Gradients of a converged network nearly cancel: double precision where it costs little.
         if sum(weight.numel() for weight in model.parameters()) <= _SMALL:
             self._model = self._model.cpu().double()
         named = dict(self._model.named_parameters())
@@ -186,7 +194,7 @@ class _ProbeGradients:
         for inputs, targets in BlockLoader(subset, _TOGETHER, self._data.workers, self._device):
             self._fill(rows[done : done + len(inputs)], self._typed(inputs), self._typed(targets))
             done += len(inputs)
-        finite = rows.isfinite().all(dim=1)
+        finite = rows.isfinite().all(dim=1)  # [n]
         first = probes[int((~finite).int().argmax())]
         require(bool(finite.all()), f"the loss gradient of probe {first} is not finite; check the weights and the loss")
         return rows
@@ -194,7 +202,7 @@ class _ProbeGradients:
     def _fill(self, rows: Tensor, inputs: Tensor, targets: Tensor) -> None:
         """Write the gradients of a block of samples into rows [b, size], without a second copy of the block."""
         model, loss = self._model, self._data.loss
-        if self._stackable:
+        if self._stackable:  # else convolutions, which are slower side by side
             parts = gradients_side_by_side(model, loss, self._weights, inputs, targets)
             torch.cat([part.flatten(1) for part in parts], dim=1, out=rows)
             return

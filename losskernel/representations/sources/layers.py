@@ -60,7 +60,7 @@ class Layers:
         Raises:
             InputError: a pattern matches nothing, a checkpoint was not kept, or a trained layer has no kernel.
         """
-        graph = self._graph(model, data)
+        graph = self._graph(model, data)  # of the trained network; checkpoints have the same operations
         yield NamedPoint(INPUTS, Point.from_features(_inputs(data), data.ids), "input")
         yield from self._network(model, data, graph, TRAINED, history.step)
         for step, weights in history.selected(self.checkpoints, "points.layers.checkpoints"):
@@ -75,18 +75,19 @@ class Layers:
         last = whole.operations[whole.names[-1]]
         if last in chosen.operations.values():
             return chosen
+        # Chosen again with the last operation, whose edges lead from the chosen ones.
         return choose(whole, [f"re:{re.escape(name)}" for name in (*chosen.names, whole.names[-1])])
 
     def _network(
         self, model: nn.Module, data: Data, graph: Graph, network: str, step: int | None
     ) -> Iterator[NamedPoint]:
         """Yield the layers and the output of one network; the names carry no step yet."""
-        classifier = data.loss is cross_entropy
+        classifier = data.loss is cross_entropy  # outputs are logits
         last = LOGITS if classifier else OUTPUT
         dead: list[str] = []  # layers that are constant over the probes
         for position, (name, point) in enumerate(record(model, data, graph, int(self.budget * GIBIBYTE)), start=1):
             kind, label = ("output", last) if position == len(graph.names) else ("layer", name)
-            if point is None:
+            if point is None:  # constant over the probes, so that centring leaves nothing
                 dead.append(label)
                 continue
             after = tuple(before for before in graph.edges[name] if before not in dead)

@@ -16,6 +16,7 @@ from losskernel.kernel.diagnosis.diagnose import diagnose
 from losskernel.representations.evaluation import device_of, float_weights
 from losskernel.representations.history import Checkpoints, History, require_checkpoints
 from losskernel.representations.points.point_set import LOSS_KERNEL, TRAINED, NamedPoint, sampled_point
+from losskernel.representations.sources.analytic_kernels import require_distinct
 from losskernel.sampling.samplers import resolve_nbeta, select
 from losskernel.sampling.step_checks import largest_curvature
 from losskernel.traces.loss_traces import LossTraces
@@ -80,7 +81,8 @@ class LossKernels:
         require_number("points.loss_kernels.own.step_size", self.own["step_size"], above=0)
         require_number("points.loss_kernels.own.localization", self.own["localization"], at_least=0)
         for key in ("localization", "nbeta"):
-            _require_numbers(f"points.loss_kernels.{key}", getattr(self, key))
+            if (values := getattr(self, key)) is not None:
+                require_distinct(f"points.loss_kernels.{key}", values, at_least=0)
         require_checkpoints("points.loss_kernels.checkpoints", self.checkpoints)
 
     def check(self, data: Data) -> None:
@@ -96,11 +98,13 @@ class LossKernels:
         sample = history.sample
         if sample is None:
             raise InputError("it samples loss kernels, but schedule=none; choose a schedule, or drop it")
+        # Curvature is that of the weights that move; frozen ones have no part in the chains' stability.
         moving = select(list(float_weights(model)), self.weights, "points.loss_kernels.weights")
         potential_curvature = _PotentialCurvature(data, moving, device_of(model))
         settings, trained = self._settings(data), copy.deepcopy(model).cpu()
         diverged: dict[str, str] = {}
         for job in self._jobs(trained, history, settings):
+            # At the run's settings and at the kernel's: steps shrink where the potential is steeper.
             before, after = potential_curvature(trained, settings), potential_curvature(job.model, job.settings)
             step_size = float(self.own["step_size"]) * (before / after if 0 < before < after else 1.0)
             if after > 0:
@@ -163,6 +167,7 @@ def _sampled(job: _Job, step_size: float, sample: Sample) -> NamedPoint:
     for number, share in enumerate(_SHARES):
         path = f"{KERNELS}/{job.file}{f', try {number + 1}' if number else ''}.zarr"
         settings = job.settings | {"step_size": share * step_size}
+        # Each try has a file of its own, so that a resumed run finds the one that succeeded.
         try:
             traces = sample(job.model, path, settings)
         except DivergenceError:
@@ -175,19 +180,9 @@ def _sampled(job: _Job, step_size: float, sample: Sample) -> NamedPoint:
     raise TypeError("there must be a share of the step size to try")
 
 
-def _require_numbers(key: str, values: Any) -> None:
-    if values is None:
-        return
-    listed = not isinstance(values, (str, int, float))
-    require(listed, f"{key} must be a list of numbers or null, got {values!r}; e.g. [100]")
-    for value in values:
-        require_number(key, value, at_least=0)
-    require(len(set(values)) == len(values), f"{key} holds a number twice: {list(values)}; drop one")
-
-
 def _write_left_out(folder: Path, diverged: dict[str, str]) -> None:
     path = folder / KERNELS / _LEFT_OUT
-    path.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)  # of an earlier job, whose kernels may have succeeded by now
     if diverged:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(diverged, indent=1), encoding="utf-8")

@@ -48,6 +48,7 @@ class Targets:
         """Yield a point per label, named after it."""
         self.check(data)
         for name in self.labels:
+            # One-hot rows [N, values], whose Gram matrix is 1 for equal labels.
             _, number = np.unique(np.asarray(data.labels[name]), return_inverse=True)
             yield NamedPoint(name, Point.from_features(np.eye(number.max() + 1)[number], data.ids), "target")
 
@@ -89,6 +90,7 @@ class TaxonomyKernel:
         named = [self.label] if isinstance(self.taxonomy, str) else [*self.taxonomy, self.label]
         for name in named:
             _require_label("label", name, data)
+        # Labels as text, since the nodes of a taxonomy are named.
         rows = [np.asarray(data.labels[name]).astype(str) for name in named]
         ids, leaf = np.unique(rows[-1], return_inverse=True)
         require(len(ids) >= 3, f"label={self.label}: a taxonomy needs >= 3 classes, got {len(ids)}; name another label")
@@ -98,7 +100,8 @@ class TaxonomyKernel:
         else:
             tree = wordnet(ids.tolist()) if self.taxonomy == "wordnet" else read_taxonomy(self.taxonomy)
         similar = tree.similarity(ids.tolist(), self.measure, np.bincount(leaf))
-        # Where a node has several parents some measures depend on the order of the two.
+        # Where a node has several parents some measures depend on the order of the two classes. [classes, classes] to
+        # [N, N]: every probe takes the row and column of its class.
         return ((similar + similar.T) / 2)[np.ix_(leaf, leaf)]
 
 
@@ -113,7 +116,7 @@ def _nested(names: Sequence[str], rows: Sequence[np.ndarray]) -> Taxonomy:
     Raises:
         InputError: a group lies in two groups of the level above.
     """
-    parents: dict[str, list[str]] = {_ROOT: []}
+    parents: dict[str, list[str]] = {_ROOT: []}  # node -> nodes above it
     above = np.full(len(rows[0]), _ROOT)
     for name, values in zip(names, rows, strict=True):
         nodes = np.char.add(f"{name} ", values)  # [N]; levels may share values, so each is named after its label
