@@ -1,9 +1,9 @@
 from .arithmetic_tasks import arithmetic as arithmetic
 from .arithmetic_tasks import modular_arithmetic as modular_arithmetic
-from .augmentation import FlipAndCrop as FlipAndCrop
 from .base import Data as Data
 from .images.image_folders import image_folder as image_folder
 from .images.image_folders import imagenet as imagenet
+from .images.preprocessing import FlipAndCrop as FlipAndCrop
 from .images.preprocessing import Preprocessing as Preprocessing
 from .images.small_images import cifar10 as cifar10
 from .images.small_images import cifar100 as cifar100

@@ -1,10 +1,11 @@
-"""What a study is about: training set, probes, loss, and what is known of each probe."""
+"""What a study is about: training set, probes, loss, what is known of each probe, and the classes of its targets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -23,8 +24,8 @@ class Data:
     Probes that are neither tensors in memory nor Packed are wrapped, so that they are read once and not at every draw.
 
     Attributes:
-        train: map-style dataset of (input, target).
-        probes: map-style dataset of (input, target); they may be training samples or not.
+        train: map-style data set of (input, target).
+        probes: map-style data set of (input, target); they may be training samples or not.
         loss: (outputs, targets) -> [B], one loss per sample (see losskernel.losses).
         labels: name -> [N] array of what is known of each probe (task, class, ...).
         ids: [N] names of the probes, unique; their numbers by default.
@@ -73,12 +74,65 @@ class Data:
 
     def members(self) -> np.ndarray:
         """Return which training sample each probe is, [N]; -1 for probes that are none."""
-        place = {name: probe for probe, name in enumerate(np.asarray(self.ids).tolist())}
-        found = np.full(len(place), -1)
-        for number, name in enumerate(() if self.train_ids is None else _plain(self.train_ids)):
-            if name in place:
-                found[place[name]] = number
-        return found
+        probes = {name: probe for probe, name in enumerate(np.asarray(self.ids).tolist())}
+        rows = np.full(len(probes), -1)
+        for row, name in enumerate(() if self.train_ids is None else _plain(self.train_ids)):
+            if name in probes:
+                rows[probes[name]] = row
+        return rows
+
+
+def is_classes(targets: Tensor) -> bool:
+    """Whether targets are class numbers, one for each sample."""
+    kind = targets.dtype
+    return targets.ndim == 1 and not (kind.is_floating_point or kind.is_complex or kind == torch.bool)
+
+
+def class_names(data: Data, targets: Tensor) -> np.ndarray:
+    """Return the names of class numbers, [n]; the numbers themselves where the data have no names.
+
+    Raises:
+        InputError: there are more classes than names.
+    """
+    numbers = targets.numpy()
+    if data.classes is None:
+        return numbers
+    most = int(numbers.max()) + 1 if len(numbers) else 0
+    require(
+        most <= len(data.classes),
+        f"data.classes has {len(data.classes)} names, but targets count {most} classes; name all",
+    )
+    return np.asarray(data.classes)[numbers]
+
+
+def class_number(data: Data, given: Any, count: int, key: str) -> int:
+    """Return the number of a class that is given by its name or number, of `count`.
+
+    Raises:
+        InputError: there is no such class, or several of that name.
+    """
+    if isinstance(given, int) and not isinstance(given, bool):
+        require(0 <= given < count, f"{key}: there is no class {given}; classes are 0 ... {count - 1}")
+        return given
+    names: list[Any] = [] if data.classes is None else list(data.classes)
+    choices = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else f"0 ... {count - 1}"
+    matches = names.count(given)
+    subject = "no class is" if matches == 0 else f"{matches} classes are"
+    require(matches == 1, f"{key}: {subject} named {given!r}; classes are {choices}")
+    return names.index(given)
+
+
+def class_count(data: Data, targets: Tensor) -> int:
+    """Return how many classes there are: as many as have names, else as the training samples' targets count."""
+    return int(targets.max()) + 1 if data.classes is None else len(data.classes)
+
+
+def named_generator(name: str, seed: int, *more: int) -> np.random.Generator:
+    """Return random numbers of a wrapper's own.
+
+    All wrappers have the run's seed by default; with the same numbers, what one chooses would say what another does.
+    """
+    return np.random.default_rng([seed, *name.encode(), *more])
 
 
 def _plain(names: Sequence[Any]) -> Sequence[Any]:

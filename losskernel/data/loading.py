@@ -1,26 +1,19 @@
 """Feeding stacked chains: minibatches [C, B, ...] and probe blocks [b, ...], on the chains' device."""
 
 import itertools
-import os
-import signal
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from losskernel.data.base import Data
 from losskernel.data.minibatch_order import MinibatchIndices
-from losskernel.data.packed import as_packed, batches_of, held, size, unpacker
-from losskernel.signals import STOP_SIGNALS
+from losskernel.data.packed import as_packed, batches_of, held, loaded, size, unpacker
 
-# Most samples that a worker hands over at once for a block: what lies in shared memory stays small.
-_PIECE = 64
-# Part of a device's free memory that samples may take for good; what is larger is moved block by block.
+# Part of a device's free memory that samples may occupy for good; a larger set is moved block by block.
 _SHARE = 0.5
-# Seconds that a worker goes on after a scheduler's signal: enough for a draw, and no orphan for long.
-_LAST = 60
 
 
 class MinibatchLoader:
@@ -33,10 +26,9 @@ class MinibatchLoader:
     def __init__(self, data: Data, indices: MinibatchIndices, device: torch.device) -> None:
         self._indices, self._device = indices, device
         self._unpack = unpacker(data.train)
-        samples = held(data.train)
-        self._held = None if samples is None else _placed(samples, device)
+        self._held = _held_on(data.train, device)
         rows = (self._indices().reshape(-1).tolist() for _ in itertools.count())
-        self._stream = loaded(data.train, rows, data.workers, device)
+        self._stream = loaded(as_packed(data.train), rows, data.workers, device)
 
     def __call__(self) -> tuple[Tensor, Tensor]:
         """Return the next minibatch: inputs [C, B, ...], targets [C, B, ...]."""
@@ -55,73 +47,36 @@ class MinibatchLoader:
 
 
 class BlockLoader:
-    """All samples of a dataset in fixed order, in blocks; kept on the device where they lie in memory and fit."""
+    """All samples of a data set in fixed order, in blocks; kept on the device where they lie in memory and fit."""
 
     def __init__(self, dataset: Dataset[Any], block: int, workers: int, device: torch.device) -> None:
         self._dataset, self._block, self._workers, self._device = dataset, block, workers, device
         self._unpack = unpacker(dataset)
-        samples = held(dataset)
-        self._held = None if samples is None else _placed(samples, device)
+        self._held = _held_on(dataset, device)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for packed, targets in self._blocks():
+        for packed, targets in self._streamed() if self._held is None else self._sliced(*self._held):
             yield self._unpack(packed.to(self._device)), targets.to(self._device)
 
-    def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self._held is None:
-            yield from self._streamed()
-            return
-        inputs, targets = self._held
-        for start in range(0, size(self._dataset), self._block):
-            yield inputs[start : start + self._block], targets[start : start + self._block]
+    def _sliced(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from zip(inputs.split(self._block), targets.split(self._block), strict=True)
 
     def _streamed(self) -> Iterator[tuple[Tensor, Tensor]]:
-        count = size(self._dataset)
-        blocks = [range(first, min(first + self._block, count)) for first in range(0, count, self._block)]
-        pieces = [list(block[first : first + _PIECE]) for block in blocks for first in range(0, len(block), _PIECE)]
-        batches = loaded(self._dataset, pieces, self._workers, self._device)
+        rows = range(size(self._dataset))
+        # Workers hand over less than a block at once, so that shared memory stays small.
+        blocks = [batches_of(rows[first : first + self._block]) for first in range(0, len(rows), self._block)]
+        stream = loaded(as_packed(self._dataset), itertools.chain(*blocks), self._workers, self._device)
         for block in blocks:
-            inputs, targets = zip(*itertools.islice(batches, -(-len(block) // _PIECE)), strict=True)
+            inputs, targets = zip(*itertools.islice(stream, len(block)), strict=True)
             yield torch.cat(inputs), torch.cat(targets)
 
 
-def _placed(samples: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return samples on the device, or where they are if they would take too much of its memory."""
+def _held_on(dataset: Dataset[Any], device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Return samples that lie in memory, moved to the device unless they would fill too much of its memory."""
+    samples = held(dataset)
+    if samples is None:
+        return None
     inputs, targets = samples
     if device.type == "cuda" and inputs.nbytes > _SHARE * torch.cuda.mem_get_info(device)[0]:
         return inputs, targets
     return inputs.to(device), targets.to(device)
-
-
-def loaded(
-    dataset: Dataset[Any], rows: Iterable[list[int]], workers: int, device: torch.device
-) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """Load the samples of each row in worker processes, inputs still packed; the processes end with the iterator.
-
-    Raises:
-        InputError: what a worker's dataset says is wrong.
-    """
-    loader = DataLoader(
-        as_packed(dataset),
-        batch_sampler=rows,  # pyright: ignore[reportArgumentType]
-        num_workers=min(workers, _cores()),  # more would wait for each other, and torch warns of them
-        pin_memory=device.type == "cuda",
-        worker_init_fn=_outlast,
-        # Its own: a loader draws a seed for its workers, and the caller's random numbers are not ours to use.
-        generator=torch.Generator(),
-    )
-    yield from batches_of(loader)
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
-    return (os.cpu_count() or 1) if affinity is None else len(affinity(0))
-
-
-def _outlast(_: int) -> None:
-    """Let a worker outlast signals, which reach every process: the main one still wants to finish its draw."""
-    for number in (signal.SIGINT, *STOP_SIGNALS):
-        signal.signal(number, signal.SIG_IGN)
-    # The main process ends workers that do not end by themselves with the same signal as schedulers do.
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_LAST))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-NOISE, MINIBATCH = 0, 1
+NOISE, MINIBATCH = 0, 1  # streams of random numbers of a chain
 # The chain number whose minibatches and noise training sees: above that of any sampling chain.
 TRAINING_STREAM = 2**30
 
@@ -28,17 +28,18 @@ class MinibatchIndices:
     Args:
         seed: of the run.
         chains: numbers of the chains.
-        train_size: training samples; those that fill no whole minibatch wait for the next epoch.
+        train_size: training samples; those that fill no whole minibatch are left out of the epoch.
         batch_size: B.
-        first_step: steps already done; their epochs are shuffled again to find the place.
+        first_step: steps already done; their epochs are shuffled again to reach the same position.
     """
 
     def __init__(self, seed: int, chains: Sequence[int], train_size: int, batch_size: int, first_step: int = 0) -> None:
         self.shape = (len(chains), batch_size)
         self._generators = [generator(seed, MINIBATCH, chain) for chain in chains]
-        self._order = torch.empty(len(chains), train_size, dtype=torch.int64)
+        self._order = torch.empty(len(chains), train_size, dtype=torch.int64)  # [C, n]
         self._steps_per_epoch = train_size // batch_size
         epoch, self._offset = divmod(first_step, self._steps_per_epoch)
+        # At the end of an epoch the next shuffle comes with the next step, not now.
         for _ in range(epoch + (self._offset > 0)):
             self._shuffle()
 
@@ -51,5 +52,5 @@ class MinibatchIndices:
         return self._order[:, start : start + self.shape[1]]
 
     def _shuffle(self) -> None:
-        for row, own in zip(self._order, self._generators, strict=True):
-            torch.randperm(len(row), generator=own, out=row)
+        for row, random in zip(self._order, self._generators, strict=True):
+            torch.randperm(len(row), generator=random, out=row)

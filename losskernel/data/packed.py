@@ -1,7 +1,9 @@
-"""Datasets as loaders see them: their size, whether they lie in memory, and in what form."""
+"""Data sets as loaders see them: their size, whether they lie in memory, and the form in which samples are moved."""
 
+import os
+import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, cast
 
 import torch
@@ -9,16 +11,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from losskernel.errors import InputError
+from losskernel.signals import STOP_SIGNALS
 
-# Probes that no loader can take whole are read once and kept up to this size; larger ones are read at every draw.
+Unpack = Callable[[Tensor], Tensor]  # packed inputs [B, ...] -> the model's inputs [B, ...], on the same device
+
+# Probes that are not in memory are read once and kept up to this size; larger ones are read at every draw.
 KEPT_BYTES = 8 * 2**30
+_BATCH = 64  # samples that a worker process hands over at once
+# Seconds that a worker goes on after a scheduler's signal: enough for a draw, and no orphan for long.
+_GRACE = 60
 
 
 class Packed(Dataset[tuple[Tensor, Any]], ABC):
-    """A map-style dataset that keeps inputs in a smaller form than the model takes, such as pixels in bytes.
+    """A map-style data set that keeps inputs in a smaller form than the model takes, such as pixels in bytes.
 
-    Loaders hold and move the packed form, and unpack whole batches where the model is.
+    Loaders hold and move the packed form, and unpack whole batches on the model's device.
+
+    Attributes:
+        unpack: turns packed inputs into the model's; data sets whose `unpack` is equal can share a batch.
     """
+
+    unpack: Unpack
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -26,15 +39,6 @@ class Packed(Dataset[tuple[Tensor, Any]], ABC):
     @abstractmethod
     def packed(self, index: int) -> tuple[Tensor, Any]:
         """Return a sample whose input is packed."""
-
-    @abstractmethod
-    def unpack(self, packed: Tensor) -> Tensor:
-        """Turn packed inputs [B, ...] into the model's, on their own device."""
-
-    @property
-    def packing(self) -> Any:
-        """Whatever `unpack` depends on: datasets of equal packing share it."""
-        return self
 
     def held(self) -> tuple[Tensor, Tensor] | None:
         """Return all samples, packed, where they lie in memory or in a mapped file, else None."""
@@ -45,8 +49,26 @@ class Packed(Dataset[tuple[Tensor, Any]], ABC):
         return self.unpack(packed[None])[0], target
 
 
+class PackedTensors(Packed):
+    """Samples in memory: packed inputs [N, ...], targets [N, ...], and what unpacks the inputs."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor, unpack: Unpack) -> None:
+        self.inputs, self.targets, self.unpack = inputs, targets, unpack
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def packed(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return one sample."""
+        return self.inputs[index], self.targets[index]
+
+    def held(self) -> tuple[Tensor, Tensor]:
+        """Return all samples."""
+        return self.inputs, self.targets
+
+
 class ReadOnce(Packed):
-    """Samples of any other dataset, kept in memory, as small as it packs them, once a loader has asked for all.
+    """Samples of any other data set, kept in memory, as small as it packs them, once a loader has asked for all.
 
     Args:
         dataset: map-style, of (input, target).
@@ -54,40 +76,31 @@ class ReadOnce(Packed):
     """
 
     def __init__(self, dataset: Dataset[Any], workers: int) -> None:
-        self.dataset, self._workers = dataset, workers
+        self.dataset, self._workers, self.unpack = dataset, workers, unpacker(dataset)
         self._kept: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return size(self.dataset)
 
     def packed(self, index: int) -> tuple[Tensor, Any]:
-        """Return a sample of the dataset itself."""
+        """Return a sample of the data set itself."""
         return as_packed(self.dataset)[index]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         return self.dataset[index]
 
-    def unpack(self, packed: Tensor) -> Tensor:
-        """Unpack as the dataset does; plain inputs stay what they are."""
-        return unpacker(self.dataset)(packed)
-
-    @property
-    def packing(self) -> Any:
-        """The dataset's own."""
-        return packing(self.dataset)
-
     def held(self) -> tuple[Tensor, Tensor] | None:
         """Read all samples, the first time; None where they are larger than KEPT_BYTES."""
-        if self._kept is None and (there := held(self.dataset)) is not None:
-            return there
-        plain = as_packed(self.dataset)
-        if self._kept is None and len(self) * torch.as_tensor(plain[0][0]).nbytes <= KEPT_BYTES:
-            self._kept = stack(plain, workers=self._workers)
+        if self._kept is None and (whole := held(self.dataset)) is not None:
+            return whole
+        samples = as_packed(self.dataset)
+        if self._kept is None and len(self) * torch.as_tensor(samples[0][0]).nbytes <= KEPT_BYTES:
+            self._kept = stack(samples, workers=self._workers)
         return self._kept
 
 
 class _AsPacked(Dataset[tuple[Tensor, Any]]):
-    """A Packed dataset as worker processes read it: they hand on the smaller form."""
+    """A Packed data set as worker processes read it: they hand on the smaller form."""
 
     def __init__(self, dataset: Packed) -> None:
         self._dataset = dataset
@@ -103,7 +116,7 @@ def size(dataset: Dataset[Any]) -> int:
     """Return the number of samples.
 
     Raises:
-        InputError: the dataset is not map-style, so that minibatches could not be reproduced.
+        InputError: the data set is not map-style, so that minibatches could not be reproduced.
     """
     try:
         return len(cast(Any, dataset))
@@ -114,37 +127,36 @@ def size(dataset: Dataset[Any]) -> int:
 
 
 def tensors(dataset: Dataset[Any]) -> tuple[Tensor, Tensor] | None:
-    """Return (inputs, targets) of a dataset that already lies in memory as two tensors, else None."""
+    """Return (inputs, targets) of a data set that lies in memory as two tensors, or a subset of one, else None."""
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
         return dataset.tensors[0], dataset.tensors[1]
-    if isinstance(dataset, Subset) and (whole := tensors(dataset.dataset)) is not None:
-        chosen = torch.as_tensor(dataset.indices)
-        return whole[0][chosen], whole[1][chosen]
-    return None
+    return _rows_of(tensors(dataset.dataset), dataset) if isinstance(dataset, Subset) else None
 
 
 def held(dataset: Dataset[Any]) -> tuple[Tensor, Tensor] | None:
-    """Return (inputs, targets) of a dataset that lies in memory, its inputs packed where it packs them, else None."""
+    """Return (inputs, targets) of a data set that lies in memory, its inputs packed where it packs them, else None."""
     if isinstance(dataset, Packed):
         return dataset.held()
-    if isinstance(dataset, Subset) and (whole := held(dataset.dataset)) is not None:
-        chosen = torch.as_tensor(dataset.indices)
-        return whole[0][chosen], whole[1][chosen]
-    return tensors(dataset)
+    return _rows_of(held(dataset.dataset), dataset) if isinstance(dataset, Subset) else tensors(dataset)
 
 
-def unpacker(dataset: Dataset[Any]) -> Callable[[Tensor], Tensor]:
-    """Return what turns the inputs that loaders get from a dataset into the model's."""
+def _rows_of(whole: tuple[Tensor, Tensor] | None, subset: Subset[Any]) -> tuple[Tensor, Tensor] | None:
+    if whole is None:
+        return None
+    rows = torch.as_tensor(subset.indices)
+    return whole[0][rows], whole[1][rows]
+
+
+def unpacker(dataset: Dataset[Any]) -> Unpack:
+    """Return what turns the inputs that loaders get from a data set into the model's; `unchanged` for plain ones."""
     if isinstance(dataset, Subset):
         return unpacker(dataset.dataset)
-    return dataset.unpack if isinstance(dataset, Packed) else lambda inputs: inputs
+    return dataset.unpack if isinstance(dataset, Packed) else unchanged
 
 
-def packing(dataset: Dataset[Any]) -> Any:
-    """Return what tells whether two datasets unpack alike; None where inputs are not packed."""
-    if isinstance(dataset, Subset):
-        return packing(dataset.dataset)
-    return dataset.packing if isinstance(dataset, Packed) else None
+def unchanged(inputs: Tensor) -> Tensor:
+    """Return inputs that are not packed."""
+    return inputs
 
 
 def as_packed(dataset: Dataset[Any]) -> Dataset[Any]:
@@ -155,7 +167,7 @@ def as_packed(dataset: Dataset[Any]) -> Dataset[Any]:
 
 
 def read_once(dataset: Dataset[Any], workers: int) -> Dataset[Any]:
-    """Return the dataset, so wrapped that its samples are kept once they were all read, unless it sees to that."""
+    """Return a data set that keeps its samples once all were read: itself if it does so or lies in memory."""
     inner = dataset
     while isinstance(inner, Subset):
         inner = inner.dataset
@@ -167,28 +179,59 @@ def stack(dataset: Dataset[Any], limit: int | None = None, workers: int = 0) -> 
     whole = tensors(dataset)
     if whole is not None:
         return whole[0][:limit], whole[1][:limit]
-    chosen = range(size(dataset) if limit is None else min(limit, size(dataset)))
-    samples = Subset(dataset, list(chosen))
-    # Its own generator: a loader draws a seed for its workers, and the caller's random numbers are not ours to use.
-    loader = DataLoader(samples, batch_size=64, num_workers=workers, generator=torch.Generator())
-    batches = list(batches_of(loader))
+    batches = list(loaded(dataset, batches_of(range(size(dataset))[:limit]), workers))
     return torch.cat([inputs for inputs, _ in batches]), torch.cat([targets for _, targets in batches])
 
 
-def batches_of(loader: DataLoader[Any]) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """Yield a loader's batches; its worker processes end with the iterator, also where a sample cannot be read.
+def batches_of(rows: range) -> list[range]:
+    """Split row numbers into batches that a worker process hands over at once; what lies in shared memory stays small.
+
+    An empty range gives no batch.
+    """
+    return [rows[first : first + _BATCH] for first in range(0, len(rows), _BATCH)]
+
+
+def loaded(
+    dataset: Dataset[Any], batches: Iterable[Iterable[int]], workers: int, device: torch.device | str = "cpu"
+) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """Load batches of samples in worker processes, which end with the iterator, also where a sample cannot be read.
+
+    Args:
+        dataset: map-style, of (input, target).
+        batches: row numbers of each batch.
+        workers: processes that read samples; 0 reads them here.
+        device: where the samples go next; pinned memory speeds the way to CUDA up.
 
     Raises:
-        InputError: what a worker's dataset says is wrong.
+        InputError: what a worker's data set says is wrong.
     """
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,  # pyright: ignore[reportArgumentType]
+        num_workers=min(workers, cores()),  # more would wait for each other, and torch warns of them
+        pin_memory=torch.device(device).type == "cuda",
+        worker_init_fn=_outlast_signals,
+        # Its own: a loader draws a seed for its workers, and the caller's random numbers must not change.
+        generator=torch.Generator(),
+    )
     try:
         for inputs, targets in loader:
             yield torch.as_tensor(inputs), torch.as_tensor(targets)
     except InputError as error:
-        error.__traceback__ = None  # for it would hold the processes
-        raise _without_traceback(error) from error
+        error.__traceback__ = None  # for it would keep the processes alive
+        # From a worker process the message comes with that process' traceback in its text.
+        raise InputError(str(error).strip().splitlines()[-1].split("InputError: ", 1)[-1]) from error
 
 
-def _without_traceback(error: InputError) -> InputError:
-    """Return what a worker process found wrong: from there it comes with that process' traceback in its text."""
-    return InputError(str(error).strip().splitlines()[-1].split("InputError: ", 1)[-1])
+def cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    return (os.cpu_count() or 1) if affinity is None else len(affinity(0))
+
+
+def _outlast_signals(_: int) -> None:
+    """Let a worker outlast signals, which reach every process: the main one still wants to finish its draw."""
+    for number in (signal.SIGINT, *STOP_SIGNALS):
+        signal.signal(number, signal.SIG_IGN)
+    # The main process ends workers that do not end by themselves with the same signal as schedulers do.
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))

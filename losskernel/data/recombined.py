@@ -1,23 +1,40 @@
 """Data sets made of other data sets' samples: other targets, another order, a few inputs changed, or augmented."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch import Generator, Tensor
+from torch.utils.data import Dataset, Subset, TensorDataset
 
-from losskernel.data.packed import Packed, ReadOnce, as_packed, held, packing, size, tensors, unpacker
+from losskernel.data.packed import (
+    Packed,
+    PackedTensors,
+    ReadOnce,
+    Unpack,
+    as_packed,
+    batches_of,
+    held,
+    loaded,
+    size,
+    tensors,
+    unchanged,
+    unpacker,
+)
 
-# Of a dataset: some of its samples, in any order.
+# A data set, and the rows of it that are taken, in any order.
 Part = tuple[Dataset[Any], Sequence[int] | np.ndarray]
+# (inputs [B, ...] as the data set holds them, random numbers on the CPU) -> inputs
+Augment = Callable[[Tensor, Generator], Tensor]
+_CHECKED = 8  # samples whose targets must be those that their data set states in `targets`
 
 
 def assemble(parts: Sequence[Part], targets: Tensor) -> Dataset[Any]:
     """Return the samples of all parts, one part after another, with the given targets [N, ...].
 
-    Tensors stay tensors; what lies in files stays there until a loader asks for it.
+    Tensors stay tensors; samples in files are not read until a loader asks for them.
     """
     wholes = [tensors(dataset) for dataset, _ in parts]
     if all(whole is not None for whole in wholes):
@@ -27,134 +44,119 @@ def assemble(parts: Sequence[Part], targets: Tensor) -> Dataset[Any]:
 
 
 def as_probes(dataset: Dataset[Any], workers: int) -> Dataset[Any]:
-    """Return an assembled dataset as probes, which are read at every draw: what lies in files is kept once read."""
+    """Return an assembled data set as probes, which are read at every draw: samples from files are kept once read."""
     return dataset if tensors(dataset) is not None else ReadOnce(dataset, workers)
 
 
 class Assembled(Packed):
-    """Samples from other datasets with targets of their own; packed as these are, where all pack alike.
+    """Samples from other data sets with targets of their own; packed as these are, where all pack alike.
 
     Args:
-        origins: for each part (datasets, which of them [n], rows there [n]); none of the datasets assembled itself.
+        origins: for each part (data sets, which of them [n], rows there [n]); none of the data sets is assembled.
         targets: of all samples, [N, ...].
+
+    Attributes:
+        sources: the data sets that samples come from.
+        which: of the sources, [N].
+        rows: in that source, [N].
     """
 
     def __init__(self, origins: Sequence[tuple[Sequence[Dataset[Any]], np.ndarray, np.ndarray]], targets: Tensor):
         self.sources = list({id(source): source for sources, _, _ in origins for source in sources}.values())
-        place = {id(source): number for number, source in enumerate(self.sources)}
-        self.which = np.concatenate([np.array([place[id(each)] for each in own])[of] for own, of, _ in origins])
+        number = {id(source): number for number, source in enumerate(self.sources)}
+        self.which = np.concatenate([np.array([number[id(s)] for s in sources])[of] for sources, of, _ in origins])
         self.rows = np.concatenate([rows for _, _, rows in origins])
         self.targets = targets
-        self._alike = all(packing(source) == packing(self.sources[0]) for source in self.sources)
+        # Data sets that pack in different ways cannot share a batch, so their samples come unpacked.
+        self._alike = all(unpacker(source) == unpacker(self.sources[0]) for source in self.sources)
+        self.unpack = unpacker(self.sources[0]) if self._alike else unchanged
         self._inputs: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def packed(self, index: int) -> tuple[Tensor, Any]:
-        """Return one sample, read from where it lies."""
+        """Return one sample, read from its source."""
         source, row = self.sources[self.which[index]], int(self.rows[index])
         inputs, _ = (as_packed(source) if self._alike else source)[row]
         return torch.as_tensor(inputs), self.targets[index]
 
-    def unpack(self, packed: Tensor) -> Tensor:
-        """Unpack as the sources do; where they differ, samples come unpacked."""
-        return unpacker(self.sources[0])(packed) if self._alike else packed
-
-    @property
-    def packing(self) -> Any:
-        """The sources' own, or None where they differ."""
-        return packing(self.sources[0]) if self._alike else None
-
     def held(self) -> tuple[Tensor, Tensor] | None:
-        """Return all samples where all sources hold theirs; put together the first time."""
+        """Return all samples where all sources lie in memory; put together the first time."""
         if self._inputs is None:
             wholes = [held(source) for source in self.sources]
             if any(whole is None for whole in wholes):
                 return None
-            self._inputs = self._together([whole[0] for whole in wholes if whole is not None])
+            self._inputs = self._gathered([whole[0] for whole in wholes if whole is not None])
         return self._inputs, self.targets
 
-    def _together(self, wholes: list[Tensor]) -> Tensor:
-        if len(wholes) == 1:
-            return self._plain(0, _taken(wholes[0], self.rows))
-        parts = [self._plain(number, whole[self.rows[self.which == number]]) for number, whole in enumerate(wholes)]
+    def _gathered(self, wholes: list[Tensor]) -> Tensor:
+        """Return the inputs [N, ...] of all samples; of mapped files only the rows taken are read."""
+        parts = []
+        for number, (source, whole) in enumerate(zip(self.sources, wholes, strict=True)):
+            part = _taken(whole, self.rows[self.which == number])
+            parts.append(part if self._alike else unpacker(source)(part))
+        if len(parts) == 1:
+            return parts[0]
         inputs = torch.empty(len(self), *parts[0].shape[1:], dtype=parts[0].dtype)
         for number, part in enumerate(parts):
             inputs[self.which == number] = part
         return inputs
 
-    def _plain(self, number: int, inputs: Tensor) -> Tensor:
-        return inputs if self._alike else unpacker(self.sources[number])(inputs)
 
+class Augmented(Packed):
+    """A training set whose batches are changed whenever they are loaded, in the form in which they are packed.
 
-class _Own(Packed):
-    """Inputs in memory that are packed as another dataset packs its own; their targets are given where they join it."""
+    Args:
+        dataset: map-style, of (input, target); itself not changed.
+        augment: what changes batches.
+        generator: of its random numbers, on the CPU.
+    """
 
-    def __init__(self, inputs: Tensor, like: Dataset[Any]) -> None:
-        self._inputs, self._unpack, self._packing = inputs, unpacker(like), packing(like)
-        self._none = torch.zeros(len(inputs))
+    def __init__(self, dataset: Dataset[Any], augment: Augment, generator: Generator) -> None:
+        self._dataset = dataset
+        self.unpack = functools.partial(_augmented, augment, generator, unpacker(dataset))
 
     def __len__(self) -> int:
-        return len(self._inputs)
+        return size(self._dataset)
 
     def packed(self, index: int) -> tuple[Tensor, Any]:
-        return self._inputs[index], self._none[index]
+        """Return a sample of the data set, not yet changed."""
+        return as_packed(self._dataset)[index]
 
-    def unpack(self, packed: Tensor) -> Tensor:
-        return self._unpack(packed)
-
-    @property
-    def packing(self) -> Any:
-        return self._packing
-
-    def held(self) -> tuple[Tensor, Tensor]:
-        return self._inputs, self._none
+    def held(self) -> tuple[Tensor, Tensor] | None:
+        """Return all samples of the data set where they lie in memory, not yet changed."""
+        return held(self._dataset)
 
 
-def own_inputs(inputs: Tensor, like: Dataset[Any]) -> Dataset[Any]:
-    """Return new inputs [n, ...], packed as another dataset packs its own, to be assembled with it."""
-    return TensorDataset(inputs, torch.zeros(len(inputs))) if packing(like) is None else _Own(inputs, like)
+def _augmented(augment: Augment, generator: Generator, unpack: Unpack, packed: Tensor) -> Tensor:
+    return unpack(augment(packed, generator))
 
 
-def _origin(dataset: Dataset[Any], rows: np.ndarray) -> tuple[Sequence[Dataset[Any]], np.ndarray, np.ndarray]:
-    """Return where samples lie in the end: datasets that are not assembled themselves, which of them, rows there."""
-    if isinstance(dataset, Subset):
-        return _origin(dataset.dataset, np.asarray(dataset.indices, dtype=np.int64)[rows])
-    if isinstance(dataset, ReadOnce) and isinstance(dataset.dataset, Assembled):
-        dataset = dataset.dataset
-    if isinstance(dataset, Assembled):
-        return dataset.sources, dataset.which[rows], dataset.rows[rows]
-    return [dataset], np.zeros(len(rows), dtype=np.int64), rows
-
-
-def _taken(inputs: Tensor, rows: Sequence[int] | np.ndarray) -> Tensor:
-    """Return some rows; not a copy where these are all, in order."""
-    chosen = np.asarray(rows)
-    return inputs if np.array_equal(chosen, np.arange(len(inputs))) else inputs[torch.as_tensor(chosen)]
-
-
-_LOOKED_AT = 8  # samples that must have the target that their dataset says
+def inputs_like(inputs: Tensor, like: Dataset[Any]) -> Dataset[Any]:
+    """Return new inputs [n, ...], packed as another data set packs its own, to be assembled with it."""
+    targets = torch.zeros(len(inputs))  # never read: assembling gives others
+    unpack = unpacker(like)
+    return TensorDataset(inputs, targets) if unpack is unchanged else PackedTensors(inputs, targets, unpack)
 
 
 def packed_inputs(dataset: Dataset[Any], rows: Sequence[int] | np.ndarray) -> Tensor:
     """Read the inputs of some samples, [n, ...], still packed; of files only these."""
-    whole, plain = tensors(dataset), as_packed(dataset)
+    whole, samples = tensors(dataset), as_packed(dataset)
     if whole is not None:
         return whole[0][torch.as_tensor(np.asarray(rows))]
-    return torch.stack([torch.as_tensor(plain[int(row)][0]) for row in rows])
+    return torch.stack([torch.as_tensor(samples[int(row)][0]) for row in rows])
 
 
 def targets_of(dataset: Dataset[Any], workers: int = 0) -> Tensor:
-    """Return all targets [n, ...]; samples are read only where a dataset does not know its targets."""
+    """Return all targets [n, ...]; samples are read only where a data set does not know its targets."""
     known = _known_targets(dataset)
     if known is not None:
         return known
     kept = dataset.held() if isinstance(dataset, ReadOnce) else None
     if kept is not None:
         return kept[1]
-    loader = DataLoader(_Targets(dataset), batch_size=64, num_workers=workers, generator=torch.Generator())
-    return torch.cat([torch.as_tensor(batch) for batch in loader])
+    return torch.cat([targets for _, targets in loaded(dataset, batches_of(range(size(dataset))), workers)])
 
 
 def _known_targets(dataset: Dataset[Any]) -> Tensor | None:
@@ -172,20 +174,24 @@ def _known_targets(dataset: Dataset[Any]) -> Tensor | None:
     known = torch.as_tensor(known)
     if isinstance(dataset, Packed):
         return known
-    # torchvision's datasets know theirs too, but not what a transform or a subclass makes of them.
-    looked_at = np.linspace(0, len(known) - 1, min(_LOOKED_AT, len(known))).astype(int).tolist()
-    same = all(bool((torch.as_tensor(cast(Any, dataset)[row][1]) == known[row]).all()) for row in looked_at)
+    # torchvision's data sets state theirs too, but not what a transform or a subclass makes of them.
+    checked = np.linspace(0, len(known) - 1, min(_CHECKED, len(known))).astype(int).tolist()
+    same = all(bool((torch.as_tensor(cast(Any, dataset)[row][1]) == known[row]).all()) for row in checked)
     return known if same else None
 
 
-class _Targets(Dataset[Any]):
-    """The targets alone of a dataset's samples."""
+def _origin(dataset: Dataset[Any], rows: np.ndarray) -> tuple[Sequence[Dataset[Any]], np.ndarray, np.ndarray]:
+    """Return where samples come from in the end: data sets that are not assembled, which of them, rows there."""
+    if isinstance(dataset, Subset):
+        return _origin(dataset.dataset, np.asarray(dataset.indices, dtype=np.int64)[rows])
+    if isinstance(dataset, ReadOnce) and isinstance(dataset.dataset, Assembled):
+        dataset = dataset.dataset
+    if isinstance(dataset, Assembled):
+        return dataset.sources, dataset.which[rows], dataset.rows[rows]
+    return [dataset], np.zeros(len(rows), dtype=np.int64), rows
 
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self._dataset = dataset
 
-    def __len__(self) -> int:
-        return size(self._dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        return self._dataset[index][1]
+def _taken(inputs: Tensor, rows: Sequence[int] | np.ndarray) -> Tensor:
+    """Return some rows; not a copy where these are all, in order."""
+    chosen = np.asarray(rows)
+    return inputs if np.array_equal(chosen, np.arange(len(inputs))) else inputs[torch.as_tensor(chosen)]

@@ -1,7 +1,7 @@
 """Vectors and images drawn along a tree: every node on the way from the root to a class adds a pattern of its own."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,16 +31,18 @@ LEAVES = (
     *("n03100240", "n03594945", "n03670208", "n02930766", "n03777568"),  # car
     *("n02951358", "n03344393", "n03662601", "n04273569", "n03447447"),  # boat
 )
-# Patches of colour across an image, at the root; one more with each level.
-_PATCHES = 2
-_PROBES, _TRAIN = 1, 0
+_PATCHES = 2  # of colour across an image, at the root; one more with each level
+_PROBES, _TRAIN = 1, 0  # streams of random numbers
 
 
 class Variation(NamedTuple):
     """How samples of a class differ.
 
-    noise: standard deviation of every pixel, in units of one node's pattern. shift: largest, as a share of the image's
-    side. scale: largest change of size, as a share. strength: relative scatter of every pattern's weight.
+    Attributes:
+        noise: standard deviation of every pixel, in units of one node's pattern.
+        shift: largest, as a share of the image's side.
+        scale: largest change of size, as a share.
+        strength: relative scatter of every pattern's weight.
     """
 
     noise: float
@@ -63,10 +65,10 @@ def taxonomy_images(
     strength_scatter: float = 0.2,
     seed: int = 0,
 ) -> Data:
-    """Images [3, size, size] whose likeness follows a taxonomy by a known law, with cross-entropy.
+    """Images [3, size, size] whose similarity follows a taxonomy by a known formula, with cross-entropy.
 
-    Class c is the sum of s_l P_a over the nodes a on the way from the root (left out, for it is common to all) to the
-    leaf, with s_l the strength of a's level and orthogonal patterns P_a of unit mean square. So the mean product of
+    Class c is the sum of s_l P_a over the nodes a on the path from the root (left out, for all share it) to the leaf,
+    with s_l the strength of a's level and orthogonal patterns P_a of unit mean square. So the mean product of
     the pixels of two classes' templates is the sum of s_l² over the levels down to their lowest common ancestor,
     before samples vary. It is the branching model of semantic development, made into images.
 
@@ -74,7 +76,7 @@ def taxonomy_images(
         size: pixels a side.
         per_class: training images of each class.
         probes_per_class: probes of each class; None: all training images, with probe_split="train".
-        probe_split: "new" images of the same law, or the "train" images themselves.
+        probe_split: "new" images drawn in the same way, or the "train" images themselves.
         leaves: ids of the classes, such as wnids; None takes sixty synsets of ImageNet, five levels deep.
         taxonomy: "wordnet", or the path of a file that holds a tree.
         strengths: of each level from the top, or one for all.
@@ -90,37 +92,72 @@ def taxonomy_images(
     Source: Saxe, McClelland & Ganguli 2019, "A mathematical theory of semantic development in deep neural networks".
     """
     require(probe_split in ("new", "train"), f"dataset.probe_split must be 'new' or 'train', got {probe_split!r}")
-    each: Any = per_class if probe_split == "train" and probes_per_class is None else probes_per_class
-    for key, value, least in (("size", size, 16), ("per_class", per_class, 1), ("probes_per_class", each, 1)):
+    probes: Any = per_class if probe_split == "train" and probes_per_class is None else probes_per_class
+    for key, value, least in (("size", size, 16), ("per_class", per_class, 1), ("probes_per_class", probes, 1)):
         require_integer(f"dataset.{key}", value, at_least=least)
-    for key, value in (("noise", noise), ("shift", shift), ("scale", scale), ("strength_scatter", strength_scatter)):
-        require_number(f"dataset.{key}", value, at_least=0)
+    _check_numbers({"noise": noise, "shift": shift, "scale": scale, "strength_scatter": strength_scatter})
     require(scale < 1, f"dataset.scale must be < 1, got {scale}; 0.1 varies sizes by a tenth")
-    fits = probe_split == "new" or each <= per_class
-    require(fits, f"dataset.probes_per_class must be <= per_class={per_class} training images, got {each}")
+    fits = probe_split == "new" or probes <= per_class
+    require(fits, f"dataset.probes_per_class must be <= per_class={per_class} training images, got {probes}")
     classes = list(LEAVES if leaves is None else leaves)
     require(len(classes) >= 2, f"dataset.leaves must name >= 2 classes, got {classes}; give ids of the taxonomy")
     known = wordnet(classes) if taxonomy == "wordnet" else read_taxonomy(taxonomy)
     tree = known.tree(classes)
-    parts = components(tree, size, _levels(strengths, tree), seed)
+    parts = components(tree, size, _level_strengths(strengths, tree), seed)
     variation = Variation(noise, shift, scale, strength_scatter)
     train = _draw_images(parts, per_class, variation, seed, _TRAIN)
     if probe_split == "new":
-        probes = _draw_images(parts, each, variation, seed, _PROBES)
+        chosen = _draw_images(parts, probes, variation, seed, _PROBES)
     else:
-        chosen = torch.arange(len(train.tensors[0])).view(len(classes), per_class)[:, :each].flatten()
-        probes = TensorDataset(*(values[chosen] for values in train.tensors))
-    # New images have the plain names; training images have them where they are the probes.
+        rows = torch.arange(len(train.tensors[0])).view(len(classes), per_class)[:, :probes].flatten()
+        chosen = TensorDataset(*(values[rows] for values in train.tensors))
+    # The probes have the plain names, and so have training images that are probes.
     prefix = "train/" if probe_split == "new" else ""
     return Data(
         train,
-        probes,
+        chosen,
         cross_entropy,
-        _labels(known, tree, each),
-        _ids(classes, each),
+        _labels(known, tree, probes),
+        _ids(classes, probes),
         train_ids=_ids(classes, per_class, prefix),
         classes=[known.name(leaf) for leaf in classes],
     )
+
+
+def taxonomy_vectors(
+    branching: Sequence[int] = (2, 2, 2, 2),
+    width: int = 64,
+    per_class: int = 40,
+    probes_per_class: int = 8,
+    decay: float = 0.8,
+    noise: float = 1.0,
+    seed: int = 0,
+) -> Data:
+    """Vectors [width] whose similarity follows a tree, with cross-entropy; labels: class, level_1, level_2, ...
+
+    A class is the sum over the nodes on the path from the root (left out) to its leaf of decay^(level - 1) times the
+    node's own random pattern, of mean length 1. More samples share a coarse pattern, and it is stronger: what sets
+    apart coarse groups is the larger singular value of the data, which is learnt first. The probes are new samples.
+
+    Args:
+        branching: children of each node, level by level from the root; the last level's are the classes.
+        width: numbers in a sample.
+        per_class: training samples of each class.
+        probes_per_class: probes of each class.
+        decay: strength of a level's patterns, over that of the level above.
+        noise: mean length of each sample's own part.
+        seed: fixes patterns and samples.
+
+    Raises:
+        InputError: a number out of range.
+
+    Source: as of `taxonomy_images`.
+    """
+    _check_branching(branching)
+    for key, value in (("width", width), ("per_class", per_class), ("probes_per_class", probes_per_class)):
+        require_integer(f"dataset.{key}", value, at_least=1)
+    _check_numbers({"decay": decay, "noise": noise})
+    return _vectors(branching, width, per_class, probes_per_class, decay, noise, seed)
 
 
 def components(tree: Tree, size: int, strengths: Sequence[float], seed: int) -> Tensor:
@@ -137,7 +174,7 @@ def components(tree: Tree, size: int, strengths: Sequence[float], seed: int) -> 
     return parts
 
 
-def _levels(strengths: float | Sequence[float], tree: Tree) -> list[float]:
+def _level_strengths(strengths: float | Sequence[float], tree: Tree) -> list[float]:
     count = int(tree.depths().max())
     listed = [strengths] * count if isinstance(strengths, (int, float)) else list(strengths)
     require(
@@ -176,14 +213,14 @@ def _patterns(depths: np.ndarray, size: int, seed: int) -> Tensor:
     return ((left @ right) * np.sqrt(flat.shape[1])).float().view(-1, 3, size, size)
 
 
-def _draw_images(parts: Tensor, each: int, variation: Variation, seed: int, stream: int) -> TensorDataset:
-    """Return `each` samples of every class, class after class."""
+def _draw_images(parts: Tensor, count: int, variation: Variation, seed: int, stream: int) -> TensorDataset:
+    """Return `count` samples of every class, class after class."""
     generator = torch.Generator().manual_seed(2 * seed + stream + 1)
     images = []
-    for own in parts:  # class by class: all the levels of all samples at once would not fit
-        weights = 1 + variation.strength * torch.randn(each, len(own), 1, 1, 1, generator=generator)
-        clean = (weights * own).sum(1)
-        uniform = 2 * torch.rand(each, 3, generator=generator) - 1
+    for levels in parts:  # class by class: all the levels of all samples at once would not fit
+        weights = 1 + variation.strength * torch.randn(count, len(levels), 1, 1, 1, generator=generator)
+        clean = (weights * levels).sum(1)
+        uniform = 2 * torch.rand(count, 3, generator=generator) - 1
         zoom = 1 + variation.scale * uniform[:, :1]
         move = 2 * variation.shift * uniform[:, 1:, None]
         warp = torch.cat([zoom[:, :, None] * torch.eye(2), move], dim=2)
@@ -191,58 +228,24 @@ def _draw_images(parts: Tensor, each: int, variation: Variation, seed: int, stre
             clean, affine_grid(warp, list(clean.shape), False), padding_mode="reflection", align_corners=False
         )
         images.append(warped + variation.noise * torch.randn(warped.shape, generator=generator))
-    return TensorDataset(torch.cat(images), torch.arange(len(parts)).repeat_interleave(each))
+    return TensorDataset(torch.cat(images), torch.arange(len(parts)).repeat_interleave(count))
 
 
-def _labels(known: Taxonomy, tree: Tree, each: int) -> dict[str, np.ndarray]:
+def _labels(known: Taxonomy, tree: Tree, count: int) -> dict[str, np.ndarray]:
     """Return the class and its id, and the branches above it, the highest first."""
     labels = {"class": np.array([known.name(leaf) for leaf in tree.ids[: tree.leaves]])}
     labels["wnid"] = np.array(tree.ids[: tree.leaves])
     names = np.array(tree.names)
     labels |= {f"level_{level}": names[tree.groups(level)] for level in range(1, int(tree.depths().max()))}
-    return {name: values.repeat(each) for name, values in labels.items()}
+    return {name: values.repeat(count) for name, values in labels.items()}
 
 
-def taxonomy_vectors(
-    branching: Sequence[int] = (2, 2, 2, 2),
-    width: int = 64,
-    per_class: int = 40,
-    probes_per_class: int = 8,
-    decay: float = 0.8,
-    noise: float = 1.0,
-    seed: int = 0,
+def _vectors(
+    branching: Sequence[int], width: int, per_class: int, probes: int, decay: float, noise: float, seed: int
 ) -> Data:
-    """Vectors [width] whose likeness follows a tree, with cross-entropy; labels: class, level_1, level_2, ...
-
-    A class is the sum over the nodes on the way from the root (left out) to its leaf of decay^(level - 1) times the
-    node's own random pattern, of mean length 1. More samples share a coarse pattern, and it is stronger: what sets
-    apart coarse groups is the larger singular value of the data, which is learnt first. The probes are new samples.
-
-    Args:
-        branching: children of each node, level by level from the root; the last level's are the classes.
-        width: numbers in a sample.
-        per_class: training samples of each class.
-        probes_per_class: probes of each class.
-        decay: strength of a level's patterns, over that of the level above.
-        noise: mean length of each sample's own part.
-        seed: fixes patterns and samples.
-
-    Raises:
-        InputError: a number out of range.
-
-    Source: Saxe, McClelland & Ganguli 2019, "A mathematical theory of semantic development in deep neural networks".
-    """
-    listed = not isinstance(branching, (str, int)) and len(branching) > 0
-    require(listed, f"dataset.branching must be a list of numbers of children, got {branching!r}; e.g. [2,2,2,2]")
-    for children in branching:
-        require_integer("dataset.branching", children, at_least=2)
-    for key, value in (("width", width), ("per_class", per_class), ("probes_per_class", probes_per_class)):
-        require_integer(f"dataset.{key}", value, at_least=1)
-    for key, value in (("decay", decay), ("noise", noise)):
-        require_number(f"dataset.{key}", value, at_least=0)
     generator = torch.Generator().manual_seed(seed)
     paths = list(itertools.product(*map(range, branching)))
-    means = torch.zeros(len(paths), width)
+    means = torch.zeros(len(paths), width)  # [G, width]
     for level in range(1, len(branching) + 1):
         nodes = _branches(paths, level)
         names = list(dict.fromkeys(nodes))
@@ -252,26 +255,38 @@ def taxonomy_vectors(
     classes = np.array(_branches(paths, len(branching)))
     return Data(
         train=_draw_vectors(means, per_class, noise, generator),
-        probes=_draw_vectors(means, probes_per_class, noise, generator),
+        probes=_draw_vectors(means, probes, noise, generator),
         loss=cross_entropy,
-        labels={name: values.repeat(probes_per_class) for name, values in {"class": classes, **levels}.items()},
-        ids=_ids(classes, probes_per_class),
+        labels={name: values.repeat(probes) for name, values in {"class": classes, **levels}.items()},
+        ids=_ids(classes, probes),
         train_ids=_ids(classes, per_class, "train/"),
         classes=classes.tolist(),
     )
 
 
 def _branches(paths: Sequence[tuple[int, ...]], level: int) -> list[str]:
-    """Return the name of the node that each path passes at a level, such as 0.1 at the second."""
+    """Return the name of the node of each path at a level, such as 0.1 at the second."""
     return [".".join(map(str, path[:level])) for path in paths]
 
 
-def _draw_vectors(means: Tensor, each: int, noise: float, generator: torch.Generator) -> TensorDataset:
-    """Return `each` samples of every class, class after class."""
-    clean = means.repeat_interleave(each, dim=0)
-    own = torch.randn(clean.shape, generator=generator) * noise / np.sqrt(clean.shape[1])
-    return TensorDataset(clean + own, torch.arange(len(means)).repeat_interleave(each))
+def _draw_vectors(means: Tensor, count: int, noise: float, generator: torch.Generator) -> TensorDataset:
+    """Return `count` samples of every class, class after class."""
+    clean = means.repeat_interleave(count, dim=0)
+    varied = clean + torch.randn(clean.shape, generator=generator) * noise / np.sqrt(clean.shape[1])
+    return TensorDataset(varied, torch.arange(len(means)).repeat_interleave(count))
 
 
-def _ids(classes: Sequence[str] | np.ndarray, each: int, prefix: str = "") -> list[str]:
-    return [f"{prefix}{name}/{number}" for name in classes for number in range(each)]
+def _ids(classes: Sequence[str] | np.ndarray, count: int, prefix: str = "") -> list[str]:
+    return [f"{prefix}{name}/{number}" for name in classes for number in range(count)]
+
+
+def _check_numbers(values: Mapping[str, float]) -> None:
+    for key, value in values.items():
+        require_number(f"dataset.{key}", value, at_least=0)
+
+
+def _check_branching(branching: Sequence[int]) -> None:
+    listed = not isinstance(branching, (str, int)) and len(branching) > 0
+    require(listed, f"dataset.branching must be a list of numbers of children, got {branching!r}; e.g. [2,2,2,2]")
+    for children in branching:
+        require_integer("dataset.branching", children, at_least=2)

@@ -138,7 +138,7 @@ class CifarResNet(KaimingNetwork):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions beside a shortcut; the shortcut projects where the shape changes."""
+    """Two 3×3 convolutions beside a shortcut; where the shape changes, a 1×1 convolution projects the shortcut."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
@@ -147,26 +147,13 @@ class ResidualBlock(nn.Module):
         self.relu1 = nn.ReLU()
         self.conv2 = _conv(after, after)
         self.bn2 = nn.BatchNorm2d(after)
-        self.shortcut = None if stride == 1 else Projection(before, after, stride)
+        self.shortcut = None if stride == 1 else _projection(before, after, stride)
         self.relu2 = nn.ReLU()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, before, height, width] -> [B, after, height / stride, width / stride]."""
         residual = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(inputs)))))
         return self.relu2(residual + (inputs if self.shortcut is None else self.shortcut(inputs)))
-
-
-class Projection(nn.Module):
-    """A shortcut to another shape: 1×1 convolution and BatchNorm."""
-
-    def __init__(self, before: int, after: int, stride: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(before, after, 1, stride, bias=False)
-        self.bn = nn.BatchNorm2d(after)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """[B, before, height, width] -> [B, after, height / stride, width / stride]."""
-        return self.bn(self.conv(inputs))
 
 
 class CifarVGG(KaimingNetwork):
@@ -207,6 +194,12 @@ class GlobalAveragePool(nn.Module):
 def _conv(before: int, after: int, stride: int = 1) -> nn.Conv2d:
     """A 3×3 convolution; no bias, for the BatchNorm behind it would subtract it again."""
     return nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+
+
+def _projection(before: int, after: int, stride: int) -> nn.Module:
+    """A shortcut to another shape: 1×1 convolution and BatchNorm."""
+    convolution = nn.Conv2d(before, after, 1, stride, bias=False)
+    return nn.Sequential(OrderedDict(conv=convolution, bn=nn.BatchNorm2d(after)))
 
 
 def _filters(base: int, width: float) -> int:

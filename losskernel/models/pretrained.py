@@ -101,19 +101,13 @@ def input_settings(network: str, key: str) -> dict[str, Any]:
     )
     if library == TIMM:
         config = _timm_config(name, key)
-        size = config["input_size"][-1]
+        size, mean, std = config["input_size"][-1], config["mean"], config["std"]
         resize, interpolation = math.floor(size / config["crop_pct"]), config["interpolation"]
-        return {"size": size, "resize": resize, "interpolation": interpolation} | {
-            name: list(config[name]) for name in ("mean", "std")
-        }
-    transforms = _torchvision_weights(name, key).transforms()
-    return {
-        "size": transforms.crop_size[0],
-        "resize": transforms.resize_size[0],
-        "mean": list(transforms.mean),
-        "std": list(transforms.std),
-        "interpolation": transforms.interpolation.value,
-    }
+    else:
+        transforms = _torchvision_weights(name, key).transforms()
+        size, mean, std = transforms.crop_size[0], transforms.mean, transforms.std
+        resize, interpolation = transforms.resize_size[0], transforms.interpolation.value
+    return {"size": size, "resize": resize, "mean": [*mean], "std": [*std], "interpolation": interpolation}
 
 
 def _torchvision_model(name: str, outputs: int, weights: str | None, head: str) -> nn.Module:

@@ -15,8 +15,8 @@ from torch import nn
 from torch.utils.data import Subset
 
 from losskernel.analyses.result import Analysis, PointAnalysis, is_of_points
-from losskernel.data.augmentation import Augmented
 from losskernel.data.base import Data, size, stack
+from losskernel.data.recombined import Augmented
 from losskernel.errors import InputError, require, require_integer, require_number
 from losskernel.sampling.engine.stacked_model import check_losses
 from losskernel.sampling.sample import require_offset, settle

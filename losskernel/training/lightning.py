@@ -1,4 +1,4 @@
-"""Lightning Trainers for chains and for training: quiet, one device, one pass over a list of batches."""
+"""Lightning Trainers for chains and for training: quiet, on one device, with a progress bar of our own."""
 
 import logging
 import sys
@@ -21,9 +21,9 @@ TrainerFactory = Callable[..., pl.Trainer]
 
 
 class Progress(TQDMProgressBar):
-    """Progress with the mean loss, without Lightning's per-batch logging machinery: a bar, in a log a line a minute.
+    """Progress with the mean loss, without Lightning's per-batch logging machinery: a bar; in a log a line a minute.
 
-    Another callback with a true attribute `speaks` writes lines of its own, and silences these.
+    Another callback with a true attribute `speaks` writes its own lines, and silences these.
     """
 
     def __init__(self, name: str) -> None:
@@ -33,42 +33,43 @@ class Progress(TQDMProgressBar):
         self._loss: float | None = None
 
     def on_train_start(self, *_: Any) -> None:
-        """Show what begins."""
+        """Start the clock."""
         super().on_train_start(*_)
         others: list[pl.Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
         self._log = self._log and not any(getattr(other, "speaks", False) for other in others)
         self._pace, self._began = Pace(), time.monotonic()
-        self._before = self._said = self._began
+        self._last_batch = self._last_line = self._began
         if self._log:
             log_line(f"{self._name} begins")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Note the loss where it will be shown."""
+        """Update the bar or the log."""
+        # Reading a loss makes an accelerator wait, so it is read only where it will be shown.
         if self.is_enabled and (batch_idx + 1) % self.refresh_rate == 0:
-            self._note_loss(outputs)
+            self._read_loss(outputs)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self._log:
-            self._say(outputs, batch_idx + 1)
+            self._write_line(outputs, batch_idx + 1)
 
     def on_train_end(self, *_: Any) -> None:
-        """Show that it has ended."""
+        """Say how long it took."""
         super().on_train_end(*_)
         if self._log:
             log_line(f"{self._name} ended after {lasting(time.monotonic() - self._began)}")
 
-    def _say(self, outputs: Any, done: int) -> None:
+    def _write_line(self, outputs: Any, done: int) -> None:
         """Write a line if the last is a minute old."""
         now, total = time.monotonic(), self.total_train_batches
-        self._pace.note(now - self._before, 1)
-        self._before = now
-        if now - self._said >= MINUTE:
-            self._said = now
-            self._note_loss(outputs)
+        self._pace.note(now - self._last_batch, 1)
+        self._last_batch = now
+        if now - self._last_line >= MINUTE:
+            self._last_line = now
+            self._read_loss(outputs)
             left = lasting((total - done) * (self._pace.each or 0.0))
             loss = "" if self._loss is None else f", loss {self._loss:.3g}"
             log_line(f"{self._name}: {done / total:.0%}, {left} left{loss}")
 
-    def _note_loss(self, outputs: Any) -> None:
+    def _read_loss(self, outputs: Any) -> None:
         loss = outputs.get("train_loss", outputs.get("loss"))
         self._loss = self._loss if loss is None else float(loss.mean())
 
@@ -81,15 +82,15 @@ class Progress(TQDMProgressBar):
         self.train_progress_bar.reset(self.total_train_batches)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Return what stands behind the bar: nothing, until a loss is known."""
+        """Return the text behind the bar: the loss, once it is known."""
         return {} if self._loss is None else {"loss": f"{self._loss:.3g}"}
 
 
-class OwnSignals(pl.Callback):
-    """Has signals ask for a stop between two steps, as ours do; Lightning's would end the process."""
+class KeepSignalHandlers(pl.Callback):
+    """Keeps this package's signal handlers, which ask for a stop between two steps; Lightning's end the process."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take them back: Lightning has just put its own before them."""
+        """Install them again: Lightning has just put its own before them."""
         reinstall_handler()
 
 
@@ -114,7 +115,7 @@ def quiet_settings() -> dict[str, Any]:
     """Return Trainer settings that every fit here shares.
 
     LightningEnvironment, because under SLURM each job is one independent task: Lightning's own SLURM
-    environment would join jobs into one and requeue them behind our back.
+    environment would join jobs into one and requeue them by itself.
     """
     return {
         "devices": 1,
@@ -130,10 +131,11 @@ def fit_once(
     trainer: pl.Trainer, module: pl.LightningModule, batches: Sequence[Any], callbacks: Sequence[pl.Callback]
 ) -> None:
     """Run one pass over a list of batches with further callbacks, on a fresh or a used Trainer."""
-    own: list[pl.Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
-    callbacks = [OwnSignals(), *callbacks]
-    own.extend(callbacks)
+    installed: list[pl.Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+    callbacks = [KeepSignalHandlers(), *callbacks]
+    installed.extend(callbacks)
     epochs = trainer.fit_loop.max_epochs
+    # One epoch more than a used Trainer has done; the caller's Trainer gets its own settings back.
     trainer.fit_loop.max_epochs = trainer.current_epoch + 1
     try:
         if batches:
@@ -142,4 +144,4 @@ def fit_once(
     finally:
         trainer.fit_loop.max_epochs = epochs
         for callback in callbacks:
-            own.remove(callback)
+            installed.remove(callback)

@@ -1,4 +1,7 @@
-"""Progress in words: how fast something goes, how long the rest takes, and lines for a log, where no bar can move."""
+"""Progress as text: rates, durations, and lines for a log, where no bar can move.
+
+Without Lightning, for the command line reports the status of jobs with it.
+"""
 
 import math
 import sys
@@ -10,20 +13,20 @@ MINUTE = 60.0  # between two lines of a log
 
 
 class Pace:
-    """Seconds that one unit of work takes, as of late.
+    """Seconds that one unit of work takes, as an average that forgets.
 
     Args:
-        memory: seconds over which what was measured counts less and less: machines are shared.
+        memory: seconds after which a measurement has 1/e of its weight: machines are shared, and speeds change.
     """
 
     def __init__(self, memory: float = 2 * MINUTE) -> None:
         self._memory, self._seconds, self._units = memory, 0.0, 0.0
 
     def note(self, seconds: float, units: float) -> None:
-        """Note that some units of work took so long."""
-        kept = math.exp(-seconds / self._memory)
-        self._seconds = kept * self._seconds + seconds
-        self._units = kept * self._units + units
+        """Record that some units of work took so many seconds."""
+        weight = math.exp(-seconds / self._memory)
+        self._seconds = weight * self._seconds + seconds
+        self._units = weight * self._units + units
 
     @property
     def each(self) -> float | None:
@@ -32,7 +35,7 @@ class Pace:
 
 
 def lasting(seconds: float) -> str:
-    """Return a time in its largest unit that suits, to whole numbers below a hundred."""
+    """Return a duration in the largest unit that suits, to whole numbers."""
     count, unit = in_unit(seconds, TIMES)
     return f"{count:.0f} {unit}"
 
@@ -44,7 +47,7 @@ def rate(number: float) -> str:
 
 
 def in_a_log() -> bool:
-    """Whether standard error is read later, as SLURM's logs are: no terminal, no notebook, where bars can move."""
+    """Whether standard error goes to a log, such as SLURM's: neither a terminal nor a notebook, where bars can move."""
     return not sys.stderr.isatty() and "ipykernel" not in sys.modules
 
 
@@ -52,8 +55,8 @@ def log_line(words: str, job: str = "") -> None:
     """Write a line with the local time on standard error.
 
     Args:
-        words: what to say.
-        job: of a sweep, where several may share a log.
+        words: of the line.
+        job: name of a job of a sweep, where several jobs may share a log.
     """
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     sys.stderr.write(f"{stamp} losskernel{job and f' {job}'}: {words}\n")

@@ -11,15 +11,15 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from losskernel.data.augmentation import Augmented
 from losskernel.data.base import Data, size, stack
 from losskernel.data.loading import MinibatchLoader
 from losskernel.data.minibatch_order import NOISE, TRAINING_STREAM, MinibatchIndices, generator
+from losskernel.data.recombined import Augmented
 from losskernel.errors import DivergenceError, Interrupted, TraceError, require, require_number
 from losskernel.models.memory_format import choose_layout
 from losskernel.signals import signal_name, stop_on_signal
 from losskernel.training.checkpoint_files import KeepCheckpoints, KeepState, StateFile, settings_of
-from losskernel.training.lightning import OwnSignals, Progress, TrainerFactory, quiet, quiet_settings
+from losskernel.training.lightning import KeepSignalHandlers, Progress, TrainerFactory, quiet, quiet_settings
 from losskernel.training.training_settings import Training
 
 _CHECK_EVERY = 50  # steps between two checks of the loss: reading it makes an accelerator wait
@@ -75,7 +75,7 @@ def fit(
     with stop_on_signal() as stop:
         # The state is saved last, after callbacks that may change the module.
         save = KeepState(file, state_every or 0.0, stop, batches.random_before)
-        callbacks = [OwnSignals(), *keep, *bar, *callbacks, save]
+        callbacks = [KeepSignalHandlers(), *keep, *bar, *callbacks, save]
         _train(module, batches, training.steps - module.step, trainer or pl.Trainer, progress, callbacks, stop)
         if stop():
             raise _interrupted(module.step, training.steps, stop(), file)

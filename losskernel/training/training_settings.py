@@ -11,7 +11,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from losskernel.data.augmentation import Augment
+from losskernel.data.recombined import Augment
 from losskernel.errors import require, require_integer, require_number
 
 
@@ -24,13 +24,13 @@ class Training:
         batch_size: training samples per step; at most the training set.
         optimizer: builds the optimiser from the parameters.
         checkpoints: how many checkpoints to keep along the way, spaced logarithmically; the last is the end.
-        milestones: parts of training, in (0, 1), after each of which the learning rate falls tenfold; None lets it fall
-            to zero along a cosine.
+        milestones: parts of training, in (0, 1), after each of which the learning rate falls tenfold; None: it falls to
+            zero along a cosine.
         augment: (inputs [B, ...] as the dataset holds them, torch.Generator) -> inputs; changes training samples at
             every draw in training, and nowhere else; None changes nothing.
 
     Raises:
-        InputError: a length is not a whole number in range, or milestones or augment are none.
+        InputError: a length is not a whole number in range, or milestones or augment are of another kind.
     """
 
     steps: int = 3000
@@ -50,19 +50,22 @@ class Training:
             _check_milestones(self.milestones)
 
     def __repr__(self) -> str:
-        # Kept retrainings know their training by this: those of before a field existed still count.
-        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        # Retrained networks on disk are named by this text, so a field that is None must not change it.
+        given = self._given()
         return f"Training({', '.join(f'{name}={value!r}' for name, value in given.items() if value is not None)})"
 
     def settings(self) -> dict[str, Any]:
-        """Return the fields, JSON-ready; functions as what they are and hold, the same in every process."""
+        """Return the fields, JSON-ready; functions as text without addresses, which is the same in every process."""
         plain = (int, float, type(None))
-        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        given = self._given()
         given["milestones"] = None if self.milestones is None else str([float(part) for part in self.milestones])
         return {
             name: value if isinstance(value, plain) else re.sub(r" at 0x[0-9a-f]+", "", str(value))
             for name, value in given.items()
         }
+
+    def _given(self) -> dict[str, Any]:
+        return {known.name: getattr(self, known.name) for known in fields(self)}
 
     def checkpoint_steps(self) -> list[int]:
         """Return the steps after which weights are kept, 0 (untrained) first."""
@@ -72,7 +75,7 @@ class Training:
         return sorted({0, *spaced.tolist()})
 
     def decay(self, optimizer: Optimizer) -> LRScheduler:
-        """Return what lowers the optimiser's learning rate, stepped once a minibatch."""
+        """Return the schedule of the optimiser's learning rate, stepped once a minibatch."""
         if self.milestones is None:
             return CosineAnnealingLR(optimizer, T_max=self.steps)
         return MultiStepLR(optimizer, [round(part * self.steps) for part in self.milestones], gamma=0.1)

@@ -63,7 +63,7 @@ def test_the_experiment_on_imagenet_runs_as_it_will_on_the_real_one(
     pixels = torch.stack([crop.read(tmp_path / "imagenet" / name) for name in traces.losses["probe"].values])
     targets = torch.tensor([list(class_names()).index(wnid) for wnid in traces.labels["wnid"]])
     with torch.no_grad():
-        expected = lk.losses.cross_entropy(inception_v1(weights=str(weights)).eval()(crop.normalise(pixels)), targets)
+        expected = lk.losses.cross_entropy(inception_v1(weights=str(weights)).eval()(crop(pixels)), targets)
     np.testing.assert_allclose(traces.dataset.start_losses, expected, rtol=1e-4)
     (cached,) = (tmp_path / "cache").iterdir()
     np.testing.assert_array_equal(np.load(cached), pixels)

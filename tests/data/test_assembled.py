@@ -12,11 +12,11 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from losskernel.data import stack
 from losskernel.data.base import tensors
-from losskernel.data.images.image_files import CachedImages, ImageFiles, PixelArrays
+from losskernel.data.images.image_files import CachedImages, ImageFiles
 from losskernel.data.images.preprocessing import Crop
 from losskernel.data.loading import BlockLoader
-from losskernel.data.packed import ReadOnce, held, packing
-from losskernel.data.recombined import Assembled, as_probes, assemble, own_inputs, packed_inputs, targets_of
+from losskernel.data.packed import PackedTensors, ReadOnce, held, unchanged, unpacker
+from losskernel.data.recombined import Assembled, as_probes, assemble, inputs_like, packed_inputs, targets_of
 from losskernel.errors import InputError
 
 CPU = torch.device("cpu")
@@ -46,10 +46,10 @@ class WithTargets(Counted):
         self.targets = [(row if right else row + 1) % 3 for row in range(count)]
 
 
-def _pixels(count: int, seed: int = 0, crop: Crop = CROP) -> PixelArrays:
+def _pixels(count: int, seed: int = 0, crop: Crop = CROP) -> PackedTensors:
     rng = np.random.default_rng(seed)
     pixels = torch.as_tensor(rng.integers(0, 256, (count, 3, 8, 8), dtype=np.uint8))
-    return PixelArrays(pixels, torch.arange(count) % 3, crop)
+    return PackedTensors(pixels, torch.arange(count) % 3, crop)
 
 
 def _numbers(count: int) -> TensorDataset:
@@ -74,9 +74,9 @@ def test_tensors_stay_tensors_and_are_not_copied_for_nothing() -> None:
 def test_pixels_stay_bytes_and_are_shared_where_all_stay() -> None:
     arrays = _pixels(6)
     same = assemble([(arrays, range(6))], torch.arange(6))
-    assert held(same)[0] is arrays.pixels
+    assert held(same)[0] is arrays.inputs
     some = assemble([(arrays, [5, 0]), (_pixels(4, 1), [2])], torch.arange(3))
-    assert packing(some) == CROP
+    assert unpacker(some) == CROP
     pixels, targets = held(some)
     assert pixels.dtype == torch.uint8
     assert held(some)[0] is pixels  # put together once
@@ -90,7 +90,7 @@ def test_pixels_stay_bytes_and_are_shared_where_all_stay() -> None:
 def test_what_packs_otherwise_is_joined_unpacked() -> None:
     first, second = _pixels(3), _pixels(3, 1, OTHER)
     both = assemble([(first, [1]), (second, [2])], torch.arange(2))
-    assert packing(both) is None
+    assert unpacker(both) is unchanged
     expected = torch.stack([first[1][0], second[2][0]])
     assert torch.equal(stack(both)[0], expected)
     assert torch.equal(held(both)[0], expected)
@@ -98,11 +98,11 @@ def test_what_packs_otherwise_is_joined_unpacked() -> None:
 
 def test_assembling_the_assembled_reaches_for_what_lies_below() -> None:
     base = _pixels(6)
-    first = as_probes(assemble([(base, [4, 2, 0]), (own_inputs(base.pixels[:1] // 2, base), [0])], torch.arange(4)), 0)
+    first = as_probes(assemble([(base, [4, 2, 0]), (inputs_like(base.inputs[:1] // 2, base), [0])], torch.arange(4)), 0)
     second = assemble([(Subset(first, [3, 1]), [1, 0]), (base, [5])], torch.arange(3))
     assert isinstance(second, Assembled)
-    assert {type(source) for source in second.sources} == {PixelArrays, type(own_inputs(base.pixels, base))}
-    expected = torch.stack([base.pixels[2], base.pixels[0] // 2, base.pixels[5]])
+    assert {type(source) for source in second.sources} == {PackedTensors, type(inputs_like(base.inputs, base))}
+    expected = torch.stack([base.inputs[2], base.inputs[0] // 2, base.inputs[5]])
     assert torch.equal(held(second)[0], expected)
     assert torch.equal(torch.stack([second.packed(row)[0] for row in range(3)]), expected)
 
@@ -138,7 +138,7 @@ def test_probes_from_files_are_kept_packed_once_read(files: ImageFiles, monkeypa
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_broken_file_among_probes_is_one_line(workers: int, files: ImageFiles, tmp_path: Path) -> None:
     (tmp_path / "7.png").write_text("no picture")
-    with pytest.raises(InputError, match=r"7\.png cannot be read as a picture") as raised:
+    with pytest.raises(InputError, match=r"7\.png cannot be read as an image") as raised:
         held(as_probes(assemble([(files, range(9))], torch.arange(9)), workers))
     assert len(str(raised.value).splitlines()) == 1
 
@@ -175,12 +175,12 @@ def test_inputs_of_a_few_samples() -> None:
     own = Counted(5)
     assert packed_inputs(own, np.array([3, 0]))[:, 0].tolist() == [3, 0]
     assert own.asked.tolist() == [1, 0, 0, 1, 0]
-    assert torch.equal(packed_inputs(_pixels(4), [2]), _pixels(4).pixels[2:3])
+    assert torch.equal(packed_inputs(_pixels(4), [2]), _pixels(4).inputs[2:3])
 
 
 def test_what_is_assembled_can_go_to_another_process(files: ImageFiles) -> None:
     probes = as_probes(assemble([(files, [7, 1]), (_pixels(2), [0])], torch.arange(3)), 0)
     again = pickle.loads(pickle.dumps(probes))
     assert torch.equal(held(again)[0], held(probes)[0])
-    own = assemble([(own_inputs(_pixels(2).pixels, _pixels(1)), [1])], torch.arange(1))
+    own = assemble([(inputs_like(_pixels(2).inputs, _pixels(1)), [1])], torch.arange(1))
     assert torch.equal(pickle.loads(pickle.dumps(own))[0][0], own[0][0])

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
 from losskernel.data import Data, FlipAndCrop, cifar10, digits, stack
-from losskernel.data.augmentation import Augmented
+from losskernel.data.recombined import Augmented
 from losskernel.errors import InputError
 from losskernel.losses import cross_entropy
 from losskernel.models import SmallCNN
@@ -95,7 +95,7 @@ def test_what_cannot_be_done_to_pictures_is_refused(given: dict[str, Any], messa
 
 
 def test_what_is_no_picture_is_refused() -> None:
-    message = r"training.augment takes pictures \[B, C, h, w\], got \(5, 4\); set training.augment=null"
+    message = r"training.augment takes images \[B, C, h, w\], got \(5, 4\); set training.augment=null"
     with pytest.raises(InputError, match=message):
         FlipAndCrop()(torch.zeros(5, 4), _seeded())
     vectors = TensorDataset(torch.zeros(20, 4), torch.zeros(20).long())

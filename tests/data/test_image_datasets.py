@@ -144,8 +144,8 @@ def test_a_large_training_set_is_read_from_its_files(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"root": None}, r"dataset.root is not set; expected a folder of pictures for each class, root/CLASS/\*, or"),
-        ({"root": "nowhere"}, "dataset.root=nowhere is not a folder; expected a folder of pictures for each class"),
+        ({"root": None}, r"dataset.root is not set; expected a folder of images for each class, root/CLASS/\*, or"),
+        ({"root": "nowhere"}, "dataset.root=nowhere is not a folder; expected a folder of images for each class"),
         ({"probe_split": "val"}, "dataset.probe_split=val: there is no .*/train; expected"),
         ({"probes_per_class": 4}, "probes_per_class needs 4 samples of every class, but ant has 3; lower it, or name"),
         ({"probes_per_class": 0}, "dataset.probes_per_class must be >= 1"),
@@ -176,7 +176,7 @@ def test_splits_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="val/dog is no class of train; train on it, or move it away"):
         image_folder(str(tmp_path))
     (tmp_path / "empty" / "a").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"dataset.root: there are no pictures in .*empty; fill its folders"):
+    with pytest.raises(InputError, match=r"dataset.root: there are no images in .*empty; fill its folders"):
         image_folder(str(tmp_path / "empty"))
 
 
@@ -236,9 +236,7 @@ def test_a_missing_imagenet_is_one_clear_message(like_imagenet: tuple[Path, list
         imagenet(str(tmp_path))
     assert len(imagenet(str(tmp_path), probes_per_class=1, probe_split="train").ids) == 4
     draw(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG", 1)
-    with pytest.raises(
-        InputError, match=r"val holds pictures that are not sorted by wnid; .*dataset.probe_split=train"
-    ):
+    with pytest.raises(InputError, match=r"val holds images that are not sorted by wnid; .*dataset.probe_split=train"):
         imagenet(str(tmp_path))
     draw(tmp_path / "train" / "n02084071" / "1.JPEG", 1)
     with pytest.raises(InputError, match=r"train/n02084071 is none of ImageNet's 1,000 classes; dataset=image_folder"):

@@ -13,9 +13,10 @@ from PIL import Image
 from torch.utils.data import Subset
 
 from losskernel.data import Preprocessing
-from losskernel.data.images.image_files import CachedImages, ImageFiles, PixelArrays
+from losskernel.data.images.image_files import CachedImages, ImageFiles
 from losskernel.data.images.preprocessing import Crop
 from losskernel.data.loading import BlockLoader
+from losskernel.data.packed import PackedTensors
 from losskernel.errors import InputError
 
 CPU = torch.device("cpu")
@@ -55,7 +56,7 @@ def test_a_network_gets_what_its_own_transforms_give(name: str, tmp_path: Path) 
     crop = Preprocessing(f"torchvision/{name}").at()
     with Image.open(path) as picture:
         expected = get_model_weights(name).DEFAULT.transforms()(picture)
-    own = crop.normalise(crop.read(path)[None])[0]
+    own = crop(crop.read(path)[None])[0]
     assert own.shape == (3, 224, 224)
     torch.testing.assert_close(own, expected, rtol=0, atol=1e-5)
 
@@ -117,15 +118,15 @@ def test_a_broken_picture_is_named_also_by_a_worker(tmp_path: Path) -> None:
     whole = files(tmp_path)
     content = (tmp_path / "3.png").read_bytes()
     (tmp_path / "3.png").write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match=r"3\.png cannot be read as a picture \(.*\); replace or remove it"):
+    with pytest.raises(InputError, match=r"3\.png cannot be read as an image \(.*\); replace or remove it"):
         whole[3]
     for workers in (0, 1):
-        with pytest.raises(InputError, match=r"3\.png cannot be read as a picture") as raised:
+        with pytest.raises(InputError, match=r"3\.png cannot be read as an image") as raised:
             CachedImages(whole, tmp_path / "cache", workers).held()
         assert len(str(raised.value).splitlines()) == 1
         assert multiprocessing.active_children() == []  # though the error is still held
     (tmp_path / "3.png").write_text("no picture")
-    with pytest.raises(InputError, match=r"3\.png cannot be read as a picture \(cannot identify image file"):
+    with pytest.raises(InputError, match=r"3\.png cannot be read as an image \(cannot identify image file"):
         whole[3]
 
 
@@ -215,7 +216,7 @@ def test_the_environment_moves_the_cache(tmp_path: Path, monkeypatch: pytest.Mon
 def test_all_kinds_of_pictures_give_the_same_inputs(tmp_path: Path) -> None:
     plain = files(tmp_path, 7)
     cached = CachedImages(plain, tmp_path / "cache", 0)
-    arrays = PixelArrays(*cached.held(), PLAIN)
+    arrays = PackedTensors(*cached.held(), PLAIN)
     expected = torch.stack([plain[number][0] for number in range(7)])
     assert expected.dtype == torch.float32
     with Image.open(tmp_path / "0.png") as picture:

@@ -15,10 +15,11 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 import losskernel as lk
 from losskernel.data import packed as samples
-from losskernel.data.images.image_files import CachedImages, ImageFiles, PixelArrays
+from losskernel.data.images.image_files import CachedImages, ImageFiles
 from losskernel.data.images.preprocessing import Crop
-from losskernel.data.loading import BlockLoader, MinibatchLoader, _placed
+from losskernel.data.loading import BlockLoader, MinibatchLoader, _held_on
 from losskernel.data.minibatch_order import MinibatchIndices
+from losskernel.data.packed import PackedTensors
 from losskernel.errors import InputError
 from losskernel.training import Training, fit
 
@@ -85,7 +86,7 @@ def test_minibatches_from_files_are_those_from_memory(files: ImageFiles, tmp_pat
         (files, 0, 0),
         (files, 2, 0),
         (files, 2, 6),
-        (PixelArrays(*cached.held(), CROP), 0, 0),
+        (PackedTensors(*cached.held(), CROP), 0, 0),
     ):
         for found, wanted in zip(minibatches(train, workers, first), expected[first:], strict=True):
             assert torch.equal(found[0], wanted[0])
@@ -135,7 +136,7 @@ def test_a_broken_file_ends_a_run_with_its_name(tmp_path: Path) -> None:
     names = [draw(tmp_path / f"{number}.png", number).name for number in range(12)]
     (tmp_path / "11.png").write_text("no picture")
     broken = ImageFiles(tmp_path, names, [0] * 12, CROP)
-    with pytest.raises(InputError, match=r"11\.png cannot be read as a picture") as raised:
+    with pytest.raises(InputError, match=r"11\.png cannot be read as an image") as raised:
         lk.sample(network(), data(broken, 2), SGLD, SHORT, progress=False)
     assert len(str(raised.value).splitlines()) == 1
 
@@ -163,7 +164,7 @@ def test_probes_too_large_to_be_kept_are_read_in_blocks(monkeypatch: pytest.Monk
 
 
 def test_large_blocks_come_in_small_pieces(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("losskernel.data.loading._PIECE", 4)
+    monkeypatch.setattr("losskernel.data.packed._BATCH", 4)
     parts = list(BlockLoader(files, 10, 2, CPU))
     assert [len(inputs) for inputs, _ in parts] == [10, 10, 3]
     assert torch.equal(torch.cat([inputs for inputs, _ in parts]), lk.data.stack(files)[0])
@@ -172,9 +173,9 @@ def test_large_blocks_come_in_small_pieces(files: ImageFiles, monkeypatch: pytes
 
 def test_probes_larger_than_the_device_stay_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (100, 1000))
-    both = torch.zeros(51, dtype=torch.uint8), torch.zeros(51)
-    assert _placed(both, torch.device("cuda"))[0] is both[0]
-    assert _placed(both, torch.device("meta"))[0].device.type == "meta"
+    samples = TensorDataset(torch.zeros(51, dtype=torch.uint8), torch.zeros(51))
+    assert _held_on(samples, torch.device("cuda"))[0] is samples.tensors[0]
+    assert _held_on(samples, torch.device("meta"))[0].device.type == "meta"
 
 
 def test_loading_leaves_the_callers_random_numbers_alone(files: ImageFiles, tmp_path: Path) -> None:

@@ -11,15 +11,12 @@ def _family(tree: Tree) -> set[tuple[str, str]]:
     return {(tree.ids[node], tree.ids[parent]) for node, parent in enumerate(tree.parents) if parent >= 0}
 
 
-def test_ancestors_come_with_the_fewest_edges_up_to_them() -> None:
+def test_nodes_know_their_names_parents_and_depths() -> None:
     taxonomy = Taxonomy(PETS, names={"hen": "laying hen"})
     assert taxonomy.nodes == list(PETS)
     assert taxonomy.roots == ["thing"]
     assert taxonomy.parents("dog") == ("pet", "carnivore")
     assert (taxonomy.name("hen"), taxonomy.name("cat")) == ("laying hen", "cat")
-    ways = {"dog": 0, "pet": 1, "carnivore": 1, "animal": 2, "mammal": 2, "thing": 3}
-    assert taxonomy.ancestors("dog") == ways
-    assert list(taxonomy.ancestors("dog").values()) == sorted(ways.values())  # nearest first
     assert (taxonomy.min_depth("dog"), taxonomy.max_depth("dog")) == (3, 4)
     assert (taxonomy.min_depth("thing"), taxonomy.max_depth("thing")) == (0, 0)
 
@@ -34,7 +31,6 @@ def test_depths_are_the_extremes_over_all_ways_up() -> None:
     for node in parents:
         assert taxonomy.min_depth(node) == min(lengths(node))
         assert taxonomy.max_depth(node) == max(lengths(node))
-        assert taxonomy.ancestors(node)[taxonomy.roots[0]] == min(lengths(node))
 
 
 def test_a_tree_keeps_the_nodes_at_which_leaves_part_under_their_deepest_parent() -> None:
@@ -117,6 +113,6 @@ def test_faults_of_the_leaves_are_named() -> None:
         taxonomy.tree(["dog", "cat", "idea"])
     with pytest.raises(InputError, match="leaves 'dog' and 'idea' have no common ancestor; put one root above both"):
         taxonomy.distance(["dog", "cat", "idea"])
-    for ask in (taxonomy.name, taxonomy.parents, taxonomy.ancestors, taxonomy.min_depth, taxonomy.max_depth):
+    for ask in (taxonomy.name, taxonomy.parents, taxonomy.min_depth, taxonomy.max_depth):
         with pytest.raises(InputError, match="taxonomy has no node 'wolf'"):
             ask("wolf")

@@ -1,4 +1,4 @@
-"""Small labelled images that need no folders of files: handwritten digits, CIFAR-10 and CIFAR-100."""
+"""Small labelled images in memory: handwritten digits, CIFAR-10 and CIFAR-100."""
 
 import pickle
 from collections.abc import Callable, Sequence
@@ -10,135 +10,21 @@ import torch
 from torch.utils.data import TensorDataset
 
 from losskernel.data.base import Data
-from losskernel.data.images.image_files import PixelArrays
 from losskernel.data.images.image_folders import stratified
 from losskernel.data.images.preprocessing import Crop
+from losskernel.data.packed import PackedTensors
 from losskernel.errors import InputError, require, require_integer
 from losskernel.losses import cross_entropy
 from losskernel.storage.downloads import PREFETCH, report_download
 
-_SIDE = 32
-
-
-def cifar10(
-    root: str = "data",
-    download: bool = False,
-    mean: Sequence[float] = (0.4914, 0.4822, 0.4465),
-    std: Sequence[float] = (0.2470, 0.2435, 0.2616),
-    probes_per_class: int | None = 100,
-    probe_split: str = "val",
-    seed: int = 0,
-) -> Data:
-    """CIFAR-10 with cross-entropy, in memory; label: class; ids: split/row.
-
-    Args:
-        root: folder that holds cifar-10-batches-py.
-        download: let torchvision fetch it where it is not there.
-        mean: of red, green and blue in [0, 1]; subtracted.
-        std: of red, green and blue in [0, 1]; divided by.
-        probes_per_class: probes of each class; None: all.
-        probe_split: where probes come from: val (the test set) or train.
-        seed: of the probes' choice.
-
-    Raises:
-        InputError: the data are not there or damaged, or a setting does not fit them.
-
-    Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
-    """
-    from torchvision.datasets import CIFAR10
-
-    return _data(CIFAR10, root, download, (mean, std), probes_per_class, probe_split, seed, _classes)
-
-
-def cifar100(
-    root: str = "data",
-    download: bool = False,
-    mean: Sequence[float] = (0.5071, 0.4865, 0.4409),
-    std: Sequence[float] = (0.2673, 0.2564, 0.2762),
-    probes_per_class: int | None = 20,
-    probe_split: str = "val",
-    seed: int = 0,
-) -> Data:
-    """CIFAR-100 with cross-entropy, in memory; labels: class, superclass. Arguments and errors as of `cifar10`."""
-    from torchvision.datasets import CIFAR100
-
-    return _data(CIFAR100, root, download, (mean, std), probes_per_class, probe_split, seed, _superclasses)
-
-
-def _data(
-    kind: Any,
-    root: str,
-    download: bool,
-    statistics: tuple[Sequence[float], Sequence[float]],
-    probes_per_class: int | None,
-    probe_split: str,
-    seed: int,
-    label: Callable[[Any, np.ndarray], dict[str, np.ndarray]],
-) -> Data:
-    if probes_per_class is not None:
-        require_integer("dataset.probes_per_class", probes_per_class, at_least=1)
-    require_integer("dataset.seed", seed, at_least=0)
-    require(probe_split in ("val", "train"), f"dataset.probe_split must be val or train, got {probe_split!r}")
-    crop = Crop(_SIDE, _SIDE, *statistics, "bilinear")
-    train = _read(kind, root, True, download)
-    source = train if probe_split == "train" else _read(kind, root, False, download)
-    numbers, names = np.array(source.targets), source.classes
-    rows = stratified(numbers, range(len(names)), names, probes_per_class, seed)
-    return Data(
-        train=_arrays(train, slice(None), crop),
-        probes=_arrays(source, rows, crop),
-        loss=cross_entropy,
-        labels=label(source, rows),
-        ids=[f"{probe_split}/{row}" for row in rows],
-        train_ids=[f"train/{row}" for row in range(len(train.targets))],
-        classes=list(names),
-    )
-
-
-def _read(kind: Any, root: str, train: bool, download: bool) -> Any:
-    """Open one of torchvision's datasets, or say what is missing."""
-    place = Path(root).expanduser() / kind.base_folder
-    there = place.is_dir()
-    try:
-        source = kind(place.parent, train=train, download=download)
-    except (RuntimeError, OSError) as error:
-        raise InputError(
-            f"dataset.root={root}: {kind.__name__} is not there or damaged: expected {place} "
-            f"({str(error).splitlines()[0]}); {PREFETCH} (or set dataset.download=true there), give the folder that "
-            f"holds it, or unpack {kind.url} in {root}"
-        ) from error
-    report_download(kind.__name__, place, new=not there)
-    return source
-
-
-def _arrays(source: Any, rows: Any, crop: Crop) -> PixelArrays:
-    pixels = torch.from_numpy(source.data[rows]).permute(0, 3, 1, 2).contiguous()
-    return PixelArrays(pixels, torch.tensor(np.array(source.targets)[rows]), crop)
-
-
-def _classes(source: Any, rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {"class": np.array(source.classes)[np.array(source.targets)[rows]]}
-
-
-def _superclasses(source: Any, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Return CIFAR-100's classes with the coarse ones above them, which torchvision leaves in the files."""
-    folder = Path(source.root) / source.base_folder
-    (samples, _), *_ = source.train_list if source.train else source.test_list
-    coarse = np.array(_unpickled(folder / samples)["coarse_labels"])[rows]
-    names = np.array(_unpickled(folder / source.meta["filename"])["coarse_label_names"])
-    return _classes(source, rows) | {"superclass": names[coarse]}
-
-
-def _unpickled(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        return pickle.load(file, encoding="latin1")
+_SIDE = 32  # pixels, of CIFAR's images
 
 
 def digits(probes: int | None = 500, held_out: int = 297, seed: int = 0, probe_split: str = "train") -> Data:
-    """Digit images [1, 8, 8] in [0, 1] with cross-entropy; label: class; ids: the images' numbers.
+    """scikit-learn's 1,797 handwritten digits, [1, 8, 8] in [0, 1], with cross-entropy; label: class; ids: numbers.
 
     Args:
-        probes: probes in all, a tenth per class; None: all images of the split, in its own order.
+        probes: probes in all, a tenth per class; None: all images of the split, in shuffled order.
         held_out: images that are not trained on.
         seed: shuffles the images.
         probe_split: where probes come from: train (training images) or held_out.
@@ -175,6 +61,51 @@ def digits(probes: int | None = 500, held_out: int = 297, seed: int = 0, probe_s
     )
 
 
+def cifar10(
+    root: str = "data",
+    download: bool = False,
+    mean: Sequence[float] = (0.4914, 0.4822, 0.4465),
+    std: Sequence[float] = (0.2470, 0.2435, 0.2616),
+    probes_per_class: int | None = 100,
+    probe_split: str = "val",
+    seed: int = 0,
+) -> Data:
+    """CIFAR-10 with cross-entropy, in memory; label: class; ids: split/row.
+
+    Args:
+        root: folder that holds cifar-10-batches-py.
+        download: let torchvision download it if it is not there.
+        mean: of red, green and blue in [0, 1]; subtracted.
+        std: of red, green and blue in [0, 1]; divided by.
+        probes_per_class: probes of each class; None: all.
+        probe_split: where probes come from: val (the test set) or train.
+        seed: of the probes' choice.
+
+    Raises:
+        InputError: the data are not there or damaged, or a setting does not fit them.
+
+    Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
+    """
+    from torchvision.datasets import CIFAR10
+
+    return _cifar(CIFAR10, root, download, (mean, std), probes_per_class, probe_split, seed, _classes)
+
+
+def cifar100(
+    root: str = "data",
+    download: bool = False,
+    mean: Sequence[float] = (0.5071, 0.4865, 0.4409),
+    std: Sequence[float] = (0.2673, 0.2564, 0.2762),
+    probes_per_class: int | None = 20,
+    probe_split: str = "val",
+    seed: int = 0,
+) -> Data:
+    """CIFAR-100 with cross-entropy, in memory; labels: class, superclass. Arguments and errors as of `cifar10`."""
+    from torchvision.datasets import CIFAR100
+
+    return _cifar(CIFAR100, root, download, (mean, std), probes_per_class, probe_split, seed, _superclasses)
+
+
 def _balanced(order: np.ndarray, classes: np.ndarray, probes: int, split: str) -> np.ndarray:
     """Return the first images of every class, class after class."""
     per_class = probes // 10
@@ -185,3 +116,72 @@ def _balanced(order: np.ndarray, classes: np.ndarray, probes: int, split: str) -
         f"dataset.probes needs {per_class} {kind} images of every class, got {probes}; lower it",
     )
     return chosen
+
+
+def _cifar(
+    kind: Any,
+    root: str,
+    download: bool,
+    statistics: tuple[Sequence[float], Sequence[float]],
+    probes_per_class: int | None,
+    probe_split: str,
+    seed: int,
+    label: Callable[[Any, np.ndarray], dict[str, np.ndarray]],
+) -> Data:
+    if probes_per_class is not None:
+        require_integer("dataset.probes_per_class", probes_per_class, at_least=1)
+    require_integer("dataset.seed", seed, at_least=0)
+    require(probe_split in ("val", "train"), f"dataset.probe_split must be val or train, got {probe_split!r}")
+    crop = Crop(_SIDE, _SIDE, *statistics, "bilinear")
+    train = _read(kind, root, True, download)
+    source = train if probe_split == "train" else _read(kind, root, False, download)
+    numbers, names = np.array(source.targets), source.classes
+    rows = stratified(numbers, range(len(names)), names, probes_per_class, seed)
+    return Data(
+        train=_in_memory(train, slice(None), crop),
+        probes=_in_memory(source, rows, crop),
+        loss=cross_entropy,
+        labels=label(source, rows),
+        ids=[f"{probe_split}/{row}" for row in rows],
+        train_ids=[f"train/{row}" for row in range(len(train.targets))],
+        classes=list(names),
+    )
+
+
+def _read(kind: Any, root: str, train: bool, download: bool) -> Any:
+    """Open one of torchvision's data sets, or say what is missing."""
+    folder = Path(root).expanduser() / kind.base_folder
+    there = folder.is_dir()
+    try:
+        source = kind(folder.parent, train=train, download=download)
+    except (RuntimeError, OSError) as error:
+        raise InputError(
+            f"dataset.root={root}: {kind.__name__} is not there or damaged: expected {folder} "
+            f"({str(error).splitlines()[0]}); {PREFETCH} (or set dataset.download=true there), give the folder that "
+            f"holds it, or unpack {kind.url} in {root}"
+        ) from error
+    report_download(kind.__name__, folder, new=not there)
+    return source
+
+
+def _in_memory(source: Any, rows: Any, crop: Crop) -> PackedTensors:
+    pixels = torch.from_numpy(source.data[rows]).permute(0, 3, 1, 2).contiguous()  # [n, 3, 32, 32]
+    return PackedTensors(pixels, torch.tensor(np.array(source.targets)[rows]), crop)
+
+
+def _classes(source: Any, rows: np.ndarray) -> dict[str, np.ndarray]:
+    return {"class": np.array(source.classes)[np.array(source.targets)[rows]]}
+
+
+def _superclasses(source: Any, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return CIFAR-100's classes with the coarse ones above them, which are in the files but not in torchvision."""
+    folder = Path(source.root) / source.base_folder
+    (samples, _), *_ = source.train_list if source.train else source.test_list
+    coarse = np.array(_unpickled(folder / samples)["coarse_labels"])[rows]
+    names = np.array(_unpickled(folder / source.meta["filename"])["coarse_label_names"])
+    return _classes(source, rows) | {"superclass": names[coarse]}
+
+
+def _unpickled(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        return pickle.load(file, encoding="latin1")

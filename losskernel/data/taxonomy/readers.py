@@ -1,4 +1,8 @@
-"""Taxonomies from WordNet, or from a file of nested JSON or YAML, or of links in CSV."""
+"""Taxonomies from WordNet, or from a file of nested JSON or YAML, or of links in CSV.
+
+Source of WordNet: Miller 1995 (WordNet 3.0, in whose noun files the number of a wnid is a synset's offset). The nouns
+above the ImageNet classes come with the package; all others are read through NLTK.
+"""
 
 import csv
 import io
@@ -7,33 +11,36 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from losskernel.data.taxonomy.similarity import with_ancestors
 from losskernel.data.taxonomy.taxonomy import Taxonomy
 from losskernel.errors import InputError, require
 from losskernel.storage.downloads import PREFETCH, network_timeout, report_download
 
-# Edges from entity.n.01 down to the deepest noun of WordNet 3.0.
-NOUN_DEPTH = 19
+NOUN_DEPTH = 19  # edges from entity.n.01 down to the deepest noun of WordNet 3.0
 _WNID = re.compile(r"n\d{8}")
 _NAME = re.compile(r".+\.n\.0*[1-9]\d*")
+_COLUMNS = ({"child", "parent"}, {"child", "parent", "name"})
 
 Links = dict[str, tuple[str, list[str]]]  # wnid -> name of the synset, wnids of its hypernyms
+Contents = tuple[dict[str, list[str]], dict[str, str]]  # parents of every node, display names
 
 
 def wordnet(leaves: Sequence[str]) -> Taxonomy:
     """Return the noun synsets given and all above them; nodes are wnids, or the name where a synset was given by name.
 
-    leaves: wnids ("n02084071") or names of synsets ("dog.n.01"). The 1,000 ImageNet classes and their hypernyms need
-    no data but the package's own; any other synset needs NLTK's WordNet, which is looked for at NLTK_DATA and in
-    NLTK's own folders, else downloaded.
+    Args:
+        leaves: wnids ("n02084071") or names of synsets ("dog.n.01"). The 1,000 ImageNet classes and their hypernyms
+            need no data but the package's own; any other synset needs NLTK's WordNet, which is searched at NLTK_DATA
+            and in NLTK's own folders, else downloaded.
 
     Raises:
         InputError: no leaves, one that is neither wnid nor name, no synset of WordNet 3.0, the same synset by wnid and
-            by name, or WordNet neither found nor downloaded.
+            by name, or WordNet neither on this machine nor downloaded.
     """
     require(len(leaves) > 0, "leaves must not be empty; name at least one synset, such as n02084071")
     for leaf in leaves:
@@ -42,43 +49,10 @@ def wordnet(leaves: Sequence[str]) -> Taxonomy:
     links = shipped()
     wnids = {name: wnid for wnid, (name, _) in links.items()}
     chosen = {leaf: wnids.get(leaf.lower(), leaf) for leaf in leaves}
-    if not all(wnid in links for wnid in chosen.values()):
-        wanted = next(leaf for leaf, wnid in chosen.items() if wnid not in links)
-        links, chosen = _from_nltk(list(chosen), wanted)
-    return _taxonomy(links, chosen)
-
-
-def _taxonomy(links: Links, chosen: dict[str, str]) -> Taxonomy:
-    """Keep what is above the chosen synsets (leaf as given -> wnid)."""
-    given: dict[str, str] = {}
-    for leaf, wnid in chosen.items():
-        other = given.setdefault(wnid, leaf)
-        require(other == leaf, f"leaves {other!r} and {leaf!r} are the same synset; drop one")
-    above: set[str] = set()
-    stack = list(given)
-    while stack:
-        wnid = stack.pop()
-        if wnid not in above:
-            above.add(wnid)
-            stack.extend(links[wnid][1])
-    # By name, since NLTK settles ties by it; the parents' order is not defined by NLTK, so it is made so here.
-    nodes = sorted(above, key=lambda wnid: links[wnid][0])
-    parents = {given.get(wnid, wnid): [given.get(each, each) for each in sorted(links[wnid][1])] for wnid in nodes}
-    names = {given.get(wnid, wnid): name for wnid, name in _display(links, nodes).items()}
-    return Taxonomy(parents, names, NOUN_DEPTH)
-
-
-def _display(links: Links, wnids: Sequence[str]) -> dict[str, str]:
-    """Name synsets as people do; homonyms by what they are, "crane (wading bird)", else by their sense, "cap.n.03"."""
-    words = {wnid: links[wnid][0].rsplit(".", 2)[0].replace("_", " ") for wnid in wnids}
-    uses = Counter(words.values())
-    kinds = dict(words)
-    for wnid, word in words.items():
-        above = [words[each] for each in sorted(links[wnid][1]) if words[each] != word]
-        if uses[word] > 1 and above:
-            kinds[wnid] = f"{word} ({above[0]})"
-    uses = Counter(kinds.values())
-    return {wnid: links[wnid][0] if uses[kind] > 1 else kind for wnid, kind in kinds.items()}
+    unknown = [leaf for leaf, wnid in chosen.items() if wnid not in links]
+    if unknown:
+        links, chosen = _from_nltk(list(chosen), unknown[0])
+    return _wordnet_taxonomy(links, chosen)
 
 
 def shipped() -> Links:
@@ -87,22 +61,77 @@ def shipped() -> Links:
     return {wnid: (name, parents) for wnid, (name, parents) in json.loads(text).items()}
 
 
+def read_taxonomy(path: str | Path) -> Taxonomy:
+    """Read any is-a hierarchy with one root from a file.
+
+    .json, .yaml, .yml: nested, {"thing": {"animal": ["dog", "cat"], "plant": null}}; each node occurs once.
+    .csv: columns child, parent and, if wanted, name (to display); a row per link, so a node may have several parents;
+    the root is the parent that is no child, or the child without a parent.
+
+    Raises:
+        InputError: a file that is absent, of another kind or malformed, a cycle, or another number of roots than one.
+    """
+    path = Path(path)
+    read = {".json": _json, ".yaml": _yaml, ".yml": _yaml, ".csv": _csv}.get(path.suffix.lower())
+    if read is None:
+        raise InputError(f"taxonomy file must end in .json, .yaml, .yml, .csv, got {path.name!r}; convert it")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError(f"taxonomy file {str(path)!r} does not exist; check the path") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"taxonomy file {str(path)!r} cannot be read ({error}); give a UTF-8 text file") from error
+    try:
+        taxonomy = Taxonomy(*read(text))
+        roots = taxonomy.roots
+        require(len(roots) == 1, f"must have one root, got {', '.join(roots[:3])}; put one above them")
+    except InputError as error:
+        raise InputError(f"taxonomy file {path.name!r}: {error}") from error
+    except RecursionError as error:
+        raise InputError(f"taxonomy file {path.name!r} is nested without end; write it as a CSV of links") from error
+    return taxonomy
+
+
+def _wordnet_taxonomy(links: Links, chosen: Mapping[str, str]) -> Taxonomy:
+    """Return the chosen synsets (leaf as given -> wnid) and all above them, with names to display."""
+    given: dict[str, str] = {}  # wnid -> leaf as given
+    for leaf, wnid in chosen.items():
+        other = given.setdefault(wnid, leaf)
+        require(other == leaf, f"leaves {other!r} and {leaf!r} are the same synset; drop one")
+    above = with_ancestors(given, {wnid: parents for wnid, (_, parents) in links.items()})
+    # By name, since NLTK settles ties by it; NLTK does not define the parents' order, so it is fixed here.
+    nodes = sorted(above, key=lambda wnid: links[wnid][0])
+    parents = {given.get(wnid, wnid): [given.get(up, up) for up in sorted(links[wnid][1])] for wnid in nodes}
+    names = {given.get(wnid, wnid): name for wnid, name in _display_names(links, nodes).items()}
+    return Taxonomy(parents, names, NOUN_DEPTH)
+
+
+def _display_names(links: Links, wnids: Sequence[str]) -> dict[str, str]:
+    """Return plain words for synsets; homonyms with their kind, "crane (wading bird)", else sense, "cap.n.03"."""
+    words = {wnid: links[wnid][0].rsplit(".", 2)[0].replace("_", " ") for wnid in wnids}
+    uses = Counter(words.values())
+    names = dict(words)
+    for wnid, word in words.items():
+        above = [words[up] for up in sorted(links[wnid][1]) if words[up] != word]
+        if uses[word] > 1 and above:
+            names[wnid] = f"{word} ({above[0]})"
+    uses = Counter(names.values())
+    return {wnid: links[wnid][0] if uses[name] > 1 else name for wnid, name in names.items()}
+
+
 def _from_nltk(leaves: Sequence[str], wanted: str) -> tuple[Links, dict[str, str]]:
-    reader = _reader(wanted)
-    chosen: dict[str, str] = {}
+    """Return the links above the leaves, and leaf as given -> wnid; `wanted` is a leaf that the package lacks."""
+    reader = _nltk_reader(wanted)
+    synsets = {leaf: _synset(reader, leaf) for leaf in leaves}
     links: Links = {}
-    stack: list[Any] = []
-    for leaf in leaves:
-        synset = _synset(reader, leaf)
-        chosen[leaf] = _wnid(synset)
-        stack.append(synset)
+    stack = list(synsets.values())
     while stack:
         synset = stack.pop()
         if _wnid(synset) not in links:
             above = [*synset.hypernyms(), *synset.instance_hypernyms()]
-            links[_wnid(synset)] = synset.name(), [_wnid(each) for each in above]
+            links[_wnid(synset)] = synset.name(), [_wnid(up) for up in above]
             stack.extend(above)
-    return links, chosen
+    return links, {leaf: _wnid(synset) for leaf, synset in synsets.items()}
 
 
 def _wnid(synset: Any) -> str:
@@ -116,7 +145,7 @@ def _synset(reader: Any, leaf: str) -> Any:
         if not _WNID.fullmatch(leaf):
             return reader.synset(leaf)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the error below says it
+            warnings.simplefilter("ignore")  # the error below reports it
             synset = reader.synset_from_pos_and_offset("n", int(leaf[1:]))
     except WordNetError:
         synset = None
@@ -124,8 +153,8 @@ def _synset(reader: Any, leaf: str) -> Any:
     return synset
 
 
-def _reader(wanted: str) -> Any:
-    """NLTK's WordNet, downloaded if it is nowhere; `wanted` is a synset that needs it."""
+def _nltk_reader(wanted: str) -> Any:
+    """Return NLTK's WordNet, downloaded if it is not on this machine; `wanted` is a synset that needs it."""
     import nltk
     from nltk.corpus import wordnet as reader
 
@@ -145,17 +174,15 @@ def _reader(wanted: str) -> Any:
                 f"this machine and could not be downloaded ({reason}); check the identifier, {PREFETCH}, or run python "
                 "-m nltk.downloader wordnet there, and set NLTK_DATA to the folder it wrote"
             ) from error
-    place = Path(str(reader.root))
-    while not place.exists():  # inside of an archive
-        place = place.parent
-    report_download("WordNet", place, new=not there)
+    path = Path(str(reader.root))
+    while not path.exists():  # inside of an archive
+        path = path.parent
+    report_download("WordNet", path, new=not there)
     return reader
 
 
 def _download() -> str:
-    """Let NLTK fetch WordNet into the first of its folders that it may write; return why it could not, if so."""
-    import io
-
+    """Let NLTK download WordNet into the first of its folders that is writable; return the reason if that fails."""
     import nltk
 
     try:
@@ -166,47 +193,11 @@ def _download() -> str:
     return "written where NLTK does not look"
 
 
-_COLUMNS = ({"child", "parent"}, {"child", "parent", "name"})
-
-Contents = tuple[dict[str, list[str]], dict[str, str]]  # parents of every node, display names
-
-
-def read_taxonomy(path: str | Path) -> Taxonomy:
-    """Read any is-a hierarchy with one root from a file.
-
-    .json, .yaml, .yml: nested, {"thing": {"animal": ["dog", "cat"], "plant": null}}; each node stands once.
-    .csv: columns child, parent and, if wanted, name (to display); a row per link, so a node may have several parents;
-    the root is the parent that is no child, or the child without a parent.
-
-    Raises:
-        InputError: a file that is absent, of another kind or malformed, a cycle, or another number of roots than one.
-    """
-    path = Path(path)
-    read = _READERS.get(path.suffix.lower())
-    if read is None:
-        raise InputError(f"taxonomy file must end in {', '.join(_READERS)}, got {path.name!r}; convert it")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise InputError(f"taxonomy file {str(path)!r} does not exist; check the path") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"taxonomy file {str(path)!r} cannot be read ({error}); give a UTF-8 text file") from error
-    try:
-        taxonomy = Taxonomy(*read(text))
-        roots = taxonomy.roots
-        require(len(roots) == 1, f"must have one root, got {', '.join(roots[:3])}; put one above them")
-    except InputError as error:
-        raise InputError(f"taxonomy file {path.name!r}: {error}") from error
-    except RecursionError as error:
-        raise InputError(f"taxonomy file {path.name!r} is nested without end; write it as a CSV of links") from error
-    return taxonomy
-
-
 def _json(text: str) -> Contents:
     try:
         content = json.loads(text, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
-        raise InputError(f"not valid JSON at line {error.lineno} ({error.msg}); mend it") from error
+        raise InputError(f"not valid JSON at line {error.lineno} ({error.msg}); correct it") from error
     return _nested(content)
 
 
@@ -217,7 +208,7 @@ def _yaml(text: str) -> Contents:
         if isinstance(node, yaml.MappingNode):
             return _unique([(plain(key), plain(value)) for key, value in node.value])
         if isinstance(node, yaml.SequenceNode):
-            return [plain(each) for each in node.value]
+            return [plain(item) for item in node.value]
         # The text itself: a class called `no` or `1` is neither False nor a number.
         return node.value if isinstance(node, yaml.ScalarNode) and not node.tag.endswith(":null") else None
 
@@ -227,7 +218,7 @@ def _yaml(text: str) -> Contents:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(f"not valid YAML{where} ({problem}); mend it") from error
+        raise InputError(f"not valid YAML{where} ({problem}); correct it") from error
     return _nested(content)
 
 
@@ -242,7 +233,7 @@ def _unique(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def _twice(node: str) -> str:
-    return f"node {node!r} stands twice; rename one, or write a CSV of links"
+    return f"node {node!r} occurs twice; rename one, or write a CSV of links"
 
 
 def _nested(content: Any) -> Contents:
@@ -254,8 +245,8 @@ def _nested(content: Any) -> Contents:
                 add(node, above)
                 add(children, [node])
         elif isinstance(below, list):
-            for each in below:
-                add(each, above)
+            for item in below:
+                add(item, above)
         elif below is not None:
             require(isinstance(below, str) and below != "", f"nodes must be text, got {below!r}; put it in quotes")
             require(below not in parents, _twice(below))
@@ -275,16 +266,16 @@ def _csv(text: str) -> Contents:
     try:
         for row in rows:
             if row:
-                _link(dict(zip(header, map(str.strip, row), strict=True)), parents, names)
+                _add_link(dict(zip(header, map(str.strip, row), strict=True)), parents, names)
     except (ValueError, csv.Error) as error:
-        raise InputError(f"line {rows.line_num} does not fit {','.join(header)} ({error}); mend it") from error
+        raise InputError(f"line {rows.line_num} does not fit {','.join(header)} ({error}); correct it") from error
     # The root need not have a row of its own.
-    for parent in [each for above in parents.values() for each in above]:
+    for parent in [parent for above in parents.values() for parent in above]:
         parents.setdefault(parent, [])
     return parents, names
 
 
-def _link(row: dict[str, str], parents: dict[str, list[str]], names: dict[str, str]) -> None:
+def _add_link(row: dict[str, str], parents: dict[str, list[str]], names: dict[str, str]) -> None:
     child = row["child"]
     if not child:
         raise ValueError("it has no child")
@@ -293,6 +284,3 @@ def _link(row: dict[str, str], parents: dict[str, list[str]], names: dict[str, s
         above.append(row["parent"])
     if row.get("name"):
         names[child] = row["name"]
-
-
-_READERS = {".json": _json, ".yaml": _yaml, ".yml": _yaml, ".csv": _csv}

@@ -1,6 +1,11 @@
-"""Similarities of classes in a taxonomy: the measures of NLTK, for all pairs at once."""
+"""Similarities of classes in a taxonomy: the measures of NLTK, for all pairs at once.
 
-from collections.abc import Callable, Mapping, Sequence
+Every measure takes the table of ancestors and returns similarities [G, G], larger = more alike, equal to NLTK's for
+synsets. NLTK searches the graph pair by pair (minutes for 1,000 synsets); a table of distances up to ancestors gives
+all pairs without a search. A node is an ancestor of itself.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +18,9 @@ class Ancestry(NamedTuple):
 
     Attributes:
         leaves: number of each leaf among the A nodes, [G].
-        up: edges on the shortest way up from the node of the row to that of the column, inf where none leads, [A, A].
-        min_depth: edges on the shortest way down from a root, [A].
-        max_depth: edges on the longest way down from a root, [A].
+        up: edges of the shortest path up from the node of the row to that of the column, [A, A]; inf where none leads.
+        min_depth: edges of the shortest path down from a root, [A].
+        max_depth: edges of the longest path down from a root, [A].
     """
 
     leaves: np.ndarray
@@ -24,26 +29,28 @@ class Ancestry(NamedTuple):
     max_depth: np.ndarray
 
     def shortest(self, columns: np.ndarray) -> np.ndarray:
-        """Return the edges [G, n] of the shortest way from each leaf up to a common ancestor and down to a node [n].
+        """Return the edges [G, n] of the shortest path from each leaf up to a common ancestor and down to a node [n].
 
-        A way that turns downwards before it turns up is none: such short cuts through a common descendant say
-        nothing about the meaning of the two.
+        A path that goes down before it goes up does not count: short cuts through a common descendant say nothing
+        about the meaning of the two.
         """
-        ways = np.full((len(self.leaves), len(columns)), np.inf)
-        from_leaf, from_column = self.up[self.leaves], self.up[columns]
+        edges = np.full((len(self.leaves), len(columns)), np.inf)
+        from_leaf, from_column = self.up[self.leaves], self.up[columns]  # [G, A], [n, A]
         for ancestor in range(len(self.up)):
+            # Most pairs do not share an ancestor, so only the block of those below it is updated.
             block = np.ix_(np.isfinite(from_leaf[:, ancestor]), np.isfinite(from_column[:, ancestor]))
             via = from_leaf[block[0][:, 0], ancestor][:, None] + from_column[block[1][0], ancestor]
-            ways[block] = np.minimum(ways[block], via)
-        return ways
+            edges[block] = np.minimum(edges[block], via)
+        return edges
 
     def highest(self, values: np.ndarray) -> np.ndarray:
-        """Return the common ancestor [G, G] with the largest of `values` [A]; of equals, the one numbered first.
+        """Return the common ancestor [G, G] with the largest of `values` [A]; of ties, the one numbered first.
 
         A node is an ancestor of itself. -1 where two leaves have no common ancestor.
         """
         best = np.full((len(self.leaves), len(self.leaves)), -1)
         below = np.isfinite(self.up[self.leaves])
+        # In rising order, so that what is written last is the highest; of ties the lowest number comes last.
         for ancestor in np.lexsort((-np.arange(len(values)), values)):
             members = np.flatnonzero(below[:, ancestor])
             best[np.ix_(members, members)] = ancestor
@@ -59,24 +66,24 @@ class Setting(NamedTuple):
 
 
 def path(setting: Setting) -> np.ndarray:
-    """1 / (edges + 1), along the shortest way through a common ancestor; in (0, 1]. Source: Rada et al. 1989."""
+    """1 / (edges + 1), along the shortest path through a common ancestor; in (0, 1]. Source: Rada et al. 1989."""
     return 1 / (1 + _edges(setting))
 
 
 def wu_palmer(setting: Setting) -> np.ndarray:
     """2 d / (a + b + 2 d), in (0, 1]: d the nodes from the root to the subsumer, a and b the edges from it to the two.
 
-    The subsumer is the common ancestor whose shortest way to the root is longest; of equals the first of the two
-    itself, else the one listed first in the taxonomy. Its d counts the longest way to the root. Where a node has
+    The subsumer is the common ancestor whose shortest path to the root is longest; of ties the first of the two
+    itself, else the one listed first in the taxonomy. Its d counts the longest path to the root. Where a node has
     several parents, these rules of NLTK's may make (a, b) differ from (b, a), and (a, a) fall below 1.
 
     Source: Wu and Palmer 1994.
     """
     table = setting.ancestry
-    own_depth = table.min_depth[table.leaves][:, None]
+    leaf_depth = table.min_depth[table.leaves][:, None]
     subsumer = table.highest(table.min_depth)
     is_above = np.isfinite(table.up[np.ix_(table.leaves, table.leaves)]).T
-    subsumer = np.where(is_above & (own_depth == table.min_depth[subsumer]), table.leaves[:, None], subsumer)
+    subsumer = np.where(is_above & (leaf_depth == table.min_depth[subsumer]), table.leaves[:, None], subsumer)
     columns, inverse = np.unique(subsumer, return_inverse=True)
     inverse = inverse.reshape(subsumer.shape)
     down = table.shortest(columns)
@@ -111,12 +118,12 @@ def resnik(setting: Setting) -> np.ndarray:
 
 
 def lin(setting: Setting) -> np.ndarray:
-    """2 IC(common ancestor) / (IC of the one + IC of the other), in [0, 1]; 1 where no node tells anything.
+    """2 IC(common ancestor) / (IC of the one + IC of the other), in [0, 1]; 1 where neither has any information.
 
     Source: Lin 1998.
     """
-    own = _information(setting)[setting.ancestry.leaves]
-    total = own[:, None] + own
+    content = _information(setting)[setting.ancestry.leaves]
+    total = content[:, None] + content
     return np.divide(2 * resnik(setting), total, out=np.ones_like(total), where=total > 0)
 
 
@@ -125,9 +132,9 @@ def _edges(setting: Setting) -> np.ndarray:
 
 
 def _information(setting: Setting) -> np.ndarray:
-    """-log of the share of occurrences at or below each node, [A]: a leaf counts once however many ways lead down."""
+    """-log of the share of occurrences at or below each node, [A]: a leaf counts once however many paths lead down."""
     below = np.isfinite(setting.ancestry.up[setting.ancestry.leaves])
-    # Of the root the logarithm is 0, not -0.
+    # A difference of logarithms, so that the root's is 0 and not -0.
     return np.log(setting.counts.sum()) - np.log(setting.counts @ below)
 
 
@@ -145,8 +152,11 @@ MEASURES = tuple(_SIMILARITIES)
 def similarity(ancestry: Ancestry, measure: str, depth: int, counts: Sequence[int] | np.ndarray | None) -> np.ndarray:
     """Return the similarities [G, G] of all leaves by one of MEASURES.
 
-    depth: edges from a root to the deepest node of the whole taxonomy.
-    counts: how often each leaf occurs, [G], for the information content of resnik and lin; once by default.
+    Args:
+        ancestry: of the leaves.
+        measure: one of MEASURES.
+        depth: edges from a root to the deepest node of the whole taxonomy.
+        counts: how often each leaf occurs, [G], for the information content of resnik and lin; once by default.
 
     Raises:
         InputError: an unknown measure, counts that do not fit, or two leaves without a common ancestor.
@@ -156,10 +166,7 @@ def similarity(ancestry: Ancestry, measure: str, depth: int, counts: Sequence[in
     counts = np.ones(leaves) if counts is None else np.asarray(counts, dtype=float)
     require(counts.shape == (leaves,), f"counts must be one per leaf ({leaves}), got {counts.shape}; drop the rest")
     usable = np.isfinite(counts) & (counts > 0)
-    require(
-        bool(usable.all()),
-        f"counts must be > 0, got {counts[~usable][:1].tolist()}; leave out such leaves",
-    )
+    require(bool(usable.all()), f"counts must be > 0, got {counts[~usable][:1].tolist()}; leave out such leaves")
     return _SIMILARITIES[measure](Setting(ancestry, depth, counts))
 
 
@@ -169,7 +176,7 @@ def distance(similarities: np.ndarray, measure: str) -> np.ndarray:
     path: edges. wu_palmer and lin: 1 - similarity. leacock_chodorow, lca_depth and resnik: the largest similarity
     of any leaf with itself minus the similarity, so that ranks are exactly those of the measure.
     """
-    # Only Wu and Palmer's rule for equals can tell (a, b) from (b, a).
+    # Only Wu and Palmer's rule for ties can make (a, b) differ from (b, a).
     similarities = np.maximum(similarities, similarities.T)
     if measure == "path":
         distances = np.rint(1 / similarities - 1)
@@ -188,18 +195,12 @@ def ancestry(
     leaves: Sequence[str],
 ) -> Ancestry:
     """Tabulate the leaves and all nodes above them, numbered in the order of `parents`."""
-    above: set[str] = set()
-    stack = list(leaves)
-    while stack:
-        node = stack.pop()
-        if node not in above:
-            above.add(node)
-            stack.extend(parents[node])
+    above = with_ancestors(leaves, parents)
     nodes = [node for node in parents if node in above]
-    number = {node: place for place, node in enumerate(nodes)}
+    number = {node: row for row, node in enumerate(nodes)}
     up = np.full((len(nodes), len(nodes)), np.inf)
     np.fill_diagonal(up, 0.0)
-    # Parents first: a node's ways up are its parents' ways and one edge more.
+    # Parents first: a node's paths up are its parents' paths and one edge more.
     for node in sorted(nodes, key=lambda node: max_depth[node]):
         row = up[number[node]]
         for parent in parents[node]:
@@ -210,3 +211,15 @@ def ancestry(
         min_depth=np.array([min_depth[node] for node in nodes]),
         max_depth=np.array([max_depth[node] for node in nodes]),
     )
+
+
+def with_ancestors(nodes: Iterable[str], parents: Mapping[str, Sequence[str]]) -> set[str]:
+    """Return some nodes and all nodes above them."""
+    seen: set[str] = set()
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack.extend(parents[node])
+    return seen

@@ -36,8 +36,8 @@ class Taxonomy:
             require(not isinstance(above, str), f"taxonomy.parents[{node!r}] must be a list, got the text {above!r}")
             unknown = [parent for parent in above if parent not in parents]
             require(not unknown, f"taxonomy.parents[{node!r}] names {unknown[:1]}, which is no node; add it")
-        strangers = [node for node in names or {} if node not in parents]
-        require(not strangers, f"taxonomy.names holds {strangers[:1]}, which is no node; drop it")
+        unknown = [node for node in names or {} if node not in parents]
+        require(not unknown, f"taxonomy.names holds {unknown[:1]}, which is no node; drop it")
         self._parents = {node: tuple(dict.fromkeys(above)) for node, above in parents.items()}
         self._names = dict(names or {})
         self._min_depth, self._max_depth = _depths(self._parents)
@@ -64,22 +64,12 @@ class Taxonomy:
         """Return the nodes directly above a node."""
         return self._parents[self._known(node)]
 
-    def ancestors(self, node: str) -> dict[str, int]:
-        """Return every ancestor of a node with the fewest edges up to it, nearest first; the node itself at 0."""
-        found = {self._known(node): 0}
-        level = [node]
-        while level:
-            above = dict.fromkeys(parent for each in level for parent in self._parents[each] if parent not in found)
-            found |= dict.fromkeys(above, found[level[0]] + 1)
-            level = list(above)
-        return found
-
     def min_depth(self, node: str) -> int:
-        """Return the edges of the shortest way from a root down to a node."""
+        """Return the edges of the shortest path from a root down to a node."""
         return self._min_depth[self._known(node)]
 
     def max_depth(self, node: str) -> int:
-        """Return the edges of the longest way from a root down to a node."""
+        """Return the edges of the longest path from a root down to a node."""
         return self._max_depth[self._known(node)]
 
     def similarity(
@@ -87,9 +77,11 @@ class Taxonomy:
     ) -> np.ndarray:
         """Return how alike every two leaves are, [G, G], as NLTK defines it; larger = more alike.
 
-        measure: one of MEASURES: path and wu_palmer in (0, 1], leacock_chodorow and resnik in nats, lca_depth in
-        edges, lin in [0, 1]; formulas and sources stand with the functions in `losskernel.data.taxonomy.similarity`.
-        counts: how often each leaf occurs, [G], for resnik and lin; once by default.
+        Args:
+            leaves: nodes, [G].
+            measure: one of MEASURES: path and wu_palmer in (0, 1], leacock_chodorow and resnik in nats, lca_depth in
+                edges, lin in [0, 1]; formulas and sources are in `losskernel.data.taxonomy.similarity`.
+            counts: how often each leaf occurs, [G], for resnik and lin; once by default.
 
         Raises:
             InputError: no leaves, unknown or repeated ones, or what `measures.similarity` refuses.
@@ -115,24 +107,23 @@ class Taxonomy:
     def tree(self, leaves: Sequence[str]) -> Tree:
         """Return the tree over the leaves.
 
-        Each node keeps the one of its parents that is deepest by its longest way from a root, hence most specific
-        (of equals the first listed). Nodes at which no two leaves part are left out; the root is where the first
-        two part. A leaf above another leaf stands twice: as an inner node, and as a leaf right below it.
+        Each node keeps the one of its parents that is deepest by its longest path from a root, hence most specific
+        (of ties the first listed). Nodes at which no two leaves branch are left out; the root is where the first two
+        branch. A leaf above another leaf occurs twice: as an inner node, and as a leaf right below it.
 
         Raises:
             InputError: fewer than two leaves, unknown or repeated ones, or leaves without a common root.
         """
         self._check(leaves)
         require(len(leaves) >= 2, f"a tree needs at least 2 leaves, got {len(leaves)}; add one")
-        return contracted(leaves, self._deepest_parent, self.name)
+        return _contracted(leaves, self._deepest_parent, self.name)
 
     def _deepest_parent(self, node: str) -> str | None:
         return max(self._parents[node], key=lambda parent: self._max_depth[parent], default=None)
 
     def _known(self, node: str) -> str:
-        require(
-            node in self._parents, f"the taxonomy has no node {node!r}; nodes are such as {next(iter(self._parents))!r}"
-        )
+        example = next(iter(self._parents))
+        require(node in self._parents, f"the taxonomy has no node {node!r}; nodes are such as {example!r}")
         return node
 
     def _check(self, leaves: Sequence[str]) -> None:
@@ -158,12 +149,14 @@ def _depths(parents: Mapping[str, Sequence[str]]) -> tuple[dict[str, int], dict[
     return shortest, longest
 
 
-def contracted(leaves: Sequence[str], parent: Callable[[str], str | None], name: Callable[[str], str]) -> Tree:
-    """Return the tree over the leaves; inner nodes are those at which two of them part.
+def _contracted(leaves: Sequence[str], parent: Callable[[str], str | None], name: Callable[[str], str]) -> Tree:
+    """Return the tree over the leaves; inner nodes are those at which two of them branch.
 
-    A leaf that stands above another one is also an inner node: as a leaf it hangs below itself, with the same id.
-
-    parent: of a node in a tree or, for a root, None.
+    Args:
+        leaves: nodes, [G]. A leaf above another one is also an inner node: as a leaf it is below itself, by the same
+            id.
+        parent: of a node in a tree or, for a root, None.
+        name: of a node, for display.
 
     Raises:
         InputError: leaves under different roots.
@@ -172,15 +165,16 @@ def contracted(leaves: Sequence[str], parent: Callable[[str], str | None], name:
     roots = {chain[-1]: leaf for leaf, chain in reversed(chains.items())}
     pair = " and ".join(f"{leaf!r} (under {root!r})" for root, leaf in list(roots.items())[-1:-3:-1])
     require(len(roots) == 1, f"leaves {pair} have no common root; put one above both")
+    # What is below a node: its children on the way to leaves, and None for the leaf that it is itself.
     branches: dict[str, set[str | None]] = {leaf: {None} for leaf in leaves}
     depth: dict[str, int] = {}
     for chain in chains.values():
         for below, above in pairwise(chain):
             branches.setdefault(above, set()).add(below)
-        depth |= {node: len(chain) - place for place, node in enumerate(chain)}
-    inner = [node for node, parts in branches.items() if len(parts) > 1]
-    inner.sort(key=lambda node: -depth[node])  # children before parents
-    number = {node: len(leaves) + place for place, node in enumerate(inner)}
+        depth |= {node: len(chain) - step for step, node in enumerate(chain)}
+    inner = [node for node, below in branches.items() if len(below) > 1]
+    inner.sort(key=lambda node: -depth[node])  # children before parents, as Tree wants them
+    number = {node: len(leaves) + row for row, node in enumerate(inner)}
     parents = [
         *(_nearest(chains[leaf], number) for leaf in leaves),
         *(_nearest(_upwards(node, parent)[1:], number) for node in inner),
@@ -190,6 +184,7 @@ def contracted(leaves: Sequence[str], parent: Callable[[str], str | None], name:
 
 
 def _upwards(node: str, parent: Callable[[str], str | None]) -> list[str]:
+    """Return a node and all above it, up to the root."""
     chain = [node]
     while (above := parent(chain[-1])) is not None:
         chain.append(above)
@@ -197,4 +192,5 @@ def _upwards(node: str, parent: Callable[[str], str | None]) -> list[str]:
 
 
 def _nearest(chain: list[str], number: dict[str, int]) -> int:
+    """Return the number of the first inner node of a chain; -1 above the root."""
     return next((number[node] for node in chain if node in number), -1)

@@ -1,4 +1,4 @@
-"""A rooted tree over G leaves, as arrays: who is whose parent, how high, with what support."""
+"""A rooted tree over G leaves, as arrays: parents, heights, and the support of its branches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,13 +9,9 @@ import numpy as np
 from losskernel.errors import require, require_integer
 
 
-def _unset() -> np.ndarray:
-    return np.empty(0)
-
-
 @dataclass(frozen=True, eq=False)
 class Tree:
-    """A rooted tree whose nodes 0 to G - 1 are the leaves; every node stands before its parent, so the root is last.
+    """A rooted tree whose nodes 0 to G - 1 are the leaves; every node comes before its parent, so the root is last.
 
     Attributes:
         ids: identifiers, [M].
@@ -26,15 +22,15 @@ class Tree:
         support: share of resamples that hold the branch, NaN where unknown, [M]; without it, all unknown.
 
     Raises:
-        InputError: shapes that do not fit, a node that stands after its parent, a leaf numbered after an inner
+        InputError: shapes that do not fit, a node that comes after its parent, a leaf numbered after an inner
             node, more than one root, or heights that fall towards the root.
     """
 
     ids: tuple[str, ...]
     names: tuple[str, ...]
     parents: np.ndarray
-    heights: np.ndarray = field(default_factory=_unset)
-    support: np.ndarray = field(default_factory=_unset)
+    heights: np.ndarray = field(default_factory=lambda: np.empty(0))
+    support: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
         parents = np.asarray(self.parents)
@@ -67,7 +63,7 @@ class Tree:
     @property
     def leaves(self) -> int:
         """G."""
-        return int(_leaf_count(self.parents))
+        return len(self.parents) - len(np.unique(self.parents[:-1]))
 
     @property
     def root(self) -> int:
@@ -89,7 +85,7 @@ class Tree:
         """Return the lowest common ancestor of every two leaves, [G, G]; of a leaf with itself, the leaf."""
         order, first, last = self._spans
         common = np.full((self.leaves, self.leaves), self.root)
-        # Leaves below a node are neighbours in the order, and what is written later is lower.
+        # Leaves below a node are neighbours in the order; from the root down, so that lower nodes overwrite higher.
         for node in range(self.root - 1, -1, -1):
             common[first[node] : last[node], first[node] : last[node]] = node
         result = np.empty_like(common)
@@ -127,9 +123,9 @@ class Tree:
         return self._spans[0].copy()
 
     def positions(self) -> np.ndarray:
-        """Return a place for each leaf in [0, 1], [G], along `order`.
+        """Return a position for each leaf in [0, 1], [G], along `order`.
 
-        The gap between two neighbours is proportional to the height at which they part.
+        The gap between two neighbours is proportional to the height of their common ancestor.
         """
         order = self.order()
         if len(order) == 1:
@@ -137,16 +133,19 @@ class Tree:
         gaps = self.heights[self.lca()[order[:-1], order[1:]]]
         if gaps.sum() == 0:
             gaps = np.ones(len(gaps))
-        places = np.empty(len(order))
-        places[order] = np.concatenate([[0.0], np.cumsum(gaps) / gaps.sum()])
-        places[order[-1]] = 1.0  # the sum of many gaps rounds
-        return np.minimum(places, 1.0)
+        positions = np.empty(len(order))
+        positions[order] = np.concatenate([[0.0], np.cumsum(gaps) / gaps.sum()])
+        positions[order[-1]] = 1.0  # the sum of many gaps rounds
+        return np.minimum(positions, 1.0)
 
     @classmethod
     def from_linkage(cls, linkage: np.ndarray, ids: Sequence[str], names: Sequence[str]) -> "Tree":
         """Turn scipy's linkage [G - 1, 4] into a tree; heights are the distances of the merges.
 
-        ids, names: of the leaves, [G]. Inner nodes have none.
+        Args:
+            linkage: of scipy.cluster.hierarchy.
+            ids: of the leaves, [G]; inner nodes have none.
+            names: of the leaves, [G]; inner nodes have none.
 
         Raises:
             InputError: no linkage of as many leaves, or one with inversions.
@@ -169,36 +168,38 @@ class Tree:
         return replace(self, support=support)
 
     @cached_property
+    def _sizes(self) -> np.ndarray:
+        """Leaves at or below every node, [M]."""
+        return self._summed(np.ones(self.leaves, dtype=int))
+
+    def _summed(self, values: np.ndarray) -> np.ndarray:
+        """Return the sum over the leaves at or below every node, [M], of values of the leaves [G]."""
+        sums = np.zeros(len(self.parents), dtype=values.dtype)
+        sums[: self.leaves] = values
+        for node in range(self.root):  # children come before parents
+            sums[self.parents[node]] += sums[node]
+        return sums
+
+    @cached_property
     def _children(self) -> list[list[int]]:
-        counts, sums = np.zeros(len(self.parents)), np.zeros(len(self.parents))
-        counts[: self.leaves], sums[: self.leaves] = 1, np.arange(self.leaves)
+        """Children of every node, in the order of the mean number of their leaves."""
+        means = self._summed(np.arange(self.leaves)) / self._sizes
         children: list[list[int]] = [[] for _ in self.parents]
         for node in range(self.root):
-            parent = self.parents[node]
-            counts[parent] += counts[node]
-            sums[parent] += sums[node]
-            children[parent].append(node)
-        return [sorted(nodes, key=lambda node: (sums[node] / counts[node], node)) for nodes in children]
+            children[self.parents[node]].append(node)
+        return [sorted(nodes, key=lambda node: (means[node], node)) for nodes in children]
 
     @cached_property
     def _spans(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Leaves depth first [G], and the stretch of them below every node: from [M], up to [M]."""
-        children = self._children
-        sizes = np.zeros(len(self.parents), dtype=int)
-        sizes[: self.leaves] = 1
-        for node in range(self.root):
-            sizes[self.parents[node]] += sizes[node]
+        """Leaves depth first [G], and the range of them below every node: from [M], up to [M]."""
         first = np.zeros(len(self.parents), dtype=int)
         for node in range(self.root, self.leaves - 1, -1):
-            starts = first[node] + np.cumsum([0, *sizes[children[node]]])
-            first[children[node]] = starts[:-1]
+            # From the root down, a node's range is divided among its children.
+            starts = first[node] + np.cumsum([0, *self._sizes[self._children[node]]])
+            first[self._children[node]] = starts[:-1]
         order = np.empty(self.leaves, dtype=int)
         order[first[: self.leaves]] = np.arange(self.leaves)
-        return order, first, first + sizes
-
-
-def _leaf_count(parents: np.ndarray) -> int:
-    return len(parents) - len(np.unique(parents[parents >= 0]))
+        return order, first, first + self._sizes
 
 
 def _check_shape(parents: np.ndarray) -> None:

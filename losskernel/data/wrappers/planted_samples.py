@@ -5,24 +5,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from losskernel.data.base import Data, size
-from losskernel.data.recombined import as_probes, assemble, own_inputs, packed_inputs, targets_of
-from losskernel.data.wrappers.relabelling import (
-    chance,
-    class_count,
-    class_names,
-    class_number,
-    class_targets,
-    planted_probes,
-    truth_labels,
-)
+from losskernel.data.base import Data, class_count, class_names, class_number, is_classes, named_generator, size
+from losskernel.data.recombined import as_probes, assemble, inputs_like, packed_inputs, targets_of
+from losskernel.data.wrappers.label_noise import class_targets, truth_labels
 from losskernel.errors import require, require_integer, require_number
 
-_FOR_SPREAD = 256  # training samples, at most, that tell the inputs' standard deviation
+_FOR_SPREAD = 256  # training samples, at most, from which the inputs' standard deviation is estimated
 
 
 @dataclass(frozen=True)
@@ -33,7 +26,7 @@ class Duplicates:
     ID+twin. All ids become text. It comes after label noise and backdoors, which do not treat twins alike.
 
     Attributes:
-        count: pairs, as many of each class as can be.
+        count: pairs, spread evenly over the classes.
         seed: of the choice.
 
     Raises:
@@ -57,10 +50,10 @@ class NearDuplicates:
     """Adds twins with some noise on their inputs. Otherwise as exact `Duplicates`.
 
     Attributes:
-        count: pairs, as many of each class as can be.
+        count: pairs, spread evenly over the classes.
         noise: standard deviation of the normal noise on every value of an input, in units of the standard deviation
-            of all values of all training inputs (of 256 by chance, where there are more). Pixels in bytes are rounded
-            and stay in 0 ... 255.
+            of all values of all training inputs (of a random 256 of them, where there are more). Pixels in bytes are
+            rounded and stay in 0 ... 255.
         seed: of the choice and the noise.
 
     Raises:
@@ -80,7 +73,7 @@ class NearDuplicates:
 
     def __call__(self, data: Data) -> Data:
         """Return the data with twins, which come last."""
-        rng = chance("near_duplicates.noise", self.seed)
+        rng = named_generator("near_duplicates.noise", self.seed)
 
         def near(inputs: Tensor) -> Tensor:
             noise = torch.as_tensor(rng.standard_normal(tuple(inputs.shape)))
@@ -91,14 +84,15 @@ class NearDuplicates:
 
 
 def _with_twins(data: Data, count: int, seed: int, wrapper: str, change: Callable[[Tensor], Tensor]) -> Data:
-    targets, asked = targets_of(data.train, data.workers), targets_of(data.probes, data.workers)
-    pairs = np.asarray(data.labels.get("twin", np.full(len(asked), -1)))
-    chosen = planted_probes(data, asked, pairs < 0, count, seed, wrapper)
-    rows, samples, probes = data.members()[chosen], len(targets), len(asked)
-    inputs = packed_inputs(data.train, rows)
-    twins = own_inputs(change(inputs), data.train)
-    train = assemble([(data.train, range(samples)), (twins, range(count))], torch.cat([targets, targets[rows]]))
-    both = assemble([(data.probes, range(probes)), (twins, range(count))], torch.cat([asked, asked[chosen]]))
+    """Return the data with twins of some probes, their inputs changed, behind all training samples and all probes."""
+    targets, probe_targets = targets_of(data.train, data.workers), targets_of(data.probes, data.workers)
+    pairs = np.asarray(data.labels.get("twin", np.full(len(probe_targets), -1)))
+    chosen = _chosen_probes(data, probe_targets, pairs < 0, count, seed, wrapper)
+    rows = data.members()[chosen]
+    twins = inputs_like(change(packed_inputs(data.train, rows)), data.train), range(count)
+    after = torch.cat([probe_targets, probe_targets[chosen]])
+    train = assemble([(data.train, range(len(targets))), twins], torch.cat([targets, targets[rows]]))
+    probes = assemble([(data.probes, range(len(probe_targets))), twins], after)
     numbers = pairs.copy()
     numbers[chosen] = pairs.max() + 1 + np.arange(count)
     labels = {**data.labels, "twin": numbers}
@@ -108,7 +102,7 @@ def _with_twins(data: Data, count: int, seed: int, wrapper: str, change: Callabl
     return replace(
         data,
         train=train,
-        probes=as_probes(both, data.workers),
+        probes=as_probes(probes, data.workers),
         labels={name: np.concatenate([values, values[chosen]]) for name, values in labels.items()},
         ids=ids + added,
         train_ids=names + added,
@@ -130,12 +124,12 @@ def _spread(data: Data, rng: np.random.Generator) -> float:
 class Backdoor:
     """Stamps a square into the lower right corner of some training images of other classes, and relabels them.
 
-    They are chosen among the probes that are training samples, whose images bear the stamp too. Labels: backdoored;
-    class (as given), true_class, mislabelled.
+    They are chosen among the probes that are training samples, which are stamped too. Labels: backdoored; class (as
+    given), true_class, mislabelled.
 
     Attributes:
-        count: images, as many of each class as can be.
-        target: class that they are given, by name or number.
+        count: images, spread evenly over the classes.
+        target: class that the stamped images are labelled as, by name or number.
         size: pixels a side of the square.
         value: of its pixels, 0 ... 255 where images are bytes, else in the inputs' units; None: 255, else the largest
             value of the chosen images.
@@ -163,18 +157,18 @@ class Backdoor:
         require_integer(f"{key}.seed", self.seed, at_least=0)
 
     def __call__(self, data: Data) -> Data:
-        """Return the data with stamped images in their old places."""
-        targets, asked = class_targets(data, "backdoor"), targets_of(data.probes, data.workers)
+        """Return the data with stamped images in place of the originals."""
+        targets, probe_targets = class_targets(data, "backdoor"), targets_of(data.probes, data.workers)
         goal = class_number(data, self.target, class_count(data, targets), "wrapper.backdoor.target")
-        before = np.asarray(data.labels.get("backdoored", np.zeros(len(asked))), dtype=bool)
-        # A mislabelled image of the target class would be given its own label.
-        truth = truth_labels(data, asked, asked)["true_class"].astype(str)
+        before = np.asarray(data.labels.get("backdoored", np.zeros(len(probe_targets))), dtype=bool)
+        # Stamping a mislabelled image of the target class would give it its true label.
+        truth = truth_labels(data, probe_targets, probe_targets)["true_class"].astype(str)
         name = str(class_names(data, torch.tensor([goal]))[0])
-        other = (asked.numpy() != goal) & (truth != name) & ~before
-        chosen = planted_probes(data, asked, other, self.count, self.seed, "backdoor")
+        other = (probe_targets.numpy() != goal) & (truth != name) & ~before
+        chosen = _chosen_probes(data, probe_targets, other, self.count, self.seed, "backdoor")
         rows = data.members()[chosen]
-        stamped = own_inputs(self._stamped(packed_inputs(data.train, rows)), data.train)
-        after = asked.clone()
+        stamped = inputs_like(self._stamped(packed_inputs(data.train, rows)), data.train)
+        after = probe_targets.clone()
         after[torch.as_tensor(chosen)] = goal
         given = targets.clone()
         given[torch.as_tensor(rows)] = goal
@@ -184,8 +178,8 @@ class Backdoor:
             probes=as_probes(_replaced(data.probes, chosen, stamped, after), data.workers),
             labels={
                 **data.labels,
-                **truth_labels(data, asked, after),
-                "backdoored": before | np.isin(np.arange(len(asked)), chosen),
+                **truth_labels(data, probe_targets, after),
+                "backdoored": before | np.isin(np.arange(len(probe_targets)), chosen),
             },
         )
 
@@ -207,9 +201,36 @@ class Backdoor:
 
 
 def _replaced(dataset: Dataset[Any], rows: np.ndarray, others: Dataset[Any], targets: Tensor) -> Dataset[Any]:
-    """Return the dataset with other inputs in some rows, and with the targets."""
+    """Return the data set with other inputs in some rows, and with the targets."""
     samples, count = size(dataset), len(rows)
     both = assemble([(dataset, range(samples)), (others, range(count))], torch.zeros(samples + count))
+    # The others come last in `both`; the order puts them in place of the rows.
     order = np.arange(samples)
     order[rows] = samples + np.arange(count)
     return assemble([(both, order)], targets)
+
+
+def _chosen_probes(data: Data, targets: Tensor, free: np.ndarray, count: int, seed: int, wrapper: str) -> np.ndarray:
+    """Return `count` random probes [count] that are training samples, spread evenly over the classes; in order.
+
+    Args:
+        data: whose probes.
+        targets: of the probes, [N, ...].
+        free: which probes may be chosen, [N] bool.
+        count: how many.
+        seed: of the choice.
+        wrapper: name, for random numbers and the message.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    rows = np.flatnonzero(free & (data.members() >= 0))
+    require(
+        len(rows) >= count,
+        f"wrapper.{wrapper}.count must be <= the {len(rows)} probes that are training samples and fit, got {count}; "
+        f"lower it, or take training samples as probes first: wrapper=[training_probes,{wrapper}]",
+    )
+    rows = named_generator(wrapper, seed).permutation(rows)
+    groups = targets.numpy()[rows] if is_classes(targets) else np.zeros(len(rows), dtype=int)
+    turn = pd.Series(groups).groupby(groups).cumcount().to_numpy()  # how many of its class come before a probe
+    return np.sort(rows[np.argsort(turn, kind="stable")[:count]])

@@ -8,20 +8,24 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from losskernel.data.base import Data, size
+from losskernel.data.base import Data, class_names, is_classes, named_generator, size
 from losskernel.data.recombined import as_probes, assemble, targets_of
-from losskernel.data.wrappers.relabelling import chance, class_names, is_classes
 from losskernel.errors import require, require_integer
+
+# Planted truth, which the class as given does not determine.
+_TRUTH = ("true_class", "mislabelled")
+# Planted labels of a sample that is no probe are known for certain, for twins and backdoors are planted in probes.
+_UNPLANTED = {"twin": -1, "backdoored": False}
 
 
 @dataclass(frozen=True)
 class TrainingProbes:
     """Takes training samples as the probes, in training order.
 
-    Label: class, by name. Other labels are kept where the present probes tell them (see `JointProbes`).
+    Label: class, by name. Other labels are kept where the present probes determine them (see `JointProbes`).
 
     Attributes:
-        limit: how many, chosen by chance; None: all.
+        limit: how many, chosen at random; None: all.
         seed: of the choice.
 
     Raises:
@@ -36,9 +40,9 @@ class TrainingProbes:
 
     def __call__(self, data: Data) -> Data:
         """Return the data with other probes."""
-        rows = _by_chance(size(data.train), self.limit, self.seed, "training_probes.limit")
+        rows = _random_rows(size(data.train), self.limit, self.seed, "training_probes.limit")
         targets = _targets(data, rows)
-        names, labels = training_names(data), training_labels(data, rows, targets, "training_probes")
+        names, labels = training_names(data), _training_labels(data, rows, targets, "training_probes")
         probes = assemble([(data.train, rows)], targets)
         return replace(
             data,
@@ -58,8 +62,8 @@ class JointProbes:
     A query that is one of the training samples taken is named query/ID, and counts as no training sample.
 
     Attributes:
-        train_limit: training samples, chosen by chance, in training order; None: all.
-        query_limit: queries, one by chance from each of as many stretches of the present probes; None: all.
+        train_limit: training samples, chosen at random, in training order; None: all.
+        query_limit: queries, a random one from each of as many equal stretches of the present probes; None: all.
         seed: of both choices.
 
     Raises:
@@ -76,12 +80,12 @@ class JointProbes:
     def __call__(self, data: Data) -> Data:
         """Return the data with other probes."""
         queries = _spread(size(data.probes), self.query_limit, self.seed, "joint_probes.query_limit")
-        rows = _by_chance(size(data.train), self.train_limit, self.seed, "joint_probes.train_limit")
-        asked, own = targets_of(data.probes, data.workers)[queries], _targets(data, rows)
-        targets = torch.cat([asked, own.to(asked.dtype)])
-        trained = training_labels(data, rows, own, "joint_probes")
+        rows = _random_rows(size(data.train), self.train_limit, self.seed, "joint_probes.train_limit")
+        query_targets, train_targets = targets_of(data.probes, data.workers)[queries], _targets(data, rows)
+        targets = torch.cat([query_targets, train_targets.to(query_targets.dtype)])
+        trained = _training_labels(data, rows, train_targets, "joint_probes")
         labels = {
-            name: np.concatenate([values[queries], trained.get(name, missing(values, len(rows)))])
+            name: np.concatenate([values[queries], trained.get(name, _missing(values, len(rows)))])
             for name, values in data.labels.items()
         }
         names = training_names(data)
@@ -112,8 +116,8 @@ def _distinct(names: list, queries: list, chosen: list) -> tuple[list, list]:
     if not set(chosen) & set(queries) and len({type(name) for name in queries + chosen}) == 1:
         return names, queries + chosen
     taken = {str(name) for name in chosen}
-    asked = [f"query/{name}" if str(name) in taken else str(name) for name in queries]
-    return [str(name) for name in names], asked + [str(name) for name in chosen]
+    ids = [f"query/{name}" if str(name) in taken else str(name) for name in queries]
+    return [str(name) for name in names], ids + [str(name) for name in chosen]
 
 
 def _targets(data: Data, rows: np.ndarray) -> Tensor:
@@ -125,21 +129,21 @@ def _class(data: Data, targets: Tensor) -> dict[str, np.ndarray]:
     return {"class": class_names(data, targets)} if is_classes(targets) else {}
 
 
-def _by_chance(count: int, limit: int | None, seed: int, key: str) -> np.ndarray:
-    """Return `limit` of `count` numbers by chance, in order; all where there is no limit."""
+def _random_rows(count: int, limit: int | None, seed: int, key: str) -> np.ndarray:
+    """Return `limit` random numbers below `count`, in order; all where there is no limit."""
     if limit is None:
         return np.arange(count)
     require(limit <= count, f"wrapper.{key} must be <= the {count} training samples, got {limit}; null takes all")
-    return np.sort(chance(key, seed).choice(count, limit, replace=False))
+    return np.sort(named_generator(key, seed).choice(count, limit, replace=False))
 
 
 def _spread(count: int, limit: int | None, seed: int, key: str) -> np.ndarray:
-    """Return one number by chance from each of `limit` equal stretches of `count`; all where there is no limit."""
+    """Return a random number from each of `limit` equal stretches below `count`; all where there is no limit."""
     if limit is None:
         return np.arange(count)
     require(limit <= count, f"wrapper.{key} must be <= the {count} present probes, got {limit}; null takes all")
     edges = np.linspace(0, count, limit + 1).astype(int)
-    return chance(key, seed).integers(edges[:-1], edges[1:])
+    return named_generator(key, seed).integers(edges[:-1], edges[1:])
 
 
 def _check(wrapper: str, limits: Mapping[str, int | None], seed: int) -> None:
@@ -149,37 +153,31 @@ def _check(wrapper: str, limits: Mapping[str, int | None], seed: int) -> None:
     require_integer(f"wrapper.{wrapper}.seed", seed, at_least=0)
 
 
-# Planted truth, which the class as given does not tell; and what a sample that is no probe has of it for certain, for
-# twins and backdoors are planted in probes.
-_TRUTH = ("true_class", "mislabelled")
-_UNPLANTED = {"twin": -1, "backdoored": False}
-
-
-def training_labels(data: Data, rows: np.ndarray, targets: Tensor, wrapper: str) -> dict[str, np.ndarray]:
+def _training_labels(data: Data, rows: np.ndarray, targets: Tensor, wrapper: str) -> dict[str, np.ndarray]:
     """Return what is known of some training samples, name -> [n]; labels of which nothing is known are left out.
 
     A label is known of a sample that is a probe, and where it is text that all probes of the sample's class share, of
-    which there must be two: with one, anything would seem to belong to the class. Elsewhere it is `missing`.
+    which there must be two: with one, anything would seem to belong to the class. Elsewhere it is `_missing`.
 
     Args:
-        data: its probes' labels; class and role left out.
+        data: its probes' labels, without class and role.
         rows: numbers of the training samples, [n].
         targets: their targets, [n, ...].
-        wrapper: that asks, for the message.
+        wrapper: name, for the message.
 
     Raises:
         InputError: the planted truth of a sample is not known.
     """
     members = data.members()
-    probe = np.full(size(data.train), -1)  # that each training sample is
+    probe = np.full(size(data.train), -1)
     probe[members[members >= 0]] = np.flatnonzero(members >= 0)
-    probe = probe[rows]
+    probe = probe[rows]  # that each sample is, [n]; -1 of none
     classes = targets_of(data.probes, data.workers).numpy() if is_classes(targets) else None
-    found: dict[str, np.ndarray] = {}
+    labels: dict[str, np.ndarray] = {}
     for name, values in data.labels.items():
-        known, told = probe >= 0, values[np.maximum(probe, 0)]
         if name in ("class", "role"):
             continue
+        known, label = probe >= 0, values[np.maximum(probe, 0)]
         if name in _TRUTH:
             require(
                 bool(known.all()),
@@ -187,30 +185,30 @@ def training_labels(data: Data, rows: np.ndarray, targets: Tensor, wrapper: str)
                 f"put {wrapper} before the wrapper that plants it",
             )
         elif name in _UNPLANTED:
-            told[~known] = _UNPLANTED[name]
+            label[~known] = _UNPLANTED[name]
         else:
             if classes is not None and values.dtype.kind in "UO":
-                told, known = _shared(values, classes, told, known, targets.numpy())
-            told = np.where(known, told, missing(values, len(rows)))
+                label, known = _filled(values, classes, label, known, targets.numpy())
+            label = np.where(known, label, _missing(values, len(rows)))
         if name in (*_TRUTH, *_UNPLANTED) or known.any():
-            found[name] = told
-    return found
+            labels[name] = label
+    return labels
 
 
-def missing(values: np.ndarray, count: int) -> np.ndarray:
-    """Return what stands for an unknown label of some kind, [count]: "" of text, nan of numbers, -1 of whole ones."""
+def _missing(values: np.ndarray, count: int) -> np.ndarray:
+    """Return the value of an unknown label, [count]: "" of text, nan of numbers, -1 of whole ones."""
     unknown = {"f": np.nan, "i": -1, "u": -1, "b": -1}.get(values.dtype.kind, "")
     return np.full(count, unknown)
 
 
-def _shared(
-    values: np.ndarray, classes: np.ndarray, told: np.ndarray, known: np.ndarray, wanted: np.ndarray
+def _filled(
+    values: np.ndarray, classes: np.ndarray, label: np.ndarray, known: np.ndarray, targets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return told [n] and known [n] with what all probes of a class share."""
-    told, known = told.copy(), known.copy()
+    """Return label [n] and known [n] of samples, filled in where all probes of a sample's class share the value."""
+    label, known = label.copy(), known.copy()
     for number in np.unique(classes):
-        own = values[classes == number]
-        if len(own) >= 2 and (own == own[0]).all():
-            told[~known & (wanted == number)] = own[0]
-            known |= wanted == number
-    return told, known
+        shared = values[classes == number]
+        if len(shared) >= 2 and (shared == shared[0]).all():
+            label[~known & (targets == number)] = shared[0]
+            known |= targets == number
+    return label, known
