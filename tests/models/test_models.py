@@ -7,7 +7,9 @@ from torch import nn
 from torch.nn.functional import one_hot
 
 from losskernel.errors import InputError
-from losskernel.models import MLP, MultitaskMLP, SmallCNN
+from losskernel.losses import cross_entropy
+from losskernel.models import MLP, MultitaskMLP, SmallCNN, cifar_resnet
+from losskernel.models.memory_format import choose_layout
 
 
 def _samples(tasks: int, count: int = 12) -> torch.Tensor:
@@ -96,3 +98,10 @@ def test_a_small_cnn_pools_any_image_and_ends_in_a_linear_head() -> None:
 def test_a_width_that_is_no_width_is_refused(build: Callable[[], nn.Module], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build()
+
+
+def test_narrow_residual_networks_keep_channels_first() -> None:
+    # Strided 1x1 convolutions of few channels corrupt the heap in their backward pass where channels come last.
+    images, classes = torch.randn(2, 3, 16, 16), torch.zeros(2).long()
+    layouts = [choose_layout(cifar_resnet(8, width).eval(), cross_entropy, images, classes) for width in (1, 0.5, 0.25)]
+    assert layouts == [torch.channels_last, torch.channels_last, torch.contiguous_format]
