@@ -19,9 +19,9 @@ from losskernel.data.base import Data, size, stack
 from losskernel.data.recombined import Augmented
 from losskernel.errors import InputError, require, require_integer, require_number
 from losskernel.sampling.engine.stacked_model import check_losses
-from losskernel.sampling.sample import require_offset, settle
 from losskernel.sampling.samplers import Sampler
 from losskernel.sampling.schedule import Schedule
+from losskernel.sampling.setup import require_offset, setup_of
 from losskernel.sampling.trainer import chain_trainer
 from losskernel.training import Training, load_weights
 from losskernel.training.lightning import quiet_settings
@@ -192,7 +192,7 @@ def _check_sampler(sampler: Callable[..., Sampler]) -> None:
 
 def _check_chains(model: nn.Module, data: Data, sampler: Callable[..., Sampler], schedule: Schedule | None) -> None:
     if schedule is not None:
-        _try("sampler cannot be built", lambda: settle(model, data, sampler, schedule))
+        _try("sampler cannot be built", lambda: setup_of(model, data, sampler, schedule).try_sampler())
 
 
 def _check_subjects(

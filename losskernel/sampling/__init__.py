@@ -1,1 +1,1 @@
-"""sample(): chains of SGLD and its kin about trained weights."""
+"""sample(): chains of SGLD and other samplers around trained weights."""

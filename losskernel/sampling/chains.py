@@ -1,4 +1,4 @@
-"""Stacked chains as a LightningModule: module = target, optimiser = transition kernel."""
+"""Stacked chains as a LightningModule: module = target distribution, optimiser = transition kernel."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,39 +9,84 @@ from torch import Tensor, nn
 
 from losskernel.data.base import Data, size
 from losskernel.data.loading import BlockLoader, MinibatchLoader
-from losskernel.data.minibatch_order import MinibatchIndices
+from losskernel.data.minibatch_order import NOISE, MinibatchIndices, generator
 from losskernel.errors import DivergenceError, Interrupted
 from losskernel.sampling.engine.probe_batch_size import LARGEST
 from losskernel.sampling.engine.stacked_model import StackedModel
-from losskernel.sampling.noise import NoiseStream
 from losskernel.sampling.samplers.base import Sampler
 from losskernel.sampling.schedule import Schedule
 from losskernel.sampling.step_checks import check_steps, effort_for
 from losskernel.traces.records import PRECISION_CHECKS
 
+# Noise is drawn in blocks of about this many numbers per chain: one call then serves many steps of a small model, and
+# a single step of a large one. Another length gives every chain other noise, hence other draws.
+BLOCK_NUMBERS = 8192
+
 
 class Stride(NamedTuple):
-    """One Lightning batch: some sampler steps, and whether the probes are recorded after them.
-
-    The stride without steps is the last: the chains are judged where they stand.
-    """
+    """One Lightning batch: some sampler steps, and whether the probes' losses are recorded after them."""
 
     steps: int
     record: bool
 
 
+# The last batch, without steps of its own: the step size is checked at the chains' last draws.
 STEP_CHECKS = Stride(0, False)
 
 
 def strides(schedule: Schedule) -> list[Stride]:
-    """Return the batches of one fit: burn-in in pieces of `thinning` steps, one batch a draw, and the judgement."""
+    """Return the batches of one fit: burn-in in pieces of `thinning` steps, one batch a draw, and the step checks."""
     whole, rest = divmod(schedule.burn_in, schedule.thinning)
     burn_in = [Stride(rest, False)] * (rest > 0) + [Stride(schedule.thinning, False)] * whole
     return [*burn_in, *[Stride(schedule.thinning, True)] * schedule.draws, STEP_CHECKS]
 
 
 class StepChecksInterrupted(Interrupted):
-    """A signal came when all was drawn and saved: what goes on from there judges anew."""
+    """A signal arrived during the step checks. All draws are saved; a resumed run repeats the checks."""
+
+
+class NoiseStream:
+    """Standard normal numbers [C, P], one set a step; a chain's do not depend on the chains beside it.
+
+    Args:
+        seed: of the run.
+        chains: numbers of the chains.
+        like: weights [C, P] that the numbers are for.
+    """
+
+    def __init__(self, seed: int, chains: Sequence[int], like: Tensor) -> None:
+        length = max(1, min(64, BLOCK_NUMBERS // like.shape[1]))
+        self._block = torch.empty(len(chains), length, like.shape[1], dtype=like.dtype, device=like.device)
+        self._begin: Callable[[], list[torch.Generator]] = lambda: [
+            generator(seed, NOISE, chain, like.device) for chain in chains
+        ]
+        self._generators, self._before, self._next = self._begin(), [], length
+
+    def __call__(self, _: Tensor | None = None) -> Tensor:
+        """Return the next step's numbers."""
+        if self._next == self._block.shape[1]:
+            self._draw()
+        self._next += 1
+        return self._block[:, self._next - 1]
+
+    def _draw(self) -> None:
+        self._before = [stream.get_state() for stream in self._generators]
+        for row, stream in zip(self._block, self._generators, strict=True):
+            row.normal_(generator=stream)
+        self._next = 0
+
+    def state(self) -> dict[str, Any]:
+        """Return the generators' states before the current block, none before the first, and the position in it."""
+        return {"generators": self._before, "next": self._next}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        self._generators = self._begin()
+        if state["generators"]:
+            for stream, before in zip(self._generators, state["generators"], strict=True):
+                stream.set_state(before)
+            self._draw()  # draws the interrupted block again
+        self._next = state["next"]
 
 
 class Chains(pl.LightningModule):
@@ -55,8 +100,8 @@ class Chains(pl.LightningModule):
         seed: with a chain's number it fixes all of the chain's randomness.
         chains: numbers of the chains in this stack.
         moving: names of the weights that move.
-        resume: state of an interrupted stack, as `state()` gave it.
-        stack: the same model stacked as often, where it exists: what it recorded serves these chains too.
+        resume: state of an interrupted stack, from `state()`.
+        stack: the same model stacked as often, if there is one: its recorded operations are shared.
 
     Attributes:
         stop: called during the step checks, which take long; a signal number ends them with StepChecksInterrupted.
@@ -90,15 +135,16 @@ class Chains(pl.LightningModule):
         self._lowered = None if schedule.probe_precision == "float32" else getattr(torch, schedule.probe_precision)
 
     def configure_optimizers(self) -> Sampler:
-        """Build the sampler on the chains' own device; w* are the weights as they are now."""
-        self._noise = NoiseStream(self._seed, self.chain_numbers, self.weights)
-        self._optimizer = self._sampler([self.weights], noise=self._noise)
-        if self._resume is not None:
-            self._restore(self._resume)
+        """Return the sampler, built at the first call: the weights must be w*, on the device where they will run."""
+        if not hasattr(self, "_optimizer"):
+            self._noise = NoiseStream(self._seed, self.chain_numbers, self.weights)
+            self._optimizer = self._sampler([self.weights], noise=self._noise)
+            if self._resume is not None:
+                self.restore(self._resume)
         return self._optimizer
 
     def on_fit_start(self) -> None:
-        """Put data and frozen weights where the chains are."""
+        """Move data and frozen weights to the chains' device."""
         schedule, device = self._schedule, self.weights.device
         self._start = self._start.to(device)
         self._stack[0].to(device)
@@ -109,11 +155,11 @@ class Chains(pl.LightningModule):
         self._probes = BlockLoader(self._data.probes, self.block, self._data.workers, device)
 
     def teardown(self, stage: str) -> None:
-        """End the processes that load minibatches; Lightning's own references would keep them for long."""
+        """End the processes that load minibatches, which Lightning's references would keep alive."""
         self._minibatches.close()
 
     def training_step(self, stride: Stride, _: int) -> dict[str, Tensor]:
-        """Advance every chain by a stride; return what is observed after it, [C] or [C, N] each."""
+        """Advance every chain by a stride; return the observations after it, [C] or [C, N]."""
         stack, views, weights = self._stack[0], self._views, self.weights
         if stride == STEP_CHECKS:
             return self._check_steps()
@@ -133,15 +179,15 @@ class Chains(pl.LightningModule):
         }
         if stride.record:
             observed["losses"] = self.probe_losses(self._lowered)
-        # One number says whether all are finite: a sum with any that is not is not.
+        # One transfer from the device instead of many: a sum is finite only if every term is.
         if not torch.stack([value.sum() for value in observed.values()]).sum().isfinite():
             self._report_divergence(steps, observed)
         return observed
 
     def probe_losses(self, lowered: torch.dtype | None, check_interrupt: Callable[[], None] = lambda: None) -> Tensor:
-        """Return the losses [C, N] of all probes at the weights as they are, multiplied in a lower type or not.
+        """Return the losses [C, N] of all probes at the current weights, multiplied in a lower type if one is given.
 
-        Before each block `check_interrupt` is called, which may raise.
+        Blocks that do not fit into memory are halved. `check_interrupt` is called before each block and may raise.
         """
         while True:
             evaluate = self._stack[0].evaluator(self._views, lowered)
@@ -163,28 +209,31 @@ class Chains(pl.LightningModule):
         return lambda: self._stack[0].evaluator(self._views, self._lowered)(inputs, targets), len(inputs)
 
     def _check_steps(self) -> dict[str, Tensor]:
-        """Judge the steps where the chains stand, and the precision of the probes' losses a little further on."""
+        """Check the steps at the chains' last draws, and the precision of the probes' losses after further steps."""
         stack, weights, sampler = self._stack[0], self.weights, self._optimizer
-        found = check_steps(stack, weights, self._start, sampler, self._minibatches, self._noise, self._check_interrupt)
+        checks = check_steps(
+            stack, weights, self._start, sampler, self._minibatches, self._noise, self._check_interrupt
+        )
         if self._lowered is None:
-            return found
-        apart: list[Tensor] = []
+            return checks
+        errors: list[Tensor] = []
         for _ in range(PRECISION_CHECKS):
             for _ in range(self._schedule.thinning):
                 self._check_interrupt()
                 weights.grad = stack.gradient(self._views, *self._minibatches())[0]
                 sampler.step()
             lowered = self.probe_losses(self._lowered, self._check_interrupt)
-            apart.append(lowered - self.probe_losses(None, self._check_interrupt))
-        return found | {"precision_noise": torch.stack(apart, dim=1)}
+            errors.append(lowered - self.probe_losses(None, self._check_interrupt))
+        return checks | {"precision_noise": torch.stack(errors, dim=1)}
 
     def _check_interrupt(self) -> None:
-        """Raise StepChecksInterrupted if a signal came; what a GPU was given before must be done, lest it queue up."""
+        """Raise StepChecksInterrupted if a signal arrived."""
+        # A GPU runs behind the calls: without waiting, a signal would be seen only when the queue is done.
         if self.weights.is_cuda:
             torch.cuda.synchronize(self.weights.device)
         if number := self.stop():
-            self._minibatches.close()  # Lightning does not call `teardown` behind an error
-            raise StepChecksInterrupted("stopped while the chains were judged", number)
+            self._minibatches.close()  # after an exception Lightning does not call `teardown`
+            raise StepChecksInterrupted("stopped during the step checks", number)
 
     def _report_divergence(self, steps: Tensor, observed: dict[str, Tensor]) -> None:
         """Raise DivergenceError that names the first chain and step that left the finite numbers."""
@@ -200,9 +249,13 @@ class Chains(pl.LightningModule):
         )
 
     def state(self) -> dict[str, Any]:
-        """Return all that a bit-identical continuation needs; minibatches follow from the step number."""
-        own = self._optimizer.state[self.weights]
-        kept = {key: value for key, value in own.items() if key != "start"}
+        """Return all that a bit-identical continuation needs; the minibatches follow from the step number."""
+        # Clones, because the sampler changes its tensors in place; "start" is w*, which every process has.
+        kept = {
+            key: value.clone() if isinstance(value, Tensor) else value
+            for key, value in self._optimizer.state[self.weights].items()
+            if key != "start"
+        }
         return {
             "step": self.step,
             "block": self.block,
@@ -211,10 +264,12 @@ class Chains(pl.LightningModule):
             "noise": self._noise.state(),
         }
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
+        """Return to a state: weights, what the sampler keeps, and the noise to come."""
+        self.step = int(state["step"])
         with torch.no_grad():
             self.weights.copy_(state["weights"])
         self._noise.restore(state["noise"])
-        own = self._optimizer.state[self.weights]
+        kept = self._optimizer.state[self.weights]
         for key, value in state["sampler"].items():
-            own[key] = value.to(self.weights.device) if isinstance(value, Tensor) else value
+            kept[key] = value.to(self.weights.device) if isinstance(value, Tensor) else value

@@ -1,4 +1,4 @@
-"""What sampling will cost, measured at w* before it starts."""
+"""The cost of sampling, measured at w* before it starts."""
 
 import sys
 import time
@@ -14,43 +14,42 @@ from losskernel.sampling.schedule import Schedule
 from losskernel.sampling.step_checks import Effort, step_check_gradients
 from losskernel.traces.records import PRECISION_CHECKS
 
-_SHORT = 20.0  # seconds, of a run whose cost is not worth a line
-_REPEATS = 2  # after one that records the operations
+_SHORT = 20.0  # seconds below which a run's cost is not shown
+_REPEATS = 2  # timed calls after a first one, which records the operations
 # (size, name, the number from which it is used)
 _SIZES = ((10**9, "GB", 10**9), (10**6, "MB", 10**6), (10**3, "kB", 10**3), (1, "B", 0))
 
 
 class Measured(NamedTuple):
-    """What a stack of chains takes on this machine."""
+    """Times and sizes of a stack of chains on this machine."""
 
     step: float  # seconds a sampler step
     evaluation: float  # seconds an evaluation of all probes
     chains: int  # in the stack
     probes: int
-    effort: Effort  # of judging it
+    effort: Effort  # of its step checks
     number_bytes: int  # of a loss
 
 
 class Cost(NamedTuple):
-    """What a run costs."""
+    """The cost of a run."""
 
-    forward: float  # probes evaluated per second, those of each chain counted
+    forward: float  # probes evaluated per second, all chains together
     gradients: float  # training samples per second, likewise
     seconds: float
     bytes: int  # of the losses, before compression
 
 
-def announced(chains: Chains, schedule: Schedule, device: torch.device) -> dict[str, Any]:
-    """Tell the user on standard error what a run costs, unless it is soon done; return it for the provenance.
+def announced(chains: Chains, schedule: Schedule) -> dict[str, Any]:
+    """Write the cost of a run to standard error, unless it is short; return it for the provenance.
 
     Args:
-        chains: of the first stack; not to be sampled from afterwards.
+        chains: of the first stack, on the device where they will run.
         schedule: lengths.
-        device: where it will run.
     """
     try:
-        cost = estimate(schedule, measure(chains.to(device)))
-    except DivergenceError:  # sampling itself will say so, at the same step
+        cost = estimate(schedule, measure(chains))
+    except DivergenceError:  # sampling diverges at the same step, and reports it with a remedy
         return {}
     if cost.seconds > _SHORT:
         sys.stderr.write(words(cost, schedule, chains.probes) + "\n")
@@ -58,14 +57,18 @@ def announced(chains: Chains, schedule: Schedule, device: torch.device) -> dict[
 
 
 def measure(chains: Chains) -> Measured:
-    """Take a few steps and evaluate a few blocks of probes; the chains are not to be sampled from afterwards."""
+    """Time a few steps and a few blocks of probes, and return the chains to where they were."""
     chains.configure_optimizers()
+    before = chains.state()
     chains.on_fit_start()
     device = chains.weights.device
-    step = _seconds(lambda: chains.training_step(Stride(1, False), 0), device)
-    evaluate, block = chains.one_block()
-    share = _seconds(evaluate, device) / block
-    chains.teardown("fit")
+    try:
+        step = _seconds(lambda: chains.training_step(Stride(1, False), 0), device)
+        evaluate, block = chains.one_block()
+        share = _seconds(evaluate, device) / block
+    finally:
+        chains.teardown("fit")
+        chains.restore(before)
     count, probes = len(chains.weights), chains.probes
     return Measured(step, share * probes, count, probes, chains.effort, chains.weights.element_size())
 

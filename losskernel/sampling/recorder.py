@@ -1,4 +1,4 @@
-"""Writing what chains show while they are sampled: the callback between a LightningModule and a store."""
+"""The callback that writes what chains observe into a store, with states from which a run resumes."""
 
 import time
 from collections.abc import Callable
@@ -17,10 +17,10 @@ class RecordLosses(pl.Callback):
 
     Args:
         store: where arrays and state go.
-        rows: the chains' places in the store.
-        state_every: seconds between states; what a kill can cost.
-        stop: asked after each batch, and while chains are judged; anything but 0 ends the run there.
-        state: what an interrupted recorder saved, to go on from there.
+        rows: the chains' rows in the store.
+        state_every: seconds between states, the most that a kill can cost.
+        stop: called after each batch and during the step checks; the number of a signal ends the run there.
+        state: of an interrupted recorder, to continue from.
     """
 
     def __init__(
@@ -41,15 +41,15 @@ class RecordLosses(pl.Callback):
 
     @property
     def draws_done(self) -> int:
-        """Draws of each chain recorded so far, written or held."""
+        """Draws of each chain recorded so far, written or pending."""
         return self.written + len(self._pending)
 
     def drawn(self, draws: int) -> int:
-        """Return the draws of all chains recorded so far; those of the stacks before have so many each."""
+        """Return the draws of all chains recorded so far; chains of earlier stacks have `draws` each."""
         return self._rows.start * draws + (self._rows.stop - self._rows.start) * self.draws_done
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Stride, batch_idx: int) -> None:
-        """Save what is drawn before it is judged: a run that is stopped meanwhile judges anew from there."""
+        """Save a state before the step checks: a run stopped during them repeats the checks from there."""
         if batch == STEP_CHECKS:
             if self._saved != self.batches_done:
                 self.save(pl_module)
@@ -58,7 +58,7 @@ class RecordLosses(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Stride, batch_idx: int
     ) -> None:
-        """Keep what was observed; write full chunks, and the state when its time has come."""
+        """Keep the observations; write full chunks, and a state when it is due."""
         observed = {name: value.cpu() for name, value in outputs.items()}
         self.batches_done += 1
         if batch == STEP_CHECKS:
@@ -77,13 +77,13 @@ class RecordLosses(pl.Callback):
             trainer.should_stop = True
 
     def finish(self, chains: Chains) -> None:
-        """Write the last, shorter chunk and the losses seen during burn-in; mark this stack as done."""
+        """Write the last, shorter chunk and the minibatch losses of burn-in."""
         self.flush()
         if self._burn_in:
             self._store.write(self._rows, {"burn_in_loss": torch.stack(self._burn_in, dim=1).numpy()}, 0)
 
     def flush(self) -> None:
-        """Write the held draws as one chunk."""
+        """Write the pending draws as one chunk."""
         if self._pending:
             arrays = {name: _stack([draw[name] for draw in self._pending]) for name in self._pending[0]}
             self._store.write(self._rows, arrays, self.written)

@@ -2,10 +2,9 @@
 
 import copy
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,19 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from losskernel.data.base import Data, size, stack
+from losskernel.data.base import Data, stack
 from losskernel.data.images.preprocessing import thumbnails
 from losskernel.data.loading import BlockLoader
-from losskernel.data.minibatch_order import TRAINING_STREAM
 from losskernel.data.packed import held
-from losskernel.errors import DivergenceError, Interrupted, TraceError, require, require_integer, require_number
+from losskernel.errors import DivergenceError, Interrupted, TraceError, require_integer, require_number
 from losskernel.sampling.chains import STEP_CHECKS, Chains, StepChecksInterrupted, strides
 from losskernel.sampling.cost import announced
 from losskernel.sampling.engine.probe_batch_size import LARGEST, choose_block
 from losskernel.sampling.engine.stacked_model import StackedModel, check_losses, stackable, start_losses
-from losskernel.sampling.provenance import identity, provenance
 from losskernel.sampling.recorder import RecordLosses
-from losskernel.sampling.samplers import Sampler, resolve_nbeta, select
+from losskernel.sampling.samplers import Sampler
 from losskernel.sampling.schedule import Schedule
+from losskernel.sampling.setup import Setup, identity, provenance, setup_of
 from losskernel.sampling.trainer import chain_trainer
 from losskernel.signals import signal_name, stop_on_signal
 from losskernel.storage.settings_diff import differences
@@ -88,9 +86,7 @@ def sample(
 
     Source: arXiv 2509.26537, section 3.2.
     """
-    factory, settings, moving = settle(model, data, sampler, schedule)
-    require_integer("seed", seed, at_least=0)
-    require_offset(chain_offset, schedule)
+    setup = setup_of(model, data, sampler, schedule, seed=seed, chain_offset=chain_offset)
     require_number("state_every", state_every, at_least=0)
     stacked = chains_per_fit if chains_per_fit is not None else schedule.chains if stackable(model) else 1
     require_integer("chains_per_fit", stacked, at_least=1)
@@ -98,129 +94,127 @@ def sample(
     with store.locked():
         state = None
         if isinstance(store, TraceStore) and store.exists:
-            _require_same(store, identity(model, data, settings, schedule, seed, chain_offset), resume)
+            _require_same(store, identity(setup), resume)
             if store.complete:
                 return open_traces(store.path)
             state, stacked = store.verified_state(), int(store.provenance()["chains_per_fit"])
-        stacks = [slice(first, min(first + stacked, schedule.chains)) for first in range(0, schedule.chains, stacked)]
-        if state is not None:
-            stacks = [rows for rows in stacks if rows.start >= state["rows"]]
-        trainer_of = functools.partial(chain_trainer, trainer, progress, chains=schedule.chains, first=chain_offset)
-        first_trainer = trainer_of(stacks[0])
-        device = first_trainer.strategy.root_device
-        copies = functools.cache(lambda chains: StackedModel(model, data.loss, chains, moving))  # recordings are shared
-
-        def chains_of(rows: slice, block: int, resumed: dict[str, Any] | None) -> Chains:
-            settled = replace(schedule, probe_batch_size=block)
-            numbers = range(chain_offset + rows.start, chain_offset + rows.stop)
-            return Chains(model, data, factory, settled, seed, numbers, moving, resumed, copies(len(numbers)))
-
-        if not store.exists:
-            block = _block(model, data, schedule, device)
-            about = provenance(model, data, settings, schedule, seed, chain_offset, moving, config or {}, device, block)
-            if progress:
-                about |= announced(chains_of(stacks[0], block, None), schedule, device)
-            _create(store, data, schedule, chain_offset, about | {"chains_per_fit": stacked}, model, device)
-        block = int(store.provenance()["probe_batch_size"])
+        stacks = _Stacks(setup, stacked, trainer, progress)
+        current = stacks.begin(store, state, config or {})
         with stop_on_signal() as stop:
-            for rows in stacks:
-                chains = chains_of(rows, block, state and state["chains"])
+            for rows in stacks.slices(state):
+                trainer_now, chains = current or stacks.build(rows, int(store.provenance()["probe_batch_size"]))
+                current = None  # one stack's weights in memory at a time
                 recorder = RecordLosses(store, rows, state_every=state_every, stop=stop, state=state)
                 state = None
-                own = first_trainer if rows is stacks[0] else trainer_of(rows)
                 with suppress(StepChecksInterrupted):
-                    fit_once(own, chains, strides(schedule)[recorder.batches_done :], [recorder, *callbacks])
+                    fit_once(trainer_now, chains, strides(schedule)[recorder.batches_done :], [recorder, *callbacks])
                 _require_done(recorder, schedule, stop, store)
                 recorder.finish(chains)
         store.finish()
         return open_traces(store.path) if isinstance(store, TraceStore) else LossTraces(store.dataset)
 
 
-def _require_same(store: TraceStore, asked: dict[str, Any], resume: bool) -> None:
-    """Raise TraceError where a store may not be continued by these settings."""
+@dataclass(frozen=True)
+class _Stacks:
+    """Builds the stacks of chains that are sampled one after another, each in one fit of a Trainer.
+
+    Args:
+        setup: the run.
+        size: chains per stack; the last may have fewer.
+        trainer: a Lightning Trainer, or a function that builds one.
+        progress: show a progress bar and the cost.
+    """
+
+    setup: Setup
+    size: int
+    trainer: pl.Trainer | Callable[..., pl.Trainer] | None
+    progress: bool
+
+    def slices(self, state: dict[str, Any] | None) -> list[slice]:
+        """Return the chains of each stack that is not finished, as rows of the store."""
+        chains = self.setup.schedule.chains
+        slices = [slice(first, min(first + self.size, chains)) for first in range(0, chains, self.size)]
+        return slices if state is None else [rows for rows in slices if rows.start >= state["rows"]]
+
+    def begin(
+        self, store: TraceStore | MemoryStore, state: dict[str, Any] | None, config: Mapping[str, Any]
+    ) -> tuple[pl.Trainer, Chains]:
+        """Return the first stack, after laying out the store if it does not exist."""
+        rows = self.slices(state)[0]
+        if store.exists:
+            return self.build(rows, int(store.provenance()["probe_batch_size"]), state)
+        trainer = self._trainer(rows)
+        device = trainer.strategy.root_device
+        block = _block(self.setup, device)
+        # Before anything is evaluated: the sampler's constructor checks its settings.
+        chains = self._chains(rows, block, device)
+        about = provenance(self.setup, config, device, block)
+        if self.progress:
+            about |= announced(chains, self.setup.schedule)
+        _create(store, self.setup, about | {"chains_per_fit": self.size}, device)
+        return trainer, chains
+
+    def build(self, rows: slice, block: int, state: dict[str, Any] | None = None) -> tuple[pl.Trainer, Chains]:
+        """Return the Trainer and the chains of one stack, continued from a state if there is one."""
+        trainer = self._trainer(rows)
+        return trainer, self._chains(rows, block, trainer.strategy.root_device, state and state["chains"])
+
+    def _trainer(self, rows: slice) -> pl.Trainer:
+        return chain_trainer(self.trainer, self.progress, rows, self.setup.schedule.chains, self.setup.chain_offset)
+
+    def _chains(self, rows: slice, block: int, device: torch.device, resumed: dict[str, Any] | None = None) -> Chains:
+        """Return chains on their device, their sampler built."""
+        setup = self.setup
+        numbers = range(setup.chain_offset + rows.start, setup.chain_offset + rows.stop)
+        schedule = replace(setup.schedule, probe_batch_size=block)
+        chains = Chains(
+            setup.model,
+            setup.data,
+            setup.sampler,
+            schedule,
+            setup.seed,
+            numbers,
+            setup.moving,
+            resumed,
+            self._model(len(numbers)),
+        )
+        chains.to(device).configure_optimizers()
+        return chains
+
+    @functools.cached_property
+    def _model(self) -> Callable[[int], StackedModel]:
+        # Stacks of equal size share one copy of the model, and with it the recorded operations.
+        setup = self.setup
+        return functools.cache(lambda chains: StackedModel(setup.model, setup.data.loss, chains, setup.moving))
+
+
+def _require_same(store: TraceStore, settings: dict[str, Any], resume: bool) -> None:
+    """Raise TraceError unless the store may be continued and was sampled with the same settings."""
     if not resume:
         raise TraceError(f"{store.path} exists; pass resume=True to continue it, or choose another folder")
-    lines = differences(store.provenance()["identity"], asked)
+    lines = differences(store.provenance()["identity"], settings)
     if lines:
         raise TraceError(f"{store.path} was sampled with other settings: {'; '.join(lines)}; choose another folder")
 
 
-def require_offset(chain_offset: int, schedule: Schedule) -> None:
-    """Raise InputError unless chains from this number on have streams of their own."""
-    require_integer("chain_offset", chain_offset, at_least=0)
-    require(
-        chain_offset + schedule.chains <= TRAINING_STREAM,
-        f"chain_offset must be <= {TRAINING_STREAM - schedule.chains}, got {chain_offset}; lower it",
-    )
-
-
-def settle(
-    model: nn.Module, data: Data, sampler: Callable[..., Sampler], schedule: Schedule
-) -> tuple[Callable[..., Sampler], dict[str, Any], list[str]]:
-    """Return (sampler factory, all its settings, names of the moving weights), each checked.
-
-    Raises:
-        InputError: a setting does not fit the model or the data.
-    """
-    train_size = size(data.train)
-    require(
-        schedule.batch_size <= train_size,
-        f"schedule.batch_size must be <= the {train_size} training samples, got {schedule.batch_size}; lower it",
-    )
-    base, given = sampler, {}
-    while isinstance(base, functools.partial):  # Hydra's own kind within another is not flattened
-        base, given = base.func, {**base.keywords, **given}
-    globs = given.pop("parameters", None)
-    origin = given.get("nbeta")
-    if "nbeta" in given:
-        given["nbeta"] = resolve_nbeta(given["nbeta"], batch_size=schedule.batch_size, train_size=train_size)
-    names = [name for name, weight in model.named_parameters() if weight.is_floating_point()]
-    require(len(names) > 0, f"{type(model).__name__} has no weights to sample; give a model with parameters")
-    moving = select(names, globs)
-    kinds = {weight.dtype for name, weight in model.named_parameters() if name in set(moving)}
-    got = ", ".join(sorted(map(str, kinds)))
-    fine = kinds in ({torch.float32}, {torch.float64})  # small steps are lost in coarser ones
-    require(fine, f"the moving weights must all be float32 or all float64, got {got}; cast the model, e.g. .float()")
-    require(
-        schedule.probe_precision == "float32" or kinds == {torch.float32},
-        f"schedule.probe_precision={schedule.probe_precision} needs a float32 model, got {got}; leave it float32",
-    )
-    # A trial on one number finds every bad setting before any compute.
-    base([torch.zeros(1, 1)], noise=torch.zeros_like, **given)
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(base).parameters.items()
-        if parameter.default is not inspect.Parameter.empty and name not in ("noise", "parameters")
-    }
-    settings = {"sampler": getattr(base, "__name__", str(base)), **defaults, **given, "parameters": globs}
-    settings["nbeta_origin"] = origin if isinstance(origin, str) else "number"
-    return functools.partial(base, **given), settings, moving
-
-
-def _block(model: nn.Module, data: Data, schedule: Schedule, device: torch.device) -> int:
+def _block(setup: Setup, device: torch.device) -> int:
     """Return how many probes are evaluated at once."""
-    if schedule.probe_batch_size is not None or stackable(model):
-        return schedule.probe_batch_size or LARGEST
-    inputs, targets = stack(Subset(data.probes, [0]), workers=0)
+    given = setup.schedule.probe_batch_size
+    if given is not None or stackable(setup.model):
+        return given or LARGEST
+    inputs, targets = stack(Subset(setup.data.probes, [0]), workers=0)
     with torch.no_grad():
-        check_losses(copy.deepcopy(model).eval(), data.loss, inputs, targets)
-    return choose_block(model, inputs, device)
+        check_losses(copy.deepcopy(setup.model).eval(), setup.data.loss, inputs, targets)
+    return choose_block(setup.model, inputs, device)
 
 
-def _create(
-    store: TraceStore | MemoryStore,
-    data: Data,
-    schedule: Schedule,
-    chain_offset: int,
-    about: dict[str, Any],
-    model: nn.Module,
-    device: torch.device,
-) -> None:
-    """Lay out the store: coordinates, losses at w*, and room for what each draw records."""
-    block = about["probe_batch_size"]
-    start = start_losses(model, data.loss, BlockLoader(data.probes, block, data.workers, device)).cpu().numpy()
+def _create(store: TraceStore | MemoryStore, setup: Setup, about: dict[str, Any], device: torch.device) -> None:
+    """Lay out the store: coordinates, losses at w*, thumbnails of image probes, and arrays for every draw."""
+    data, schedule, block = setup.data, setup.schedule, about["probe_batch_size"]
+    blocks = BlockLoader(data.probes, block, data.workers, device)
+    start = start_losses(setup.model, data.loss, blocks).cpu().numpy()
     shape = (schedule.chains, schedule.draws, len(start))
-    chains = range(chain_offset, chain_offset + shape[0])
+    chains = range(setup.chain_offset, setup.chain_offset + shape[0])
     coordinates = coordinates_of(shape[2], chains, shape[1], data.labels, data.ids)
     coordinates = coordinates.assign(start_losses=("probe", start))
     pictures = [part for inputs in _pictures(data, block) if (part := thumbnails(inputs)) is not None]
@@ -232,7 +226,7 @@ def _create(
 
 
 def _pictures(data: Data, block: int) -> Iterator[torch.Tensor]:
-    """Yield the probes' inputs in blocks; where pixels are kept in bytes, these."""
+    """Yield the probes' inputs in blocks; the stored bytes where pixels are kept in bytes."""
     whole = held(data.probes)
     if whole is not None and whole[0].dtype == torch.uint8:
         yield from whole[0].split(block)
@@ -241,12 +235,13 @@ def _pictures(data: Data, block: int) -> Iterator[torch.Tensor]:
 
 
 def _require_done(recorder: RecordLosses, schedule: Schedule, stop: Callable[[], int], store: Any) -> None:
+    """Raise Interrupted or DivergenceError if the fit ended before its last batch."""
     if recorder.batches_done == len(strides(schedule)):
         return
     kept = isinstance(store, TraceStore)
     where = f"continue with the same call and out={store.path}" if kept else "pass out= to keep draws"
-    judging = ", judging" if recorder.draws_done == schedule.draws else ""
-    done = f"{recorder.drawn(schedule.draws)} of {schedule.chains * schedule.draws} draws{judging}"
+    checking = ", checking the steps" if recorder.draws_done == schedule.draws else ""
+    done = f"{recorder.drawn(schedule.draws)} of {schedule.chains * schedule.draws} draws{checking}"
     if number := stop():
         raise Interrupted(f"stopped after {done} ({signal_name(number)})", number, where)
     cause = "remove what stops it early (limit_train_batches, callbacks)"

@@ -1,4 +1,4 @@
-"""Was the step size right? Judged once per chain, where it ends: curvature, minibatch noise, acceptance."""
+"""Checks of the step size, once per chain at its last draw: curvature, minibatch noise, Metropolis acceptance."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
@@ -15,31 +15,31 @@ from losskernel.sampling.samplers.base import Phase, Sampler, wide
 Minibatch = tuple[Tensor, Tensor]
 _Item = TypeVar("_Item")
 _BATCHES = 16  # over which the noise of the gradient is measured
-_BATCH = 256
+_BATCH = 256  # samples of one Hessian product at w*
 
 
 class Effort(NamedTuple):
-    """What judging a chain may cost."""
+    """Bounds on the cost of a chain's step checks."""
 
     samples: int  # over which the curvature is measured
-    iterations: int  # that find its direction
+    iterations: int  # of power iteration
     steps: int  # whose acceptance is averaged
 
 
 STACKED = Effort(samples=512, iterations=15, steps=20)
-# A Hessian product of a convolutional network costs four gradients: with the effort above, judging a chain would
-# cost as much as sampling it. Started from a gradient, which lies mostly along steep directions, less does: a
-# trained Inception-v1's eigenvalue is found to 0.1 % in three iterations.
+# A Hessian product of a convolutional network costs four gradients: with the effort above, the checks of a chain would
+# cost as much as its draws. Started from a gradient, which lies mostly along steep directions, less is enough: a
+# trained Inception-v1's eigenvalue is accurate to 0.1 % after three iterations.
 LONE = Effort(samples=256, iterations=5, steps=10)
 
 
 def step_check_gradients(effort: Effort, batch_size: int) -> int:
-    """Return about how many gradients of a minibatch judging a chain costs."""
+    """Return the approximate cost of a chain's step checks, in gradients of a minibatch."""
     return _BATCHES + 4 * effort.iterations * max(1, effort.samples // batch_size) + 2 * effort.steps
 
 
 def effort_for(stack: StackedModel) -> Effort:
-    """Return what judging the chains of a stack may cost."""
+    """Return the effort of the step checks of a stack's chains."""
     return LONE if stack.lone else STACKED
 
 
@@ -53,10 +53,10 @@ def check_steps(
     noise: Callable[[Tensor], Tensor],
     check_interrupt: Callable[[], None] = lambda: None,
 ) -> dict[str, Tensor]:
-    """Measure, at the weights [C, P] where chains stand, what decides whether their steps are small enough.
+    """Measure at the weights [C, P] whether the steps are small enough: curvature, minibatch noise, acceptance.
 
     U = nbeta · L + localization/2 · |w - w*|², in the coordinates w / √G in which the sampler is plain Langevin.
-    Before each evaluation `check_interrupt` is called, which may raise: judging takes long.
+    Takes long: `check_interrupt` is called before each evaluation and may raise. The weights move on.
 
     Returns:
         curvature: largest eigenvalue of U's Hessian (power iteration on a few hundred training samples).
@@ -66,35 +66,36 @@ def check_steps(
         relaxation_rate: e-folds a step by which a direction without curvature of its own forgets, 0 for γ = 0.
         Each [C], float64, finite.
     """
-    scale = sampler.preconditioner(weights, sampler.state[weights]).sqrt()
+    scale = sampler.preconditioner(weights, sampler.state[weights]).sqrt()  # √G, [C, P]
     batches = [minibatches() for _ in _interruptible(range(_BATCHES), check_interrupt)]
-    views, effort = stack.views(weights), effort_for(stack)
-    few = batches[: max(1, effort.samples // batches[0][0].shape[1])]
-    vector = noise(weights)
-    if stack.lone:
-        gradient = scale * stack.gradient(views, *batches[0])[0]
-        vector = gradient + 0.1 * gradient.norm().clamp_min(1e-20) / vector.norm() * vector
-    direction, curvature = _steepest(stack, weights, sampler, scale, few, vector, effort.iterations, check_interrupt)
+    direction, curvature = _steepest(stack, weights, sampler, scale, batches, noise(weights), check_interrupt)
+    views = stack.views(weights)
     slopes = [
         (scale * sampler.nbeta * stack.gradient(views, *batch)[0] * direction).sum(1)
         for batch in _interruptible(batches, check_interrupt)
     ]
     variance = torch.stack(slopes).var(0)
-    inflation = [
-        a * sampler.stationary_variance(a, v) if a > 0 else 1.0  # without a well there is no variance to compare with
-        for a, v in zip(*map(Tensor.tolist, (curvature, variance)), strict=True)
-    ]
-    flattest = (scale.square().median(dim=1).values * sampler.localization).tolist()
-    rates = [1 / steps if (steps := sampler.relaxation_steps(each)) > 0 else 1.0 for each in flattest]
-    found = {
+    checks = {
         "curvature": curvature,
         "minibatch_variance": variance,
-        "step_inflation": torch.tensor(inflation),
-        "acceptance": _acceptance(stack, weights, start, sampler, minibatches, effort.steps, check_interrupt),
-        "relaxation_rate": torch.tensor(rates),
+        "step_inflation": torch.tensor(_inflation(sampler, curvature, variance)),
+        "acceptance": _acceptance(stack, weights, start, sampler, minibatches, check_interrupt),
+        "relaxation_rate": torch.tensor(_relaxation_rates(sampler, scale)),
     }
     largest = torch.finfo(torch.float32).max  # a trace holds finite numbers only
-    return {name: values.cpu().double().nan_to_num(nan=largest).clamp(max=largest) for name, values in found.items()}
+    return {name: values.cpu().double().nan_to_num(nan=largest).clamp(max=largest) for name, values in checks.items()}
+
+
+def _inflation(sampler: Sampler, curvature: Tensor, variance: Tensor) -> list[float]:
+    """Return each chain's stationary variance over the target's, 1 / a; 1 without a well, a <= 0."""
+    pairs = zip(curvature.tolist(), variance.tolist(), strict=True)
+    return [a * sampler.stationary_variance(a, noise) if a > 0 else 1.0 for a, noise in pairs]
+
+
+def _relaxation_rates(sampler: Sampler, scale: Tensor) -> list[float]:
+    """Return e-folds a step of each chain's direction of median G whose only curvature is the localization."""
+    flattest = (scale.square().median(dim=1).values * sampler.localization).tolist()
+    return [1 / steps if (steps := sampler.relaxation_steps(a)) > 0 else 1.0 for a in flattest]
 
 
 def _steepest(
@@ -104,10 +105,14 @@ def _steepest(
     scale: Tensor,
     batches: list[Minibatch],
     vector: Tensor,
-    iterations: int,
     check_interrupt: Callable[[], None],
 ) -> tuple[Tensor, Tensor]:
     """Return the direction [C, P] of U's largest curvature and that curvature [C], by power iteration."""
+    effort = effort_for(stack)
+    if stack.lone:  # begin with a gradient, but not exactly: it may be orthogonal to the steepest direction
+        gradient = scale * stack.gradient(stack.views(weights), *batches[0])[0]
+        vector = gradient + 0.1 * gradient.norm().clamp_min(1e-20) / vector.norm() * vector
+    batches = batches[: max(1, effort.samples // batches[0][0].shape[1])]
     check_interrupt()
     hessian = _hessian(stack, weights, max(1e-3, sampler.step_size**0.5), batches[0])
 
@@ -117,14 +122,14 @@ def _steepest(
         loss = sum(hessian(batch, narrow).to(wide(weights)) for batch in checked) / len(batches)
         return scale * (sampler.nbeta * loss + sampler.localization * moved)
 
-    # In a wide type, so that a chain's sums do not depend on how many chains stand beside it.
-    return power_iteration(product, vector.to(wide(weights)), iterations)
+    # In a wide type, so that rounding of a chain's sums does not depend on how many chains are stacked.
+    return power_iteration(product, vector.to(wide(weights)), effort.iterations)
 
 
 def _hessian(
     stack: StackedModel, weights: Tensor, length: float, batch: Minibatch
 ) -> Callable[[Minibatch, Tensor], Tensor]:
-    """Return how to apply the loss's Hessian to directions [C, P], where need be by differences over a length."""
+    """Return a function that applies the loss's Hessian to directions [C, P]; by differences where it has none."""
     views = stack.views(weights)
 
     def exact(batch: Minibatch, direction: Tensor) -> Tensor:
@@ -147,10 +152,9 @@ def _acceptance(
     start: Tensor,
     sampler: Sampler,
     minibatches: Callable[[], Minibatch],
-    steps: int,
     check_interrupt: Callable[[], None],
 ) -> Tensor:
-    """Return the mean acceptance [C] of further steps; the chains move on, for nothing is drawn after this."""
+    """Return the mean acceptance [C] of further steps, which move the chains: no draw follows."""
     views = stack.views(weights)
 
     def phase(batch: Minibatch) -> tuple[Phase, Tensor]:
@@ -163,7 +167,7 @@ def _acceptance(
         return Phase(weights.clone(), drift, sampler.nbeta * loss.to(pull.dtype) + pull, state), gradient
 
     accepted = []
-    for _ in _interruptible(range(steps), check_interrupt):
+    for _ in _interruptible(range(effort_for(stack).steps), check_interrupt):
         batch = minibatches()
         before, weights.grad = phase(batch)
         sampler.step()
@@ -174,6 +178,7 @@ def _acceptance(
 
 
 def _interruptible(items: Iterable[_Item], check_interrupt: Callable[[], None]) -> Iterator[_Item]:
+    """Yield the items, with a look for signals before each."""
     for item in items:
         check_interrupt()
         yield item

@@ -37,7 +37,7 @@ def chain_trainer(
 
 
 def refuse_changed_stationary_distribution(trainer: pl.Trainer) -> None:
-    """Raise InputError for each Lightning feature that would make chains sample something else."""
+    """Raise InputError that names each Lightning feature with which chains would sample another distribution."""
     faults = []
     if trainer.gradient_clip_val:
         faults.append(f"gradient_clip_val={trainer.gradient_clip_val} (clipping changes the drift)")

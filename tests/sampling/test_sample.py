@@ -17,7 +17,7 @@ from losskernel.data import arithmetic, digits
 from losskernel.errors import DivergenceError, InputError, TraceError
 from losskernel.kernel.error_bars import bootstrap
 from losskernel.models import MLP, MultitaskMLP, SmallCNN
-from losskernel.sampling.sample import settle
+from losskernel.sampling.setup import setup_of
 from losskernel.training import Training
 
 SGLD = functools.partial(lk.SGLD, step_size=1e-3, nbeta=100.0, localization=100.0)
@@ -358,5 +358,5 @@ def test_a_sampler_chosen_by_hydra_keeps_its_name_when_a_setting_is_changed() ->
         }
     )
     idle = functools.partial(chosen, nbeta=0.0)
-    _, found, _ = settle(MultitaskMLP(2), arithmetic(probes_per_task=5), idle, lk.Schedule())
+    found = setup_of(MultitaskMLP(2), arithmetic(probes_per_task=5), idle, lk.Schedule()).settings
     assert (found["sampler"], found["nbeta"], found["step_size"]) == ("SGLD", 0.0, 1e-3)

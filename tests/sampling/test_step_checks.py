@@ -420,7 +420,9 @@ def test_a_signal_while_judging_ends_the_run_at_once_and_it_continues_bit_identi
         out, stack = tmp_path / f"{number}.zarr", number % 2
         told = Signalled(out, stack, at)
         of_both = 5 + 5 * stack
-        with pytest.raises(Interrupted, match=rf"^stopped after {of_both} of 10 draws, judging \(SIGTERM\); continue"):
+        with pytest.raises(
+            Interrupted, match=rf"^stopped after {of_both} of 10 draws, checking the steps \(SIGTERM\); continue"
+        ):
             _signalled(told, convolves)
         assert told.evaluations == at, "evaluated on, though a signal had come"
         assert told.saved == f"chains {stack} to {stack}: 5 draws done"

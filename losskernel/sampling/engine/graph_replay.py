@@ -1,4 +1,4 @@
-"""Recording a tensor function as a plain list of operations, without those that do nothing.
+"""Record a tensor function as a flat list of operations, and drop those that do nothing.
 
 vmap and grad dispatch every operation through several Python layers, and leave expansions to the same shape,
 products with one and constant subexpressions behind; for a small model both cost more than the arithmetic.
@@ -45,7 +45,7 @@ class Recorded:
 
 
 def tensors_key(*inputs: Tensor) -> tuple[object, ...]:
-    """Return what a recording depends on."""
+    """Return the shapes and types that a recording depends on."""
     return tuple((tensor.shape, tensor.dtype) for tensor in inputs)
 
 
@@ -68,7 +68,7 @@ def simplify(module: GraphModule) -> None:
 def mutates(module: GraphModule) -> bool:
     """Whether a graph has in-place operations."""
     targets = [node.target for node in module.graph.nodes if node.op == "call_function"]
-    return any(isinstance(each, torch._ops.OpOverload) and each._schema.is_mutable for each in targets)
+    return any(isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable for target in targets)
 
 
 def _changes_nothing(node: Node) -> bool:
@@ -92,9 +92,10 @@ def _fold_constants(module: GraphModule) -> None:
         if node.target is aten.ones_like.default and {"val", "tensor_meta"} <= node.meta.keys():
             about = node.meta["tensor_meta"]
             values[node] = torch.ones(about.shape, dtype=about.dtype, device=node.meta["val"].device)
-        elif node.all_input_nodes and all(each in values for each in node.all_input_nodes):
-            arguments, options = map_arg((node.args, node.kwargs), lambda each: values[each])
+        elif node.all_input_nodes and all(source in values for source in node.all_input_nodes):
+            arguments, options = map_arg((node.args, node.kwargs), lambda source: values[source])
             values[node] = node.target(*arguments, **options)
+    # Only constants that other operations read become buffers; those in between are dead code afterwards.
     for number, (node, value) in enumerate(values.items()):
         if any(user not in values for user in node.users):
             module.register_buffer(f"_constant_{number}", value)

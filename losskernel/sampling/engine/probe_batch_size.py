@@ -1,4 +1,4 @@
-"""How many probes go through the model at once: as many as fit, and on a CPU as many as its caches hold."""
+"""The number of probes per forward pass: as many as fit into memory, and on a CPU into its caches."""
 
 import copy
 from collections.abc import Callable
@@ -13,7 +13,7 @@ _SMALLEST = 16
 # pixels and smaller networks are fastest from 8 to 16 MiB and lose a quarter or more at four times as much;
 # at 224 pixels 16 images are best, of 51 MiB.
 _CACHE = 2**24
-_SHARE = 0.5  # of an accelerator's free memory, which gradients and other programs need too
+_SHARE = 0.5  # of an accelerator's free memory; gradients and other programs need the rest
 
 
 def choose_block(model: nn.Module, sample: Tensor, device: torch.device) -> int:
@@ -43,7 +43,7 @@ def cached(activation: int) -> int:
 
 
 def fitting(peak: Callable[[int], float], room: float) -> int:
-    """Return the largest block whose peak of memory, measured while blocks double, fits into the room of bytes."""
+    """Return the largest power of two whose peak of memory in bytes fits, measured while blocks double."""
     block = 1
     while block < LARGEST and peak(2 * block) <= room:
         block *= 2
@@ -52,7 +52,7 @@ def fitting(peak: Callable[[int], float], room: float) -> int:
 
 @torch.no_grad()
 def largest_activation(model: nn.Module, sample: Tensor) -> int:
-    """Return the bytes of the largest tensor that any part of the model hands on for one input [1, ...]."""
+    """Return the bytes of the largest output of any submodule for one input [1, ...]."""
     sizes = [0]
 
     def note(_: nn.Module, __: Any, output: Any) -> None:
@@ -70,7 +70,7 @@ def largest_activation(model: nn.Module, sample: Tensor) -> int:
 
 @torch.no_grad()
 def _peak(model: nn.Module, inputs: Tensor, device: torch.device) -> float:
-    """Return the bytes that one forward pass takes at most; infinite where they are not there."""
+    """Return the peak of memory in bytes of one forward pass; infinite if it does not fit."""
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     try:

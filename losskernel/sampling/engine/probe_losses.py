@@ -1,4 +1,8 @@
-"""Per-sample losses of one chain of a large model: a recorded forward pass, rid of what images need not repeat."""
+"""Per-sample losses of one chain of a large model: a recorded forward pass without what need not be repeated.
+
+BatchNorm in evaluation mode is folded into the convolution before it, which saves a pass over the activations:
+BN(conv(x, w) + b) = conv(x, w s) + (b - mean) s + beta with s = gamma / sqrt(var + eps), one number per channel.
+"""
 
 import operator
 from collections.abc import Callable
@@ -16,7 +20,7 @@ Losses = Callable[..., Tensor]
 aten = torch.ops.aten
 # All with arguments (input, gamma, beta, mean, var, training, momentum, eps), and the output first.
 _NORMS = {aten.native_batch_norm.default, aten.cudnn_batch_norm.default, aten.miopen_batch_norm.default}
-_TRANSPOSED = 6  # place among a convolution's arguments
+_TRANSPOSED = 6  # index among a convolution's arguments
 
 
 class Evaluation:
@@ -58,7 +62,7 @@ class _Program(NamedTuple):
 def record(function: Losses, *inputs: Tensor) -> GraphModule:
     """Return the function's operations, without in-place ones and with BatchNorms folded.
 
-    As they are where they cannot be had without in-place ones, as with such operations of others.
+    In-place operations stay where functionalisation fails, as with custom operators.
     """
 
     def plain(*flat: Tensor) -> Tensor:
@@ -70,15 +74,15 @@ def record(function: Losses, *inputs: Tensor) -> GraphModule:
         raise
     except RuntimeError:
         module = make_fx(plain)(*inputs)
-    _view_anew(module)
+    _without_strides_in_place(module)
     if not mutates(module):
         simplify(module)
         fold_batch_norms(module)
     return module
 
 
-def _view_anew(module: GraphModule) -> None:
-    """Replace changes of a tensor's own strides, as pooling of channels-last images makes them, by views."""
+def _without_strides_in_place(module: GraphModule) -> None:
+    """Replace in-place changes of strides, which pooling of channels-last images makes, by views."""
     for node in module.graph.nodes:
         if node.target is aten.as_strided_.default and len(node.args[0].users) == 1:
             node.target = aten.as_strided.default
@@ -86,9 +90,9 @@ def _view_anew(module: GraphModule) -> None:
 
 
 def _split(module: GraphModule, batched: int) -> _Program:
-    """Cut a graph in two: what follows from its inputs after the first `batched`, and all the rest.
+    """Cut a graph in two: what depends on the inputs after the first `batched` alone (weights), and the rest.
 
-    With in-place operations, which may change what the first part gives, nothing goes there.
+    A graph with in-place operations goes into the second part whole: they could change results of the first.
     """
     nodes, whole = list(module.graph.nodes), mutates(module)
     inputs = [node for node in nodes if node.op == "placeholder"]
@@ -97,6 +101,7 @@ def _split(module: GraphModule, batched: int) -> _Program:
         given = node.all_input_nodes
         if node.op in ("call_function", "output") and (whole or not given or late & set(given)):
             late.add(node)
+    # Results of the first part that the second reads.
     handed = [node for node in nodes if node not in late and late & node.users.keys()]
     first, second = Graph(module), Graph(module)
     copies: dict[Node, Node] = {}
@@ -113,7 +118,7 @@ def _split(module: GraphModule, batched: int) -> _Program:
 
 
 def fold_batch_norms(module: GraphModule) -> int:
-    """Fold what can be folded in a recorded graph without in-place operations; return how many were.
+    """Fold the BatchNorms of a recorded graph without in-place operations; return how many were folded.
 
     Only where the convolution's output goes nowhere else, and not into transposed convolutions, whose output
     channels lie along another axis of the weights.
@@ -158,6 +163,6 @@ def _folded(norm: Any, call: Callable[..., Node]) -> Node:
 
 
 def _before_cast(node: Any) -> Any:
-    """Return what autocast lowered: folded before that, weights are rounded once."""
+    """Return the tensor before autocast lowered it: folding in full precision rounds the weights only once."""
     cast = isinstance(node, Node) and node.target is aten._to_copy.default
     return node.args[0] if cast else node

@@ -28,8 +28,8 @@ class StackedModel:
         moving: names of the weights that move; all others, and all buffers, are shared and frozen.
 
     Attributes:
-        lone: whether this is one chain of a model that is not stacked. Its arithmetic, not the calls, is what
-            costs, and it is arranged accordingly.
+        lone: whether this is a single chain of a model that is not stacked. Its cost is arithmetic, not calls, and
+            memory layouts are chosen for that.
     """
 
     def __init__(self, model: nn.Module, loss: Loss, chains: int, moving: Sequence[str]) -> None:
@@ -99,7 +99,7 @@ class StackedModel:
         return self._hessian_product(inputs, targets, direction, *weights)
 
     def _settle(self, inputs: Tensor, targets: Tensor) -> None:
-        """Choose the order of images in memory, once."""
+        """Choose the memory layout of images, once."""
         if self._layout is None:
             self._layout = choose_layout(self._model, self._loss, inputs, targets)
 
@@ -135,17 +135,17 @@ class StackedModel:
         return torch.cat([part.reshape(self.chains, -1) for part in grad(slope)(weights)], dim=1)
 
     def _losses_of(self, lowered: torch.dtype | None, inputs: Tensor, targets: Tensor, *weights: Tensor) -> Tensor:
-        # What follows keeps a chain's losses the same to the last bit, however many chains are stacked. Each
-        # chain gets the probes as its own: shared, they would turn the first layer into one wide product whose
-        # rounding depends on its width. And rows are padded to whole vector registers: the ragged end of an
-        # array is computed by scalar instructions, which round otherwise.
+        # Two measures keep a chain's losses bit-identical however many chains are stacked. Each chain gets its own
+        # copy of the probes: shared, they would turn the first layer into one wide product whose rounding depends
+        # on its width. And rows are padded to whole vector registers: the ragged end of an array is computed by
+        # scalar instructions, which round differently.
         count = len(inputs)
         missing = -count % _REGISTER if self._stackable else 0
-        own = []
+        padded = []
         for part in (inputs, targets):
             padding = part[-1:].expand(missing, *part.shape[1:])
-            own.append(torch.cat([part, padding]).expand(self.chains, -1, *part.shape[1:]))
-        return self._over_chains(partial(self._lowered, lowered), weights, *own)[:, :count]
+            padded.append(torch.cat([part, padding]).expand(self.chains, -1, *part.shape[1:]))
+        return self._over_chains(partial(self._lowered, lowered), weights, *padded)[:, :count]
 
     def _lone_losses(self, lowered: torch.dtype | None, inputs: Tensor, targets: Tensor, *weights: Tensor) -> Tensor:
         return self._lowered(lowered, weights, arranged(inputs, self._layout), targets)
@@ -156,8 +156,8 @@ class StackedModel:
         if self.lone:
             inputs, targets = (part[0] for part in batched)
             return function([w[0] for w in weights], arranged(inputs, self._layout), targets)[None]
-        # A batched product of one matrix takes another route through the libraries than one of several, with
-        # other rounding. Run beside its own copy, a lone chain is the same to the last bit as among others.
+        # A batched product of one matrix takes another route through the libraries than one of several, and rounds
+        # differently. Run beside a copy of itself, a single chain is bit-identical to the same chain among others.
         pairs = [torch.cat([part, part]) for part in (*weights, *batched)]
         return vmap(function)(tuple(pairs[: len(weights)]), *pairs[len(weights) :])[:1]
 
@@ -205,10 +205,10 @@ def check_losses(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) 
             f"{tuple(targets.shape)}: {reason}; check model, dataset and loss against each other"
         ) from error
     wanted = (inputs.shape[0],)
-    found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+    returned = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
     require(
-        found == wanted,
-        f"data.loss must return one loss per sample, shape {wanted}, but returned {found}; "
+        returned == wanted,
+        f"data.loss must return one loss per sample, shape {wanted}, but returned {returned}; "
         "drop the mean or sum over samples (reduction='none')",
     )
     return values

@@ -1,4 +1,4 @@
-"""What every sampler shares: the target distribution, its settings, and the weights it starts from."""
+"""The base of all samplers: target distribution, settings, start weights, behaviour in a quadratic well."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -16,12 +16,12 @@ Noise = Callable[[Tensor], Tensor]
 
 
 class Phase(NamedTuple):
-    """Where stacked chains stand, for judging one step; U = nbeta · L_B + localization/2 · |w - w*|²."""
+    """Stacked chains before or after a step, for its acceptance; U = nbeta · L_B + localization/2 · |w - w*|²."""
 
     weight: Tensor  # [C, P]
     gradient: Tensor  # [C, P], of U
     potential: Tensor  # [C], U
-    state: dict[str, Any]  # what the sampler keeps for the weight, copied
+    state: dict[str, Any]  # copy of the sampler's state of the weight
 
 
 class Sampler(Optimizer):
@@ -96,14 +96,14 @@ class Sampler(Optimizer):
         """Raise InputError where the settings alone make the chain diverge."""
 
     def preconditioner(self, weight: Tensor, state: dict[str, Any]) -> Tensor:
-        """Return G, the factor of each weight's step size, as the state has it; the law below holds for w / √G."""
+        """Return G, the factor of each weight's step size, from the state; `transition` holds for w / √G."""
         return torch.ones_like(weight)
 
     def transition(self, curvature: float, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """Return (M, Q) of the chain x' = M x + N(0, Q) that one coordinate follows in a quadratic well.
 
         Its stationary moments and relaxation time follow. The first entry of x is the weight. This is the
-        law of overdamped Langevin steps; samplers with momenta override it.
+        transition of overdamped Langevin steps; samplers with momenta override it.
 
         Args:
             curvature: a, second derivative of U = nbeta · L + localization/2 · |w - w*|².
@@ -117,6 +117,7 @@ class Sampler(Optimizer):
         transition, noises = self.transition(curvature, noise)
         if np.abs(np.linalg.eigvals(transition)).max() >= 1:
             return math.inf
+        # S = M S Mᵀ + Q
         from scipy.linalg import solve_discrete_lyapunov
 
         return float(solve_discrete_lyapunov(transition, noises)[0, 0])
@@ -127,10 +128,11 @@ class Sampler(Optimizer):
         return math.inf if radius >= 1 else -1 / math.log(radius) if radius > 0 else 0.0
 
     def log_acceptance(self, before: Phase, after: Phase) -> Tensor:
-        """Log ratio [C] with which a Metropolis test would judge one step: 0 where the step leaves the law exact.
+        """Log ratio [C] of the Metropolis acceptance of one step: 0 where the step leaves the target invariant.
 
         Source: the Metropolis-adjusted Langevin algorithm, Roberts and Tweedie 1996.
         """
+        # log p(w') q(w | w') - log p(w) q(w' | w), with q the normal proposal of mean w - ε/2 G ∇U and variance ε G.
         scale = self.preconditioner(after.weight, after.state)
         moved = after.weight - before.weight
         forth = moved + self.step_size / 2 * scale * before.gradient
@@ -158,9 +160,9 @@ def check_pull(step_size: float, localization: float) -> None:
 
 
 def select(names: Sequence[str], globs: Sequence[str] | str | None, key: str = "sampler.parameters") -> list[str]:
-    """Return the names that match any of the globs, in their own order; all of them for None.
+    """Return the names that match any of the globs, in the order of `names`; all of them for None.
 
-    key: what messages call the globs.
+    key: name of the globs in messages.
 
     Raises:
         InputError: a glob matches no name.
@@ -169,8 +171,8 @@ def select(names: Sequence[str], globs: Sequence[str] | str | None, key: str = "
         return list(names)
     globs = [globs] if isinstance(globs, str) else list(globs)
     for glob in globs:
-        found = any(fnmatchcase(name, glob) for name in names)
-        require(found, f"{key}: {glob!r} matches no weight; the names are {', '.join(names)}")
+        matches = any(fnmatchcase(name, glob) for name in names)
+        require(matches, f"{key}: {glob!r} matches no weight; the names are {', '.join(names)}")
     require(len(globs) > 0, f"{key} is an empty list; leave it null to move every weight")
     return [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
 

@@ -24,7 +24,7 @@ class SGNHT(SGHMC):
     The continuous dynamics keep p(w) · N(p; 0, 1) · N(χ; h s²/2, 1/μ) exactly where the minibatch noise has a
     constant variance s² in each weight and is independent between weights; steps overcool by a share of order
     ε s² (1 - m), which `stationary_variance` states. Noise of other shape stays hot where it is strong while the
-    rest is overcooled: along a direction that many weights share, each thermostat sees but its weight's part.
+    rest is overcooled: along a direction that many weights share, each thermostat sees only its weight's part.
     χ starts at 0; thermostats of infinite mass give SGHMC. A thermostat on one weight of a harmonic well is not
     ergodic by itself; the friction and noise of `momentum` < 1 make it so.
 
@@ -85,20 +85,21 @@ class SGNHT(SGHMC):
         """Return (M, Q), both [2, 2], of weight and momentum with χ at rest; arguments as in Sampler.
 
         χ rests where the mean of p² before and after it acts is 1: at 0 without minibatch noise. It varies
-        about that value, so the law is exact for heavy thermostats and approximate for light ones. Where no
-        friction cools the minibatch noise, about ε s² > 2, the law is that of infinite friction.
+        about that value, so this is exact for heavy thermostats and approximate for light ones. Where no
+        friction cools the minibatch noise, about ε s² > 2, it is that of infinite friction.
         """
         if noise == 0 or self.step_size * curvature >= 4:
             return self._transition(curvature, noise, 1.0)
         if self._excess(curvature, noise, 0.0) >= 0:
             return self._transition(curvature, noise, 0.0)
+        # The excess of E[p²] rises with `shrink`: below 0 at 0, and above 0 at 1, where nothing cools the noise.
         from scipy.optimize import brentq
 
         shrink = brentq(lambda shrink: self._excess(curvature, noise, shrink), 0.0, 1.0, xtol=1e-12)
         return self._transition(curvature, noise, float(shrink))  # pyright: ignore[reportArgumentType]
 
     def _transition(self, curvature: float, noise: float, shrink: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return the law for thermostats held at e^(-h χ) = shrink."""
+        """Return (M, Q) for thermostats held at e^(-h χ) = shrink."""
         injected = math.sqrt(shrink * (1 - self.momentum**2))
         return splitting_transition(self.step_size, curvature, noise, kept=shrink * self.momentum, injected=injected)
 

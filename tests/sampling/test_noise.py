@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from losskernel.data.minibatch_order import MINIBATCH, NOISE, MinibatchIndices, generator
-from losskernel.sampling.noise import BLOCK_NUMBERS, NoiseStream
+from losskernel.sampling.chains import BLOCK_NUMBERS, NoiseStream
 
 # Weights per chain such that a block of noise holds many steps, two, and one.
 SIZES = [5, BLOCK_NUMBERS // 2, BLOCK_NUMBERS + 1]

@@ -1,0 +1,185 @@
+"""What a call of sample() samples: settings checked and completed, the identity of its chains, their provenance."""
+
+import functools
+import inspect
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Subset
+
+from losskernel.data.base import Data, size
+from losskernel.data.fingerprint import digest, fingerprint
+from losskernel.data.loading import BlockLoader
+from losskernel.data.minibatch_order import TRAINING_STREAM
+from losskernel.errors import require, require_integer
+from losskernel.sampling.engine.stacked_model import start_losses
+from losskernel.sampling.samplers import Sampler, resolve_nbeta, select
+from losskernel.sampling.schedule import Schedule
+
+TRAIN_LOSS_SAMPLES = 10_000
+_PACKAGES = ("torch", "pytorch-lightning", "numpy", "xarray", "zarr")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that fixes the numbers of a run's chains.
+
+    Attributes:
+        model: the trained network.
+        data: training set, probes, loss.
+        sampler: builds the Sampler from (params, noise).
+        settings: all settings of the sampler, defaults included, JSON-ready.
+        moving: names of the weights that move.
+        schedule: lengths.
+        seed: of the run.
+        chain_offset: number of the first chain.
+    """
+
+    model: nn.Module
+    data: Data
+    sampler: Callable[..., Sampler]
+    settings: dict[str, Any]
+    moving: list[str]
+    schedule: Schedule
+    seed: int
+    chain_offset: int
+
+    def try_sampler(self) -> None:
+        """Build the sampler on a single number, which checks its settings before anything is computed."""
+        self.sampler([torch.zeros(1, 1)], noise=torch.zeros_like)
+
+
+def setup_of(
+    model: nn.Module,
+    data: Data,
+    sampler: Callable[..., Sampler],
+    schedule: Schedule,
+    *,
+    seed: int = 0,
+    chain_offset: int = 0,
+) -> Setup:
+    """Check that model, data, sampler and schedule fit together, and complete the sampler's settings.
+
+    The sampler itself is not built: its constructor checks the values of its settings.
+
+    Raises:
+        InputError: they do not fit together.
+    """
+    require_integer("seed", seed, at_least=0)
+    require_offset(chain_offset, schedule)
+    train_size = size(data.train)
+    require(
+        schedule.batch_size <= train_size,
+        f"schedule.batch_size must be <= the {train_size} training samples, got {schedule.batch_size}; lower it",
+    )
+    base, given = sampler, {}
+    while isinstance(base, functools.partial):  # Hydra's partials within another are not flattened by functools
+        base, given = base.func, {**base.keywords, **given}
+    globs, origin = given.pop("parameters", None), given.get("nbeta")
+    if "nbeta" in given:
+        given["nbeta"] = resolve_nbeta(given["nbeta"], batch_size=schedule.batch_size, train_size=train_size)
+    settings = {"sampler": getattr(base, "__name__", str(base)), **_defaults(base), **given, "parameters": globs}
+    settings["nbeta_origin"] = origin if isinstance(origin, str) else "number"
+    moving = _moving_weights(model, globs, schedule)
+    return Setup(model, data, functools.partial(base, **given), settings, moving, schedule, seed, chain_offset)
+
+
+def require_offset(chain_offset: int, schedule: Schedule) -> None:
+    """Raise InputError unless chains from this number on have random streams that nothing else uses."""
+    require_integer("chain_offset", chain_offset, at_least=0)
+    require(
+        chain_offset + schedule.chains <= TRAINING_STREAM,
+        f"chain_offset must be <= {TRAINING_STREAM - schedule.chains}, got {chain_offset}; lower it",
+    )
+
+
+def _defaults(sampler: Callable[..., Sampler]) -> dict[str, Any]:
+    """Return the default settings of a sampler's constructor."""
+    parameters = inspect.signature(sampler).parameters.items()
+    defaults = {name: parameter.default for name, parameter in parameters if name not in ("noise", "parameters")}
+    return {name: value for name, value in defaults.items() if value is not inspect.Parameter.empty}
+
+
+def _moving_weights(model: nn.Module, globs: Any, schedule: Schedule) -> list[str]:
+    """Return the names of the weights that match the globs, all for None, after checking their types."""
+    names = [name for name, weight in model.named_parameters() if weight.is_floating_point()]
+    require(len(names) > 0, f"{type(model).__name__} has no weights to sample; give a model with parameters")
+    moving = select(names, globs)
+    dtypes = {weight.dtype for name, weight in model.named_parameters() if name in set(moving)}
+    got = ", ".join(sorted(map(str, dtypes)))
+    fine = dtypes in ({torch.float32}, {torch.float64})  # in coarser types small steps are rounded away
+    require(fine, f"the moving weights must all be float32 or all float64, got {got}; cast the model, e.g. .float()")
+    require(
+        schedule.probe_precision == "float32" or dtypes == {torch.float32},
+        f"schedule.probe_precision={schedule.probe_precision} needs a float32 model, got {got}; leave it float32",
+    )
+    return moving
+
+
+def identity(setup: Setup) -> dict[str, Any]:
+    """Return what must agree for two runs to have the same chains, JSON-ready."""
+    model, data, schedule = setup.model, setup.data, setup.schedule
+    settings = {key: list(value) if isinstance(value, tuple) else value for key, value in setup.settings.items()}
+    about = {
+        "model": {"class": type(model).__name__, "weights": digest(model.state_dict().values())},
+        "data": {
+            "loss": getattr(data.loss, "__name__", str(data.loss)),
+            "train": fingerprint(data.train),
+            "probes": fingerprint(data.probes),
+        },
+        "sampler": settings,
+        "schedule": {name: getattr(schedule, name) for name in schedule.__dataclass_fields__},
+        "seed": setup.seed,
+    }
+    # Stores written before runs could be split have no such key: 0 is left out so that they still match.
+    return about | {"chain_offset": setup.chain_offset} if setup.chain_offset else about
+
+
+def provenance(setup: Setup, config: Mapping[str, Any], device: torch.device, block: int) -> dict[str, Any]:
+    """Return the identity with configuration, counts, versions and the training loss at w*, JSON-ready.
+
+    Args:
+        setup: the run.
+        config: stored as it is.
+        device: where the chains run.
+        block: samples evaluated at once.
+    """
+    weights = {name: weight.numel() for name, weight in setup.model.named_parameters()}
+    train_loss, samples = train_loss_at_start(setup, block, device)
+    return {
+        "identity": identity(setup),
+        "config": dict(config),
+        "parameters": {"moving": sum(weights[name] for name in setup.moving), "all": sum(weights.values())},
+        "steps_per_chain": setup.schedule.steps,
+        "train_size": size(setup.data.train),
+        "start_train_loss": {"value": train_loss, "samples": samples},
+        "probe_batch_size": block,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "versions": {"losskernel": _version("losskernel"), "python": platform.python_version()}
+        | {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "unknown"
+
+
+def train_loss_at_start(setup: Setup, block: int, device: torch.device) -> tuple[float, int]:
+    """Return (mean training loss at w*, samples it is over): all, or a fixed random part of a large set."""
+    data, total = setup.data, size(setup.data.train)
+    chosen = data.train
+    if total > TRAIN_LOSS_SAMPLES:
+        order = np.random.default_rng(setup.seed).permutation(total)[:TRAIN_LOSS_SAMPLES]
+        chosen = Subset(data.train, sorted(order.tolist()))
+    losses = start_losses(setup.model, data.loss, BlockLoader(chosen, block, data.workers, device))
+    return float(losses.double().mean()), len(losses)
