@@ -24,13 +24,7 @@ class RecordLosses(pl.Callback):
     """
 
     def __init__(
-        self,
-        store: Any,
-        rows: slice,
-        *,
-        state_every: float,
-        stop: Callable[[], int],
-        state: dict[str, Any] | None,
+        self, store: Any, rows: slice, *, state_every: float, stop: Callable[[], int], state: dict[str, Any] | None
     ) -> None:
         self._store, self._rows, self._state_every, self._stop = store, rows, state_every, stop
         state = state or {"written": 0, "batches_done": 0, "pending": [], "burn_in": []}

@@ -47,12 +47,7 @@ class RMSpropSGLD(Sampler):
         require(variant in known, f"sampler.variant must be one of {known}, got {variant!r}")
         self.smoothing, self.damping, self.variant = float(smoothing), float(damping), variant
         super().__init__(
-            params,
-            step_size=step_size,
-            nbeta=nbeta,
-            localization=localization,
-            parameters=parameters,
-            noise=noise,
+            params, step_size=step_size, nbeta=nbeta, localization=localization, parameters=parameters, noise=noise
         )
         for weight in self._weights():
             initial = torch.ones_like if variant == "published" else torch.zeros_like

@@ -56,12 +56,7 @@ class SGHMC(Sampler):
         require(momentum < 1, f"sampler.momentum must be < 1, got {momentum}; lower sampler.momentum")
         self.momentum = float(momentum)
         super().__init__(
-            params,
-            step_size=step_size,
-            nbeta=nbeta,
-            localization=localization,
-            parameters=parameters,
-            noise=noise,
+            params, step_size=step_size, nbeta=nbeta, localization=localization, parameters=parameters, noise=noise
         )
         for weight in self._weights():
             self.state[weight]["momentum"] = torch.zeros_like(weight.detach())
