@@ -12,6 +12,7 @@ from baselines import BATCH, LOCALIZATION, NBETA, STEP_SIZE, THINNING, Toy
 
 import losskernel as lk
 from losskernel.sampling.chains import Chains
+from losskernel.sampling.setup import setup_of
 
 PARTS = ("noise", "minibatches", "gradient", "update", "probes / thinning")
 COLUMNS = (*PARTS, "sum of parts", "whole, in memory", "whole, on disk", "Lightning and checks", "Zarr")
@@ -50,8 +51,7 @@ def one_round(toy: Toy, chains: int, draws: int) -> list[float]:
 def part_seconds(toy: Toy, data: lk.Data, sampler: Callable, chains: int, draws: int) -> list[float]:
     """Seconds that `draws` draws spend in each of PARTS, timed one call at a time in sampling's order."""
     schedule = lk.Schedule(chains=chains, draws=draws, burn_in=0, thinning=THINNING, batch_size=BATCH)
-    names = [name for name, _ in toy.model.named_parameters()]
-    module = Chains(toy.model, data, sampler, schedule, 0, range(chains), names)
+    module = Chains(setup_of(toy.model, data, sampler, schedule), range(chains))
     optimizer = module.configure_optimizers()
     module.on_fit_start()
     stack, views, noise = module._stack[0], module._views, module._noise

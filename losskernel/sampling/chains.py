@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from losskernel.data.base import Data, size
+from losskernel.data.base import size
 from losskernel.data.loading import BlockLoader, MinibatchLoader
 from losskernel.data.minibatch_order import NOISE, MinibatchIndices, generator
 from losskernel.errors import DivergenceError, Interrupted
@@ -15,6 +15,7 @@ from losskernel.sampling.engine.probe_batch_size import LARGEST
 from losskernel.sampling.engine.stacked_model import StackedModel
 from losskernel.sampling.samplers.base import Sampler
 from losskernel.sampling.schedule import Schedule
+from losskernel.sampling.setup import Setup
 from losskernel.sampling.step_checks import check_steps, effort_for
 from losskernel.traces.records import PRECISION_CHECKS
 
@@ -93,13 +94,9 @@ class Chains(pl.LightningModule):
     """Chains that are stacked in one buffer of weights [C, P] and advance together.
 
     Args:
-        model: the trained network, w*; copied.
-        data: training set and probes.
-        sampler: builds the Sampler from (params, noise).
-        schedule: lengths.
-        seed: with a chain's number it fixes all of the chain's randomness.
+        setup: model, data, sampler, schedule; its seed and a chain's number fix all of the chain's randomness.
         chains: numbers of the chains in this stack.
-        moving: names of the weights that move.
+        block: probes evaluated at once; None takes the schedule's.
         resume: state of an interrupted stack, from `state()`.
         stack: the same model stacked as often, if there is one: its recorded operations are shared.
 
@@ -109,50 +106,47 @@ class Chains(pl.LightningModule):
 
     def __init__(
         self,
-        model: nn.Module,
-        data: Data,
-        sampler: Callable[..., Sampler],
-        schedule: Schedule,
-        seed: int,
+        setup: Setup,
         chains: Sequence[int],
-        moving: Sequence[str],
+        block: int | None = None,
         resume: dict[str, Any] | None = None,
         stack: StackedModel | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         # In a tuple, so that Lightning neither moves the template nor switches it to training mode.
-        self._stack = (stack or StackedModel(model, data.loss, len(chains), moving),)
+        self._stack = (stack or StackedModel(setup.model, setup.data.loss, len(chains), setup.moving),)
         start = self._stack[0].start
         self.weights = nn.Parameter(start.repeat(len(chains), 1))
         self._start = start
-        self._data, self._sampler, self._schedule = data, sampler, schedule
-        self._seed, self.chain_numbers, self._resume = seed, list(chains), resume
+        self._setup, self.chain_numbers, self._resume = setup, list(chains), resume
         self.step = 0 if resume is None else int(resume["step"])
-        self.probes, self.effort = size(data.probes), effort_for(self._stack[0])
+        self.probes, self.effort = size(setup.data.probes), effort_for(self._stack[0])
         self.stop: Callable[[], int] = lambda: 0
-        self.block = (schedule.probe_batch_size or LARGEST) if resume is None else int(resume["block"])
-        self._lowered = None if schedule.probe_precision == "float32" else getattr(torch, schedule.probe_precision)
+        block = block or setup.schedule.probe_batch_size or LARGEST
+        self.block = block if resume is None else int(resume["block"])
+        precision = setup.schedule.probe_precision
+        self._lowered = None if precision == "float32" else getattr(torch, precision)
 
     def configure_optimizers(self) -> Sampler:
         """Return the sampler, built at the first call: the weights must be w*, on the device where they will run."""
         if not hasattr(self, "_optimizer"):
-            self._noise = NoiseStream(self._seed, self.chain_numbers, self.weights)
-            self._optimizer = self._sampler([self.weights], noise=self._noise)
+            self._noise = NoiseStream(self._setup.seed, self.chain_numbers, self.weights)
+            self._optimizer = self._setup.sampler([self.weights], noise=self._noise)
             if self._resume is not None:
                 self.restore(self._resume)
         return self._optimizer
 
     def on_fit_start(self) -> None:
         """Move data and frozen weights to the chains' device."""
-        schedule, device = self._schedule, self.weights.device
+        setup, data, device = self._setup, self._setup.data, self.weights.device
         self._start = self._start.to(device)
         self._stack[0].to(device)
         self._views = self._stack[0].views(self.weights.detach())
-        train_size = len(self._data.train)  # pyright: ignore[reportArgumentType]
-        indices = MinibatchIndices(self._seed, self.chain_numbers, train_size, schedule.batch_size, self.step)
-        self._minibatches = MinibatchLoader(self._data, indices, device)
-        self._probes = BlockLoader(self._data.probes, self.block, self._data.workers, device)
+        batch_size = setup.schedule.batch_size
+        indices = MinibatchIndices(setup.seed, self.chain_numbers, size(data.train), batch_size, self.step)
+        self._minibatches = MinibatchLoader(data, indices, device)
+        self._probes = BlockLoader(data.probes, self.block, data.workers, device)
 
     def teardown(self, stage: str) -> None:
         """End the processes that load minibatches, which Lightning's references would keep alive."""
@@ -201,7 +195,8 @@ class Chains(pl.LightningModule):
                 if self.block == 1:
                     raise
             self.block //= 2
-            self._probes = BlockLoader(self._data.probes, self.block, self._data.workers, self.weights.device)
+            data = self._setup.data
+            self._probes = BlockLoader(data.probes, self.block, data.workers, self.weights.device)
 
     def one_block(self) -> tuple[Callable[[], Tensor], int]:
         """Return how to evaluate one block of probes, and how many probes it has."""
@@ -218,7 +213,7 @@ class Chains(pl.LightningModule):
             return checks
         errors: list[Tensor] = []
         for _ in range(PRECISION_CHECKS):
-            for _ in range(self._schedule.thinning):
+            for _ in range(self._setup.schedule.thinning):
                 self._check_interrupt()
                 weights.grad = stack.gradient(self._views, *self._minibatches())[0]
                 sampler.step()

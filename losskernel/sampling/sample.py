@@ -4,7 +4,7 @@ import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -164,20 +164,9 @@ class _Stacks:
 
     def _chains(self, rows: slice, block: int, device: torch.device, resumed: dict[str, Any] | None = None) -> Chains:
         """Return chains on their device, their sampler built."""
-        setup = self.setup
-        numbers = range(setup.chain_offset + rows.start, setup.chain_offset + rows.stop)
-        schedule = replace(setup.schedule, probe_batch_size=block)
-        chains = Chains(
-            setup.model,
-            setup.data,
-            setup.sampler,
-            schedule,
-            setup.seed,
-            numbers,
-            setup.moving,
-            resumed,
-            self._model(len(numbers)),
-        )
+        offset = self.setup.chain_offset
+        numbers = range(offset + rows.start, offset + rows.stop)
+        chains = Chains(self.setup, numbers, block, resumed, self._model(len(numbers)))
         chains.to(device).configure_optimizers()
         return chains
 

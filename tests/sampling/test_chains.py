@@ -16,6 +16,7 @@ from losskernel.errors import InputError
 from losskernel.losses import cross_entropy, squared_error
 from losskernel.models import MLP, SmallCNN
 from losskernel.sampling.chains import Chains
+from losskernel.sampling.setup import setup_of
 from losskernel.traces.records import PRECISION_CHECKS
 
 SGLD = functools.partial(lk.SGLD, step_size=1e-4, nbeta=100.0, localization=100.0)
@@ -126,7 +127,7 @@ class Hungry(SmallCNN):
 def prepared(model: nn.Module, data: lk.Data, **changed: Any) -> Chains:
     """One chain, ready for its first step."""
     schedule = lk.Schedule(**(LENGTHS | {"chains": 1} | changed))
-    chains = Chains(model, data, SGLD, schedule, 0, [0], [name for name, _ in model.named_parameters()])
+    chains = Chains(setup_of(model, data, SGLD, schedule), [0])
     chains.configure_optimizers()
     chains.on_fit_start()
     return chains
