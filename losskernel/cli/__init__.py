@@ -9,9 +9,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 import losskernel.cli.config.calibrated_choice  # noqa: F401 (registers a search path of Hydra's)
-from losskernel.cli.commands.around import DYNAMICS, LAYERS, around
 from losskernel.cli.commands.compare_runs import CompareRuns as CompareRuns
 from losskernel.cli.commands.compare_runs import compare_ended_sweeps, group_of
+from losskernel.cli.commands.dynamics_and_layers import DYNAMICS, LAYERS, around
 from losskernel.cli.config import CONF
 from losskernel.cli.failures import guarded_command, guarded_job
 from losskernel.cli.launchers.sweep_jobs import refuse_sweep_words_of_single_run
@@ -56,6 +56,7 @@ def _calibrate(config: DictConfig) -> None:
 def _dashboard(config: DictConfig) -> None:
     from losskernel.runs.tracking.wandb_workspace import save_dashboard
 
+    # W&B takes strings alone, and a group may look like a number.
     options = {key: None if config[key] is None else str(config[key]) for key in ("entity", "group", "name")}
     print(save_dashboard(str(config.project), **options))
 
@@ -100,6 +101,7 @@ def calibrate() -> None:
 
 def compare() -> None:
     """losskernel-compare: put finished runs side by side, those of one kernel's chains joined on request."""
+    # Hydra knows no flags but its own.
     sys.argv = ["join=true" if word == "--join" else word for word in sys.argv]
     with guarded_command():
         _compare()

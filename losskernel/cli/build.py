@@ -53,6 +53,7 @@ def run_from(config: DictConfig, folder: Path, sweep: str | None, overrides: Seq
     if config.control is None:  # a sweep's figure shows what the loss adds to localisation noise
         config.control = sweep is not None
     plain = resolved(config, throw_on_missing=True)
+    # Before anything is built: repeating a sweep's command must be cheap for the jobs that are done.
     outcome = finished(folder, plain)
     if outcome is None:
         faults: list[str] = []
@@ -83,6 +84,7 @@ def analyse_from(config: DictConfig) -> None:
     traces = None
     if points is None or (folder / TRACES).exists():  # a run with schedule=none has points and no trace
         traces = open_traces(folder).with_baselines(read_representations(folder / BASELINES))
+    # The run's own label, unless another one is asked for.
     if config.label is None and (folder / "config.yaml").is_file():
         config.label = cast(DictConfig, OmegaConf.load(folder / "config.yaml")).get("label")
     labels = dict(points.labels if traces is None and points is not None else traces.labels if traces else {})
@@ -117,12 +119,14 @@ def build(config: DictConfig) -> Study:
         InputError: one line per fault, of all parts.
     """
     faults: list[str] = []
+    # Initial weights are drawn while the model is built; a seed of the wrong type is reported below.
     torch.manual_seed(config.seed if isinstance(config.seed, int) else 0)
     made = {field: _build(key, _part(config, key), faults) for key, field in with_build(Build.PART).items()}
     parts = {field: part for field, part in made.items() if part is not _FAULTY}
     for key, field in with_build(Build.PARTS).items():
         several = {name: _build(f"{key}.{name}", node, faults) for name, node in _chosen(config, key).items()}
         parts[field] = {name: part for name, part in several.items() if part is not _FAULTY}
+    # Wrappers are applied in the order given, each to what the one before returned.
     data = parts.pop("data", _FAULTY)
     for name, wrapper in parts.pop("wrappers").items():
         if isinstance(data, Data):
@@ -186,6 +190,7 @@ def _instantiate(key: str, node: Any) -> Any:
         return instantiate(node, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__ or error
+        # Constructors of this package name key, value and remedy themselves.
         if isinstance(cause, InputError):
             raise cause from error
         words = ": ".join([type(cause).__name__, *str(cause).strip().splitlines()[:1]])

@@ -47,6 +47,7 @@ def guarded_command() -> Iterator[None]:
         print(f"losskernel: {end if isinstance(end, Stopped) else 'interrupted'}", file=sys.stderr)
         _exit_by_signal(getattr(end, "number", signal.SIGINT))
     except Exception as error:
+        # In one process Hydra raises the first failed job's error once all jobs are through.
         if error in reported:
             print(f"losskernel: {len(reported)} of the sweep's jobs did not finish, as said above", file=sys.stderr)
         elif _is_expected(error) and not WANTS_TRACEBACK:
@@ -94,7 +95,9 @@ def write_failure(folder: Path, config: Any, error: BaseException) -> None:
         error: what it raised.
     """
     text = str(error).strip() or type(error).__name__
+    # Messages of other libraries make no sense without the name of the error.
     known = type(error).__module__.startswith(("losskernel", "omegaconf", "hydra"))
+    # `config` lets a comparison place the failed job among the others.
     record: dict[str, Any] = {"error": text if known else f"{type(error).__name__}: {text}"}
     with suppress(Exception):
         record["config"] = OmegaConf.to_container(config, resolve=True)
@@ -149,6 +152,7 @@ def _message(error: Exception) -> str:
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         path = f"{error.filename}: " if error.filename else ""
         return f"{path}{error.strerror or error}; check the path (paths.outputs, paths.run) and the free space"
+    # The further lines of its message are the key and the type of its node.
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return f"{error.full_key}: {text.splitlines()[0]}; set {error.full_key}=..."
     if isinstance(error, MissingConfigException):
@@ -185,6 +189,7 @@ def _close_key(key: str, node: Any) -> str | None:
     if node is None:
         return None
     config: Any = OmegaConf.to_container(node._get_root(), resolve=False)
+    # Hydra's own keys are many, and rarely meant.
     if not key.startswith("hydra."):
         config.pop("hydra", None)
     known = list(_dotted_keys(config))

@@ -17,7 +17,7 @@ from hydra.core.utils import JobStatus
 from hydra.types import RunMode
 from joblib.externals.loky import get_reusable_executor
 from omegaconf import OmegaConf
-from test_around_command import trained
+from test_dynamics_and_layers import trained
 
 import losskernel as lk
 import losskernel.cli

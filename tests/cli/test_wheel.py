@@ -1,9 +1,10 @@
 """The wheel alone is enough: it carries the registry, and the command line works far from a checkout."""
 
-import os
+import json
 import shutil
 import subprocess
 import sys
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -39,11 +40,23 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def far_away(installed: Path, cwd: Path, *arguments: str) -> str:
-    """Run the interpreter outside the checkout with the installed package first on its path."""
-    done = run_python(*arguments, cwd=cwd, env={"PYTHONPATH": str(installed)})
+def far_away(installed: Path, cwd: Path, *commands: list[str]) -> str:
+    """Call the installed command line, outside the checkout, with several command lines in one process."""
+    code = """
+        import json, sys
+        import losskernel, losskernel.cli, hydra_plugins.losskernel_launchers as launchers
+        print(losskernel.__file__, losskernel.cli.CONF, launchers.__file__)
+        for words in json.loads(sys.argv.pop()):
+            sys.argv = ["losskernel", *words]
+            try:
+                losskernel.cli.main()
+            except SystemExit as end:
+                print("exit code", end.code)
+    """
+    words = ("-c", textwrap.dedent(code), json.dumps(commands))
+    done = run_python(*words, cwd=cwd, env={"PYTHONPATH": str(installed)})
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def test_the_wheel_holds_code_registry_and_type_marker(wheel: Path) -> None:
@@ -64,34 +77,39 @@ def test_the_wheel_holds_code_registry_and_type_marker(wheel: Path) -> None:
     assert tops == {"losskernel", "hydra_plugins"}  # no tests, no outputs
 
 
-def test_the_installed_command_line_finds_its_registry(installed: Path, tmp_path: Path) -> None:
-    where = far_away(
-        installed, tmp_path, "-c", "import losskernel, losskernel.cli as c; print(losskernel.__file__, c.CONF)"
+def test_the_installed_command_line_finds_its_registry_and_its_launchers(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    recipe = "# @package _global_\ndefaults:\n  - override /model: mlp\n  - override /dataset: digits\nname: own\n"
+    (tmp_path / "mine" / "experiment" / "own.yaml").write_text(recipe)
+    slurm = ["hydra/launcher=slurm", "hydra.launcher.partition=gpu"]
+    said = far_away(
+        installed,
+        tmp_path,
+        ["--cfg", "job", "experiment=digits"],
+        ["--config-dir", str(tmp_path / "mine"), "experiment=own", "--cfg", "job"],
+        [*slurm, "--cfg", "hydra", "-p", "hydra.launcher"],
+        # The launcher itself, as far as its first check: this machine need not have SLURM.
+        ["-m", *slurm, "hydra.launcher.timeout_min=1", "paths.sweep=swept"],
+        ["--help"],
     )
-    assert where.split() == [str(installed / "losskernel" / name) for name in ("__init__.py", "conf")]
-    said = far_away(installed, tmp_path, "-m", "losskernel.cli", "--cfg", "job", "experiment=digits")
+    paths = [installed / "losskernel" / "__init__.py", installed / "losskernel" / "conf"]
+    assert said.splitlines()[0].split() == [*map(str, paths), str(installed / "hydra_plugins/losskernel_launchers.py")]
     assert "name: digits" in said
     assert "_target_: losskernel.models.MLP" in said
-    help_text = far_away(installed, tmp_path, "-m", "losskernel.cli", "--help")
-    assert "experiment: attribution, attribution_toy, audit, digits, digits_cnn" in help_text
-    assert os.listdir(tmp_path) == []
+    assert "name: own" in said  # one's own registry beside the installed one
+    assert "_target_: losskernel.data.digits" in said
+    assert "partition: gpu" in said
+    assert "losskernel: hydra.launcher.timeout_min=1 leaves no time before the signal" in said
+    assert "experiment: attribution, attribution_toy, audit, digits, digits_cnn" in said
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "swept"}
 
 
 def test_the_installed_package_brings_the_wordnet_of_imagenet(installed: Path, tmp_path: Path) -> None:
     code = "from losskernel.data.taxonomy import wordnet; print(wordnet(['n02084071']).name('n02084071'))"
-    assert far_away(installed, tmp_path, "-c", code).strip() == "dog"
+    done = run_python("-c", code, cwd=tmp_path, env={"PYTHONPATH": str(installed)})
+    assert done.stdout.strip() == "dog", done.stderr
     (licence,) = installed.glob("losskernel-*.dist-info/licenses/losskernel/data/taxonomy/WORDNET-LICENSE")
     assert "Princeton University" in licence.read_text()
-
-
-def test_ones_own_registry_stands_beside_the_installed_one(installed: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine" / "experiment").mkdir(parents=True)
-    recipe = "# @package _global_\ndefaults:\n  - override /model: mlp\n  - override /dataset: digits\nname: own\n"
-    (tmp_path / "mine" / "experiment" / "own.yaml").write_text(recipe)
-    arguments = ("--config-dir", str(tmp_path / "mine"), "experiment=own", "--cfg", "job")
-    said = far_away(installed, tmp_path, "-m", "losskernel.cli", *arguments)
-    assert "name: own" in said
-    assert "_target_: losskernel.data.digits" in said
 
 
 def test_the_installed_package_names_its_commands(installed: Path) -> None:
@@ -99,14 +117,3 @@ def test_the_installed_package_names_its_commands(installed: Path) -> None:
     text = entry_points.read_text()
     assert "losskernel = losskernel.cli:main" in text
     assert "losskernel-analyse = losskernel.cli:analyse" in text
-
-
-def test_the_installed_launchers_are_found(installed: Path, tmp_path: Path) -> None:
-    module = far_away(installed, tmp_path, "-c", "import hydra_plugins.losskernel_launchers as m; print(m.__file__)")
-    assert module.strip() == str(installed / "hydra_plugins" / "losskernel_launchers.py")
-    words = ("hydra/launcher=slurm", "hydra.launcher.partition=gpu", "--cfg", "hydra", "-p", "hydra.launcher")
-    assert "partition: gpu" in far_away(installed, tmp_path, "-m", "losskernel.cli", *words)
-    # The plugin itself, as far as the first thing that it says: this machine need not have SLURM.
-    sweep = ("-m", *words[:2], "hydra.launcher.timeout_min=1", "paths.sweep=swept")
-    done = run_python("-m", "losskernel.cli", *sweep, cwd=tmp_path, env={"PYTHONPATH": str(installed)})
-    assert "losskernel: hydra.launcher.timeout_min=1 leaves no time before the signal" in done.stderr

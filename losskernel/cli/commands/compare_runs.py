@@ -53,6 +53,7 @@ class CompareRuns(Callback):
             runs = [read_run(run) for run in find_runs(folder)]
         except InputError:  # the sweep was refused before its first job
             return
+        # Jobs that differ in chain_offset sampled parts of kernels: those are joined first, and wholes are compared.
         options = {"metrics": self._metrics, "alike": self._alike}
         for line in _compare_and_print(runs, folder, config, group_of(folder), parts_of_kernels(runs), options):
             print(f"losskernel: {line}", file=sys.stderr)
@@ -70,6 +71,7 @@ def compare_ended_sweeps() -> Iterator[None]:
     try:
         yield
     except SystemExit as end:
+        # Shells report a signal as 128 + its number; see failures.py.
         by_signal = isinstance(end.code, int) and end.code > 128
         raise
     finally:
@@ -95,6 +97,7 @@ def compare_from(config: DictConfig) -> None:
     given, join = config.runs, config.join
     require(isinstance(join, bool), f"join must be true or false, got {join!r}; losskernel-compare --join says true")
     runs = find_runs([str(run) for run in given] if isinstance(given, ListConfig) else str(given))
+    # A sweep's page is written into its own folder, as that of its end; any other choice of runs gets a new folder.
     sweep = Path(str(given)) if isinstance(given, str) and Path(given).is_dir() else None
     folder = Path(str(config.out or sweep or config.paths.run))
     options = {"metrics": config.metrics, "alike": config.alike, "title": config.title}
@@ -120,6 +123,7 @@ def _compare_and_print(
         if joined.joined:
             print(joined.overview())
             runs = joined.runs
+            # A single kernel is shown by itself: there is nothing to compare it with.
             if len([run for run in runs if not run.missing]) < 2:
                 return refused
     print(compare(runs, folder, tracker=tracker_of(config, folder, group), **options).overview())
@@ -211,11 +215,12 @@ def join_kernels(runs: Sequence["Run"], home: Path, tracker: Callable[[Path], "T
     several = [group for group in groups if len(group.all) > 1]
     if not several:
         raise _nothing_to_join(runs)
+    # Groups are not hashable: they hold configurations.
     folders = dict(zip(map(id, several), _folders(several, home), strict=True))
     kernels = WholeKernels()
     for group in groups:
         folder = folders.get(id(group))
-        if folder is None:
+        if folder is None:  # a whole kernel already
             kernels.runs.extend(group.all)
             continue
         try:
@@ -265,6 +270,7 @@ def _folders(groups: Sequence["JoinedRuns"], home: Path) -> list[Path]:
     taken = {run.folder.name for run in before}
     folders = []
     for group, name in zip(groups, folder_names(groups), strict=True):
+        # The same kernel keeps its folder, and with it its W&B run, when further chains are joined.
         same = next((run.folder.name for run in before if group.has_kernel_of(run)), None)
         names = (name if number == 1 else f"{name}-{number}" for number in count(1))
         folders.append(home / (same or next(free for free in names if free not in taken)))

@@ -37,6 +37,7 @@ def prefetch_for(arguments: Sequence[str]) -> None:
     if {"--help", "-h"} & set(arguments):
         show_help("prefetch")
         return
+    # Jobs that differ in what needs no download, such as sampler settings, are built once.
     configs = _distinct(_jobs(arguments))
     downloads: dict[Path, Download] = {}
     faults: list[str] = []
@@ -47,6 +48,7 @@ def prefetch_for(arguments: Sequence[str]) -> None:
             except InputError as error:
                 faults += str(error).replace(PREFETCH, _REMEDY).splitlines()
         for download in taken:
+            # A later job finds in the cache what an earlier one has downloaded: it stays new.
             new = download.new or (download.path in downloads and downloads[download.path].new)
             downloads[download.path] = Download(download.what, download.path, new)
     print(*_table(list(downloads.values())), sep="\n", end="\n" if downloads else "")
@@ -66,6 +68,7 @@ def _jobs(arguments: Sequence[str]) -> list[list[str]]:
     for word in rest:
         flag, _, folder = word.partition("=")
         if flag in ("--config-dir", "-cd"):
+            # compose() has no --config-dir; the search path does the same.
             folder = Path(folder or next(rest, "")).absolute()
             given.append(f"hydra.searchpath=['file://{folder}']")
         elif word not in ("-m", "--multirun"):
@@ -100,13 +103,16 @@ def _download(config: DictConfig) -> None:
     """Build a study with the network open; then, if that used it, once more with the network cut off."""
     from losskernel.cli.build import build
 
+    # The jobs themselves need not set download=true, and must not: compute nodes have no network.
     fetching = deepcopy(config)
     if isinstance(fetching.get("dataset"), DictConfig) and "download" in fetching.dataset:
         fetching.dataset.download = True
     with recorded_connections() as tried, network_timeout():
         study = build(fetching)
+        # Decoding and caching pictures now spares every job doing it.
         for images in [*_cached_images(study.data.probes), *_cached_images(study.data.train)]:
             images.held()
+    # Libraries may ask a server even for what they have cached; such a job would hang on a compute node.
     if tried:
         try:
             with recorded_connections(refused=True):

@@ -33,6 +33,7 @@ def status_from(arguments: Sequence[str], sleep: Callable[[float], None] = time.
     """
     options = _parser().parse_args(arguments)
     while True:
+        # Read anew each time: jobs and sweeps come while it watches.
         sweeps = read_sweeps(options.folders, time.time(), ask_slurm)
         if not sweeps:
             folders = ", ".join(options.folders)
@@ -67,6 +68,7 @@ def read_sweeps(folders: Sequence[str], now: float, ask: AskSlurm) -> list[Sweep
 
     sweeps = [sweep for folder in folders for sweep in sweeps_in(Path(folder), now)]
     sweeps = [replace(sweep, jobs=checked(sweep.jobs), joined=checked(sweep.joined)) for sweep in sweeps]
+    # Jobs that run or have ended say so themselves; squeue is slow, and asked about the others alone.
     in_doubt = [job.slurm for sweep in sweeps for job in sweep.jobs if job.slurm and _is_in_doubt(job)]
     states = ask(in_doubt) if in_doubt else None  # one question for all
     if states is not None:
@@ -77,6 +79,7 @@ def read_sweeps(folders: Sequence[str], now: float, ask: AskSlurm) -> list[Sweep
 def _settled(sweep: Sweep, host: str, now: float, slurm_answers: bool) -> Sweep:
     """Return a sweep with the state of its jobs that have not begun."""
     starter, process = sweep.starter, single_process(sweep)
+    # Only on the machine where the process runs can its number be looked up; numbers are used again, hence its start.
     if process is not None and process.status.get("host") == host and process.status.get("process_began") is not None:
         alive = _process_began(process) == process.status["process_began"]
         starter = Starter.ALIVE if alive else Starter.GONE
@@ -122,6 +125,7 @@ def _clear_screen(options: argparse.Namespace) -> str:
 
 
 def _tables(sweeps: Sequence[Sweep]) -> str:
+    # Lines of a pipe or a file are not folded, so that grep finds a job with all that belongs to it.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     parts = [table(sweep, width) for sweep in sweeps]
     if len(sweeps) > 1:

@@ -38,6 +38,7 @@ def apply_calibration(config: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         InputError: the calibration was made for another network or other data.
     """
+    # Written by calibrate_from() into the choice itself: {values: {key: value}, of: the subject}.
     if config.get("calibrated") is None:
         return
     from losskernel.storage.settings_diff import differences
@@ -50,6 +51,7 @@ def apply_calibration(config: DictConfig, overrides: Sequence[str]) -> None:
         raise InputError(
             f"the calibrated sampler was made for another network: {'; '.join(lines)}; run losskernel-calibrate again"
         )
+    # A recipe is composed after the sampler's choice and would win over it; the command line is meant to.
     given = {word.lstrip("+").split("=")[0] for word in overrides}
     for key, value in calibrated["values"].items():
         if key not in given:

@@ -40,11 +40,14 @@ def recompose(run: Path, defaults: Sequence[str], given: Sequence[str]) -> tuple
             f"run={run} has no {path.relative_to(run)}, which says how it was made; give the folder of a run of "
             "the losskernel command",
         )
+    # Classes may have moved since; the stored configuration names them where they were.
     stored = current_classes(yaml.safe_load(config.read_text(encoding="utf-8")))
     original = yaml.safe_load(overrides.read_text(encoding="utf-8")) or []
     repeated = _without(original, [*with_use(Use.PER_JOB), *keys(given)])
+    # Registries of the user's own come first: overrides of choices in them are invalid without.
     search = [word for word in given if keys([word]) == ["hydra.searchpath"]]
     search = search or _search_path(run / ".hydra" / "hydra.yaml")
+    # First composed as the run was, to see what has changed since; then with the changes that are asked for.
     restored = _restoring(stored, resolved(_composed([*search, *repeated])))
     words = [*search, *repeated, *_without([*restored, *defaults], keys(given))]
     words += [word for word in given if word not in search]
@@ -93,6 +96,7 @@ def quoted(value: Any) -> str:
     """Return a value of a configuration in Hydra's override grammar, whatever characters it holds."""
     if value is None:
         return "null"
+    # Strings are always quoted: unquoted, `1e3`, `null` or `a,b` would be numbers, nothing, or a sweep.
     if isinstance(value, str):
         return QuotedString(value, Quote.single).with_quotes()
     if isinstance(value, Mapping):
@@ -131,6 +135,7 @@ def _search_path(path: Path) -> list[str]:
 
 
 def _composed(words: Sequence[str]) -> DictConfig:
+    # Not hydra.main: that would parse sys.argv and start a job.
     with initialize_config_dir(CONF, version_base="1.3"):
         config = compose("config", overrides=list(words))
     apply_calibration(config, list(words))
@@ -150,5 +155,6 @@ def _restoring(stored: Mapping[str, Any], now: Mapping[str, Any], prefix: str = 
         if isinstance(value, Mapping) and isinstance(now.get(name), Mapping):
             words += _restoring(value, now[name], f"{key}.")
         elif name not in now or now[name] != value:
+            # ++ adds or overrides, so that it does not matter which of the two it is.
             words.append(f"++{key}={quoted(value)}")
     return words + [f"~{prefix}{name}" for name in now if prefix and name not in stored]

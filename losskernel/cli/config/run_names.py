@@ -26,7 +26,7 @@ def described(config: DictConfig, folder: Path, sweep: str | None) -> dict[str, 
         sweep: name of its sweep; None for a single run.
     """
     about: dict[str, Any] = {"tags": [*config.logger.tags, *_tags(config, sweep)]}
-    if config.logger.name == config.name:
+    if config.logger.name == config.name:  # a name of the user's own is used as it is
         about["name"] = " ".join([str(config.name), *_settings()]) + _number()
     if sweep is not None:
         about["group"] = Path(sweep).name
@@ -67,5 +67,6 @@ def _short(value: str) -> str:
     try:
         return f"{float(value):.4g}"
     except ValueError:
+        # A path, but neither a list nor a mapping that holds one.
         text = Path(value).stem if re.search(r"[\w-]/", value) and value[0] not in "[{" else value
         return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

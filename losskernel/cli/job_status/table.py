@@ -33,6 +33,7 @@ def table(sweep: Sweep, width: int | None) -> str:
     """
     words = [*swept(sweep.jobs), *(" ".join(job.words) for job in sweep.joined)]
     rows = [*sweep.jobs, *sweep.joined]
+    # Joined kernels are rows like jobs, but not among the jobs that the totals count.
     cells = [_cells(job, own) for job, own in zip(rows, words, strict=True)]
     lines = _aligned(cells, _HEADS)
     if width is not None and _width(lines) > width:
@@ -87,6 +88,7 @@ def seconds_left(jobs: Sequence[Job]) -> tuple[float | None, bool]:
 
 def swept(jobs: Sequence[Job]) -> list[str]:
     """Return the overrides that tell the jobs apart, with the last part of each key where that is unique."""
+    # In a single run nothing is swept.
     common = set.intersection(*(set(job.words) for job in jobs)) if len(jobs) > 1 else set(jobs[0].words)
     own = [[word for word in job.words if word not in common and not word.startswith("paths.")] for job in jobs]
     keys = {word.partition("=")[0] for words in own for word in words}

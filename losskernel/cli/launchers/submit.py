@@ -54,16 +54,11 @@ def on_slurm(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) 
     Raises:
         InputError: SLURM is not there or refuses the jobs.
     """
-    params = _params(launcher.params, (*_REQUIRED, "grace_s", "poll_s"), "slurm")
-    grace, interval = params.pop("grace_s"), params.pop("poll_s")
-    require_number("hydra.launcher.grace_s", grace, at_least=0)
-    require_number("hydra.launcher.poll_s", interval, above=0)
-    _require_time(params["timeout_min"], params["signal_delay_s"])
+    params, grace, interval = _slurm_params(launcher)
     jobs = compose_jobs(launcher, job_overrides, first)
     launcher.task_function = partial(run_alone, launcher.task_function)
-    if params.get("cpus_per_task") is not None:  # since SLURM 22.05 srun no longer takes it from sbatch
-        params["srun_args"] = [f"--cpus-per-task={params['cpus_per_task']}"]
     submitted = _submitted(_executor("slurm", params), launcher, jobs)
+    # 12_0, 12_1, ... of one array; a single job is no array, and its id is the number alone.
     array, by_id = submitted[0].job_id.partition("_")[0], {handle.job_id: handle for handle in submitted}
     _announce(launcher, array, list(by_id), params["array_parallelism"], submitted[0].paths.stdout)
     watch = Watch(list(by_id), SlurmQueue(array), lambda job: _has_result(by_id[job]), grace=grace, say=_say)
@@ -73,15 +68,8 @@ def on_slurm(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) 
         sweep = launcher.config.hydra.sweep.dir
         _say(f"the jobs go on; `scancel {array}` ends them, `losskernel-compare runs={sweep}` compares what they leave")
         raise
-    remedy = f"{resume_command(launcher.config.hydra)} continues it"
-
-    def result(job: SweepJob, handle: Any) -> JobReturn:
-        if handle.job_id not in dead:
-            return read_result(job, handle)
-        state = f", SLURM job {handle.job_id} is {dead[handle.job_id]}"
-        return without_result(job, handle, state, remedy)
-
-    return [result(job, handle) for job, handle in zip(jobs, submitted, strict=True)]
+    states = [f", SLURM job {job} is {dead[job]}" if job in dead else None for job in by_id]
+    return _results(jobs, submitted, states, resume_command(launcher.config.hydra))
 
 
 def on_this_machine(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
@@ -101,14 +89,16 @@ def on_this_machine(launcher: Any, job_overrides: Sequence[Sequence[str]], first
     at_once = processes(params.pop("n_jobs"), len(job_overrides))
     jobs = compose_jobs(launcher, job_overrides, first)
     launcher.task_function = partial(run_alone, launcher.task_function)
+    # Pickled with the launcher: submitit hides all devices from local jobs.
     launcher.params["devices"] = os.environ.get(DEVICES)
     executor = _executor("local", params | {"timeout_min": _NO_LIMIT, "max_num_timeout": 0})
     queue = LocalQueue(executor, launcher, jobs, at_once)
     remedy = resume_command(launcher.config.hydra)
     _say(f"{len(jobs)} job{'s' * (len(jobs) > 1)} on this machine, {at_once} at a time; Ctrl-C stops them in order")
-    print(f"  logs      {launcher.config.hydra.sweep.dir}/.submitit")
-    print(f"  progress  losskernel-status {launcher.config.hydra.sweep.dir}", flush=True)
+    sweep = launcher.config.hydra.sweep.dir
+    print(f"  logs      {sweep}/.submitit\n  progress  losskernel-status {sweep}", flush=True)
     try:
+        # No grace time: nobody requeues a local process.
         dead = Watch(list(queue.handles), queue, queue.has_result, grace=0, say=_say).wait(_LOCAL_INTERVAL)
     except KeyboardInterrupt:
         _say(f"the jobs are being stopped; {remedy} continues them")
@@ -117,12 +107,8 @@ def on_this_machine(launcher: Any, job_overrides: Sequence[Sequence[str]], first
     finally:
         with suppress(OSError):
             executor.folder.rmdir()  # named %j, which submitit makes and leaves empty
-    return [
-        without_result(job, queue.handles[str(job.number)], "", f"{remedy} continues it")
-        if str(job.number) in dead
-        else read_result(job, queue.handles[str(job.number)])
-        for job in jobs
-    ]
+    states = ["" if str(job.number) in dead else None for job in jobs]
+    return _results(jobs, list(queue.handles.values()), states, remedy)
 
 
 class LocalQueue:
@@ -138,6 +124,7 @@ class LocalQueue:
     def __init__(self, executor: Any, launcher: Any, jobs: Sequence[SweepJob], at_once: int) -> None:
         self._executor, self._launcher, self._at_once = executor, launcher, at_once
         self._pending = list(jobs)
+        # Jobs that run beside each other share the cores; more threads than cores cost up to ten times the time.
         self._threads = str(max(1, _cores() // at_once))
         self.handles: dict[str, Any] = {str(job.number): None for job in jobs}  # submitit's job, once started
 
@@ -160,6 +147,7 @@ class LocalQueue:
 
     def stop(self) -> None:
         """Have the running jobs save their states and end, and wait for that."""
+        # To all first, then wait: they save their states at the same time.
         for handle in self._running():
             handle._process.send_signal(signal.SIGTERM)
         for handle in self._running():
@@ -198,6 +186,7 @@ def in_workers(
         _say(f"{lost}; {resume_command(launcher.config.hydra)} continues them, hydra/launcher=local keeps jobs apart")
         failures.reported.append(error := RuntimeError(lost))
         raise error from None
+    # They were printed by the workers; the command only counts them.
     failures.reported += [result._return_value for result in results if result.status == JobStatus.FAILED]
     return results
 
@@ -211,6 +200,16 @@ def processes(n_jobs: Any, jobs: int) -> int:
     require_integer("hydra.launcher.n_jobs", n_jobs, at_least=-1)
     require(n_jobs != 0, "hydra.launcher.n_jobs must be >= 1, or -1 for one per core, got 0; raise it")
     return min(jobs, _cores() if n_jobs == -1 else n_jobs)
+
+
+def _results(
+    jobs: Sequence[SweepJob], handles: Sequence[Any], states: Sequence[str | None], command: str
+) -> list[JobReturn]:
+    """Return what each job returned; a state is how a job ended that left no result, None of one that did."""
+    return [
+        read_result(job, handle) if state is None else without_result(job, handle, state, f"{command} continues it")
+        for job, handle, state in zip(jobs, handles, states, strict=True)
+    ]
 
 
 def read_result(job: SweepJob, handle: Any) -> JobReturn:
@@ -247,10 +246,8 @@ def without_result(job: SweepJob, handle: Any, state: str, remedy: str) -> JobRe
     where = f"log {short_path(log)}" if log.exists() else "no log: do compute nodes see this folder?"
     end = f"{state}; folder {job.folder}, {where}; {remedy}"
     # A job that a signal interrupted could write so itself; a status older than this start is an earlier one's.
-    interrupted = status.get("state") == "interrupted" and (
-        (job.folder / STATUS).stat().st_mtime >= handle.paths.submitted_pickle.stat().st_mtime
-    )
-    if interrupted:
+    start = handle.paths.submitted_pickle.stat().st_mtime
+    if status.get("state") == "interrupted" and (job.folder / STATUS).stat().st_mtime >= start:
         return _failed(job, f"{status.get('error')}{end}", TraceError(str(status.get("error"))))
     return _failed(job, f"was killed{end}")
 
@@ -264,7 +261,7 @@ def _failed(job: SweepJob, line: str, error: Exception | None = None) -> JobRetu
         error: what it raised; None where it left no word, so that its failure is written here for the comparison.
     """
     print(f"losskernel: {job.name} {line}", file=sys.stderr)
-    if error is None:
+    if error is None:  # the process that it ran in could not write failure.json
         error = TraceError(line)
         write_failure(job.folder, job.config, error)
     failures.reported.append(error)
@@ -290,7 +287,17 @@ def _params(params: Mapping[str, Any], required: Sequence[str], name: str) -> di
     return dict(params)
 
 
-def _require_time(timeout_min: Any, signal_delay_s: Any) -> None:
+def _slurm_params(launcher: Any) -> tuple[dict[str, Any], float, float]:
+    """Return submitit's parameters, the grace time of dead jobs, and the seconds between two looks.
+
+    Raises:
+        InputError: a setting is missing or wrong.
+    """
+    params = _params(launcher.params, (*_REQUIRED, "grace_s", "poll_s"), "slurm")
+    grace, interval = params.pop("grace_s"), params.pop("poll_s")
+    require_number("hydra.launcher.grace_s", grace, at_least=0)
+    require_number("hydra.launcher.poll_s", interval, above=0)
+    timeout_min, signal_delay_s = params["timeout_min"], params["signal_delay_s"]
     require_number("hydra.launcher.timeout_min", timeout_min, above=0)
     require_integer("hydra.launcher.signal_delay_s", signal_delay_s, at_least=1)
     require(
@@ -298,6 +305,9 @@ def _require_time(timeout_min: Any, signal_delay_s: Any) -> None:
         f"hydra.launcher.timeout_min={timeout_min} leaves no time before the signal, which comes signal_delay_s="
         f"{signal_delay_s} s (or up to {_SLACK} s more) before the end; raise timeout_min or lower signal_delay_s",
     )
+    if params.get("cpus_per_task") is not None:  # since SLURM 22.05 srun no longer takes it from sbatch
+        params["srun_args"] = [f"--cpus-per-task={params['cpus_per_task']}"]
+    return params, grace, interval
 
 
 def _executor(cluster: str, params: dict[str, Any]) -> Any:
@@ -319,6 +329,7 @@ def _executor(cluster: str, params: dict[str, Any]) -> Any:
             "hydra/launcher=slurm needs SLURM's commands (sbatch, srun, squeue), which this machine lacks; go to the "
             "login node, or choose hydra/launcher=local"
         ) from error
+    # submitit checks names and types here, before anything is submitted.
     try:
         executor.update_parameters(**named)
     except (AssertionError, NameError, TypeError, ValueError) as error:

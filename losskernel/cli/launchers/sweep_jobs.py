@@ -64,6 +64,7 @@ def compose_jobs(launcher: Any, job_overrides: Sequence[Sequence[str]], first: i
                 config.hydra.job.num = number
             HydraConfig.instance().set_config(config)  # folder names may interpolate it
             folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
+            # Hydra's own part would be resolved and compared with the run's.
             with read_write(config), open_dict(config):
                 del config["hydra"]
             words = filter_overrides([word for word in overrides if word not in shared])
@@ -112,6 +113,7 @@ def refuse_sweep_words_of_single_run(hydra_config: Any) -> None:
     """
     if hydra_config.mode == RunMode.MULTIRUN:
         return
+    # Hydra composes the launcher for a single run too, and does not use it.
     name = hydra_config.runtime.choices.get("hydra/launcher")
     basic = name in (None, "basic")
     require(basic, f"hydra/launcher={name} starts the jobs of a sweep, of one job too: losskernel -m ...; add -m")
@@ -170,6 +172,7 @@ def refuse_overlapping_chains(jobs: Sequence[SweepJob]) -> None:
         config = _resolved(job)
         first, chains = config.get("chain_offset"), (config.get("schedule") or {}).get("chains")
         if isinstance(first, int) and isinstance(chains, int):  # the job itself refuses anything else
+            # All settings that decide a chain's numbers but which chains they are.
             kernel = json.dumps([chain_settings(config), config.get("checkpoint")], sort_keys=True)
             kernels.setdefault(kernel, []).append(_Part(job, first, chains))
     for parts in kernels.values():
@@ -179,6 +182,7 @@ def refuse_overlapping_chains(jobs: Sequence[SweepJob]) -> None:
 
 def warn_of_different_probes(jobs: Sequence[SweepJob]) -> None:
     """Print a warning if jobs have different probes only because the dataset's seed follows the run's seed."""
+    # Whoever sets dataset.seed, even to the run's, knows.
     chosen = any(word.lstrip("+~").startswith("dataset.seed=") for job in jobs for word in job.overrides)
     seeds = {(_resolved(job).get("dataset") or {}).get("seed") for job in jobs} - {None}
     if len(seeds) > 1 and not chosen:

@@ -61,7 +61,7 @@ def around(sweep: SweepAround, launch: Callable[[], Any]) -> None:
     options, given = _parse(sweep, sys.argv[1:])
     run = Path(options["run"])
     require(run.is_dir(), f"run={run} is not a folder; give the folder of a finished run")
-    run = run.resolve()
+    run = run.resolve()  # jobs on other machines and in other folders get absolute paths
     words, config, left_out = _recomposed(sweep, run, options["defaults"], given)
     jobs = sweep.jobs(run, config, options[sweep.choice])
     folder = Path(str(config.paths.sweep)).resolve() if "paths.sweep" in keys(given) else run / sweep.name
@@ -72,6 +72,7 @@ def around(sweep: SweepAround, launch: Callable[[], Any]) -> None:
         names = ", ".join(left_out)
         print(f"  without the baselines that look back at training: {names}; baselines=... keeps those named")
     _write_jobs(folder, jobs)
+    # What failed is raised last: the kernels of the other jobs are shown all the same.
     failure = _launch(sweep, words, folder, [jobs[name] for name in pending], launch) if pending else None
     _compare(sweep, folder, config, options, failure)
     if failure is not None:
@@ -84,8 +85,10 @@ def _parse(sweep: SweepAround, arguments: Sequence[str]) -> tuple[dict[str, Any]
     Raises:
         InputError: a word is not for this command.
     """
+    # Hydra is not used here: it would refuse the overrides that are meant for the jobs.
     usual = yaml.safe_load((Path(CONF) / f"{sweep.name}.yaml").read_text(encoding="utf-8"))
     options = {key: usual[key] for key in ("run", sweep.choice, "metrics", "alike")}
+    # All further keys of the command's yaml are defaults of the jobs, such as control: false.
     others = [key for key in usual if key not in (*options, "defaults", "hydra")]
     given: list[str] = []
     for word in arguments:
@@ -144,6 +147,7 @@ def _pending(sweep: SweepAround, config: DictConfig, folder: Path, jobs: Mapping
         for other in (stored, wanted):  # the run's folder may have moved since, and its weights with it
             other["checkpoint"] = Path(str(other["checkpoint"])).name
         lines = differences(decisive(stored), decisive(wanted))
+        # The swept key differs by design.
         lines = [line for line in lines if not line.startswith(f"{sweep.key}:")]
         if lines:
             raise InputError(
@@ -175,13 +179,14 @@ def _is_finished(folder: Path) -> bool:
 def _launch(
     sweep: SweepAround, words: Sequence[str], folder: Path, values: Sequence[Any], launch: Callable[[], Any]
 ) -> Exception | None:
-    """Sweep over some values; return what failed, since the kernels of the other jobs are shown all the same."""
+    """Sweep over some values; return what failed."""
     swept = [
         f"{sweep.key}={','.join(map(quoted, values))}",
         f"paths.sweep={quoted(str(folder))}",
         f"hydra.sweep.subdir={quoted(sweep.subdir)}",
-        "~hydra.callbacks.compare",
+        "~hydra.callbacks.compare",  # this command ends with a page of its own
     ]
+    # hydra.main reads its words from sys.argv alone.
     given = sys.argv
     sys.argv = [given[0], "--multirun", *(word for word in words if keys([word]) != ["paths.sweep"]), *swept]
     try:
@@ -228,6 +233,7 @@ def _blocks(run: Path, config: DictConfig, choice: Any) -> dict[str, Any]:
     from losskernel.sampling.samplers.base import select
     from losskernel.sweeps.over_blocks import blocks_of
 
+    # The names of weights are known only from the network itself; it is built, not trained.
     model = instantiate(config.model, _convert_="all")
     names = [name for name, weight in model.named_parameters() if weight.is_floating_point()]
     whole = resolved(config)["sampler"].get("parameters")
@@ -242,7 +248,8 @@ def _trained_weights(run: Path) -> list[str]:
         loaded = stored.get("checkpoint")
         require(loaded is not None, f"run={run} has no trained weights; continue it with paths.run={run}")
         hydra = yaml.safe_load((run / ".hydra" / "hydra.yaml").read_text(encoding="utf-8"))["hydra"]
-        path = Path(hydra["runtime"]["cwd"]) / loaded
+        # The checkpoint may be relative to the folder in which the run was started.
+        path = Path(hydra["runtime"]["cwd"], str(loaded))
     return [f"checkpoint={quoted(str(path))}"]
 
 
