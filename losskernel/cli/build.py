@@ -14,16 +14,16 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from losskernel.cli.config import resolved
 from losskernel.cli.config.calibrated_choice import apply_calibration
-from losskernel.cli.summary import summary
 from losskernel.config_keys import Build, with_build
 from losskernel.data.base import Data
 from losskernel.errors import InputError, require, require_integer
+from losskernel.kernel.diagnosis.diagnose import Diagnosis
 from losskernel.representations.baselines.collect import BASELINES, read_representations
 from losskernel.representations.points import open_points
-from losskernel.runs.analyse import CONTROL, TRACES, analyse
+from losskernel.runs.analyse import CONTROL, TRACES, Outcome, analyse
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.preflight import faults_of, label_faults
-from losskernel.runs.presentation import objective
+from losskernel.runs.presentation import headline, objective
 from losskernel.runs.resume import finished
 from losskernel.runs.run import Study, run, set_threads
 from losskernel.runs.tracking.tracker import Tracker
@@ -31,6 +31,16 @@ from losskernel.storage.locations import run_location
 from losskernel.storage.locks import locked_folder
 from losskernel.traces.loss_traces import open_traces
 
+# Files that a run names at its end; a sheet of suspects is what an audit is run for.
+_FILES = (
+    "report.html",
+    "metrics.json",
+    "traces.zarr",
+    "figures",
+    "tables",
+    "figures/suspects.html",
+    "tables/memorisation_suspects.csv",
+)
 _FAULTY = object()  # stands for a part that could not be built
 
 
@@ -94,6 +104,28 @@ def analyse_from(config: DictConfig) -> None:
     control = open_traces(folder / CONTROL) if (folder / CONTROL).exists() else None
     with locked_folder(folder):
         print(summary(analyse(traces, analyses, RunFolder(folder), Tracker(), control, points), str(config.label)))
+
+
+def summary(outcome: Outcome, label: str) -> str:
+    """Return verdict, headline numbers with standard errors, and the paths of what was made."""
+    lines = ["nothing was sampled: points only"] if outcome.diagnosis is None else _verdict(outcome.diagnosis)
+    if outcome.before:
+        return "\n".join([f"{outcome.folder} has finished before; nothing was done", *lines])
+    lines += [f"  replaced: {what}" for what in outcome.replaced]
+    for key, words in headline(outcome.shown).items():
+        if key in outcome.metrics and outcome.metrics[key] is not None:
+            error = outcome.metrics.get(f"{key}_se")
+            spread = "" if error is None else f" ± {error:.2g}"
+            lines.append(f"  {words.format(label=label):<34} {outcome.metrics[key]:.4g}{spread}")
+    for name in _FILES:
+        if (outcome.folder / name).exists():
+            lines.append(f"  {name.split('/')[-1].removeprefix('memorisation_'):<13} {outcome.folder / name}")
+    return "\n".join(lines)
+
+
+def _verdict(diagnosis: Diagnosis) -> list[str]:
+    lines = [f"diagnosis: {diagnosis.verdict}", *(f"  - {reason}" for reason in diagnosis.reasons)]
+    return [*lines, f"  first: {diagnosis.remedy}"] if diagnosis.remedy else lines
 
 
 def build_analyses(config: DictConfig, labels: Mapping[str, Any]) -> dict[str, Any]:

@@ -187,7 +187,7 @@ class WholeKernels:
 
     def overview(self) -> str:
         """Return what was joined, a line each; where that is one kernel and no other, its summary as well."""
-        from losskernel.cli.summary import summary
+        from losskernel.cli.build import summary
 
         lines = [kernel.words() for kernel in self.joined]
         if len(self.runs) == len(self.joined) == 1:

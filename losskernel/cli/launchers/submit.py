@@ -1,8 +1,7 @@
 """Sweeps as jobs of other processes: SLURM's or local ones, both by submitit, or joblib's workers.
 
-submitit's and joblib's own launchers start the jobs; these functions wait for them. Hydra's submitit launcher asks for
-the results one by one and raises at the first job that failed, so that it neither waits for the others nor notices
-those that were killed or requeued, and it starts all local jobs at once.
+Hydra's own launchers start the jobs; these functions wait for them. Its submitit launcher would start all local jobs at
+once, and raise at the first failure: it neither waits for the others nor notices jobs that were killed or requeued.
 """
 
 import contextlib
@@ -271,16 +270,7 @@ def _failed(job: SweepJob, line: str, error: Exception | None = None) -> JobRetu
 
 
 def _params(params: Mapping[str, Any], required: Sequence[str], name: str) -> dict[str, Any]:
-    """Return a launcher's settings.
-
-    Args:
-        params: as composed.
-        required: names of settings.
-        name: of the launcher's yaml in the registry, which has them.
-
-    Raises:
-        InputError: a yaml of the user's leaves some out.
-    """
+    """Return a launcher's settings; raise InputError if a yaml of the user's leaves out some that ours, `name`, has."""
     missing = [f"hydra.launcher.{setting}" for setting in required if setting not in params]
     remedy = f"begin the launcher's yaml with `defaults: [{name}]`, and it need only say what differs"
     require(not missing, f"{', '.join(missing)} missing; {remedy}")
