@@ -37,7 +37,7 @@ def arithmetic(
     """
     _check(tasks, samples_per_task, probes_per_task, TASKS)
     rng = torch.Generator().manual_seed(seed)
-    operands = 2 * torch.rand(len(tasks), samples_per_task, 2, generator=rng) - 1
+    operands = 2 * torch.rand(len(tasks), samples_per_task, 2, generator=rng) - 1  # [tasks, n, 2]
     targets = torch.stack([TASKS[name](*pair.unbind(-1)) for name, pair in zip(tasks, operands, strict=True)])
     return _data(tasks, operands, operands, targets, probes_per_task, squared_error)
 
@@ -60,8 +60,8 @@ def modular_arithmetic(
     rng = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(len(pairs), generator=rng) for _ in tasks]
     operands = torch.stack([pairs[order] for order in orders])  # [tasks, p², 2]
-    answers = [whole[name](*pair.unbind(-1)) for name, pair in zip(tasks, operands, strict=True)]
-    targets = torch.stack(answers) % modulus
+    results = [whole[name](*pair.unbind(-1)) for name, pair in zip(tasks, operands, strict=True)]
+    targets = torch.stack(results) % modulus  # [tasks, p²]
     numbers = one_hot(operands, modulus).flatten(-2).float()
     data = _data(tasks, operands, numbers, targets, probes_per_task, cross_entropy)
     return replace(data, classes=[str(number) for number in range(modulus)])
@@ -70,8 +70,8 @@ def modular_arithmetic(
 def _data(tasks: Sequence[str], operands: Tensor, numbers: Tensor, targets: Tensor, probes: int, loss: Loss) -> Data:
     """Join tasks into one dataset: operands [T, n, 2], their encoding [T, n, d], targets [T, n]."""
     count, samples = targets.shape
-    columns = torch.eye(count)[:, None].expand(count, samples, count)
-    inputs = torch.cat([numbers, columns], dim=-1)
+    columns = torch.eye(count)[:, None].expand(count, samples, count)  # the one-hot task, [T, n, T]
+    inputs = torch.cat([numbers, columns], dim=-1)  # [T, n, d + T]
     kept = slice(0, probes)
     # Probes are 0, 1, 2 ..., as ids are by default; the other training samples follow.
     names = np.empty((count, samples), dtype=int)

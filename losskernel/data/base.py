@@ -68,6 +68,7 @@ class Data:
             # A set, for a million paths of files take it 0.4 s; sorting them takes ten times as long.
             distinct = len(set(_plain(self.train_ids)))
             require(distinct == samples, "data.train_ids are not unique; give every training sample its own id")
+        # The only way to complete a frozen dataclass.
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "probes", read_once(self.probes, self.workers))
@@ -75,7 +76,7 @@ class Data:
     def members(self) -> np.ndarray:
         """Return which training sample each probe is, [N]; -1 for probes that are none."""
         probes = {name: probe for probe, name in enumerate(np.asarray(self.ids).tolist())}
-        rows = np.full(len(probes), -1)
+        rows = np.full(len(probes), -1)  # [N]
         for row, name in enumerate(() if self.train_ids is None else _plain(self.train_ids)):
             if name in probes:
                 rows[probes[name]] = row
@@ -128,7 +129,7 @@ def class_count(data: Data, targets: Tensor) -> int:
 
 
 def named_generator(name: str, seed: int, *more: int) -> np.random.Generator:
-    """Return random numbers of a wrapper's own.
+    """Return the random numbers of a wrapper.
 
     All wrappers have the run's seed by default; with the same numbers, what one chooses would say what another does.
     """

@@ -42,7 +42,7 @@ class MinibatchLoader:
         self._stream.close()
 
     def _indexed(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        flat = self._indices().reshape(-1).to(inputs.device)
+        flat = self._indices().reshape(-1).to(inputs.device)  # [C · B]
         return inputs.index_select(0, flat), targets.index_select(0, flat)
 
 

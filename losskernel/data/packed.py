@@ -94,6 +94,7 @@ class ReadOnce(Packed):
         if self._kept is None and (whole := held(self.dataset)) is not None:
             return whole
         samples = as_packed(self.dataset)
+        # The first sample says how large all are, before any memory is taken.
         if self._kept is None and len(self) * torch.as_tensor(samples[0][0]).nbytes <= KEPT_BYTES:
             self._kept = stack(samples, workers=self._workers)
         return self._kept

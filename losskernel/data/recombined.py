@@ -98,7 +98,7 @@ class Assembled(Packed):
             parts.append(part if self._alike else unpacker(source)(part))
         if len(parts) == 1:
             return parts[0]
-        inputs = torch.empty(len(self), *parts[0].shape[1:], dtype=parts[0].dtype)
+        inputs = torch.empty(len(self), *parts[0].shape[1:], dtype=parts[0].dtype)  # [N, ...]
         for number, part in enumerate(parts):
             inputs[self.which == number] = part
         return inputs
@@ -184,6 +184,7 @@ def _origin(dataset: Dataset[Any], rows: np.ndarray) -> tuple[Sequence[Dataset[A
     """Return where samples come from in the end: data sets that are not assembled, which of them, rows there."""
     if isinstance(dataset, Subset):
         return _origin(dataset.dataset, np.asarray(dataset.indices, dtype=np.int64)[rows])
+    # Through wrappers of wrappers, so that fingerprints and loading do not depend on how many there were.
     if isinstance(dataset, ReadOnce) and isinstance(dataset.dataset, Assembled):
         dataset = dataset.dataset
     if isinstance(dataset, Assembled):

@@ -15,8 +15,8 @@ from losskernel.data.taxonomy import Taxonomy, Tree, read_taxonomy, wordnet
 from losskernel.errors import require, require_integer, require_number
 from losskernel.losses import cross_entropy
 
-# Sixty synsets of ImageNet: vertebrates and instruments in the widest sense, three branches of either, two of each,
-# five classes of each.
+# Sixty synsets of ImageNet: vertebrates and instruments in the widest sense, three branches of either, two groups of
+# every branch, five classes of every group.
 LEAVES = (
     *("n02110341", "n02110958", "n02088364", "n02106662", "n02085620"),  # dog
     *("n02486410", "n02487347", "n02488291", "n02488702", "n02489166"),  # old world monkey
@@ -207,8 +207,8 @@ def _patterns(depths: np.ndarray, size: int, seed: int) -> Tensor:
         tint = torch.randn(3, 1, 1, generator=generator)
         raw.append(field(3, patches) + 2 * field(1, patches).relu() * grating * tint)
     flat = torch.stack(raw).flatten(1).double()
-    flat = flat - flat.mean(1, keepdim=True)
-    # The orthogonal set nearest to the raw patterns (Löwdin 1950); in double, for the law is exact.
+    flat = flat - flat.mean(1, keepdim=True)  # [M, pixels]
+    # The orthogonal set nearest to the raw patterns (Löwdin 1950); in double, for it must be orthogonal to all digits.
     left, _, right = torch.linalg.svd(flat, full_matrices=False)
     return ((left @ right) * np.sqrt(flat.shape[1])).float().view(-1, 3, size, size)
 
@@ -219,11 +219,11 @@ def _draw_images(parts: Tensor, count: int, variation: Variation, seed: int, str
     images = []
     for levels in parts:  # class by class: all the levels of all samples at once would not fit
         weights = 1 + variation.strength * torch.randn(count, len(levels), 1, 1, 1, generator=generator)
-        clean = (weights * levels).sum(1)
+        clean = (weights * levels).sum(1)  # [n, 3, size, size]
         uniform = 2 * torch.rand(count, 3, generator=generator) - 1
         zoom = 1 + variation.scale * uniform[:, :1]
         move = 2 * variation.shift * uniform[:, 1:, None]
-        warp = torch.cat([zoom[:, :, None] * torch.eye(2), move], dim=2)
+        warp = torch.cat([zoom[:, :, None] * torch.eye(2), move], dim=2)  # affine, [n, 2, 3]
         warped = grid_sample(
             clean, affine_grid(warp, list(clean.shape), False), padding_mode="reflection", align_corners=False
         )

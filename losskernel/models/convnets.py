@@ -164,6 +164,7 @@ class CifarVGG(KaimingNetwork):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         # Convolutions are numbered through: torchvision's tracer cuts the end off names such as conv1_2.
         numbers, before = itertools.count(1), channels
+        # [B, C, 32, 32] is [B, 8 C, 2, 2] before the last mean.
         for segment, (growth, convolutions) in enumerate(zip(_VGG_GROWTH, segments, strict=True)):
             if segment > 0:
                 # Rounding sides up changes nothing at 32 pixels, and keeps the last position of small images.
@@ -209,7 +210,7 @@ def _filters(base: int, width: float) -> int:
         InputError: that is no whole number of filters.
     """
     require_number("model.width", width, above=0)
-    count = Fraction(width) * base
+    count = Fraction(width) * base  # exact: a float could round a part of a filter away
     require(
         count.denominator == 1,
         f"model.width must give a whole number of filters, got {width!r} x {base}; take a multiple of 1/{base}",

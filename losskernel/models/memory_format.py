@@ -20,6 +20,7 @@ def choose_layout(
     if any(map(_corrupts_memory, convolutions)):
         return torch.contiguous_format
     inputs, targets = inputs[:2], targets[:2]
+    # A model may read positions in memory order, which would change its outputs without an error.
     with torch.no_grad():
         plain = loss(model(arranged(inputs, torch.contiguous_format)), targets)
         try:

@@ -28,7 +28,7 @@ class MLP(nn.Module):
         widths = [inputs, *hidden, outputs]
         for key, width in zip(["inputs", *["hidden"] * len(hidden), "outputs"], widths, strict=True):
             require_integer(f"model.{key}", width, at_least=1)
-        layers: list[nn.Module] = []
+        layers: list[nn.Module] = []  # the last ReLU is left out below
         for before, after in itertools.pairwise(widths):
             layers += [nn.Linear(before, after), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
@@ -76,7 +76,7 @@ class MultitaskMLP(nn.Module):
         """[B, operands + tasks] -> [B, outputs]."""
         if self.towers is None:
             return self.head(torch.relu(self.trunk(inputs)))
-        numbers, task = inputs[:, : self.operands], inputs[:, self.operands :]
-        # Every tower runs and the one-hot task picks its own: no data-dependent control flow under vmap.
+        numbers, task = inputs[:, : self.operands], inputs[:, self.operands :]  # [B, operands], [B, tasks]
+        # Every tower runs and the one-hot task selects one: vmap allows no control flow that depends on data.
         answers = torch.stack([tower(numbers) for tower in self.towers], dim=1)  # [B, tasks, outputs]
         return (answers * task[:, :, None]).sum(1)

@@ -33,9 +33,11 @@ def inception_v1(outputs: int = 1000, weights: str | None = None, transform_inpu
     Source: Szegedy et al. 2015, "Going deeper with convolutions".
     """
     state, ours = _state("googlenet", weights)
+    # Weights trained here saw inputs as the data set normalises them, torchvision's saw [-1, 1].
     if transform_input is None:
         transform_input = weights is not None and not ours
     model = _untrained("googlenet", outputs, aux_logits=False, init_weights=True, transform_input=transform_input)
+    # Auxiliary heads serve training alone.
     main = {name: value for name, value in state.items() if not name.startswith(("aux1.", "aux2."))}
     return put(model, main, "fc", str(weights)) if state else model
 
@@ -117,7 +119,7 @@ def _torchvision_model(name: str, outputs: int, weights: str | None, head: str) 
 
 
 def _untrained(name: str, outputs: int, **options: bool) -> nn.Module:
-    from torchvision.models import get_model
+    from torchvision.models import get_model  # here, since importing torchvision takes a second
 
     require_integer("model.outputs", outputs, at_least=1)
     return get_model(name, weights=None, num_classes=outputs, **options)

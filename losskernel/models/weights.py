@@ -14,7 +14,7 @@ def read_file(path: str | Path, named: str) -> Any:
 
     Args:
         path: of the file, from this package or from any `torch.save`.
-        named: what messages call it.
+        named: name of the file in messages.
 
     Raises:
         InputError: there is no such file, it has changed since this package wrote it, or it cannot be read.
@@ -32,7 +32,7 @@ def fill(model: nn.Module, weights: Any, named: str) -> nn.Module:
     """Put weights into a model, and return the model.
 
     Raises:
-        InputError: they are another network's; `named` is what the message calls them.
+        InputError: they are another network's; `named` is their name in the message.
     """
     try:
         model.load_state_dict(weights)
@@ -49,6 +49,7 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], bool]:
         InputError: as of `read_file`, or the file holds no state dict.
     """
     stored = read_file(path, f"model.weights={path}")
+    # `save_weights` adds what the weights are about; other people's files hold the state dict itself.
     ours = isinstance(stored, dict) and {"state_dict", "about"} <= stored.keys()
     state = stored["state_dict"] if ours else stored
     held = isinstance(state, dict) and len(state) > 0
@@ -70,11 +71,11 @@ def put(model: nn.Module, state: dict[str, Tensor], head: str, source: str) -> n
         InputError: the head has another number of outputs, or the weights are another network's.
     """
     wanted = len(model.get_parameter(f"{head}.weight"))
-    found = state.get(f"{head}.weight")
-    if found is not None:
+    given = state.get(f"{head}.weight")  # [classes, features]
+    if given is not None:
         require(
-            len(found) == wanted,
-            f"model.weights={source} has a head of {len(found)} classes, but model.outputs={wanted}; "
-            f"set model.outputs={len(found)}",
+            len(given) == wanted,
+            f"model.weights={source} has a head of {len(given)} classes, but model.outputs={wanted}; "
+            f"set model.outputs={len(given)}",
         )
     return fill(model, state, f"model.weights={source}")

@@ -65,7 +65,7 @@ class Progress(TQDMProgressBar):
         if now - self._last_line >= MINUTE:
             self._last_line = now
             self._read_loss(outputs)
-            left = lasting((total - done) * (self._pace.each or 0.0))
+            left = lasting((total - done) * (self._pace.seconds_per_unit or 0.0))
             loss = "" if self._loss is None else f", loss {self._loss:.3g}"
             log_line(f"{self._name}: {done / total:.0%}, {left} left{loss}")
 

@@ -29,8 +29,8 @@ class Pace:
         self._units = weight * self._units + units
 
     @property
-    def each(self) -> float | None:
-        """Seconds a unit; None where nothing was measured."""
+    def seconds_per_unit(self) -> float | None:
+        """Seconds that a unit takes; None where nothing was measured."""
         return self._seconds / self._units if self._units else None
 
 

@@ -58,6 +58,7 @@ class Training:
         """Return the fields, JSON-ready; functions as text without addresses, which is the same in every process."""
         plain = (int, float, type(None))
         given = self._given()
+        # As text of plain floats: Hydra gives its own kinds of lists and numbers.
         given["milestones"] = None if self.milestones is None else str([float(part) for part in self.milestones])
         return {
             name: value if isinstance(value, plain) else re.sub(r" at 0x[0-9a-f]+", "", str(value))

@@ -192,13 +192,13 @@ def test_dead_processes_have_no_start_time() -> None:
 
 def test_a_pace_is_that_of_late() -> None:
     pace = Pace(memory=10.0)
-    assert pace.each is None
+    assert pace.seconds_per_unit is None
     for _ in range(100):
         pace.note(2.0, 4)
-    assert pace.each == pytest.approx(0.5)
+    assert pace.seconds_per_unit == pytest.approx(0.5)
     for _ in range(100):
         pace.note(1.0, 1)
-    assert pace.each == pytest.approx(1.0, rel=1e-3)
+    assert pace.seconds_per_unit == pytest.approx(1.0, rel=1e-3)
 
 
 def test_times_and_rates_in_words() -> None:

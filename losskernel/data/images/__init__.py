@@ -1,1 +1,1 @@
-"""Datasets of pictures and how they are read."""
+"""Data sets of images and how they are read."""

@@ -275,7 +275,7 @@ def stratified(
     Raises:
         InputError: a class has too few samples.
     """
-    order = np.argsort(numbers, kind="stable")
+    order = np.argsort(numbers, kind="stable")  # rows, class after class
     if per_class is None:
         return order[np.isin(numbers[order], wanted)]
     first, end = (np.searchsorted(numbers[order], wanted, side) for side in ("left", "right"))

@@ -108,6 +108,7 @@ class Crop:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Turn pixels uint8 [B, 3, h, w] into normalised inputs, float32, on their own device."""
+        # In place and with two operations: batches of images are the largest tensors that loading touches.
         scale = torch.tensor([1 / (255 * std) for std in self.std], device=pixels.device)
         shift = torch.tensor([mean / std for mean, std in zip(self.mean, self.std, strict=True)], device=pixels.device)
         return pixels.float().mul_(scale[:, None, None]).sub_(shift[:, None, None])

@@ -49,7 +49,7 @@ class Ancestry(NamedTuple):
         A node is an ancestor of itself. -1 where two leaves have no common ancestor.
         """
         best = np.full((len(self.leaves), len(self.leaves)), -1)
-        below = np.isfinite(self.up[self.leaves])
+        below = np.isfinite(self.up[self.leaves])  # [G, A]
         # In rising order, so that what is written last is the highest; of ties the lowest number comes last.
         for ancestor in np.lexsort((-np.arange(len(values)), values)):
             members = np.flatnonzero(below[:, ancestor])
@@ -81,9 +81,10 @@ def wu_palmer(setting: Setting) -> np.ndarray:
     """
     table = setting.ancestry
     leaf_depth = table.min_depth[table.leaves][:, None]
-    subsumer = table.highest(table.min_depth)
+    subsumer = table.highest(table.min_depth)  # [G, G]
     is_above = np.isfinite(table.up[np.ix_(table.leaves, table.leaves)]).T
     subsumer = np.where(is_above & (leaf_depth == table.min_depth[subsumer]), table.leaves[:, None], subsumer)
+    # Paths to the few distinct subsumers, and from these the entries of all pairs.
     columns, inverse = np.unique(subsumer, return_inverse=True)
     inverse = inverse.reshape(subsumer.shape)
     down = table.shortest(columns)
@@ -133,7 +134,7 @@ def _edges(setting: Setting) -> np.ndarray:
 
 def _information(setting: Setting) -> np.ndarray:
     """-log of the share of occurrences at or below each node, [A]: a leaf counts once however many paths lead down."""
-    below = np.isfinite(setting.ancestry.up[setting.ancestry.leaves])
+    below = np.isfinite(setting.ancestry.up[setting.ancestry.leaves])  # [G, A]
     # A difference of logarithms, so that the root's is 0 and not -0.
     return np.log(setting.counts.sum()) - np.log(setting.counts @ below)
 

@@ -38,6 +38,7 @@ class Taxonomy:
             require(not unknown, f"taxonomy.parents[{node!r}] names {unknown[:1]}, which is no node; add it")
         unknown = [node for node in names or {} if node not in parents]
         require(not unknown, f"taxonomy.names holds {unknown[:1]}, which is no node; drop it")
+        # Listed twice, a parent still counts once.
         self._parents = {node: tuple(dict.fromkeys(above)) for node, above in parents.items()}
         self._names = dict(names or {})
         self._min_depth, self._max_depth = _depths(self._parents)

@@ -76,7 +76,7 @@ class Tree:
 
     def depths(self) -> np.ndarray:
         """Return the edges between the root and every node, [M]."""
-        depths = np.zeros(len(self.parents), dtype=int)
+        depths = np.zeros(len(self.parents), dtype=int)  # parents come after children, so from the root down
         for node in range(self.root - 1, -1, -1):
             depths[node] = depths[self.parents[node]] + 1
         return depths
@@ -104,7 +104,7 @@ class Tree:
         """
         require_integer("level", level, at_least=0)
         depths = self.depths()
-        nodes = np.arange(self.leaves)
+        nodes = np.arange(self.leaves)  # climbs one level at a time
         while (deeper := depths[nodes] > level).any():
             nodes = np.where(deeper, self.parents[nodes], nodes)
         return nodes
@@ -130,7 +130,7 @@ class Tree:
         order = self.order()
         if len(order) == 1:
             return np.zeros(1)
-        gaps = self.heights[self.lca()[order[:-1], order[1:]]]
+        gaps = self.heights[self.lca()[order[:-1], order[1:]]]  # [G - 1]
         if gaps.sum() == 0:
             gaps = np.ones(len(gaps))
         positions = np.empty(len(order))
@@ -157,6 +157,7 @@ class Tree:
         )
         require(fits, f"linkage must be scipy's [G - 1, 4] for the {len(ids)} leaves, got shape {linkage.shape}")
         parents = np.full(2 * merges + 1, -1)
+        # The k-th merge is node G + k.
         for merge, pair in enumerate(linkage[:, :2].astype(int)):
             parents[pair] = len(ids) + merge
         blank = ("",) * merges

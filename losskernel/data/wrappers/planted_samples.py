@@ -93,6 +93,7 @@ def _with_twins(data: Data, count: int, seed: int, wrapper: str, change: Callabl
     after = torch.cat([probe_targets, probe_targets[chosen]])
     train = assemble([(data.train, range(len(targets))), twins], torch.cat([targets, targets[rows]]))
     probes = assemble([(data.probes, range(len(probe_targets))), twins], after)
+    # Pairs of earlier wrappers keep their numbers.
     numbers = pairs.copy()
     numbers[chosen] = pairs.max() + 1 + np.arange(count)
     labels = {**data.labels, "twin": numbers}
@@ -195,7 +196,7 @@ class Backdoor:
         value = self.value if self.value is not None else 255 if pixels else float(images.max())
         inside = not pixels or 0 <= value <= 255
         require(inside, f"wrapper.backdoor.value must be 0 ... 255, for images are bytes, got {value}; null is white")
-        stamped = images.clone()
+        stamped = images.clone()  # the caller's images stay as they are
         stamped[:, :, -self.size :, -self.size :] = value
         return stamped
 

@@ -115,6 +115,7 @@ def _distinct(names: list, queries: list, chosen: list) -> tuple[list, list]:
     """
     if not set(chosen) & set(queries) and len({type(name) for name in queries + chosen}) == 1:
         return names, queries + chosen
+    # As text, for ids of two kinds would make an array of text anyway.
     taken = {str(name) for name in chosen}
     ids = [f"query/{name}" if str(name) in taken else str(name) for name in queries]
     return [str(name) for name in names], ids + [str(name) for name in chosen]

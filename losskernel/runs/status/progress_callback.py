@@ -71,7 +71,7 @@ class TrainingCallback(ProgressCallback):
         if now - self._updated < _EVERY:
             return
         self._pace.note(now - self._updated, step - self._done)
-        self._done, left = step, (self._steps - step) * (self._pace.each or 0.0)
+        self._done, left = step, (self._steps - step) * (self._pace.seconds_per_unit or 0.0)
         # Sampling and analyses follow, which nobody has timed yet: the seconds left are a lower bound.
         facts = {"step": step, "steps": self._steps, "seconds_left": left, "at_least": True}
         self._update(now, facts, lambda: f"training: {step:,} of {self._steps:,} steps, {lasting(left)} left")
@@ -219,14 +219,18 @@ class SamplingCallback(ProgressCallback):
 
     def _speed(self, progress: SamplingProgress) -> float | None:
         """Return draws per second of all chains of the stack; None before the first draw."""
-        return len(progress.chains) / self._draw.each if self._draw.each else None
+        return len(progress.chains) / self._draw.seconds_per_unit if self._draw.seconds_per_unit else None
 
     def _seconds_left(self, progress: SamplingProgress) -> float | None:
         # Before the first draw its probes' forward passes are unknown: burn-in steps then give a lower bound. After a
         # resume within the draws no burn-in step was timed: thinning steps of a draw stand for it.
-        step = self._step.each or (self._draw.each or 0.0) / self._schedule.thinning
-        draw = self._draw.each or step * self._schedule.thinning
-        return progress.seconds_left(step, draw, self._checks.each or 0.0, self._further_kernels) if draw else None
+        step = self._step.seconds_per_unit or (self._draw.seconds_per_unit or 0.0) / self._schedule.thinning
+        draw = self._draw.seconds_per_unit or step * self._schedule.thinning
+        return (
+            progress.seconds_left(step, draw, self._checks.seconds_per_unit or 0.0, self._further_kernels)
+            if draw
+            else None
+        )
 
     def _facts(self, progress: SamplingProgress, task: str = "") -> dict[str, Any]:
         latest = self._diagnosis.latest
@@ -242,7 +246,7 @@ class SamplingCallback(ProgressCallback):
             "of": progress.total,
             "draws_per_second": self._speed(progress),
             "seconds_left": self._seconds_left(progress),
-            "at_least": self._open_ended or self._draw.each is None,
+            "at_least": self._open_ended or self._draw.seconds_per_unit is None,
             so_far: None if latest is None else {"of": "the probes' mean loss", **asdict(latest)},
         }
 

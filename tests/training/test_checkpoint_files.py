@@ -117,7 +117,7 @@ def written(folder: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize("kind", ["adam", "augmented"])
+@pytest.mark.parametrize("kind", [pytest.param("adam", marks=pytest.mark.slow), "augmented"])
 def test_a_training_killed_at_random_moments_ends_bit_identical(kind: str, tmp_path: Path) -> None:
     # The server has imported this module once; each child is then a fork that starts at once.
     server = multiprocessing.get_context("forkserver")
