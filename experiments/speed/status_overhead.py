@@ -1,6 +1,6 @@
 """What progress reports cost while the toy is trained and sampled: their share of the process' CPU time.
 
-python experiments/heartbeat/overhead.py [repetitions]
+python experiments/speed/status_overhead.py [repetitions]
 
 Two cores, 2026-11: 0.8 % of training and sampling (3 s), all writing among it: 0.15 % of the run with its analyses.
 """
