@@ -38,9 +38,11 @@ def require(condition: bool, message: str) -> None:
 
 def require_number(key: str, value: object, *, at_least: float | None = None, above: float | None = None) -> None:
     """Raise InputError unless `value` is a finite real number within the stated bound."""
+    # bool is a subclass of int, and True is no step size.
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     require(is_number, f"{key} must be a number, got {value!r}; give a value such as {key}=0.001")
     number = float(value)  # pyright: ignore[reportArgumentType]
+    # False for infinities and NaN.
     require(number - number == 0.0, f"{key} must be finite, got {value!r}")
     if above is not None:
         require(number > above, f"{key} must be > {above:g}, got {value!r}; raise {key}")

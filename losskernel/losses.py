@@ -18,6 +18,7 @@ def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
         f"squared_error needs as many outputs as targets, got shapes {tuple(outputs.shape)} and "
         f"{tuple(targets.shape)}; give the model as many outputs as a target has values",
     )
+    # [B, values], so that targets [B] pair with outputs [B, 1] sample by sample.
     difference = outputs.reshape(outputs.shape[0], -1) - targets.reshape(targets.shape[0], -1)
     return 0.5 * difference.square().sum(1)
 
@@ -42,6 +43,7 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     )
     targets = targets.long()[:, None]
     own = targets == torch.arange(outputs.shape[1], device=outputs.device)
+    # z_j - z_y, [B, K]
     margins = outputs - outputs.gather(1, targets)
     # Beyond its threshold softplus(x) is x; at the default of 20 that is off by 2e-9, which float64 can tell.
     return softplus(torch.logsumexp(margins.masked_fill(own, -torch.inf), dim=1), threshold=40)

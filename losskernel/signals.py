@@ -61,6 +61,7 @@ def stop_on_signal() -> Iterator[Callable[[], int]]:
             raise KeyboardInterrupt
         received = received or number  # schedulers repeat a signal
 
+    # Ctrl-C too: a stop at a checkpoint loses nothing, an exception in the middle of a draw would.
     with _handling((signal.SIGINT, *STOP_SIGNALS), note):
         yield lambda: received
     if received:  # where the code inside stops, it leaves the context by an exception
@@ -81,6 +82,7 @@ def _handling(numbers: Sequence[int], handler: Callable[..., None]) -> Iterator[
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    # Contexts nest: sampling within a run handles the same signals, and the run's handler comes back after it.
     before = {number: signal.getsignal(number) for number in numbers}
     outer = _handler, _handled
     _handler, _handled = handler, tuple(numbers)

@@ -19,6 +19,19 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="module")
+def cheap_step_checks() -> Iterator[None]:
+    """Sampling whose step checks cost next to nothing, for tests that only need a trace of some chains."""
+    from losskernel.sampling import step_checks
+
+    cheap = step_checks.Effort(samples=8, iterations=1, steps=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step_checks, "STACKED", cheap)
+        patch.setattr(step_checks, "LONE", cheap)
+        patch.setattr(step_checks, "_BATCHES", 2)
+        yield
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _no_process_left() -> Iterator[None]:
     """Name the file that leaves a process behind; others, that count theirs, would fail in its place."""

@@ -32,7 +32,7 @@ from losskernel.signals import signal_name, stop_on_signal
 from losskernel.storage.settings_diff import differences
 from losskernel.traces.loss_traces import LossTraces, coordinates_of, open_traces
 from losskernel.traces.memory_store import MemoryStore
-from losskernel.traces.records import PRECISION_CHECKS
+from losskernel.traces.records import PRECISION_CHECKS, layout
 from losskernel.traces.zarr_store import TraceStore
 from losskernel.training.lightning import fit_once
 
@@ -211,7 +211,7 @@ def _create(store: TraceStore | MemoryStore, setup: Setup, about: dict[str, Any]
         coordinates = coordinates.assign(thumbnails=(("probe", "height", "width", "colour"), np.concatenate(pictures)))
     burn_in = sum(not stride.record and stride != STEP_CHECKS for stride in strides(schedule))
     checks = 0 if schedule.probe_precision == "float32" else PRECISION_CHECKS
-    store.create(coordinates, about, shape, burn_in, str(start.dtype), checks)
+    store.create(coordinates, about, layout(shape, burn_in, checks), str(start.dtype))
 
 
 def _pictures(data: Data, block: int) -> Iterator[torch.Tensor]:

@@ -30,6 +30,7 @@ def replacing(path: Path, *, sync: bool = False, concurrent: bool = False) -> It
         yield partial
         if sync:
             flush(file for file in (partial, *partial.rglob("*")) if file.is_file())
+        # Atomic on POSIX and on Windows, within one file system; hence the temporary name beside the path.
         os.replace(partial, path)
     except BaseException:
         _remove(partial)  # a full disk needs the room

@@ -2,10 +2,12 @@
 
 import errno
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ def report_download(what: str, path: Path, *, new: bool) -> None:
 def recorded_downloads() -> Iterator[list[Download]]:
     """Yield a list to which every download is added while the context lasts."""
     downloads: list[Download] = []
+    # A context variable: two threads that build configurations do not see each other's downloads.
     token = _downloads.set(downloads)
     try:
         yield downloads
@@ -61,36 +64,37 @@ def network_timeout() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
+# Contexts of `recorded_connections`, the innermost last: addresses, and whether they are refused.
+_recordings: list[tuple[list[str], bool]] = []
+
+
 @contextmanager
 def recorded_connections(refused: bool = False) -> Iterator[list[str]]:
     """Yield a list of the addresses that this process connects to, or is refused to; sockets of the machine pass."""
-    addresses: list[str] = []
-    originals: dict[str, Any] = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex")}
-    resolve = socket.getaddrinfo
+    _install_hook()
+    _recordings.append(([], refused))
+    try:
+        yield _recordings[-1][0]
+    finally:
+        _recordings.pop()
 
-    def record(address: str) -> None:
-        addresses.append(address)
+
+@cache
+def _install_hook() -> None:
+    sys.addaudithook(_record)  # for the rest of the process: hooks cannot be removed
+
+
+def _record(event: str, arguments: tuple[Any, ...]) -> None:
+    """Record the address of an audit event that uses the network, and refuse it where that is asked for."""
+    if not _recordings or not event.startswith("socket."):
+        return
+    if event == "socket.getaddrinfo":
+        address = arguments[0]
+    elif event == "socket.connect" and arguments[0].family in (socket.AF_INET, socket.AF_INET6):
+        address = arguments[1][0]
+    else:
+        return
+    for addresses, refused in reversed(_recordings):
+        addresses.append(str(address))
         if refused:
             raise OSError(errno.ENETUNREACH, f"{address}: the network is cut off for this trial")
-
-    def recording(name: str) -> Any:
-        def connect(self: socket.socket, address: Any) -> Any:
-            if self.family in (socket.AF_INET, socket.AF_INET6):
-                record(str(address[0]))
-            return originals[name](self, address)
-
-        return connect
-
-    def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
-        record(str(host))
-        return resolve(host, *arguments, **options)
-
-    for name in originals:
-        setattr(socket.socket, name, recording(name))
-    socket.getaddrinfo = getaddrinfo
-    try:
-        yield addresses
-    finally:
-        socket.getaddrinfo = resolve
-        for name, method in originals.items():
-            setattr(socket.socket, name, method)

@@ -4,7 +4,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,13 +32,6 @@ class LocalLocation:
 
     def __truediv__(self, name: str) -> "LocalLocation":
         return LocalLocation(self.path / name)
-
-    @property
-    def zarr(self) -> Any:
-        """The store that Zarr opens."""
-        from zarr.storage import LocalStore
-
-        return LocalStore(self.path)
 
     @property
     def occupied(self) -> bool:
@@ -79,6 +72,7 @@ class LocalLocation:
 
     def write_group(self, files: Mapping[str, bytes]) -> None:
         """Write a whole folder atomically: name -> content."""
+        # A rename replaces a link, not what it leads to.
         target = self.path.resolve()  # through a link, whose target may not exist yet
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target, sync=True) as partial:
@@ -130,13 +124,6 @@ class RemoteLocation:
         """The file system without its cached listings, which other processes' writes outdate."""
         self._filesystem.invalidate_cache()
         return self._filesystem
-
-    @property
-    def zarr(self) -> Any:
-        """The store that Zarr opens."""
-        from zarr.storage import FsspecStore
-
-        return FsspecStore.from_url(self.path)
 
     @property
     def occupied(self) -> bool:
@@ -223,25 +210,21 @@ class RemoteLocation:
 StorageLocation = LocalLocation | RemoteLocation
 
 
-def is_url(path: str | Path) -> bool:
-    """Whether fsspec is to reach something; file:// is a local path like any other."""
-    return isinstance(path, str) and bool(_URL.match(path)) and not path.startswith(_LOCAL_SCHEMES)
-
-
 def locate(path: str | Path) -> StorageLocation:
     """Return the location of a path or URL; pointers are followed.
 
     Raises:
         InputError: a URL that pathlib has shortened, or that nothing installed reaches.
     """
-    if is_url(path):
-        return RemoteLocation(str(path))
     text = str(path)
-    local = text.startswith(_LOCAL_SCHEMES)
+    local = text.startswith(_LOCAL_SCHEMES)  # file:// is a local path like any other
+    if isinstance(path, str) and _URL.match(path) and not local:
+        return RemoteLocation(path)
     require(
         local or not (isinstance(path, Path) and _SHORTENED_URL.match(text)),
         f"{text} was a URL before pathlib shortened it; give it as text, such as 's3://bucket/folder'",
     )
+    # A pointer may lead to another one, or to a URL.
     path = Path(text.partition("://")[2]) if local else Path(path)
     target = pointer_target(path)
     return LocalLocation(path) if target is None else locate(target)
@@ -334,8 +317,13 @@ def reading(location: Path | StorageLocation, read: Callable[..., _Result], *arg
     Raises:
         TraceError: it cannot be read (permissions, vanished file system, network).
     """
-    with _io_errors(location, "read", "check the file system and its permissions", ""):
+    with read_errors(location):
         return read(*arguments)
+
+
+def read_errors(location: Path | StorageLocation) -> AbstractContextManager[None]:
+    """Return the context in which `reading` runs a read."""
+    return _io_errors(location, "read", "check the file system and its permissions", "")
 
 
 @contextmanager

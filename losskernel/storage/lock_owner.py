@@ -5,7 +5,7 @@ import os
 import socket
 import time
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 # Every record has the same length, so that one can be written over another in place.
@@ -16,7 +16,19 @@ HELD_TOKENS: set[str] = set()
 
 @dataclass(frozen=True)
 class LockOwner:
-    """A process that writes somewhere; `boot` and `began` tell it from others of the same number."""
+    """A process that holds a lease, as the lease's record describes it.
+
+    Attributes:
+        host: name of its machine.
+        process: its number; `boot` and `began` tell it from other processes of that number.
+        slurm_job: its job, if it is one of SLURM's.
+        slurm_restart: how often SLURM has requeued that job.
+        boot: identity of the machine since its last boot.
+        began: when the process started, as `process_start` returns it.
+        token: different for each lease.
+        beat: renewals of the lease.
+        time: of the last renewal, by the owner's clock.
+    """
 
     host: str
     process: int
@@ -25,33 +37,39 @@ class LockOwner:
     boot: str
     began: str
     token: str
+    beat: int = 0
+    time: float = 0.0
 
     @classmethod
     def current(cls) -> "LockOwner":
-        """Return this process, with a new token for each lease."""
-        process, restart = os.getpid(), os.environ.get("SLURM_RESTART_COUNT", "")
-        return cls(
-            host=socket.gethostname(),
-            process=process,
-            slurm_job=os.environ.get("SLURM_JOB_ID"),
-            slurm_restart=int(restart) if restart.isdecimal() else 0,
-            boot=_boot(),
-            began=process_start(process) or "",
-            token=uuid.uuid4().hex,
-        )
+        """Return this process with a new token."""
+        job, restart = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_RESTART_COUNT", "")
+        process, restarts = os.getpid(), int(restart) if restart.isdecimal() else 0
+        # The token tells two leases of one process apart, and a lease from one that replaced it.
+        token, began = uuid.uuid4().hex, process_start(process) or ""
+        return cls(socket.gethostname(), process, job, restarts, _boot(), began, token, time=time.time())
 
     @classmethod
     def parse(cls, record: bytes | None) -> "LockOwner | None":
-        """Return the owner that a lease's record names; None where it names none."""
+        """Return the owner that a record describes; None where it describes none."""
         try:
             fields = json.loads(record or b"")
             return cls(**{name: fields[name] for name in cls.__dataclass_fields__})
         except (ValueError, KeyError, TypeError):
             return None
 
-    def record(self, renewal: int) -> bytes:
-        """Return a lease's record; each renewal changes it."""
-        return json.dumps(asdict(self) | {"beat": renewal, "time": time.time()}).encode().ljust(_RECORD_BYTES)
+    def record(self) -> bytes:
+        """Return the content of a lease."""
+        return json.dumps(asdict(self)).encode().ljust(_RECORD_BYTES)
+
+    def renewed(self) -> "LockOwner":
+        """Return the owner after a further renewal, whose record differs even where the clock has not moved."""
+        return replace(self, beat=self.beat + 1, time=time.time())
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last renewal; meaningful where the owner's clock is this machine's."""
+        return max(0.0, time.time() - self.time)
 
     def is_local(self) -> bool:
         """Whether it is, or was, a process of this machine since its last boot."""
@@ -59,6 +77,7 @@ class LockOwner:
 
     def is_alive(self) -> bool:
         """Whether this local process still exists, and still holds the lease if it is this one."""
+        # A lease of this very process that it does not hold is one that it could not remove on release.
         if self.process == os.getpid():
             return self.token in HELD_TOKENS
         return process_start(self.process) == self.began
@@ -72,14 +91,6 @@ class LockOwner:
     def __str__(self) -> str:
         job = "" if self.slurm_job is None else f" (SLURM job {self.slurm_job})"
         return f"process {self.process} on {self.host}{job}"
-
-
-def renewed_at(record: bytes | None) -> float:
-    """Return when a lease was last renewed, by its owner's clock; now if the record does not say."""
-    try:
-        return float(json.loads(record or b"")["time"])
-    except (ValueError, KeyError, TypeError):
-        return time.time()
 
 
 def _boot() -> str:
@@ -108,6 +119,6 @@ def process_start(process: int) -> str | None:
         os.kill(process, 0)
     except ProcessLookupError:
         return None
-    except OSError:
-        return ""
+    except OSError:  # the process is another user's
+        pass
     return ""

@@ -27,7 +27,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         with np.load(path) as arrays:
-            return dict(arrays)
+            return dict(arrays)  # read in full, which compares the checksums
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         remedy = "remove it, and the same command makes it again"
         raise TraceError(f"{path} is damaged: {one_line(error)}; {remedy}") from error

@@ -1,4 +1,4 @@
-"""What differs between two nested mappings of settings."""
+"""The differences between stored settings and those of a new call."""
 
 import json
 from typing import Any
@@ -11,6 +11,7 @@ def differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "")
         old, new = stored.get(key), asked.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             lines += differences(old, new, f"{prefix}{key}.")
+        # Stored values went through JSON, which turns tuples into lists.
         elif _plain(old) != _plain(new):
             lines.append(f"{prefix}{key}: stored {old!r}, asked {new!r}")
     return lines

@@ -1,4 +1,4 @@
-"""States in PyTorch's format, with a checksum that `torch.load` ignores."""
+"""States in PyTorch's format, with a checksum that `torch.load` ignores; written atomically."""
 
 import io
 import struct
@@ -16,14 +16,14 @@ _COMMENT_BYTES = len(_PREFIX) + 8
 _NO_COMMENT = struct.pack("<H", 0)
 
 
-def state_to_bytes(state: dict[str, Any]) -> bytes:
-    """Return a state as a file's content; `torch.load` reads it as any other."""
+def atomic_save(state: dict[str, Any], path: Path | StorageLocation) -> None:
+    """Write a state atomically; `torch.load` reads it as any other."""
     file = io.BytesIO()
     torch.save(state, file)
     comment = _comment(zlib.crc32(file.getbuffer()))
     file.seek(-len(_NO_COMMENT), io.SEEK_END)
     file.write(struct.pack("<H", len(comment)) + comment)
-    return file.getvalue()
+    (LocalLocation(path) if isinstance(path, Path) else path).write(file.getvalue())
 
 
 def state_from_bytes(content: bytes) -> dict[str, Any]:
@@ -40,12 +40,6 @@ def state_from_bytes(content: bytes) -> dict[str, Any]:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive raises whatever the damaged part raises
         raise ValueError(f"it is no state ({one_line(error).split('. ')[0][:200]})") from error
-
-
-def atomic_save(state: dict[str, Any], path: Path | StorageLocation) -> None:
-    """Write a state atomically, with its checksum."""
-    location = LocalLocation(path) if isinstance(path, Path) else path
-    location.write(state_to_bytes(state))
 
 
 def _comment(checksum: int) -> bytes:

@@ -20,6 +20,7 @@ EVERY_CHUNK = {"array.write_empty_chunks": True}
 
 def files_of(dataset: xr.Dataset, extend: Callable[[zarr.Group], None] = lambda _: None) -> dict[str, bytes]:
     """Return name -> content of the Zarr store of a dataset, to which `extend` may add arrays."""
+    # In memory first: checksums need every file's content, and files are then written in one step.
     files: dict[str, Buffer] = {}
     compressed = {str(name): {"compressors": [CODEC]} for name in dataset.variables}
     with known_types(), zarr.config.set(EVERY_CHUNK):
@@ -41,6 +42,7 @@ def dataset_of(location: StorageLocation) -> xr.Dataset:
     with named(location), known_types():
         store = ChunkChecksums(location, checksums)
         dataset = xr.open_zarr(store, consolidated=False, chunks=None, zarr_format=3).load()
+    # The attribute belongs to the files, not to the data.
     dataset.attrs.pop(CHECKSUMS, None)
     return dataset
 

@@ -10,22 +10,22 @@ import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import zarr
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
-from zarr.storage import MemoryStore, WrapperStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore
 
 from losskernel.errors import TraceError
-from losskernel.storage.locations import LocalLocation, StorageLocation, one_line, reading
+from losskernel.storage.locations import LocalLocation, StorageLocation, one_line, read_errors, reading
 
 ROOT = "zarr.json"
 # Attribute of the root: file -> checksum.
 CHECKSUMS = "checksums"
 _CHANGED = "its content has changed since it was written"
-# Chunks that are read at once when a trace is resumed.
-_SLAB = 16
+# Files that are read at once when a trace is resumed.
+_BATCH = 16
 Descriptions = dict[str, dict[str, Any]]  # array -> its zarr.json
 
 
@@ -38,7 +38,10 @@ class ChunkChecksums(WrapperStore[Store]):
     """
 
     def __init__(self, location: StorageLocation, checksums: dict[str, str], store: Store | None = None) -> None:
-        super().__init__(location.zarr if store is None else store)
+        if store is None:
+            local = isinstance(location, LocalLocation)
+            store = LocalStore(location.path) if local else FsspecStore.from_url(str(location))
+        super().__init__(store)
         self._location, self._checksums = location, checksums
 
     def _with_store(self, store: Store) -> "ChunkChecksums":
@@ -159,45 +162,31 @@ def require_whole(location: StorageLocation, attributes: Mapping[str, Any], dens
         if array not in arrays:
             raise missing(location, f"{array}/{ROOT}")
         for name, _ in _chunks(array, arrays[array]):
-            _require_exists(location, names, name)
+            # A store's listing may lag behind its writes, so what it lacks is looked up.
+            if name not in names and not reading(location, (location / name).exists):
+                raise missing(location, name)
 
 
-def _require_exists(location: StorageLocation, names: Collection[str], name: str) -> None:
-    # A store's listing may lag behind its writes, so what it lacks is looked up.
-    if name not in names and not reading(location, (location / name).exists):
-        raise missing(location, name)
-
-
-def require_written(
-    location: StorageLocation,
-    attributes: Mapping[str, Any],
-    growing: Collection[str],
-    rows: int,
-    written: int,
-    chunks: dict[str, str],
-) -> None:
-    """Read everything that an unfinished trace's resume state counts on.
+def require_unchanged(location: StorageLocation, attributes: Mapping[str, Any], chunks: Mapping[str, str]) -> None:
+    """Compare every file of an unfinished group with its checksum.
 
     Args:
-        location: of the trace.
+        location: of the group.
         attributes: of its root.
-        growing: arrays that grow while sampling; others are whole from the start.
-        rows: first chain of the stack that is being sampled; chains before it are finished.
-        written: draws of that stack that are written.
-        chunks: checksums of the chunks that have been written.
+        chunks: checksums of the chunks that a resume state counts; the root does not know them yet.
 
     Raises:
         TraceError: a file is missing or damaged.
     """
-    names = reading(location, location.names)
-    arrays = _descriptions(location, attributes, names)
-    group = zarr.open_group(ChunkChecksums(location, checksums_of(attributes) | chunks), mode="r")
-    for array, description in arrays.items():
-        for region in _written_regions(description, rows, written) if array in growing else [()]:
-            if array == "losses" or CHECKSUMS in attributes:
-                for name, _ in _chunks(array, description, region):
-                    _require_exists(location, names, name)
-            _ = cast(zarr.Array, group[array])[region]
+    checksums = checksums_of(attributes) | chunks
+    names = sorted(checksums)
+    for first in range(0, len(names), _BATCH):
+        contents = reading(location, location.read_all, names[first : first + _BATCH])
+        for name in names[first : first + _BATCH]:
+            if name not in contents:
+                raise missing(location, name)
+            if checksum(contents[name]) != checksums[name]:
+                raise damaged(location, name, _CHANGED)
 
 
 @contextmanager
@@ -211,13 +200,10 @@ def named(location: StorageLocation) -> Iterator[None]:
         yield
     except TraceError:
         raise
-    except Exception as error:  # Zarr and its codecs have no common exception
+    except Exception:  # Zarr and its codecs have no common exception
         _require_sound(location)
-        reading(location, _raise, error)
-
-
-def _raise(error: Exception) -> None:
-    raise error
+        with read_errors(location):
+            raise
 
 
 def _require_sound(location: StorageLocation) -> None:
@@ -256,27 +242,10 @@ def _descriptions(location: StorageLocation, attributes: Mapping[str, Any], name
     return arrays
 
 
-def _chunks(
-    array: str, description: Mapping[str, Any], region: tuple[slice, ...] = ()
-) -> Iterator[tuple[str, tuple[slice, ...]]]:
-    """Yield name and extent of an array's chunks, of all or of those that a region touches."""
+def _chunks(array: str, description: Mapping[str, Any]) -> Iterator[tuple[str, tuple[slice, ...]]]:
+    """Yield name and extent of each chunk of an array."""
     shape, sizes = description["shape"], description["chunk_grid"]["configuration"]["chunk_shape"]
-    whole = [*region, *(slice(0, extent) for extent in shape[len(region) :])]
-    touched = [range(axis.start // size, -(-axis.stop // size)) for axis, size in zip(whole, sizes, strict=True)]
-    for index in itertools.product(*touched):
+    for index in itertools.product(*(range(-(-length // size)) for length, size in zip(shape, sizes, strict=True))):
         axes = zip(index, sizes, shape, strict=True)
         extent = tuple(slice(i * size, min((i + 1) * size, length)) for i, size, length in axes)
         yield "/".join([array, "c", *map(str, index)]), extent
-
-
-def _written_regions(description: Mapping[str, Any], rows: int, written: int) -> Iterator[tuple[slice, ...]]:
-    """Yield what is written of an array [chain, ...] or [chain, draw, ...], some chunks at a time."""
-    shape, sizes = description["shape"], description["chunk_grid"]["configuration"]["chunk_shape"]
-    has_draws = "draw" in description["dimension_names"]
-    for first in range(0, min(rows + sizes[0], shape[0]), sizes[0]):
-        chains = slice(first, min(first + sizes[0], shape[0]))
-        if not has_draws:  # measured once a stack of chains is finished
-            yield from [(chains,)] if first < rows else []
-            continue
-        draws, step = shape[1] if first < rows else written, _SLAB * sizes[1]
-        yield from ((chains, slice(start, min(start + step, draws))) for start in range(0, draws, step))

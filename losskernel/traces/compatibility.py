@@ -51,8 +51,10 @@ def disagreements(provenances: Sequence[Mapping[str, Any]], names: Sequence[str]
     """
     configs = [provenance.get("config") or {} for provenance in provenances]
     configured = all(configs)
+    # A run's seed is a setting; chains sampled from Python may be of several seeds.
     identities = _differing([_identity(provenance, with_seed=any(configs)) for provenance in provenances])
     settings = dict(_differing([chain_settings(config) for config in configs])) if configured else {}
+    # The path of a checkpoint matters only where its weights do: the same file may lie in several places.
     if configured and WEIGHTS in identities:
         settings |= _differing([{CHECKPOINT: config.get(CHECKPOINT)} for config in configs])
     lines = [_line(key, values, names) for key, values in settings.items()]

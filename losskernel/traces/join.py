@@ -52,6 +52,7 @@ def join(parts: Sequence[xr.Dataset], names: Sequence[str]) -> xr.Dataset:
         which = " and ".join(names) if len(names) == 2 else f"these {len(names)} traces"
         raise TraceError(f"{which} are not chains of one kernel: {'; '.join(lines)}")
     _require_distinct(sources)
+    # Traces of several seeds may use the same numbers for different chains; then no numbering can be kept.
     chains = [chain for source in sources for chain in source.chains]
     distinct = len(set(chains)) == len(chains)
     order = sorted(range(len(parts)), key=lambda index: min(sources[index].chains)) if distinct else range(len(parts))
@@ -69,7 +70,9 @@ def _concatenated(parts: Sequence[xr.Dataset]) -> xr.Dataset:
     first = parts[0]
     common = [name for name in first.data_vars if all(name in part for part in parts)]
     chained = [name for name in common if "chain" in first[name].dims]
+    # No comparison of coordinates: they were checked, and a chain's own metadata may differ between jobs.
     joined = xr.concat([part[chained] for part in parts], "chain", coords="minimal", compat="override", join="override")
+    # What is measured once per run, such as the losses at w*, is the same in all jobs of a kernel.
     joined = joined.assign({name: first[name] for name in common if name not in chained})
     return joined[common]
 
@@ -94,6 +97,7 @@ def _require_distinct(sources: Sequence[Source]) -> None:
     """Raise TraceError that names the first chain which occurs in more than one trace."""
     holders: dict[tuple[str, int], str] = {}
     for source in sources:
+        # Chains of different seeds are different chains; without a seed nothing is known about them.
         seed = source.identity.get("seed")
         for chain in source.chains if seed is not None else ():
             if (str(seed), chain) in holders:
@@ -136,6 +140,7 @@ def _joined_identity(identities: Sequence[Mapping[str, Any]], chains: Sequence[i
     joined = {key: value for key, value in identities[0].items() if key not in ("chain_offset", "chains")}
     if "schedule" in joined:
         joined["schedule"] = dict(joined["schedule"]) | {"chains": len(chains)}
+    # As JSON, since a seed may be a list, which no set takes.
     seeds = list(dict.fromkeys(json.dumps(identity.get("seed")) for identity in identities))
     if len(seeds) > 1:
         joined["seed"] = [json.loads(seed) for seed in seeds]
@@ -152,6 +157,7 @@ def provenance_hash(provenance: Mapping[str, Any]) -> str:
 
 def chain_ranges(chains: Sequence[int]) -> str:
     """Return numbers of chains in words: `chains 0 to 3 and 8 to 15`."""
+    # Split where a number does not follow the one before it.
     ordered = np.sort(np.asarray(chains))
     runs = np.split(ordered, np.flatnonzero(np.diff(ordered) > 1) + 1)
     ranges = [f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]

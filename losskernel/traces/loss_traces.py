@@ -42,8 +42,9 @@ class LossTraces:
         Raises:
             InputError: wrong shape, fewer than two draws, a non-finite loss, or labels that do not match.
         """
-        values = np.asarray(losses)
+        values = np.asarray(losses)  # [C, D, N]
         require(values.ndim == 3, f"losses must be [chain, draw, probe], got shape {values.shape}")
+        # Half precision and whole numbers would lose digits in the covariances that are computed from them.
         values = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
         require(values.shape[2] > 0 and values.shape[0] > 0, f"losses are empty, shape {values.shape}; give probes")
         require_finite(values)
@@ -61,7 +62,8 @@ class LossTraces:
     def labels(self) -> dict[str, np.ndarray]:
         """Labels of the probes, in the order they were given: name -> [N]."""
         stored = [str(name) for name in self.losses.coords if name not in self.losses.dims]
-        order = list(self.dataset.attrs.get("labels", stored))  # Zarr keeps no order of coordinates
+        # Zarr keeps no order of coordinates, so it is stored apart; traces of older versions have none.
+        order = list(self.dataset.attrs.get("labels", stored))
         names = sorted(stored, key=lambda name: order.index(name) if name in order else len(order))
         return {name: self.losses[name].values for name in names}
 
@@ -83,6 +85,7 @@ class LossTraces:
 
     def with_baselines(self, baselines: Mapping[str, np.ndarray]) -> "LossTraces":
         """Return the same traces with other representations of the probes beside them."""
+        # Each representation has a dimension of its own: they differ in width.
         rows = {f"baseline_{name}": (("probe", f"{name}_unit"), values) for name, values in baselines.items()}
         return LossTraces(self.dataset.assign(rows))
 
@@ -118,6 +121,7 @@ def open_traces(path: str | Path | Sequence[str | Path]) -> LossTraces:
 
 def _open(path: str | Path) -> LossTraces:
     run = locate(path)
+    # A run's folder holds the store, or a pointer to it, which TraceStore follows.
     inner = run / "traces.zarr"
     store = TraceStore(inner.path if reading(run, inner.exists) else path)
     if not store.complete:
@@ -152,6 +156,7 @@ def require_finite(losses: np.ndarray) -> None:
     """Raise InputError that names the first loss [chain, draw, probe] that is not finite."""
     if np.isfinite(losses).all():
         return
+    # Only now, since the indices of all losses take eight times their memory.
     chain, draw, probe = np.argwhere(~np.isfinite(losses))[0]
     raise InputError(
         f"losses hold {losses[chain, draw, probe]} at chain {chain}, draw {draw}, probe {probe}; "

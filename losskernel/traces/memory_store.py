@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from losskernel.traces.records import layout, region
+from losskernel.traces.records import Arrays, region
 
 
 class MemoryStore:
@@ -25,22 +25,12 @@ class MemoryStore:
         """Do nothing: no other process can write here."""
         return nullcontext()
 
-    def create(
-        self,
-        coordinates: xr.Dataset,
-        about: dict[str, Any],
-        shape: tuple[int, int, int],
-        burn_in: int,
-        dtype: str,
-        checks: int = 0,
-    ) -> None:
-        """Create the arrays of `layout`, filled with NaN."""
-        self.chunk_draws = shape[1]
-        arrays = {
-            name: (dimensions, np.full(extent, np.nan, dtype))
-            for name, (dimensions, extent) in layout(shape, burn_in, checks).items()
-        }
-        self.dataset = coordinates.assign(arrays).assign_attrs(provenance=json.dumps(about), complete=False)
+    def create(self, coordinates: xr.Dataset, about: dict[str, Any], arrays: Arrays, dtype: str) -> None:
+        """Create the arrays of a layout, filled with NaN; `about` is the run's provenance."""
+        # Memory needs no chunks: all draws are one.
+        self.chunk_draws = arrays["losses"][1][1]
+        empty = {name: (dimensions, np.full(shape, np.nan, dtype)) for name, (dimensions, shape) in arrays.items()}
+        self.dataset = coordinates.assign(empty).assign_attrs(provenance=json.dumps(about), complete=False)
 
     def provenance(self) -> dict[str, Any]:
         """Return the run's provenance."""
@@ -49,6 +39,7 @@ class MemoryStore:
     def write(self, chains: slice, values: dict[str, np.ndarray], start: int) -> None:
         """Write values [chain, draw, ...] of some chains from draw `start` on, or [chain]."""
         for name, array in values.items():
+            # Into the array itself: assignment through xarray would copy it for each draw.
             self.dataset[name].values[region(chains, start, array)] = array
 
     def save_state(self, state: dict[str, Any]) -> None:

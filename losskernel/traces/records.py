@@ -18,6 +18,7 @@ def layout(shape: tuple[int, int, int], burn_in: int, checks: int = 0) -> Arrays
         checks: draws of each chain at which losses in a lower precision are compared with exact ones.
     """
     chains, draws, probes = shape
+    # Every array starts with the chains, so that a stack of chains is written as one block of rows.
     arrays: Arrays = {"losses": (("chain", "draw", "probe"), shape)}
     for name in ("train_loss", "distance", "gradient_norm"):
         arrays[name] = (("chain", "draw"), (chains, draws))

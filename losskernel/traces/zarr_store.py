@@ -22,7 +22,7 @@ from losskernel.storage.locations import StorageLocation, guard, locate, reading
 from losskernel.storage.locks import Lease, locked_store
 from losskernel.storage.torch_files import atomic_save, state_from_bytes
 from losskernel.storage.xarray_zarr import CODEC, EVERY_CHUNK, dataset_of, files_of
-from losskernel.traces.records import layout, region
+from losskernel.traces.records import Arrays, region
 
 # In the store's folder.
 STATE = "resume.pt"
@@ -80,29 +80,29 @@ class TraceStore:
         with locked_store(self.location) as self._lease:
             yield
 
-    def create(
-        self,
-        coordinates: xr.Dataset,
-        about: dict[str, Any],
-        shape: tuple[int, int, int],
-        burn_in: int,
-        dtype: str,
-        checks: int = 0,
-    ) -> None:
-        """Create the arrays of `layout` in a new store, filled with NaN; a chunk holds one stack of chains."""
+    def create(self, coordinates: xr.Dataset, about: dict[str, Any], arrays: Arrays, dtype: str) -> None:
+        """Create the arrays of a layout in a new store, filled with NaN; a chunk holds draws of one stack of chains.
+
+        Args:
+            coordinates: of the trace, and what is known before sampling.
+            about: the run's provenance.
+            arrays: name -> (dimensions, shape), as `records.layout` returns them.
+            dtype: of all arrays.
+        """
         known = coordinates.assign_attrs(provenance=json.dumps(about), complete=False)
         labels = " ".join(str(name) for name in known.coords if name not in known.dims)
-        chains, draws, probes = shape
+        chains, draws, probes = arrays["losses"][1]
+        # One stack of chains is sampled at a time, so a chunk of two would be written twice.
         stack = min(about["chains_per_fit"], chains)
         chunk = max(1, min(draws, _CHUNK_BYTES // (probes * np.dtype(dtype).itemsize * stack)))
 
         def add_arrays(group: zarr.Group) -> None:
             chunked = {"chain": stack, "draw": chunk}
-            for name, (dimensions, extent) in layout(shape, burn_in, checks).items():
+            for name, (dimensions, shape) in arrays.items():
                 group.create_array(
                     name,
-                    shape=extent,
-                    chunks=tuple(chunked.get(axis, length) for axis, length in zip(dimensions, extent, strict=True)),
+                    shape=shape,
+                    chunks=tuple(chunked.get(axis, length) for axis, length in zip(dimensions, shape, strict=True)),
                     dtype=dtype,
                     dimension_names=dimensions,
                     fill_value=np.nan,
@@ -110,6 +110,7 @@ class TraceStore:
                     compressors=[CODEC],
                 )
 
+        # Built in memory, then written as one group: a kill leaves no store without its arrays.
         guard(self.location, self.location.write_group, files_of(known, add_arrays))
         self._check_unchanged()
 
@@ -131,6 +132,7 @@ class TraceStore:
                 for name, array in values.items():
                     cast(zarr.Array, group[name])[region(chains, start, array)] = array
 
+        # A write within a chunk reads it first, so damage of what is there already can surface here.
         with integrity.named(self.location):
             guard(self.location, write)
         self._chunks |= written
@@ -139,7 +141,7 @@ class TraceStore:
     def save_state(self, state: dict[str, Any]) -> None:
         """Replace the resume state atomically."""
         root = self._check_unchanged()
-        self._sync()
+        self._sync()  # chunks first: a state must never count what a loss of power can undo
         bound = {"trace": integrity.checksum(root), "chunks": self._chunks}
         guard(self.location, atomic_save, state | {_BOUND: bound}, self._state)
 
@@ -172,11 +174,9 @@ class TraceStore:
         attributes = self._root()["attributes"]
         if bound and bound["trace"] != integrity.checksum(self._check_unchanged()):
             raise integrity.damaged(self.location, STATE, "it is another trace's")
+        # Further chunks add to these, and `finish` moves all of them into the root's description.
         self._chunks = dict(bound.get("chunks", {}))
-        rows, draws = (0, 0) if state is None else (state["rows"], state["written"])
-        with integrity.named(self.location):
-            growing = layout((1, 1, 1), 1, 1).keys()
-            integrity.require_written(self.location, attributes, growing, rows, draws, self._chunks)
+        integrity.require_unchanged(self.location, attributes, self._chunks)
         return state
 
     def finish(self) -> None:
@@ -225,6 +225,7 @@ class TraceStore:
             fault = integrity.missing(self.location, integrity.ROOT)
         except TraceError as error:
             fault = error
+        # With arrays below it is a damaged trace; without, another kind of folder.
         if reading(self.location, (self.location / "losses" / integrity.ROOT).exists):
             raise fault
         raise TraceError(
@@ -245,6 +246,7 @@ class TraceStore:
         if self._lease is not None:
             self._lease.check()
         root = guard(self.location, (self.location / integrity.ROOT).read)
+        # Remembered at the first write, so that a trace which replaces this one later is recognised.
         self._root_bytes = self._root_bytes or root
         if root != self._root_bytes:
             raise TraceError(f"{self.location} was replaced while it was written; run again to see what lies there now")

@@ -13,26 +13,28 @@ import functools, os, subprocess, sys, torch
 from pathlib import Path
 import pytorch_lightning as pl
 import losskernel as lk
-from losskernel import store
 from losskernel.data import arithmetic
 from losskernel.errors import TraceError
 from losskernel.models import MultitaskMLP
+from losskernel.sampling import step_checks
+from losskernel.traces import zarr_store as store
 
+step_checks.STACKED = step_checks.Effort(samples=8, iterations=1, steps=1)
 home = Path(sys.argv[1])
-disk, place = home / "disk", home / "place"  # the file system, and where it is mounted
-for folder in (disk, place):
+disk, mount_point = home / "disk", home / "mounted"
+for folder in (disk, mount_point):
     folder.mkdir()
 
 def mount(*words):
     subprocess.run(["mount", *map(str, words)], check=True)
 
 mount("-t", "tmpfs", "-o", "size=4m", "none", disk)
-mount("--bind", disk, place)
+mount("--bind", disk, mount_point)
 store._CHUNK_BYTES = 2 * 10 * 4 * 7
 torch.set_num_threads(1)
 
 def fill():
-    with open(place / "filler", "wb", buffering=0) as file:
+    with open(mount_point / "filler", "wb", buffering=0) as file:
         while True:
             try:
                 file.write(bytes(4096))
@@ -40,16 +42,16 @@ def fill():
                 return
 
 FAULTS = {
-    "full": (fill, lambda: (place / "filler").unlink()),
-    "read-only": (lambda: (gone(), back(), mount("-o", "remount,bind,ro", place)), lambda: (gone(), back())),
+    "full": (fill, lambda: (mount_point / "filler").unlink()),
+    "read-only": (lambda: (gone(), back(), mount("-o", "remount,bind,ro", mount_point)), lambda: (gone(), back())),
     "vanished": (lambda: gone(), lambda: back()),
 }
 
 def gone():
-    subprocess.run(["umount", "-l", place], check=True)
+    subprocess.run(["umount", "-l", mount_point], check=True)
 
 def back():
-    mount("--bind", disk, place)
+    mount("--bind", disk, mount_point)
 
 def draw(out, *callbacks):
     torch.manual_seed(0)
@@ -70,7 +72,7 @@ class At(pl.Callback):
 
 whole = draw(None)
 for name, (harm, mend) in FAULTS.items():
-    out = place / "runs" / f"{name}.zarr"
+    out = mount_point / "runs" / f"{name}.zarr"
     for batch in (12, 50):  # within a chunk, and in the second stack
         try:
             draw(out, At(batch, harm))
@@ -106,8 +108,10 @@ def test_a_disk_that_fails_is_one_line_and_the_trace_goes_on_to_the_bit(tmp_path
         "vanished": "No such file or directory",
     }
     for name, reason in reasons.items():
-        said = [line for line in lines if line.startswith(f"{name}: ")]
-        assert len(said) == 2, lines
-        for line in said:
-            assert line.startswith(f"{name}: cannot write {tmp_path}/place/runs/{name}.zarr: {reason}; free space or ")
+        reports = [line for line in lines if line.startswith(f"{name}: ")]
+        assert len(reports) == 2, lines
+        for line in reports:
+            assert line.startswith(
+                f"{name}: cannot write {tmp_path}/mounted/runs/{name}.zarr: {reason}; free space or "
+            )
             assert line.endswith("what was written before stays readable and the run can be continued")

@@ -6,20 +6,23 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from command import losskernel_command
+from command import tiny
 
 import losskernel as lk
+from losskernel.cli.build import run_from
 from losskernel.errors import TraceError
 from losskernel.storage import locks
 from losskernel.storage.locations import LocalLocation
 from losskernel.storage.lock_owner import LockOwner, process_start
 from losskernel.storage.locks import LOCK, Lease, LeaseFile, locked_folder, locked_store
 from losskernel.traces.loss_traces import coordinates_of
+from losskernel.traces.records import layout
 from losskernel.traces.zarr_store import TraceStore
 
 pytest.importorskip("fcntl", reason="this system has no locks on files")
@@ -123,13 +126,10 @@ def test_a_second_process_is_refused_by_name_until_the_first_is_dead(tmp_path: P
     assert not (tmp_path / LOCK).exists()
 
 
-def test_the_command_line_reports_it_in_one_line(tmp_path: Path, holder: Start) -> None:
+def test_a_run_in_a_locked_folder_is_refused_before_it_writes(tmp_path: Path, holder: Start) -> None:
     first = holder()
-    words = ("training.steps=5", "schedule=none", "analysis=[]", "points=none", "logger=none", "progress=false")
-    done = losskernel_command(*words, f"paths.run={tmp_path}", cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"losskernel: {tmp_path} is being written by process {first.pid}")
-    assert done.stderr.count("\n") == 1
+    with pytest.raises(TraceError, match=rf"^{tmp_path} is being written by process {first.pid} on .*paths\.run$"):
+        run_from(tiny(tmp_path, "training.steps=5", "analysis=[]"), tmp_path, None)
     assert not (tmp_path / "config.yaml").exists()
 
 
@@ -156,7 +156,9 @@ def test_an_empty_lock_file_is_taken_over_unless_it_is_being_written(
         pass
     (tmp_path / LOCK).touch()
     beats = iter(range(1000))
-    monkeypatch.setattr(locks.time, "sleep", lambda _: (tmp_path / LOCK).write_bytes(elsewhere().record(next(beats))))
+    monkeypatch.setattr(
+        locks.time, "sleep", lambda _: (tmp_path / LOCK).write_bytes(elsewhere(beat=next(beats)).record())
+    )
     with pytest.raises(TraceError, match="is being written by process 12 on node7"), locked_folder(tmp_path):
         pass
 
@@ -219,7 +221,7 @@ def test_without_locks_a_process_does_not_lock_twice(
     ):
         pass
     # What could not be removed when it was given back (the file system had gone) is nobody's.
-    (tmp_path / LOCK).write_bytes(LockOwner.current().record(3))
+    (tmp_path / LOCK).write_bytes(LockOwner.current().record())
     with locked_folder(tmp_path):
         pass
 
@@ -247,7 +249,7 @@ def test_another_machine_is_refused_while_the_first_lives_and_goes_on_when_it_is
 def test_a_flock_that_a_file_server_keeps_for_a_dead_machine_is_ignored(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / LOCK).write_bytes(elsewhere().record(3))
+    (tmp_path / LOCK).write_bytes(elsewhere().record())
     flock_result(monkeypatch, errno.EWOULDBLOCK)
     with locked_folder(tmp_path):
         pass
@@ -258,13 +260,13 @@ def test_a_requeued_job_takes_over_at_once(tmp_path: Path, quick: None, monkeypa
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     with monkeypatch.context() as patch:
         patch.setattr(locks, "LIFE", float("inf"))  # it would wait for ever
-        (tmp_path / LOCK).write_bytes(elsewhere().record(3))
+        (tmp_path / LOCK).write_bytes(elsewhere().record())
         with locked_folder(tmp_path):
             pass
     monkeypatch.setenv("SLURM_RESTART_COUNT", "0")  # another task of the job, on another node
     cell = tmp_path / LOCK
-    cell.write_bytes(elsewhere().record(3))
-    monkeypatch.setattr(locks.time, "sleep", lambda _: cell.write_bytes(elsewhere().record(4)))
+    cell.write_bytes(elsewhere().record())
+    monkeypatch.setattr(locks.time, "sleep", lambda _: cell.write_bytes(elsewhere(beat=1).record()))
     with pytest.raises(TraceError, match=r"process 12 on node7 \(SLURM job 4711\)"), locked_folder(tmp_path):
         pass
 
@@ -272,7 +274,7 @@ def test_a_requeued_job_takes_over_at_once(tmp_path: Path, quick: None, monkeypa
 def test_a_lease_released_while_it_is_watched_is_free(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / LOCK).write_bytes(elsewhere().record(3))
+    (tmp_path / LOCK).write_bytes(elsewhere().record())
     monkeypatch.setattr(locks, "LIFE", float("inf"))
     monkeypatch.setattr(locks.time, "sleep", lambda _: (tmp_path / LOCK).unlink())
     with locked_folder(tmp_path):
@@ -280,10 +282,10 @@ def test_a_lease_released_while_it_is_watched_is_free(
 
 
 def test_only_one_of_two_processes_takes_over(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / LOCK).write_bytes(elsewhere().record(3))
+    (tmp_path / LOCK).write_bytes(elsewhere().record())
     faster = elsewhere(host="node8", token="faster")
     monkeypatch.setattr(locks, "_is_dead", lambda *_: True)
-    monkeypatch.setattr(locks.time, "sleep", lambda _: (tmp_path / LOCK).write_bytes(faster.record(0)))
+    monkeypatch.setattr(locks.time, "sleep", lambda _: (tmp_path / LOCK).write_bytes(faster.record()))
     with pytest.raises(TraceError, match="is being written by process 12 on node8"), locked_folder(tmp_path):
         pass
     assert LockOwner.parse((tmp_path / LOCK).read_bytes()) == faster
@@ -296,7 +298,7 @@ def test_a_lease_is_renewed_while_it_is_held_and_only_by_its_owner(tmp_path: Pat
         while (tmp_path / LOCK).read_bytes() == first:
             pass
         mine.check()
-        (tmp_path / LOCK).write_bytes(elsewhere().record(0))
+        (tmp_path / LOCK).write_bytes(elsewhere().record())
         mine.renew()
         with pytest.raises(
             TraceError, match=r"is now being written by process 12 on node7 .*; nothing is lost, the run"
@@ -311,7 +313,7 @@ def test_a_process_that_was_suspended_checks_its_lease_before_it_writes(
 ) -> None:
     target = _store(tmp_path)
     with target.locked():
-        (tmp_path / ".x.zarr.lock").write_bytes(elsewhere().record(0))
+        (tmp_path / ".x.zarr.lock").write_bytes(elsewhere().record())
         losses = {"losses": np.zeros((2, 8, 5), np.float32)}
         target.write(slice(0, 2), losses, 0)  # a moment ago it was ours
         monkeypatch.setattr(locks, "LIFE", 0.0)
@@ -332,7 +334,7 @@ def test_a_lease_that_a_live_process_could_not_remove_is_taken_over(
     lives = LockOwner(
         **{**vars(LockOwner.current()), "process": parent, "began": process_start(parent), "token": "another"}
     )
-    (tmp_path / LOCK).write_bytes(lives.record(0))  # held without the kernel's lock, and renewed
+    (tmp_path / LOCK).write_bytes(lives.record())  # held without the kernel's lock, and renewed
     with pytest.raises(TraceError, match=f"is being written by process {parent} on"), locked_folder(tmp_path):
         pass
     monkeypatch.setattr(locks, "LIFE", 0.0)
@@ -342,13 +344,15 @@ def test_a_lease_that_a_live_process_could_not_remove_is_taken_over(
 
 def test_an_owner_differs_from_earlier_processes_of_its_number() -> None:
     me = LockOwner.current()
-    assert LockOwner.parse(me.record(7)) == me
+    assert LockOwner.parse(me.record()) == me
     assert me.is_local()
     assert not elsewhere().is_local()
     assert not elsewhere(process=1, began="another time").is_alive()
     assert process_start(1) is not None
     assert process_start(2**22 + 1) is None
-    assert len({len(each.record(beat)) for each in (me, elsewhere()) for beat in (0, 10**6)}) == 1
+    owners = [replace(owner, beat=beat) for owner in (me, elsewhere()) for beat in (0, 10**6)]
+    assert len({len(owner.record()) for owner in owners}) == 1  # each can be written over any other
+    assert me.renewed().record() != me.record()
 
 
 # --- stores
@@ -357,7 +361,7 @@ def test_an_owner_differs_from_earlier_processes_of_its_number() -> None:
 def _store(folder: Path, draws: int = 8) -> TraceStore:
     target = TraceStore(folder / "x.zarr")
     about = {"identity": {}, "chains_per_fit": 2}
-    target.create(coordinates_of(5, range(2), draws, {}, None), about, (2, draws, 5), 0, "float32")
+    target.create(coordinates_of(5, range(2), draws, {}, None), about, layout((2, draws, 5), 0), "float32")
     return target
 
 

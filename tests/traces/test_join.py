@@ -2,7 +2,6 @@
 
 import functools
 import re
-import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +22,7 @@ from losskernel.traces.compatibility import chain_settings, differing_settings
 from losskernel.traces.join import chain_ranges, join
 from losskernel.training import load_weights
 
+pytestmark = pytest.mark.usefixtures("cheap_step_checks")
 SHORT = ("training.steps=3", "schedule.draws=2", "schedule.burn_in=2", "dataset.probes_per_task=4", "analysis=[]")
 
 
@@ -63,7 +63,7 @@ def test_jobs_join_to_what_one_job_gives_bit_for_bit(jobs: list[Path], tmp_path:
     assert [each["trace"] for each in joined.meta["joined"]] == list(map(str, jobs))
 
 
-def test_a_joined_trace_is_saved_and_continued_as_one_jobs(jobs: list[Path], tmp_path: Path) -> None:
+def test_a_joined_trace_is_saved_and_resumed_like_one_jobs(jobs: list[Path], tmp_path: Path) -> None:
     joined = lk.open_traces(jobs[:2])
     path = joined.save(tmp_path / "traces.zarr")
     xr.testing.assert_identical(lk.open_traces(path).dataset, joined.dataset)
@@ -75,7 +75,7 @@ def test_a_joined_trace_is_saved_and_continued_as_one_jobs(jobs: list[Path], tmp
     xr.testing.assert_identical(same.dataset, joined.dataset)
 
 
-def test_a_gap_is_allowed_and_told(jobs: list[Path], tmp_path: Path) -> None:
+def test_a_gap_is_allowed_and_recorded(jobs: list[Path], tmp_path: Path) -> None:
     joined = lk.open_traces([jobs[0], jobs[3]])
     assert joined.losses["chain"].values.tolist() == [0, 1, 6, 7]
     assert joined.meta["identity"]["chains"] == [0, 1, 6, 7]  # of which no one job has the settings
@@ -123,7 +123,7 @@ def refusal(*folders: Path) -> list[str]:
     return said.split("; ")
 
 
-@pytest.mark.parametrize("part", ["model. training.", "dataset. wrapper=", "sampler", "schedule.", "seed"])
+@pytest.mark.parametrize("part", ["model. training. sampler schedule.", "dataset. wrapper= seed"])
 def test_all_keys_that_differ_are_named(part: str, jobs: list[Path], tmp_path: Path) -> None:
     overrides = [key for key in KEYS if key.startswith(tuple(part.split()))]
     other = job(tmp_path, "chain_offset=2", *overrides)
@@ -160,26 +160,31 @@ def test_the_order_of_wrappers_must_agree() -> None:
     ]  # a setting of what is not chosen
 
 
-def test_settings_outside_the_chains_may_differ(jobs: list[Path], tmp_path: Path) -> None:
-    more = ["threads=2", "name=other", "state_every=1", "chains_per_fit=1", "analysis=[spectrum]"]
+def test_settings_that_do_not_change_chains_may_differ(jobs: list[Path], tmp_path: Path) -> None:
+    more = ["threads=2", "name=other", "state_every=1", "chains_per_fit=1", "label=task"]
     other = job(tmp_path / "other", "chain_offset=2", f"checkpoint={jobs[0]}/checkpoints/trained.pt", *more)
     xr.testing.assert_equal(lk.open_traces([jobs[0], other]).dataset, lk.open_traces(jobs[:2]).dataset)
 
 
-def test_weights_that_differ_are_said_to_with_what_to_do(jobs: list[Path], tmp_path: Path) -> None:
-    trained = job(tmp_path / "trained", "training.optimizer.lr=0.02") / "checkpoints" / "trained.pt"
-    elsewhere = tmp_path / "elsewhere"
-    shutil.copytree(trained.parent, elsewhere / "checkpoints")  # as if another machine had trained it
-    job(elsewhere, "chain_offset=2")
-    line, remedy = refusal(jobs[0], elsewhere)
+def test_weights_that_differ_are_named_with_a_remedy(jobs: list[Path], tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "checkpoints" / "trained.pt"
+    elsewhere.parent.mkdir(parents=True)
+    state = torch.load(jobs[0] / "checkpoints" / "trained.pt", weights_only=True)
+    next(iter(state["state_dict"].values())).add_(1e-3)  # as if another machine had trained it
+    torch.save(state, elsewhere)
+    line, remedy = refusal(jobs[0], job(elsewhere.parents[1], "chain_offset=2"))
     weights = r"the trained weights: \w{16} in A, \w{16} in B, although model, dataset, training, seed agree: "
     assert re.fullmatch(weights + "training gave others, as on another machine or with other versions", line), line
     assert remedy == "train once, and give every job checkpoint=<run>/checkpoints/trained.pt"
-    named = job(tmp_path / "named", "chain_offset=2", f"checkpoint={trained}")
-    assert refusal(jobs[0], named) == [f"checkpoint: null in A, {str(trained)[:60]}… in B"]
-    config = {"seed": 0, "checkpoint": "trained.pt"}
+
+
+def test_weights_of_checkpoints_that_differ_are_named(tmp_path: Path) -> None:
     weights = [{"seed": 0, "model": {"weights": name}} for name in "xy"]
-    same = [made(tmp_path / f"{n}", [n], config=config, identity=weights[n]) for n in range(2)]
+    first, named = ({"seed": 0, "checkpoint": checkpoint} for checkpoint in (None, "x" * 99))
+    one, other = made(tmp_path / "0", [0], config=first, identity=weights[0]), tmp_path / "1"
+    made(other, [1], config=named, identity=weights[1])
+    assert refusal(one, other) == [f"checkpoint: null in A, {'x' * 60}… in B"]
+    same = [made(tmp_path / f"s{n}", [n], config=named, identity=weights[n]) for n in range(2)]
     changed = "although checkpoint agrees: the file has changed"
     assert refusal(*same) == [f"the trained weights: x in A, y in B, {changed}", "give every job the same file"]
 
@@ -191,7 +196,7 @@ def made(folder: Path, chains: list[int], **meta: Any) -> Path:
     return folder
 
 
-def test_files_that_differ_are_told_from_settings(tmp_path: Path) -> None:
+def test_files_that_differ_are_named(tmp_path: Path) -> None:
     config, data = {"dataset": {"root": "x"}, "seed": 0}, {"train": "9 samples, a", "probes": "2 samples, b"}
     first = made(tmp_path / "0", [0], config=config, identity={"data": data})
     second = made(tmp_path / "1", [1], config=config, identity={"data": data | {"train": "8 samples, c"}})
@@ -199,7 +204,7 @@ def test_files_that_differ_are_told_from_settings(tmp_path: Path) -> None:
     assert refusal(first, second)[0] == said + "the files are others, or have changed"
 
 
-def test_many_traces_are_named_in_short(tmp_path: Path) -> None:
+def test_of_many_traces_some_are_named(tmp_path: Path) -> None:
     given = [made(tmp_path / f"{n}.zarr", [n], config={"model": {"width": n < 5}}) for n in range(6)]
     with pytest.raises(TraceError, match="these 6 traces are not chains") as refused:
         lk.open_traces(given)
@@ -215,7 +220,7 @@ def test_seeds_of_traces_from_python_join_and_of_runs_do_not(tmp_path: Path) -> 
     assert refusal(plain[1], run) == ["seed: 0 in A, 1 in B"]
 
 
-def test_chains_of_overlapping_traces_stand_in_their_order(tmp_path: Path) -> None:
+def test_chains_are_sorted_by_their_numbers(tmp_path: Path) -> None:
     parts = [made(tmp_path / "0", [0, 5, 2]), made(tmp_path / "1", [4, 1])]
     joined = lk.open_traces(parts).losses
     assert joined["chain"].values.tolist() == [0, 1, 2, 4, 5]
@@ -230,7 +235,7 @@ def test_labels_of_the_probes_must_agree(tmp_path: Path) -> None:
     assert refusal(tmp_path / "x", tmp_path / "y") == ["probes: the label 'task' in A is not that in B"]
 
 
-def test_chains_are_told_in_words() -> None:
+def test_ranges_of_chains_in_words() -> None:
     assert chain_ranges([3]) == "chain 3"
     assert chain_ranges([9, 0, 1, 2, 4]) == "chains 0 to 2 and 4 and 9"
 
@@ -244,6 +249,6 @@ def test_lower_precision_joins_bit_for_bit_too() -> None:
         torch.manual_seed(0)
         return lk.sample(MultitaskMLP(tasks=2), data, sampler, schedule, chain_offset=first, progress=False).dataset
 
-    joined = join([drawn(2, 2), drawn(1, 4), drawn(2, 0)], "abc")
+    joined = join([drawn(1, 2), drawn(2, 0)], "ab")
     assert "precision_noise" in joined
-    xr.testing.assert_equal(joined, drawn(5, 0))
+    xr.testing.assert_equal(joined, drawn(3, 0))

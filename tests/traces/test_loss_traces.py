@@ -8,6 +8,7 @@ import xarray as xr
 
 from losskernel import LossTraces, open_traces
 from losskernel.errors import InputError, TraceError
+from losskernel.traces.records import layout
 from losskernel.traces.zarr_store import TraceStore
 
 RNG = np.random.default_rng(0)
@@ -145,7 +146,7 @@ def test_another_zarr_store_is_no_trace(tmp_path: Path) -> None:
 def test_an_unfinished_trace_is_refused_and_says_how_far_it_is(tmp_path: Path, state: dict[str, Any] | None) -> None:
     store = TraceStore(tmp_path / "traces.zarr")
     coordinates = _traces().dataset.drop_vars("losses")
-    store.create(coordinates, {"identity": {}, "chains_per_fit": 2}, (2, 5, 3), 0, "float32")
+    store.create(coordinates, {"identity": {}, "chains_per_fit": 2}, layout((2, 5, 3), 0), "float32")
     done = ""
     if state is not None:
         store.save_state(state)

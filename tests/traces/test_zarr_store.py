@@ -28,7 +28,7 @@ RECORDS = {name: RNG.normal(size=extent).astype(np.float32) for name, (_, extent
 
 def _create(target: TraceStore | MemoryStore, burn_in: int = 4, dtype: str = "float32") -> Any:
     coordinates = coordinates_of(5, range(3), 8, {"class": [1, 2, 3, 4, 5]}, None)
-    target.create(coordinates.assign(start_losses=("probe", np.arange(5.0))), ABOUT, SHAPE, burn_in, dtype)
+    target.create(coordinates.assign(start_losses=("probe", np.arange(5.0))), ABOUT, layout(SHAPE, burn_in), dtype)
     return target
 
 
@@ -262,7 +262,7 @@ def test_a_trace_that_another_has_replaced_is_left_alone(tmp_path: Path, action:
     target = _create(TraceStore(tmp_path / "traces.zarr"))
     target.path.rename(tmp_path / "elsewhere.zarr")
     other = TraceStore(tmp_path / "traces.zarr")
-    other.create(coordinates_of(5, range(3), 8, {}, None), ABOUT | {"seed": 1}, SHAPE, 4, "float32")
+    other.create(coordinates_of(5, range(3), 8, {}, None), ABOUT | {"seed": 1}, layout(SHAPE, 4), "float32")
     _fill(other)
     other.finish()
     before = {path: path.read_bytes() for path in target.path.rglob("*") if path.is_file()}

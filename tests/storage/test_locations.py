@@ -1,4 +1,4 @@
-"""Traces below URLs: an S3 server of this machine, and memory; what a bucket refuses is one line."""
+"""Traces in folders and below URLs: an S3 server of this machine, and memory; what a bucket refuses is one line."""
 
 import functools
 import json
@@ -37,12 +37,13 @@ from losskernel.traces.zarr_store import TraceStore
 
 s3fs = pytest.importorskip("s3fs", reason="losskernel[s3] is not installed")
 moto_server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+pytestmark = pytest.mark.usefixtures("cheap_step_checks")
 
 SGLD = functools.partial(lk.SGLD, step_size=1e-3, nbeta=100.0, localization=100.0)
 SCHEDULE = lk.Schedule(chains=2, burn_in=4, draws=12, thinning=1, batch_size=32)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def endpoint() -> Iterator[str]:
     """The address of an S3 server."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -65,27 +66,33 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
 
 @pytest.fixture(params=["s3", "memory"])
 def anywhere(request: pytest.FixtureRequest) -> str:
-    """The URL of an empty place, of one kind and of the other."""
-    return request.getfixturevalue("memory" if request.param == "memory" else "bucket") + "/some/place"
+    """The URL of an empty folder, of one kind and of the other."""
+    return request.getfixturevalue("memory" if request.param == "memory" else "bucket") + "/some/folder"
 
 
 @pytest.fixture
 def memory() -> Iterator[str]:
-    """The URL of an empty place in this process."""
-    yield "memory://place"
+    """The URL of an empty folder in this process."""
+    yield "memory://folder"
     fsspec.filesystem("memory").store.clear()
 
 
 def _reach(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    told = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "secret"}
+    access = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "secret"}
     quick = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1", "AWS_EC2_METADATA_DISABLED": "true"}
-    for name, value in (told | quick).items():
+    for name, value in (access | quick).items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+@functools.cache
+def whole() -> lk.LossTraces:
+    """The trace that `draw` makes, in memory."""
+    return draw(None)
+
+
 def draw(out: Any, **options: Any) -> lk.LossTraces:
-    """The run that the tests here repeat."""
+    """Sample the trace that the tests here repeat."""
     torch.manual_seed(0)
     model, data = MultitaskMLP(2), arithmetic(probes_per_task=5)
     return lk.sample(model, data, SGLD, SCHEDULE, **{"out": out, "chains_per_fit": 1, "progress": False, **options})
@@ -96,24 +103,24 @@ def objects(url: str) -> set[str]:
 
 
 def test_a_trace_below_a_url_is_the_one_in_memory(memory: str) -> None:
-    sampled, whole = draw(f"{memory}/x.zarr"), draw(None)
-    for found in (sampled, lk.open_traces(f"{memory}/x.zarr/")):
-        assert found.dataset.equals(whole.dataset)
-        assert found.labels.keys() == whole.labels.keys()
+    sampled = draw(f"{memory}/x.zarr")
+    for traces in (sampled, lk.open_traces(f"{memory}/x.zarr/")):
+        assert traces.dataset.equals(whole().dataset)
+        assert traces.labels.keys() == whole().labels.keys()
     assert TraceStore(f"{memory}/x.zarr").complete
     kept = objects(f"{memory}/x.zarr")
     assert {"zarr.json", "losses/c/0/0/0", "losses/c/1/0/0"} <= kept
     assert not {"resume.pt", ".lock"} & kept
-    assert draw(f"{memory}/x.zarr").losses.equals(whole.losses)  # it is only opened
+    assert draw(f"{memory}/x.zarr").losses.equals(whole().losses)  # it is only opened
     with pytest.raises(TraceError, match=r"/x\.zarr exists; pass resume=True"):
         draw(f"{memory}/x.zarr", resume=False)
 
 
 def test_parts_of_a_kernel_below_urls_are_joined(bucket: str) -> None:
     losses = np.random.default_rng(0).normal(size=(2, 2, 12, 10))
-    parts = [lk.LossTraces.from_arrays(each) for each in losses]
-    places = [part.save(f"{bucket}/{number}.zarr") for number, part in enumerate(parts)]
-    np.testing.assert_array_equal(lk.open_traces(places).losses, np.concatenate(losses))
+    parts = [lk.LossTraces.from_arrays(part) for part in losses]
+    urls = [part.save(f"{bucket}/{number}.zarr") for number, part in enumerate(parts)]
+    np.testing.assert_array_equal(lk.open_traces(urls).losses, np.concatenate(losses))
 
 
 def test_an_interrupted_trace_is_continued_to_the_bit(anywhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,11 +129,11 @@ def test_an_interrupted_trace_is_continued_to_the_bit(anywhere: str, monkeypatch
 
     class Stop:
         def __enter__(self) -> Any:
-            return self._asked
+            return self._signal
 
         def __exit__(self, *_: Any) -> None: ...
 
-        def _asked(self) -> int:
+        def _signal(self) -> int:
             nonlocal batches
             batches += 1
             return 15 * (batches >= 9)
@@ -141,12 +148,12 @@ def test_an_interrupted_trace_is_continued_to_the_bit(anywhere: str, monkeypatch
             assert ".lock" not in objects(f"{anywhere}/x.zarr")
             with pytest.raises(TraceError, match=r"/x\.zarr is unfinished \(chains \d to \d: \d+ draws done\)"):
                 lk.open_traces(f"{anywhere}/x.zarr")
-    assert draw(f"{anywhere}/x.zarr").dataset.equals(draw(None).dataset)
+    assert draw(f"{anywhere}/x.zarr").dataset.equals(whole().dataset)
     assert "resume.pt" not in objects(f"{anywhere}/x.zarr")
 
 
 def test_names_that_look_like_patterns_are_names(anywhere: str) -> None:
-    url, traces = f"{anywhere}/layer=[a,b] x?y*z ü/x.zarr", draw(None)
+    url, traces = f"{anywhere}/layer=[a,b] x?y*z ü/x.zarr", whole()
     (locate(anywhere) / "layer=a x0y0z ü/x.zarr/zarr.json").write(b"another's")
     traces.save(url)
     assert lk.open_traces(url).dataset.identical(traces.dataset)
@@ -155,9 +162,9 @@ def test_names_that_look_like_patterns_are_names(anywhere: str) -> None:
 def test_a_listing_that_lags_is_no_loss(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = RemoteLocation.names
     monkeypatch.setattr(
-        RemoteLocation, "names", lambda place: {each for each in listed(place) if "losses/c/1" not in each}
+        RemoteLocation, "names", lambda location: {name for name in listed(location) if "losses/c/1" not in name}
     )
-    assert draw(f"{memory}/x.zarr").losses.equals(draw(None).losses)
+    assert draw(f"{memory}/x.zarr").losses.equals(whole().losses)
     (locate(f"{memory}/x.zarr") / "losses/c/1/0/0").remove()
     with pytest.raises(TraceError, match=r"losses/c/1/0/0 is missing"):
         lk.open_traces(f"{memory}/x.zarr")
@@ -199,10 +206,10 @@ def test_damage_below_a_url_is_named(bucket: str) -> None:
 def test_a_layout_that_was_interrupted_is_no_trace(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     url, written = f"{memory}/x.zarr", RemoteLocation.write
 
-    def killed(place: RemoteLocation, content: bytes) -> None:
-        if str(place).endswith("x.zarr/zarr.json"):
+    def killed(location: RemoteLocation, content: bytes) -> None:
+        if str(location).endswith("x.zarr/zarr.json"):
             raise KeyboardInterrupt
-        written(place, content)
+        written(location, content)
 
     with monkeypatch.context() as patch:
         patch.setattr(RemoteLocation, "write", killed)
@@ -210,7 +217,7 @@ def test_a_layout_that_was_interrupted_is_no_trace(memory: str, monkeypatch: pyt
             draw(url)
     assert "losses/zarr.json" in objects(url)
     assert not TraceStore(url).exists
-    assert draw(url).losses.equals(draw(None).losses)
+    assert draw(url).losses.equals(whole().losses)
 
 
 def test_other_objects_are_left_alone(memory: str) -> None:
@@ -221,7 +228,7 @@ def test_other_objects_are_left_alone(memory: str) -> None:
 
 
 def test_traces_are_saved_below_a_url(memory: str) -> None:
-    traces = draw(None)
+    traces = whole()
     assert traces.save(f"{memory}/copy.zarr") == f"{memory}/copy.zarr"
     assert lk.open_traces(f"{memory}/copy.zarr").dataset.identical(traces.dataset)
     with pytest.raises(TraceError, match=r"copy\.zarr exists; choose another path or remove it"):
@@ -233,8 +240,8 @@ def test_traces_are_saved_below_a_url(memory: str) -> None:
 
 def test_a_whole_run_keeps_its_traces_in_a_bucket(bucket: str, tmp_path: Path) -> None:
     folder, base = tmp_path / "outputs" / "sweep" / "3", f"{bucket}/shared/sweep/3"
-    places = (f"paths.outputs={tmp_path}/outputs", f"paths.traces={bucket}/shared")
-    asked = tiny(folder, *places, "control=true", "training.steps=5", "analysis=[complexity]")
+    paths = (f"paths.outputs={tmp_path}/outputs", f"paths.traces={bucket}/shared")
+    asked = tiny(folder, *paths, "control=true", "training.steps=5", "analysis=[complexity]")
     run_from(asked, folder, None)
     assert {each.split("/")[0] for each in objects(base)} == {"traces.zarr", "control.zarr"}
     assert (folder / "traces.zarr").read_text() == f"losskernel keeps this at {base}/traces.zarr\n"
@@ -259,7 +266,7 @@ def test_a_run_goes_on_where_its_traces_lie(memory: str, tmp_path: Path, monkeyp
         TraceError, match=r"traces\.zarr is there already, at memory://.*, but memory://.*/other/.* is asked for"
     ):
         run_from(tiny(tmp_path / "run", f"paths.traces={memory}/other", *short), tmp_path / "run", None)
-    run_from(tiny(tmp_path / "run", *short), tmp_path / "run", None)  # the word in the folder is followed
+    run_from(tiny(tmp_path / "run", *short), tmp_path / "run", None)  # the pointer in the folder is followed
     run_from(tiny(tmp_path / "alone", *short), tmp_path / "alone", None)
     there, here = (lk.open_traces(tmp_path / name).losses for name in ("run", "alone"))
     np.testing.assert_array_equal(there, here)
@@ -288,10 +295,10 @@ def test_a_bucket_that_is_not_there_is_known_before_training(
     assert not list(tmp_path.rglob("*.pt"))
 
 
-# --- places
+# --- pointers and names
 
 
-def test_a_place_of_its_own_is_named_as_the_folder_is(tmp_path: Path) -> None:
+def test_a_runs_location_is_named_like_its_folder(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     assert run_location("s3://b/x/", outputs, outputs / "toy" / "1") == "s3://b/x/toy/1"
     elsewhere = [run_location("s3://b/x", outputs, tmp_path / each / "run") for each in ("a", "b")]
@@ -305,23 +312,23 @@ def test_a_folder_given_for_traces_is_used_as_a_url_is(tmp_path: Path) -> None:
     write_pointer(tmp_path / "run" / "traces.zarr", str(elsewhere))
     draw(tmp_path / "run" / "traces.zarr")
     assert (elsewhere / "zarr.json").is_file()
-    assert lk.open_traces(tmp_path / "run").dataset.equals(draw(None).dataset)
-    assert lk.open_traces(f"file://{elsewhere}").dataset.equals(draw(None).dataset)
-    write_pointer(tmp_path / "run" / "traces.zarr", str(elsewhere))  # the same word again
+    assert lk.open_traces(tmp_path / "run").dataset.equals(whole().dataset)
+    assert lk.open_traces(f"file://{elsewhere}").dataset.equals(whole().dataset)
+    write_pointer(tmp_path / "run" / "traces.zarr", str(elsewhere))  # the same pointer again
     write_pointer(tmp_path / "run" / "traces.zarr", f"file://{elsewhere}")
     (tmp_path / "b").mkdir()
     with pytest.raises(TraceError, match=r"b is there already, but /y is asked for; set paths\.traces as it was"):
         write_pointer(tmp_path / "b", "/y")
 
 
-def test_word_of_a_folder_holds_wherever_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pointer_holds_in_every_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_pointer(Path("run/traces.zarr"), "scratch/x.zarr")
     monkeypatch.chdir("/")
     assert locate(tmp_path / "run" / "traces.zarr").path == tmp_path / "scratch" / "x.zarr"
 
 
-def test_traces_asked_for_in_their_own_folder_need_no_word(tmp_path: Path) -> None:
+def test_traces_in_their_usual_folder_need_no_pointer(tmp_path: Path) -> None:
     own = tmp_path / "run" / "traces.zarr"
     write_pointer(own, str(own))
     assert locate(own).path == own
@@ -335,7 +342,7 @@ def test_traces_asked_for_in_their_own_folder_need_no_word(tmp_path: Path) -> No
         ("nowhere://bucket/x", r"nowhere://bucket/x is no URL that fsspec knows \(Protocol not known: nowhere\)"),
     ],
 )
-def test_what_is_no_place_is_refused(path: Any, line: str) -> None:
+def test_paths_that_nothing_reaches_are_refused(path: Any, line: str) -> None:
     with pytest.raises(InputError, match=line):
         locate(path)
 
@@ -350,7 +357,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         lk.open_traces("s3://b/x")
 
 
-def test_places_are_proven_writable(tmp_path: Path, anywhere: str) -> None:
+def test_locations_are_proven_writable(tmp_path: Path, anywhere: str) -> None:
     require_writable(locate(tmp_path / "new"))
     require_writable(locate(anywhere))
     assert not list((tmp_path / "new").iterdir())
@@ -366,16 +373,16 @@ def test_places_are_proven_writable(tmp_path: Path, anywhere: str) -> None:
 def test_a_lease_below_a_url_keeps_others_out(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"{memory}/x.zarr"
     elsewhere = LockOwner("node7", 12, "4711", 0, "another boot", "1", "token")
-    cell, beats = locate(url) / ".lock", 0
-    cell.write(elsewhere.record(0))
+    lock = locate(url) / ".lock"
+    lock.write(elsewhere.record())
 
-    def renewed(_: float) -> None:
-        nonlocal beats
-        beats += 1
-        cell.write(elsewhere.record(beats))
+    def renew(_: float) -> None:
+        nonlocal elsewhere
+        elsewhere = elsewhere.renewed()
+        lock.write(elsewhere.record())
 
     with monkeypatch.context() as patch:
-        patch.setattr(locks.time, "sleep", renewed)
+        patch.setattr(locks.time, "sleep", renew)
         with pytest.raises(
             TraceError, match=r"x\.zarr is being written by process 12 on node7 \(SLURM job 4711\), last"
         ):
@@ -383,10 +390,10 @@ def test_a_lease_below_a_url_keeps_others_out(memory: str, monkeypatch: pytest.M
     monkeypatch.setattr(locks, "LIFE", 0.3)
     monkeypatch.setattr(locks, "_POLL", 0.05)
     monkeypatch.setattr(locks, "_SETTLE", 0.05)
-    assert draw(url).losses.equals(draw(None).losses)  # it is no more renewed
+    assert draw(url).losses.equals(whole().losses)  # nobody renews it any more
     assert ".lock" not in objects(url)
 
 
-def test_configuration_names_the_place_for_traces() -> None:
+def test_configuration_has_a_key_for_the_location_of_traces() -> None:
     path = Path(__file__).parents[2] / "conf" / "paths" / "default.yaml"
     assert yaml.safe_load(path.read_text())["traces"] is None
