@@ -123,7 +123,7 @@ def refusal(*folders: Path) -> list[str]:
     return said.split("; ")
 
 
-@pytest.mark.parametrize("part", ["model. training. sampler schedule.", "dataset. wrapper= seed"])
+@pytest.mark.parametrize("part", ["model. training. sampler schedule. seed", "dataset. wrapper="])
 def test_all_keys_that_differ_are_named(part: str, jobs: list[Path], tmp_path: Path) -> None:
     overrides = [key for key in KEYS if key.startswith(tuple(part.split()))]
     other = job(tmp_path, "chain_offset=2", *overrides)
