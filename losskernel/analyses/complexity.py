@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import pandas as pd
 from scipy.special import logsumexp
 
+from losskernel.analyses.probe_sheets import probe_table
 from losskernel.analyses.result import MetricPanel, Result
 from losskernel.figures.shared.style import INK
 from losskernel.kernel.error_bars import batch_means
@@ -20,7 +20,7 @@ class Complexity:
 
     llc = nbeta · (E[L_n] - L_n(w*)), E over minibatch losses along the chains (arXiv 2308.12108).
     singular_fluctuation = nbeta / 2 · mean over probes of Var l(z): Watanabe's (β/2) Σ Var over the training
-    set, with nbeta = n β and the probes standing for the training set.
+    set, with nbeta = n β and the probes in place of the training set.
     waic = -mean log E[exp(-l(z))] + nbeta / n · mean Var l(z), in loss units, where losses are negative log
     likelihoods. gain = mean over probes of E[l(z)] - l(z; w*).
     """
@@ -38,7 +38,7 @@ class Complexity:
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return the numbers that the trace's records allow, and a table per probe."""
-        losses = traces.losses.values.astype(np.float64)
+        losses = traces.losses.values.astype(np.float64)  # [C, D, N]
         meta = traces.meta
         nbeta = meta.get("identity", {}).get("sampler", {}).get("nbeta")
         metrics: dict[str, float] = {}
@@ -47,13 +47,13 @@ class Complexity:
             metrics |= batch_means("llc", nbeta * (train - start))
         if nbeta is not None:
             draws = losses.shape[1]
-            deviation = np.square(losses - losses.mean(axis=1, keepdims=True))
+            deviation = np.square(losses - losses.mean(axis=1, keepdims=True))  # [C, D, N]
             variance = deviation.mean(2) * draws / (draws - 1)  # [C, D], whose mean is the variance
             metrics |= batch_means("singular_fluctuation", nbeta / 2 * variance)
             metrics |= batch_means("waic", _bayes(losses) + nbeta / meta["train_size"] * variance)
-        table = pd.DataFrame({"id": kernel.ids, **kernel.labels, "self_coupling": kernel.variance()})
+        table = probe_table(kernel, self_coupling=kernel.variance())
         table["mean_loss"] = losses.mean((0, 1))
-        at_start = traces.record("start_losses")
+        at_start = traces.record("start_losses")  # [N]
         if at_start is not None:
             gain = losses - at_start  # [C, D, N]
             table["loss"], table["gain"] = at_start, gain.mean((0, 1))
@@ -63,6 +63,6 @@ class Complexity:
 
 def _bayes(losses: np.ndarray) -> np.ndarray:
     """Return a series [C, D] with the mean of -log E[exp(-l)] over probes, and the scatter of its estimate."""
-    log_mean = logsumexp(-losses, axis=1, keepdims=True) - np.log(losses.shape[1])
+    log_mean = logsumexp(-losses, axis=1, keepdims=True) - np.log(losses.shape[1])  # [C, 1, N]
     # To first order a draw moves the logarithm by its own share in the mean.
     return -(log_mean + np.exp(-losses - log_mean) - 1).mean(2)

@@ -87,21 +87,21 @@ class Convergence:
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return the diagnosis' numbers, a table of chains, and the loss traces."""
-        mean_loss = traces.losses.values.mean(axis=2, dtype=np.float64)
+        mean_loss = traces.losses.values.mean(axis=2, dtype=np.float64)  # [C, D]
         schedule = traces.meta.get("identity", {}).get("schedule", {})
-        distance = traces.record("distance")
+        distance = traces.record("distance")  # [C, D]
         table = pd.DataFrame(
             {
                 "chain": np.arange(len(mean_loss)),
                 "mean_loss": mean_loss.mean(1),
                 "sd_loss": mean_loss.std(1, ddof=1),
-                "ess": [diagnostics.ess(own[None]) for own in mean_loss],
-                "trend_share": [diagnostics.trend_share(own[None]) for own in traces.losses.values],
+                "ess": [diagnostics.ess(chain[None]) for chain in mean_loss],
+                "trend_share": [diagnostics.trend_share(chain[None]) for chain in traces.losses.values],
             }
         )
         if distance is not None:
             table["mean_distance"] = distance.mean(1)
-        train_loss = traces.record("train_loss")
+        train_loss = traces.record("train_loss")  # [C, D], over minibatches
         figure = figures.loss_traces(
             mean_loss if train_loss is None else train_loss,
             traces.record("burn_in_loss"),
@@ -112,7 +112,7 @@ class Convergence:
             "mean probe loss" if train_loss is None else "training loss (minibatches)",
         )
         diagnosis = diagnose(traces)
-        metrics = dict(diagnosis.metrics)
+        metrics = dict(diagnosis.metrics)  # the caller's object stays as it is
         if distance is not None:
             metrics |= batch_means("distance", distance)
         for name in ("curvature", "acceptance", "step_inflation"):  # measured once per chain

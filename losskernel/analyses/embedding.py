@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import pandas as pd
 
 from losskernel import figures
+from losskernel.analyses.probe_sheets import map_table, probe_table, thumbnails
 from losskernel.analyses.result import Result
 from losskernel.analyses.umap_layout import kept_neighbours, nearest_probes, umap_layout
 from losskernel.data.images.preprocessing import encode
@@ -50,15 +50,13 @@ class Embedding:
         names = list(kernel.labels) if self.colour_by is None else list(self.colour_by)
         labels = {name: kernel.label(name) for name in names} or {"probe": np.arange(kernel.probes)}
         k = min(self.neighbours, kernel.probes - 1)
-        near = nearest_probes(kernel, k)
-        plane, space = (umap_layout(kernel, near, self.min_distance, d, self.seed) for d in (2, 3))
-        table = pd.DataFrame({"id": kernel.ids, **kernel.labels})
-        table[["x", "y"]] = plane
-        table[["x3", "y3", "z3"]] = space
+        near = nearest_probes(kernel, k)  # exact: the layout is as good as its neighbours
+        plane, space = (umap_layout(kernel, near, self.min_distance, d, self.seed) for d in (2, 3))  # [N, d]
+        table = map_table(probe_table(kernel), plane, space)
         drawn = {f"map_{name}": figures.map_2d(plane, values, name) for name, values in labels.items()}
         first, values = next(iter(labels.items()))
         drawn["map_3d"] = figures.map_3d(space, values, first)
-        images = traces.dataset["thumbnails"].values if "thumbnails" in traces.dataset else None
+        images = thumbnails(traces)  # [N, h, w, channels]
         page = figures.interactive_map(plane, space, labels, None if images is None else encode(images))
         kept = replicate_mean("neighbours_kept", kept_neighbours(plane, near))
         return Result(kept, {"map": table}, drawn, {"map": figures.interactive_page(page)})

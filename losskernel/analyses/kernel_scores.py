@@ -1,4 +1,7 @@
-"""Who stands with each probe and who against it: neighbours with R near 1, opponents with R below 0."""
+"""How suspicious each probe is by its loss kernel: one number a probe, higher = more suspicious.
+
+From its own losses, and from its surroundings: neighbours with R near 1, opponents with R below 0.
+"""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -44,8 +47,8 @@ def surroundings(
         groups: number of each probe's class [N], 0 to G - 1, or None.
         k: neighbours, opponents and friends, at most N - 1.
     """
-    one = np.zeros(len(variance), dtype=int)
-    trust = trusted(variance, one if groups is None else groups)
+    one_group = np.zeros(len(variance), dtype=int)
+    trust = trusted(variance, one_group if groups is None else groups)
     parts = [_of_rows(rows, np.arange(len(variance))[block], groups, trust, k) for block, rows in blocks]
     columns = zip(*parts, strict=True)
     return Surroundings(*(None if column[0] is None else np.concatenate(column) for column in columns))  # pyright: ignore[reportArgumentType]
@@ -57,6 +60,7 @@ def trusted(variance: np.ndarray, groups: np.ndarray) -> np.ndarray:
     Half of a class, so that wrong labels find no friends among their like as long as they are its smaller half; and of
     each class, so that no class is without.
     """
+    # Sorted by class and, within it, by self-coupling.
     order = np.lexsort((variance, groups))
     starts = np.searchsorted(groups[order], np.arange(groups.max() + 1))
     sizes = np.bincount(groups)
@@ -64,43 +68,45 @@ def trusted(variance: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return variance <= middle[groups]
 
 
-def _of_rows(rows: np.ndarray, own: np.ndarray, groups: np.ndarray | None, trust: np.ndarray, k: int) -> Surroundings:
-    """Return what some rows of R [n, N] say of their probes."""
-    here, count = np.arange(len(own)), rows.shape[1]
-    rows[here, own] = 0.0
-    apart = None if groups is None else _rival_means(rows, own, groups)
-    rows[here, own] = np.inf
-    against = np.argpartition(rows, k - 1, axis=1)[:, :k]
+def _of_rows(
+    rows: np.ndarray, probes: np.ndarray, groups: np.ndarray | None, trust: np.ndarray, k: int
+) -> Surroundings:
+    """Return what some rows of R [n, N] say of their probes [n]."""
+    index, count = np.arange(len(probes)), rows.shape[1]
+    # R of a probe with itself, 1, is replaced by what keeps it out of each of the following choices.
+    rows[index, probes] = 0.0
+    apart = None if groups is None else _rival_means(rows, probes, groups)
+    rows[index, probes] = np.inf
+    against = np.argpartition(rows, k - 1, axis=1)[:, :k]  # [n, k], the lowest R
     strength = -np.take_along_axis(rows, against, axis=1)  # [n, k]
-    rows[here, own] = -np.inf
-    nearest = np.partition(rows, count - k, axis=1)[:, count - k]
-    friends = rows[:, trust]
+    rows[index, probes] = -np.inf
+    nearest = np.partition(rows, count - k, axis=1)[:, count - k]  # [n], the k-th highest R
+    friends = rows[:, trust]  # [n, trusted]
     few = min(k, friends.shape[1] - 1)  # a probe is no friend of its own
-    friendship = np.partition(friends, -few, axis=1)[:, -few:].mean(axis=1) if few else np.zeros(len(own))
-    rival, support = (None, None) if groups is None else _vote(strength, groups[against], groups[own])
-    return Surroundings(
-        np.sqrt(np.maximum(2 * (1 - nearest), 0.0)), apart, strength.mean(axis=1) - friendship, rival, support
-    )
+    friendship = np.partition(friends, -few, axis=1)[:, -few:].mean(axis=1) if few else np.zeros(len(probes))
+    rival, support = (None, None) if groups is None else _vote(strength, groups[against], groups[probes])
+    isolation, opposition = np.sqrt(np.maximum(2 * (1 - nearest), 0.0)), strength.mean(axis=1) - friendship
+    return Surroundings(isolation, apart, opposition, rival, support)
 
 
-def _rival_means(rows: np.ndarray, own: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
-    """Return the best other class' mean of rows [n, N], whose own columns are 0, less the own class' mean, [n]."""
+def _rival_means(rows: np.ndarray, probes: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
+    """Return the best other class' mean of rows [n, N], 0 at the probes themselves, less the given class', [n]."""
     sizes = np.bincount(groups)
     if len(sizes) < 2:
         return None
     order = np.argsort(groups, kind="stable")
-    sums = np.add.reduceat(rows[:, order], np.searchsorted(groups[order], np.arange(len(sizes))), axis=1)
-    here, mine = np.arange(len(own)), groups[own]
-    # Alone in its class a probe has no like: 0 then says that nothing is known.
-    with_own = sums[here, mine] / np.maximum(sizes[mine] - 1, 1)
-    means = sums / sizes
-    means[here, mine] = -np.inf
-    return means.max(axis=1) - with_own
+    sums = np.add.reduceat(rows[:, order], np.searchsorted(groups[order], np.arange(len(sizes))), axis=1)  # [n, G]
+    index, given = np.arange(len(probes)), groups[probes]
+    # Without another probe of its class the mean is 0: nothing is known.
+    with_given = sums[index, given] / np.maximum(sizes[given] - 1, 1)
+    means = sums / sizes  # [n, G]
+    means[index, given] = -np.inf
+    return means.max(axis=1) - with_given
 
 
 def _vote(strength: np.ndarray, classes: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the class that most of the opponents' strength [n, k] speaks for, and its share of it, each [n]."""
-    weights = np.maximum(strength, 0.0)
+    weights = np.maximum(strength, 0.0)  # [n, k]
     total = weights.sum(axis=1)
     weights = np.where(classes == given[:, None], 0.0, weights)
     # [n, k]: what each opponent's class has in all; k is small, and there may be a thousand classes.
@@ -166,7 +172,7 @@ def losses_of(kernel: LossKernel, traces: LossTraces) -> Losses:
     """
     count = traces.losses.sizes["probe"]
     require(count == kernel.probes, f"traces hold {count} probes and the kernel {kernel.probes}; pass the kernel's own")
-    features = kernel.features()
+    features = kernel.features()  # [N, C D], whose Gram matrix is K
     mean = traces.losses.transpose("chain", "draw", "probe").values.mean(axis=(0, 1), dtype=np.float64)
     return Losses(kernel.variance(), features @ features.sum(axis=0), mean, traces.record("start_losses"))
 
@@ -185,7 +191,7 @@ def groups_of(kernel: LossKernel, given: np.ndarray | None) -> np.ndarray | None
 
 
 def surroundings_of(kernel: LossKernel, groups: np.ndarray | None, k: int) -> Surroundings:
-    """Return who stands around each probe of a kernel.
+    """Return the neighbours and opponents of each probe of a kernel.
 
     Raises:
         InputError: k < 1, or there is one probe only.
@@ -198,7 +204,7 @@ def surroundings_of(kernel: LossKernel, groups: np.ndarray | None, k: int) -> Su
 
 def scores_of(losses: Losses, around: Surroundings) -> dict[str, np.ndarray]:
     """Return name -> [N] in the order in which they are shown."""
-    found = {
+    scores = {
         "self_coupling": losses.variance,
         "mean_loss": losses.mean,
         "loss_gain": None if losses.start is None else losses.mean - losses.start,
@@ -207,7 +213,7 @@ def scores_of(losses: Losses, around: Surroundings) -> dict[str, np.ndarray]:
         "isolation": around.isolation,
         "opposition": around.opposition,
     }
-    return {name: values for name, values in found.items() if values is not None}
+    return {name: values for name, values in scores.items() if values is not None}
 
 
 def resampled_scores(
@@ -219,7 +225,7 @@ def resampled_scores(
     """Return name -> [replicates, N] of kernels given by K [N, N], R [N, N] and mean losses [N]; R is overwritten."""
     rows: dict[str, list[np.ndarray]] = {}
     for covariance, correlation, mean in resamples:
-        variance = np.diagonal(covariance).copy()
+        variance = np.diagonal(covariance).copy()  # [N]
         around = surroundings([(slice(0, len(mean)), correlation)], variance, groups, min(k, len(mean) - 1))
         for name, values in scores_of(Losses(variance, covariance.sum(axis=1), mean, start), around).items():
             rows.setdefault(name, []).append(values)
@@ -228,7 +234,7 @@ def resampled_scores(
 
 def _concordance(variance: np.ndarray, total: np.ndarray) -> np.ndarray:
     """Return each probe's correlation with the sum of all others, [N]; 0 where either never changes."""
-    others = total.sum() - 2 * total + variance
+    others = total.sum() - 2 * total + variance  # [N], variance of the sum of all others
     scale = np.sqrt(np.maximum(variance * others, 0.0))
     shared = np.divide(total - variance, scale, out=np.zeros_like(scale), where=scale > 0)
     return np.clip(shared, -1.0, 1.0)

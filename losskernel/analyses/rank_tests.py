@@ -50,8 +50,8 @@ def kendall(similarity: np.ndarray, distance: np.ndarray, seed: int = 0) -> floa
         similarity, distance = similarity[chosen], distance[chosen]
     if np.ptp(similarity) == 0 or np.ptp(distance) == 0:
         return float("nan")
-    found: Any = kendalltau(-similarity, distance)
-    return float(found.statistic)
+    result: Any = kendalltau(-similarity, distance)
+    return float(result.statistic)
 
 
 def partial(similarity: np.ndarray, distance: np.ndarray, given: np.ndarray) -> float:
@@ -62,8 +62,8 @@ def partial(similarity: np.ndarray, distance: np.ndarray, given: np.ndarray) -> 
     ranked = [_standard(values) for values in (-np.asarray(similarity), distance, given)]
     if any(values is None for values in ranked):
         return float("nan")
-    own, known, third = (np.asarray(values) for values in ranked)
-    return float(_partial(own @ known, third @ known, float(own @ third), 1.0))
+    kernel, known, third = (np.asarray(values) for values in ranked)
+    return float(_partial(kernel @ known, third @ known, float(kernel @ third), 1.0))
 
 
 def mantel(similarity: np.ndarray, distance: np.ndarray, permutations: int = 999, seed: int = 0) -> Permuted:
@@ -78,7 +78,7 @@ def mantel(similarity: np.ndarray, distance: np.ndarray, permutations: int = 999
     if first is None or second is None:
         return _UNDEFINED
     null = _permuted(second, np.stack([first]), permutations, seed)[:, 0]
-    return _judged(float(first @ second), null)
+    return _tested(float(first @ second), null)
 
 
 def partial_mantel(
@@ -94,14 +94,15 @@ def partial_mantel(
     ranked = [_standard(values) for values in (-upper(similarity), upper(distance), upper(given))]
     if any(values is None for values in ranked):
         return _UNDEFINED
-    own, known, third = (np.asarray(values) for values in ranked)
-    residual = known - (known @ third) * third
-    size, shared = float(residual @ residual), float(own @ third)
-    observed = float(_partial(own @ residual, 0.0, shared, size))
+    kernel, known, third = (np.asarray(values) for values in ranked)
+    # The residual is permuted, not the ranks: see the reference.
+    residual = known - (known @ third) * third  # [P]
+    size, shared = float(residual @ residual), float(kernel @ third)
+    observed = float(_partial(kernel @ residual, 0.0, shared, size))
     if not np.isfinite(observed):
         return _UNDEFINED
-    null = _permuted(residual, np.stack([own, third]), permutations, seed)
-    return _judged(observed, _partial(null[:, 0], null[:, 1], shared, size))
+    null = _permuted(residual, np.stack([kernel, third]), permutations, seed)
+    return _tested(observed, _partial(null[:, 0], null[:, 1], shared, size))
 
 
 def upper(matrix: np.ndarray) -> np.ndarray:
@@ -142,7 +143,7 @@ def doubling(reliability: float) -> float:
 
 def _standard(values: np.ndarray) -> np.ndarray | None:
     """Return ranks [P], centred, of unit length; None where all are tied."""
-    ranks = rankdata(values)
+    ranks = rankdata(values)  # ties at their mean rank
     ranks -= ranks.mean()
     length = np.linalg.norm(ranks)
     return ranks / length if length > 0 else None
@@ -160,22 +161,24 @@ def _permuted(moved: np.ndarray, fixed: np.ndarray, permutations: int, seed: int
     """Return the products [permutations, M] of M matrices with one whose classes are permuted, all as pairs [P]."""
     matrix, others = _square(moved), np.stack([_square(values).ravel() for values in fixed])
     rng = np.random.default_rng(seed)
-    found = np.empty((permutations, len(fixed)))
+    products = np.empty((permutations, len(fixed)))
     for number in range(permutations):
-        order = rng.permutation(len(matrix))
-        found[number] = others @ matrix.take(order, axis=0).take(order, axis=1).ravel() / 2
-    return found
+        order = rng.permutation(len(matrix))  # of classes: rows and columns alike
+        # Half, for a symmetric matrix holds every pair twice.
+        products[number] = others @ matrix.take(order, axis=0).take(order, axis=1).ravel() / 2
+    return products
 
 
 def _partial(with_known: np.ndarray, third_known: np.ndarray | float, shared: float, size: float) -> np.ndarray:
     """Partial correlation from products with something of squared length `size`, given a third of unit length."""
-    left = (size - np.square(third_known)) * (1 - shared**2)
+    left = (size - np.square(third_known)) * (1 - shared**2)  # what the third leaves of both, squared
     top = with_known - third_known * shared
     defined = left > _ROUNDING
     return np.where(defined, top / np.sqrt(np.where(defined, left, 1.0)), np.nan)
 
 
-def _judged(observed: float, null: np.ndarray) -> Permuted:
+def _tested(observed: float, null: np.ndarray) -> Permuted:
+    """Return a correlation with its one-sided p-value, itself counted among the permuted ones."""
     p = (1 + np.count_nonzero(null >= observed - _ROUNDING)) / (1 + len(null))
     low, high = np.quantile(null, [0.05, 0.95])
     return Permuted(observed, float(p), float(low), float(high))

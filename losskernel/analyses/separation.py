@@ -95,10 +95,10 @@ class Separation:
             2 <= len(names) <= min(100, kernel.probes // 2),
             f"analysis.separation.group={self.group} has {len(names)} distinct values; choose a label of 2 to 100",
         )
-        same = groups[:, None] == groups
-        off = ~np.eye(len(groups), dtype=bool)
+        same = groups[:, None] == groups  # [N, N]
+        off = ~np.eye(len(groups), dtype=bool)  # [N, N]
         metrics = bootstrap(kernel, lambda part: self._numbers(part, groups, same, off))
-        strength = np.abs(kernel.correlation())
+        strength = np.abs(kernel.correlation())  # [N, N]
         clusters = self._cluster(strength, len(names))
         metrics |= self._null(strength, clusters, groups)
         metrics |= {"groups": float(len(names)), "probes": float(kernel.probes)}
@@ -140,7 +140,7 @@ class Separation:
             return model.fit_predict(strength)
 
     def _nearest(self, strength: np.ndarray) -> np.ndarray:
-        others = strength - 2 * np.eye(len(strength))
+        others = strength - 2 * np.eye(len(strength))  # no probe is its own neighbour
         k = min(self.neighbours, len(strength) - 1)
         return np.argpartition(-others, k - 1, axis=1)[:, :k]
 
@@ -150,18 +150,18 @@ class Separation:
     def _null(self, strength: np.ndarray, clusters: np.ndarray, groups: np.ndarray) -> dict[str, float]:
         """Return p-values and null means of the mean |R| within groups, ARI, NMI and purity."""
         rng = np.random.default_rng(self.seed)
-        bare = strength - np.eye(len(strength))
-        nearest = self._nearest(strength)
+        bare = strength - np.eye(len(strength))  # |R| with 0 on the diagonal
+        nearest = self._nearest(strength)  # [N, k]
 
         def measure(labels: np.ndarray) -> np.ndarray:
             members = np.eye(labels.max() + 1)[labels]  # [N, groups]
-            sizes = members.sum(0)
+            sizes = members.sum(0)  # [groups]
             within = np.einsum("ng,ng->", members, bare @ members) / (sizes * (sizes - 1)).sum()
             purity = (labels[nearest] == labels[:, None]).mean()
             ari, nmi = adjusted_rand_score(labels, clusters), normalized_mutual_info_score(labels, clusters)
             return np.array([within, ari, nmi, purity])
 
-        observed = measure(groups)
+        observed = measure(groups)  # [4]
         null = np.array([measure(rng.permutation(groups)) for _ in range(self.permutations)])
         p = (1 + (null >= observed).sum(0)) / (1 + self.permutations)
         names = ("within", "ari", "nmi", "purity")
@@ -171,10 +171,10 @@ class Separation:
 
 
 def _pairs(strength: np.ndarray, off: np.ndarray, names: np.ndarray, groups: np.ndarray) -> pd.DataFrame:
-    """Mean |R| for every pair of groups."""
+    """Return the mean |R| of every pair of groups."""
     rows = []
-    for first, own in enumerate(names):
+    for first, group in enumerate(names):
         for second, other in enumerate(names[first:], first):
             chosen = (groups[:, None] == first) & (groups == second) & off
-            rows.append((own, other, strength[chosen].mean(), int(chosen.sum()) // (1 + (first == second))))
+            rows.append((group, other, strength[chosen].mean(), int(chosen.sum()) // (1 + (first == second))))
     return pd.DataFrame(rows, columns=["group", "other", "mean_abs_R", "pairs"])

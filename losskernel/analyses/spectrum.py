@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from losskernel import figures
+from losskernel.analyses.probe_sheets import probe_table
 from losskernel.analyses.result import MetricPanel, Result
 from losskernel.errors import require, require_integer
 from losskernel.figures.shared.style import INK
@@ -52,7 +53,7 @@ class Spectrum:
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return effective ranks, a table of eigenvalues and one of modes, and the figure."""
-        values, modes = diagnostics.leading_modes(kernel.standardised(), self.modes)
+        values, modes = diagnostics.leading_modes(kernel.standardised(), self.modes)  # [min(N, C D)], [modes, N]
         covariance_values, _ = diagnostics.leading_modes(kernel.features(), 1)
         rank = diagnostics.effective_rank(values)
         groups = kernel.label(self.group) if self.group else next(iter(kernel.labels.values()), None)
@@ -66,9 +67,7 @@ class Spectrum:
         eigenvalues = pd.DataFrame(
             {"rank": np.arange(1, len(values) + 1), "eigenvalue": values, "share": values / max(values.sum(), 1e-300)}
         )
-        table = pd.DataFrame({"id": kernel.ids, **kernel.labels})
-        for number, mode in enumerate(modes, 1):
-            table[f"mode_{number}"] = mode
+        table = probe_table(kernel, **{f"mode_{number}": mode for number, mode in enumerate(modes, 1)})
         figure = figures.spectrum(values, rank, modes, groups, group_name)
         return Result(metrics, {"eigenvalues": eigenvalues, "modes": table}, {"spectrum": figure})
 
@@ -77,22 +76,18 @@ def _with_errors(exact: dict[str, float], kernel: LossKernel) -> dict[str, float
     """Return the numbers with errors, whose relative size is that of an even part of very many probes."""
 
     def ranks(part: Matrices) -> dict[str, float]:
-        covariance = np.linalg.eigvalsh(part.covariance())
-        correlation = np.linalg.eigvalsh(part.correlation())
+        covariance = np.linalg.eigvalsh(part.covariance())  # [N], ascending
+        correlation = np.linalg.eigvalsh(part.correlation())  # [N], ascending
         return {
             "effective_rank": diagnostics.effective_rank(correlation),
             "effective_rank_covariance": diagnostics.effective_rank(covariance),
             "leading_share": float(correlation[-1] / correlation.sum()),
         }
 
-    found = bootstrap(kernel.evenly(_PROBES_FOR_ERRORS), ranks)
+    rough = bootstrap(kernel.evenly(_PROBES_FOR_ERRORS), ranks)
     metrics: dict[str, float] = {}
     for name, value in exact.items():
-        scale = value / found[name] if found[name] else 1.0
-        metrics |= {
-            each: found[each] * scale
-            for each in found
-            if each.startswith((f"{name}_se", f"{name}_low", f"{name}_high"))
-        }
-        metrics[name] = value
+        scale = value / rough[name] if rough[name] else 1.0
+        ends = [f"{name}{end}" for end in ("_se", "_low", "_high")]
+        metrics |= {end: rough[end] * scale for end in ends if end in rough} | {name: value}
     return metrics

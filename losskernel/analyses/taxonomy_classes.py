@@ -21,6 +21,11 @@ class Level(NamedTuple):
     name: str
     groups: np.ndarray
 
+    @property
+    def count(self) -> int:
+        """Number of the groups."""
+        return int(self.groups.max() + 1)
+
 
 class Pairs(NamedTuple):
     """Pairs of probes of different classes, the first ones ascending."""
@@ -61,7 +66,7 @@ class Classes:
     @property
     def names(self) -> list[str]:
         """Names of the leaves to display, [G]."""
-        return [self.taxonomy.name(each) for each in self.ids]
+        return [self.taxonomy.name(identity) for identity in self.ids]
 
     @cached_property
     def sizes(self) -> np.ndarray:
@@ -80,7 +85,7 @@ class Classes:
     @cached_property
     def kinship(self) -> np.ndarray:
         """Number of the relation of every two classes, [G, G]: 0 the same class, then ever farther."""
-        depth = self.tree.lca_depth()
+        depth = self.tree.lca_depth()  # [G, G]
         farthest = depth.max(where=~np.eye(len(depth), dtype=bool), initial=0)
         return np.where(np.eye(len(depth), dtype=bool), 0, 1 + farthest - depth)
 
@@ -92,15 +97,15 @@ class Classes:
     @cached_property
     def levels(self) -> list[Level]:
         """The classes themselves, then their groups from the deepest to those right below the root."""
-        deepest = self.kinship.max() - 1
-        own = Level("class", np.arange(len(self.ids)))
-        return [own, *(Level(f"depth {depth}", self._groups(depth)) for depth in range(deepest, 0, -1))]
+        deepest = self.kinship.max() - 1  # depth of the lowest common ancestor of two classes
+        classes = Level("class", np.arange(len(self.ids)))
+        return [classes, *(Level(f"depth {depth}", self._groups(depth)) for depth in range(deepest, 0, -1))]
 
     @property
     def middle(self) -> Level:
         """The level whose number of groups is nearest to √G by ratio; above the classes, unless there is none."""
-        aim = np.log(len(self.ids)) / 2
-        return min(self.levels[1:] or self.levels, key=lambda level: abs(np.log(level.groups.max() + 1) - aim))
+        aim = np.log(len(self.ids)) / 2  # log √G
+        return min(self.levels[1:] or self.levels, key=lambda level: abs(np.log(level.count) - aim))
 
     def _groups(self, depth: int) -> np.ndarray:
         return np.unique(self.tree.groups(depth), return_inverse=True)[1]
@@ -111,7 +116,7 @@ class Classes:
 
     def evenly(self, limit: int) -> np.ndarray:
         """Return numbers of about `limit` probes, ascending: evenly spaced within each class, two of each at least."""
-        share = max(2, limit // len(self.ids))
+        share = max(2, limit // len(self.ids))  # probes of each class
         chosen: list[np.ndarray] = []
         for number, size in enumerate(self.sizes):
             members = np.flatnonzero(self.leaf == number)
@@ -126,6 +131,7 @@ class Classes:
             first, second = np.triu_indices(count, 1)
         else:
             first, second = np.sort(rng.integers(count, size=(2, 3 * limit)), axis=0)
+        # A pair as one whole number: `unique` then drops what was drawn twice, and sorts by the first probe.
         apart = self.leaf[first] != self.leaf[second]
         codes = np.unique(first[apart].astype(np.int64) * count + second[apart])
         if len(codes) > limit:
@@ -138,7 +144,7 @@ def over_relations(means: np.ndarray, weights: np.ndarray, kinship: np.ndarray) 
 
     NaN where no pair of probes is so related.
     """
-    present = weights > 0
-    counts = np.bincount(kinship[present], weights[present], minlength=kinship.max() + 1)
-    sums = np.bincount(kinship[present], (means * weights)[present], minlength=kinship.max() + 1)
+    present = weights > 0  # [G, G]
+    counts = np.bincount(kinship[present], weights[present], minlength=kinship.max() + 1)  # [L]
+    sums = np.bincount(kinship[present], (means * weights)[present], minlength=kinship.max() + 1)  # [L]
     return np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)

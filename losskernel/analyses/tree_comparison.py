@@ -29,7 +29,7 @@ def average_linkage(similarity: np.ndarray) -> np.ndarray:
     """
     from scipy.cluster.hierarchy import linkage
 
-    pairs = similarity[np.triu_indices(len(similarity), 1)]
+    pairs = similarity[np.triu_indices(len(similarity), 1)]  # [pairs]
     return linkage(pairs.max() - pairs, method="average")
 
 
@@ -39,7 +39,7 @@ def cuts(linkage: np.ndarray, counts: Sequence[int]) -> np.ndarray:
     parents = parents_of(linkage)
     columns: list[np.ndarray] = []
     for count in counts:
-        nodes = np.arange(members)
+        nodes = np.arange(members)  # each member's cluster: itself at first
         # Merge m makes node M + m, so that the last count - 1 nodes are those to be undone.
         while (joined := (parents[nodes] >= 0) & (parents[nodes] < 2 * members - count)).any():
             nodes = np.where(joined, parents[nodes], nodes)
@@ -57,10 +57,10 @@ def recovery(groups: np.ndarray, clusters: np.ndarray) -> Recovery:
     # One table for all three: scikit-learn's own scores would each count it again, and are called by the hundred.
     table = np.asarray(contingency_matrix(groups, clusters))
     shared, expected = mutual_info_score(None, None, contingency=table), expected_mutual_information(table, table.sum())
-    mean = (_entropy(table.sum(0)) + _entropy(table.sum(1))) / 2
+    mean = (_entropy(table.sum(0)) + _entropy(table.sum(1))) / 2  # of the two partitions
     if mean == 0:  # one group and one cluster: the same partition
         return Recovery(1.0, 1.0, 1.0)
-    # Each of both partitions in ones: nothing that chance could not tell.
+    # Both partitions are all of single members: chance gives the same.
     ami = (shared - expected) / (mean - expected) if mean - expected > 1e-12 else 1.0
     return Recovery(float(ami), float(shared / mean), float(table.max(0).sum() / table.sum()))
 
@@ -86,13 +86,13 @@ def dendrogram_purity(parents: np.ndarray, groups: np.ndarray) -> float:
     Source: Heller and Ghahramani 2005.
     """
     names, members = np.unique(groups, return_inverse=True)
-    counts = np.zeros((len(parents), len(names)))
+    counts = np.zeros((len(parents), len(names)))  # [V, groups], members below each node
     counts[np.arange(len(members)), members] = 1
     below = np.zeros_like(counts)  # pairs within the children
     for node, parent in enumerate(parents[:-1]):
         counts[parent] += counts[node]
         below[parent] += counts[node] * (counts[node] - 1) / 2
-    met = counts * (counts - 1) / 2 - below
+    met = counts * (counts - 1) / 2 - below  # [V, groups], pairs whose lowest common ancestor it is
     met[: len(members)] = 0
     total = met.sum()
     return float((met * counts / counts.sum(1, keepdims=True)).sum() / total) if total > 0 else float("nan")
@@ -130,19 +130,19 @@ def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     Source: Jaccard 1901.
     """
     first, second = first.astype(float), second.astype(float)
-    shared = first @ second.T
+    shared = first @ second.T  # [A, B]
     return shared / (first.sum(1)[:, None] + second.sum(1) - shared)
 
 
-def robinson_foulds(found: np.ndarray, known: np.ndarray) -> tuple[int, float]:
+def robinson_foulds(first: np.ndarray, second: np.ndarray) -> tuple[int, float]:
     """Return how many clades only one of two rooted trees has, and that as a share of the clades of both.
 
-    found, known: members of the clades, [A, G] and [B, G] bool, without root and leaves.
+    first, second: members of the clades, [A, G] and [B, G] bool, without root and leaves.
 
     Source: Robinson and Foulds 1981.
     """
-    total = len(found) + len(known)
-    apart = total - 2 * int(np.count_nonzero(overlaps(found, known) == 1))
+    total = len(first) + len(second)
+    apart = total - 2 * int(np.count_nonzero(overlaps(first, second) == 1))
     return apart, apart / total if total else 0.0
 
 

@@ -24,8 +24,8 @@ def nearest_probes(kernel: LossKernel, k: int, of: str = "correlation") -> Neigh
         return kernel.neighbors(k)
     require(1 <= k < kernel.probes, f"k must lie between 1 and the {kernel.probes} probes less one, got {k}")
     rows = ((block, np.sqrt(np.maximum(2 * (1 - kernel.coupling(block)), 0.0))) for block in kernel.blocks())
-    found = [nearest(distance, np.arange(kernel.probes)[block], k) for block, distance in rows]
-    return Neighbours(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+    parts = [nearest(distance, np.arange(kernel.probes)[block], k) for block, distance in rows]
+    return Neighbours(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def umap_layout(
@@ -40,11 +40,11 @@ def umap_layout(
     from umap import UMAP  # costs seconds to import and compile
 
     # UMAP counts a point as its own first neighbour.
-    own = np.arange(kernel.probes)[:, None]
-    indices = np.hstack([own, neighbours.indices[:, :-1]])
-    distances = np.hstack([np.zeros_like(own, float), neighbours.distances[:, :-1]]).astype(np.float32)
+    itself = np.arange(kernel.probes)[:, None]  # [N, 1]
+    indices = np.hstack([itself, neighbours.indices[:, :-1]])
+    distances = np.hstack([np.zeros_like(itself, float), neighbours.distances[:, :-1]]).astype(np.float32)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # of UMAP and numba: a fixed seed forbids threads, and the like
         model = UMAP(
             n_components=dimensions,
             n_neighbors=indices.shape[1],
@@ -58,8 +58,8 @@ def umap_layout(
 
 def kept_neighbours(layout: np.ndarray, neighbours: Neighbours) -> np.ndarray:
     """Return the share of each probe's nearest neighbours, [N], that are among as many nearest in the layout."""
-    there = nearest_in(layout, neighbours.indices.shape[1])
-    pairs = zip(there, neighbours.indices, strict=True)
+    on_map = nearest_in(layout, neighbours.indices.shape[1])  # [N, k]
+    pairs = zip(on_map, neighbours.indices, strict=True)
     return np.array([len(np.intersect1d(a, b)) / len(b) for a, b in pairs])
 
 

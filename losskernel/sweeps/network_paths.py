@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from losskernel import figures
 from losskernel.analyses.paths.map_sheets import curves_of, sheets_of
-from losskernel.analyses.paths.measured_paths import conditions, errors_of, median_error, walks_of
+from losskernel.analyses.paths.measured_paths import conditions, errors_of, layer_paths, median_error
 from losskernel.analyses.result import Result
 from losskernel.errors import InputError, TraceError
 from losskernel.figures.paths.path_map import Route, along_colours
@@ -109,7 +109,7 @@ def _trained(run: Run) -> tuple[PointSet, list[int], int | None] | None:
         points = open_points(run.folder)
         if points is None or TRAINED not in points.networks():
             return None
-        (walk,) = walks_of(points, [TRAINED])
+        (walk,) = layer_paths(points, [TRAINED])
     except (InputError, TraceError):  # damaged points: the run's own page reports them
         return None
     return points, list(walk.numbers), next(iter(points.of("target")), None)

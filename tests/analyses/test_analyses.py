@@ -57,6 +57,7 @@ def test_planted_tasks_are_recovered_and_significant() -> None:
     assert set(result.figures) == {"kernel_matrix", "within_across"}
 
 
+@pytest.mark.slow
 def test_unrelated_probes_do_not_separate() -> None:
     results = [
         _ask(
@@ -183,6 +184,7 @@ def test_the_spectrum_of_two_blocks() -> None:
         assert np.linalg.norm(span.T @ common) > 0.99
 
 
+@pytest.mark.slow
 def test_the_spectrums_errors_are_the_scatter_of_independent_runs() -> None:
     runs = [gaussian(4, 200, blocks([6, 6], 0.6), seed) for seed in range(40)]
     found = [_ask(Spectrum(modes=1), LossTraces.from_arrays(run)).metrics for run in runs]

@@ -19,18 +19,18 @@ from losskernel.analyses.attribution.attribution import Influences, agreement
 from losskernel.analyses.attribution.datamodelling_score import (
     Retrainings,
     ceiling,
-    judge,
     predictions,
     rank_correlation,
     reliability,
+    score_methods,
 )
-from losskernel.analyses.attribution.methods import Joint, Method, bayesian_influence, method_names, method_of
+from losskernel.analyses.attribution.methods import Method, Roles, bayesian_influence, method_names, method_of
 from losskernel.errors import InputError
 from losskernel.losses import squared_error
 from losskernel.representations.baselines.influence import Influence
 
 ROLES = np.array(["query"] * 6 + ["train"] * 30)
-JOINT = Joint.of(ROLES)
+SPLIT = Roles.of(ROLES)
 
 
 def _drawn(seed: int = 0, chains: int = 4, draws: int = 500, bend: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -73,12 +73,12 @@ def _exact(influence: np.ndarray, name: str = "exact") -> Method:
 def test_bayesian_influence_of_a_gaussian_posterior_is_the_closed_form(bend: float) -> None:
     losses, exact = _drawn(draws=4000, bend=bend)
     kernel = _kernel(losses)
-    influence, expected = bayesian_influence(kernel, JOINT), exact[6:, :6]
-    errors = kernel.standard_error(JOINT.queries)[:, JOINT.train].T
+    influence, expected = bayesian_influence(kernel, SPLIT), exact[6:, :6]
+    errors = kernel.standard_error(SPLIT.queries)[:, SPLIT.train].T
     assert np.abs((influence - expected) / errors).max() < 5
     assert np.corrcoef(influence.ravel(), expected.ravel())[0, 1] > 0.99
     scale = np.sqrt(np.diag(exact))
-    correlation = bayesian_influence(kernel, JOINT, "correlation")
+    correlation = bayesian_influence(kernel, SPLIT, "correlation")
     np.testing.assert_allclose(correlation, expected / scale[6:, None] / scale[:6], atol=0.06)
     # what the literature writes as -Cov, the change of the query's loss with the sample's weight, has the other sign
     own = losses - losses.mean(1, keepdims=True)
@@ -89,16 +89,16 @@ def test_bayesian_influence_of_a_gaussian_posterior_is_the_closed_form(bend: flo
 
 def test_influence_knows_its_measures() -> None:
     with pytest.raises(InputError, match="of must be one of covariance, correlation, got 'coupling'"):
-        bayesian_influence(_kernel(_drawn()[0]), JOINT, "coupling")
+        bayesian_influence(_kernel(_drawn()[0]), SPLIT, "coupling")
     with pytest.raises(InputError, match=r"got 36 queries and 0 training samples; add wrapper=\[joint_probes\]"):
-        Joint.of(np.array(["query"] * 36))
+        Roles.of(np.array(["query"] * 36))
 
 
 def test_a_score_is_the_mean_of_scipys_rank_correlations() -> None:
     rng, members = np.random.default_rng(2), _members(12)
     influence = rng.normal(size=(30, 6)).round(1)
     outputs = rng.normal(size=(6, 12, 3)).round(1)  # with ties
-    found = judge([_exact(influence)], Retrainings(members, {"loss": outputs}), replicates=3)
+    found = score_methods([_exact(influence)], Retrainings(members, {"loss": outputs}), replicates=3)
     expected = []
     for query in range(6):
         # a sum of tenths ties in theory, not in its last bits
@@ -123,19 +123,21 @@ def test_ties_take_their_mean_rank_and_constants_none() -> None:
 def test_scores_do_not_depend_on_order_or_on_a_querys_own_constant() -> None:
     rng, members = np.random.default_rng(3), _members(20)[:17]  # rows of some training samples only
     influence, outputs = rng.normal(size=(17, 6)), rng.normal(size=(6, 20, 2))
-    score = judge([_exact(influence)], Retrainings(members, {"loss": outputs}), replicates=2).numbers["lds_exact"]
+    score = score_methods([_exact(influence)], Retrainings(members, {"loss": outputs}), replicates=2).numbers[
+        "lds_exact"
+    ]
     samples, subsets, queries = rng.permutation(17), rng.permutation(20), rng.permutation(6)
     moved = influence[samples][:, queries] * rng.uniform(1, 2, 6) + rng.normal(size=6)
     turned = Retrainings(members[samples][:, subsets], {"loss": outputs[queries][:, subsets] * 3 - 1})
-    assert judge([_exact(moved)], turned, replicates=2).numbers["lds_exact"] == pytest.approx(score)
+    assert score_methods([_exact(moved)], turned, replicates=2).numbers["lds_exact"] == pytest.approx(score)
 
 
 def test_the_kernels_parts_sum_to_its_influence() -> None:
     kernel, members = _kernel(_drawn()[0]), _members(8)
     for name in ("covariance", "correlation"):
-        method = method_of(name, kernel, {}, JOINT)
+        method = method_of(name, kernel, {}, SPLIT)
         assert len(method.train) == 20
-        influence = bayesian_influence(kernel, JOINT, name)
+        influence = bayesian_influence(kernel, SPLIT, name)
         np.testing.assert_allclose(method.scores(), influence, atol=1e-12)
         centred = members - members.mean(0)
         np.testing.assert_allclose(predictions(method, members).sum(0), influence.T @ centred, atol=1e-12)
@@ -146,7 +148,7 @@ def test_the_ceiling_is_where_a_perfect_method_ends() -> None:
     influence = rng.normal(size=(30, 40))
     members = _members(300)
     truth = Retrainings(members, {"loss": _outputs(influence, members, noise=1.0, repeats=repeats)})
-    found = judge([_exact(influence)], truth, replicates=20).numbers
+    found = score_methods([_exact(influence)], truth, replicates=20).numbers
     # One retraining correlates 1/2 with another; the rank correlation of normal numbers is (6 / π) arcsin (r / 2).
     assert found["reliability"] == pytest.approx(6 / np.pi * np.arcsin(0.25), abs=0.02)
     assert found["ceiling"] == pytest.approx(ceiling(found["reliability"], repeats))
@@ -167,18 +169,19 @@ def test_chance_is_what_permuted_subsets_give() -> None:
     rng, members = np.random.default_rng(5), _members(25)
     influence = rng.normal(size=(30, 6))
     truth = Retrainings(members, {"loss": _outputs(influence, members, 0.5, 2)})
-    judged = judge([_exact(influence), _exact(rng.normal(size=(30, 6)), "other")], truth, replicates=99)
+    judged = score_methods([_exact(influence), _exact(rng.normal(size=(30, 6)), "other")], truth, replicates=99)
     assert judged.chance["lds_exact"][2] == pytest.approx(0.01)  # none of 99 is as good
     assert judged.chance["lds_other"][2] > 0.01
     for low, high, _ in judged.chance.values():
         assert -0.25 < low < 0 < high < 0.25
     ps = [
-        judge([_exact(rng.normal(size=(30, 6)))], truth, replicates=19, seed=seed).chance["lds_exact"][2]
+        score_methods([_exact(rng.normal(size=(30, 6)))], truth, replicates=19, seed=seed).chance["lds_exact"][2]
         for seed in range(60)
     ]
     assert 0.35 < np.mean(ps) < 0.7
 
 
+@pytest.mark.slow
 def test_errors_cover_the_scatter_of_whole_studies() -> None:
     influence = np.random.default_rng(6).normal(size=(30, 60))
     wrong = influence + 1.5 * np.random.default_rng(7).normal(size=influence.shape)
@@ -188,7 +191,7 @@ def test_errors_cover_the_scatter_of_whole_studies() -> None:
         own = np.random.default_rng(study).permutation(60)[:12]  # other queries, too
         outputs = _outputs(influence[:, own], members, 1.0, 2, seed=study)
         truth = Retrainings(members, {"loss": outputs})
-        found = judge([_exact(influence[:, own]), _exact(wrong[:, own], "wrong")], truth, replicates=30).numbers
+        found = score_methods([_exact(influence[:, own]), _exact(wrong[:, own], "wrong")], truth, replicates=30).numbers
         scores.append(found["lds_wrong"])
         errors.append(found["lds_wrong_se"])
         leads.append(found["lead_over_wrong"])
@@ -206,13 +209,13 @@ def test_the_error_of_a_kernels_score_holds_the_noise_of_its_draws() -> None:
     numbers = {}
     for draws in (20, 2000):
         kernel = _kernel(_drawn(seed=1, draws=draws)[0])
-        numbers[draws] = judge([method_of("covariance", kernel, {}, JOINT)], truth, replicates=60).numbers
+        numbers[draws] = score_methods([method_of("covariance", kernel, {}, SPLIT)], truth, replicates=60).numbers
     assert numbers[2000]["lds_covariance"] > 0.95
     assert numbers[20]["lds_covariance_se"] > 1.5 * numbers[2000]["lds_covariance_se"]
     assert numbers[20]["repeatability_covariance"] < numbers[2000]["repeatability_covariance"]
     # the agreement of two runs of 20 draws, seen by one of them alone
     runs = [_kernel(_drawn(seed=seed, draws=20)[0]) for seed in range(2, 22)]
-    foretold = [predictions(method_of("covariance", each, {}, JOINT), members).sum(0) for each in runs]
+    foretold = [predictions(method_of("covariance", each, {}, SPLIT), members).sum(0) for each in runs]
     pairs = [rank_correlation(foretold[k], foretold[k + 1]).mean() for k in range(0, 20, 2)]
     assert numbers[20]["repeatability_covariance"] == pytest.approx(np.mean(pairs), abs=0.12)
 
@@ -229,15 +232,15 @@ def test_methods_are_named_after_what_the_run_has() -> None:
     own = ["covariance", "correlation"]
     assert names == [*own, "trak", "features", "features_cosine", "same_class", "random"]
     kernel = _kernel(_drawn()[0])
-    made = {name: method_of(name, kernel, rows, JOINT, "class", seed=1).scores() for name in names}
+    made = {name: method_of(name, kernel, rows, SPLIT, "class", seed=1).scores() for name in names}
     np.testing.assert_allclose(made["features"], rows["features"][6:] @ rows["features"][:6].T)
     np.testing.assert_allclose(made["trak"], rows["trak_train"][6:] @ rows["trak_query"][:6].T)
     unit = rows["features"] / np.linalg.norm(rows["features"], axis=1, keepdims=True)
     np.testing.assert_allclose(made["features_cosine"], unit[6:] @ unit[:6].T)
     np.testing.assert_array_equal(made["same_class"], (np.arange(36) % 3)[6:, None] == (np.arange(36) % 3)[:6])
-    assert not np.array_equal(made["random"], method_of("random", kernel, rows, JOINT, seed=2).scores())
+    assert not np.array_equal(made["random"], method_of("random", kernel, rows, SPLIT, seed=2).scores())
     with pytest.raises(InputError, match="attribution has no method 'influence'; choose from covariance, correlation"):
-        method_of("influence", kernel, rows, JOINT)
+        method_of("influence", kernel, rows, SPLIT)
     assert method_names({}, None) == [*own, "random"]
 
 
@@ -249,7 +252,7 @@ def test_methods_agree_with_themselves_and_scale_does_not_matter() -> None:
 
 def test_the_extremes_are_the_largest_of_each_sign() -> None:
     kernel = _kernel(_drawn(draws=2000)[0])
-    influences = Influences.of(kernel, JOINT, top=25)
+    influences = Influences.of(kernel, SPLIT, top=25)
     for query in range(6):
         values = influences.values[:, query]
         order = np.argsort(-values, kind="stable")
@@ -267,7 +270,7 @@ def _traces(truth: bool, margins: bool = True, **others: Any) -> LossTraces:
     given = {"retrained_losses": -outputs, "retrained_margins": outputs, "retrained_members": members}
     rows = {name: np.zeros((36, each.shape[1])) for name, each in given.items()}
     for name, each in given.items():
-        rows[name][JOINT.train if name.endswith("members") else JOINT.queries] = each
+        rows[name][SPLIT.train if name.endswith("members") else SPLIT.queries] = each
     if not margins:
         del rows["retrained_margins"]
     labels = {"class": np.arange(36) % 3, "role": ROLES}
@@ -308,7 +311,7 @@ def test_without_a_truth_there_are_tables_and_sheets() -> None:
     assert list(table.columns[:4]) == ["query", "direction", "rank", "training_sample"]
     assert len(table) == 6 * 6
     first = table.iloc[0]
-    influence = bayesian_influence(kernel, JOINT)[:, 0]
+    influence = bayesian_influence(kernel, SPLIT)[:, 0]
     assert (first["query"], first["direction"], first["rank"]) == ("q0", "helpful", 1)
     assert first["training_sample"] == f"t{influence.argmax()}"
     assert first["influence"] == pytest.approx(influence.max())
@@ -341,9 +344,10 @@ def test_what_the_analysis_cannot_do_is_named() -> None:
         Attribution(replicates=1)
     two = Retrainings(_members(2), {"loss": np.zeros((6, 2, 1))})
     with pytest.raises(InputError, match="a rank correlation over subsets needs >= 3 of them, got 2; raise subsets"):
-        judge([_exact(np.zeros((30, 6)))], two)
+        score_methods([_exact(np.zeros((30, 6)))], two)
 
 
+@pytest.mark.slow
 def test_sampled_influence_at_a_low_temperature_is_the_classical_one() -> None:
     torch.manual_seed(0)
     inputs = torch.randn(46, 3)
@@ -359,7 +363,7 @@ def test_sampled_influence_at_a_low_temperature_is_the_classical_one() -> None:
     sampler = functools.partial(lk.SGHMC, step_size=2e-4, nbeta=nbeta, localization=localization, momentum=0.8)
     schedule = lk.Schedule(chains=8, burn_in=100, draws=600, thinning=4, batch_size=40)  # without minibatch noise
     kernel = LossKernel.from_traces(lk.sample(model, data, sampler, schedule, progress=False))
-    joint = Joint(np.arange(6), np.arange(6, 46))
+    joint = Roles(np.arange(6), np.arange(6, 46))
     found = nbeta * bayesian_influence(kernel, joint)
     rows = Influence(damping=localization / nbeta)(model, data)
     expected = rows[6:] @ rows[:6].T
@@ -367,6 +371,7 @@ def test_sampled_influence_at_a_low_temperature_is_the_classical_one() -> None:
     assert (found * expected).sum() / (expected * expected).sum() == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.slow
 def test_the_recipe_judges_itself_by_retraining(tmp_path: Path) -> None:
     small = (
         *("experiment=attribution", "logger=none", "progress=false", "threads=1", f"paths.run={tmp_path / 'run'}"),

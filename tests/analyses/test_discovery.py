@@ -12,7 +12,7 @@ from scipy.spatial.distance import squareform
 
 from losskernel import LossKernel, LossTraces
 from losskernel.analyses import Discovery, Result
-from losskernel.analyses.hierarchy.discovery import Found
+from losskernel.analyses.hierarchy.discovery import DiscoveredTree
 from losskernel.analyses.hierarchy.similarities import Reader
 from losskernel.analyses.taxonomy_classes import Classes
 from losskernel.errors import InputError
@@ -38,7 +38,7 @@ def _classes(folder: Path, leaves: Any = LEAVES) -> Classes:
 
 def test_the_true_tree_holds_every_clade(tmp_path: Path) -> None:
     classes = _classes(tmp_path)
-    found = Found.of(classes, -classes.distance("path"))
+    found = DiscoveredTree.of(classes, -classes.distance("path"))
     numbers = found.numbers()
     assert numbers["dendrogram_purity"] == numbers["clades_recovered"] == numbers["clade_overlap"] == 1
     # the three branches are joined two by two, which the known tree does not do
@@ -51,7 +51,7 @@ def test_a_tree_by_hand(tmp_path: Path) -> None:
     classes = _classes(tmp_path, ["aaa", "aab", "baa", "bab", "caa"])  # known clades: two pairs, no others
     # (aaa aab), then with baa, then with bab
     merges = np.array([[0, 1, 1, 2], [5, 2, 2, 3], [6, 3, 3, 4], [7, 4, 4, 5]], dtype=float)
-    found = Found(classes, merges)
+    found = DiscoveredTree(classes, merges)
     assert found.clades == [frozenset({0, 1}), frozenset({0, 1, 2}), frozenset({0, 1, 2, 3})]
     numbers = found.numbers()
     assert numbers["clades_recovered"] == 0.5
@@ -64,7 +64,7 @@ def test_a_tree_by_hand(tmp_path: Path) -> None:
 
 def test_chance_keeps_the_shape_and_moves_the_leaves(tmp_path: Path) -> None:
     classes = _classes(tmp_path)
-    found = Found.of(classes, -classes.distance("path"))
+    found = DiscoveredTree.of(classes, -classes.distance("path"))
     null = found.by_chance(200, seed=0)
     assert {name: len(values) for name, values in null.items()} == dict.fromkeys(found.numbers(), 200)
     # of C(12, 2) pairs six are leaf pairs of the tree, as of the known one: six pairs, each met with chance 6 / 66;
@@ -79,7 +79,7 @@ def test_chance_keeps_the_shape_and_moves_the_leaves(tmp_path: Path) -> None:
 def test_without_known_clades_trees_cannot_be_compared(tmp_path: Path) -> None:
     classes = _classes(tmp_path, ["aaa", "baa", "caa"])
     distance = squareform([1.0, 2.0, 3.0])
-    assert Found(classes, linkage(squareform(distance), "average")).numbers() == {}
+    assert DiscoveredTree(classes, linkage(squareform(distance), "average")).numbers() == {}
 
 
 # --- the analysis
@@ -129,7 +129,7 @@ def test_support_is_the_share_of_resamples_that_hold_the_clade(tmp_path: Path) -
     trees: list[set[frozenset[int]]] = []
 
     def keep(part: Any) -> dict[str, float]:
-        trees.append(set(Found.of(classes, reader.means_of_matrices(part)["abs_r"]).clades))
+        trees.append(set(DiscoveredTree.of(classes, reader.means_of_matrices(part)["abs_r"]).clades))
         return {}
 
     bootstrap(own, keep)
@@ -143,6 +143,7 @@ def test_support_is_the_share_of_resamples_that_hold_the_clade(tmp_path: Path) -
     assert (found["support"].diff().dropna() <= 0).all()
 
 
+@pytest.mark.slow
 def test_noise_holds_no_tree(tmp_path: Path) -> None:
     results = []
     for seed in range(6):

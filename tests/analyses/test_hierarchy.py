@@ -8,8 +8,8 @@ from oracles import kernel_of
 from planted_tree import LEAVES, SHARES, exact, planted, tree_file
 
 from losskernel import LossKernel, LossTraces
-from losskernel.analyses.hierarchy.comparison import Comparison, falling, noise_floor, summary, with_references
-from losskernel.analyses.hierarchy.scores import Judge, centred_on, reliability, with_errors
+from losskernel.analyses.hierarchy.comparison import Comparison, falling, noise_floor, reference_kernels, summary
+from losskernel.analyses.hierarchy.scores import Scorer, centred_on, reliability, with_errors
 from losskernel.analyses.hierarchy.similarities import Reader
 from losskernel.analyses.rank_tests import mantel, partial_mantel, spearman, upper
 from losskernel.analyses.taxonomy_classes import Classes, Pairs
@@ -168,7 +168,7 @@ def test_equals_are_neighbours_by_chance(folder: Path) -> None:
         reader = Reader(classes, classes.pairs(100), 10, seed)
         view = reader.of_features("x", np.ones((120, 1)))["x"]
         assert (view.nearest != np.arange(120)[:, None]).all()
-        judged.append(Judge(classes, classes.distance("path"), reader.pairs)(view)["knn depth 1"])
+        judged.append(Scorer(classes, classes.distance("path"), reader.pairs)(view)["knn depth 1"])
     assert np.mean(judged) == pytest.approx(39 / 119, abs=0.04)
 
 
@@ -178,7 +178,7 @@ def test_equals_are_neighbours_by_chance(folder: Path) -> None:
 def test_relations_have_the_planted_coupling(folder: Path) -> None:
     own, _, classes = _setting(folder, draws=600, signs=True)
     reader = Reader(classes, classes.pairs(10_000), 5)
-    judge = Judge(classes, classes.distance("path"), reader.pairs)
+    judge = Scorer(classes, classes.distance("path"), reader.pairs)
     scores = with_errors(own, reader, judge)
     rho = np.cumsum(SHARES)[::-1]
     for place, value in enumerate([*rho, 0.0]):
@@ -203,7 +203,7 @@ def test_the_true_tree_scores_as_such(folder: Path) -> None:
     own, _, classes = _setting(folder)
     reader = Reader(classes, classes.pairs(10_000), 3)
     distance = classes.distance("path")
-    judge = Judge(classes, distance, reader.pairs, given=-distance)
+    judge = Scorer(classes, distance, reader.pairs, given=-distance)
     found = judge(reader.of_kernel(own)["coupling"])
     # pairs that part at the root are tied in the taxonomy and noise in the kernel
     best = spearman(
@@ -222,15 +222,15 @@ def test_the_true_tree_scores_as_such(folder: Path) -> None:
 
 def test_chance_is_the_share_of_others(folder: Path) -> None:
     classes = _every_class(folder)
-    chance = Judge(classes, classes.distance("path"), classes.pairs(10)).chance()
+    chance = Scorer(classes, classes.distance("path"), classes.pairs(10)).chance()
     np.testing.assert_allclose(chance, [3 / 47, 7 / 47, 15 / 47])
 
 
 def test_labels_alone_know_the_classes_and_nothing_above(folder: Path) -> None:
     classes = _every_class(folder)
-    rows = with_references({}, classes.leaf, 50, seed=0)
+    rows = reference_kernels(classes.leaf, 50, seed=0)
     reader = Reader(classes, classes.pairs(10_000), 3)
-    judge = Judge(classes, classes.distance("path"), reader.pairs)
+    judge = Scorer(classes, classes.distance("path"), reader.pairs)
     found = judge(reader.of_features("labels", rows["labels"])["labels"])
     assert found["knn class"] == found["ami class"] == found["dendrogram_purity class"] == 1
     assert not {"spearman_classes", "spearman_images", "cophenetic", "ami depth 1"} & set(found)
@@ -240,13 +240,13 @@ def test_random_rows_know_nothing(folder: Path) -> None:
     classes = _every_class(folder)
     tests = []
     for seed in range(30):
-        rows = with_references({}, classes.leaf, 50, seed)["random"]
+        rows = reference_kernels(classes.leaf, 50, seed)["random"]
         assert rows.shape == (48, 50)
         reader = Reader(classes, classes.pairs(10_000), 5)
         view = reader.of_features("random", rows)["random"]
         tests.append(mantel(view.means, classes.distance("path"), 59))
         if seed == 0:
-            found = Judge(classes, classes.distance("path"), reader.pairs)(view)
+            found = Scorer(classes, classes.distance("path"), reader.pairs)(view)
             assert found["knn depth 1"] == pytest.approx(15 / 47, abs=0.1)
             assert abs(found["ami class"]) < 0.3
     assert np.mean([test.low < test.correlation < test.high for test in tests]) == pytest.approx(0.9, abs=0.15)
@@ -259,7 +259,7 @@ def test_random_rows_know_nothing(folder: Path) -> None:
 def test_errors_are_those_of_the_bootstrap(folder: Path) -> None:
     own, _, classes = _setting(folder, draws=60)
     reader = Reader(classes, classes.pairs(10_000), 3)
-    found = with_errors(own, reader, Judge(classes, classes.distance("path"), reader.pairs))
+    found = with_errors(own, reader, Scorer(classes, classes.distance("path"), reader.pairs))
     expected = bootstrap(
         own, lambda part: {"x": spearman(upper(reader.means_of_matrices(part)["r"]), upper(classes.distance("path")))}
     )
@@ -274,6 +274,7 @@ def test_intervals_move_with_the_exact_value() -> None:
     )
 
 
+@pytest.mark.slow
 def test_reliability_is_the_agreement_of_runs_of_the_full_length(folder: Path) -> None:
     predicted, means = [], []
     for seed in range(30):
@@ -338,13 +339,13 @@ def test_partial_tests_are_of_the_features_named(folder: Path) -> None:
     classes = _classes(traces.labels["kind"], folder)
     seen = np.eye(12)[classes.leaf] + np.random.default_rng(0).normal(size=(48, 12))
     found = _comparison(folder, traces.with_baselines({"seen": seen, "other": seen[:, ::-1] ** 2}))
-    given, means = found.views["seen"].means, found.views["coupling"].means
+    given, means = found.similarities["seen"].means, found.similarities["coupling"].means
     assert found.tests["coupling"]["partial"] == partial_mantel(means, found.distance, given, 19)
     assert found.tests["coupling"]["reverse"] == partial_mantel(given, found.distance, means, 19)
     assert set(found.tests["seen"]) == {"spearman_classes"}
     assert set(found.tests["other"]) == {"spearman_classes", "partial", "reverse"}
     assert found.tests["labels"] == {}
-    judged = found.judge(found.views["coupling"])
+    judged = found.scorer(found.similarities["coupling"])
     assert judged["partial"] == pytest.approx(found.tests["coupling"]["partial"].correlation)
     assert found.own == ["coupling", "abs_r", "r"]
 
@@ -352,13 +353,13 @@ def test_partial_tests_are_of_the_features_named(folder: Path) -> None:
 def test_draws_to_double_are_those_of_all_chains(folder: Path) -> None:
     traces = planted(per_class=2, draws=6, seed=3)
     found = _comparison(folder, traces)
-    for name, reach in found.reach.items():
+    for name, reach in found.reliability.items():
         reliable = reach["reliability"]
         if reliable < 0.25 and found.scores[name]["spearman_classes"] > 0:
             assert reach["draws_to_double"] == np.ceil(4 * (1 - max(reliable, 0)) / (1 - 4 * max(reliable, 0)) * 24)
         else:
             assert reach["draws_to_double"] == "never"
-    kept = {name for name, reach in found.reach.items() if reach["draws_to_double"] != "never"}
+    kept = {name for name, reach in found.reliability.items() if reach["draws_to_double"] != "never"}
     assert {f"draws_to_double_{name}" for name in kept} == {
         name for name in summary(found) if name.startswith("draws_to_double")
     }
@@ -367,7 +368,7 @@ def test_draws_to_double_are_those_of_all_chains(folder: Path) -> None:
 def test_one_chain_is_compared_without_coupling(folder: Path) -> None:
     found = _comparison(folder, planted(per_class=2, chains=1))
     assert found.own == ["abs_r", "r"]
-    assert found.reach == {}
+    assert found.reliability == {}
     numbers = summary(found)
     assert numbers["dendrogram_purity"] == 1
     assert "coupling_same_class" not in numbers
@@ -379,7 +380,7 @@ def test_constant_probes_are_borne(folder: Path) -> None:
     own = kernel_of(losses, labels={"kind": planted(draws=40).labels["kind"]})
     classes = _classes(own.labels["kind"], folder)
     reader = Reader(classes, classes.pairs(1000), 3)
-    judge = Judge(classes, classes.distance("path"), reader.pairs)
+    judge = Scorer(classes, classes.distance("path"), reader.pairs)
     found = judge(reader.of_kernel(own)["coupling"])
     assert {"spearman_classes", "spearman_images", "ami class", "cophenetic"} <= set(found)
     assert np.isfinite(list(found.values())).all()

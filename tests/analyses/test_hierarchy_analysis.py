@@ -116,6 +116,7 @@ def test_there_is_a_figure_of_everything(answer: Result) -> None:
     assert set(answer.figures) == names
 
 
+@pytest.mark.slow
 def test_noise_follows_no_taxonomy(tmp_path: Path) -> None:
     found = [_ask(_noise(seed=seed, draws=12), tmp_path).metrics for seed in range(3)]
     values = [metrics[f"spearman_classes_{name}_p"] for metrics in found for name in ("coupling", "abs_r", "random")]

@@ -16,11 +16,16 @@ from torch.utils.data import TensorDataset
 
 import losskernel as lk
 from losskernel.analyses import JointSpace
-from losskernel.analyses.joint.joint_space import closed_numbers, other_space
-from losskernel.analyses.joint.kernels import PLACEBO, Joint, LeftOut
-from losskernel.analyses.joint.layer_agreement import beyond_labels, nearest
-from losskernel.analyses.joint.layer_agreement import partial as partial_cosine
-from losskernel.analyses.joint.sweep_and_training import families, log_slope, sweep_of, training_table, velocity_angles
+from losskernel.analyses.joint.joint import PLACEBO, Joint, ProbeErrors
+from losskernel.analyses.joint.joint_space import bures_angles, concentration
+from losskernel.analyses.joint.layer_agreement import beyond_labels, nearest_layers, partial_cosine
+from losskernel.analyses.joint.sweep_and_training import (
+    families,
+    localization_sweep,
+    log_slope,
+    training_table,
+    velocity_angles,
+)
 from losskernel.cli.build import analyse_from, run_from
 from losskernel.errors import InputError
 from losskernel.geometry import AngularCKA, Point, reliability
@@ -69,6 +74,7 @@ class Regression:
         return gradient_point(self.model(), self.data(), ["weight"])
 
 
+@pytest.mark.slow
 def test_the_closed_form_of_linear_regression_is_that_of_its_draws() -> None:
     problem = Regression(30)
     drawn = np.random.default_rng(1).multivariate_normal(problem.best, problem.covariance(20.0), 200_000)
@@ -92,6 +98,7 @@ def test_the_exact_kernel_falls_onto_the_loss_gradients_with_slope_minus_one() -
     np.testing.assert_allclose(np.mean(angles, axis=0), [0.122, 0.0140, 0.00142, 1.4e-5], rtol=0.1)
 
 
+@pytest.mark.slow
 def test_the_sampled_kernel_follows_the_exact_one_down_to_its_noise_floor() -> None:
     problem = Regression()
     steepest = problem.nbeta * float(np.linalg.eigvalsh(problem.curvature)[-1])
@@ -206,8 +213,8 @@ def test_the_correlation_form_is_that_of_kernels_alone_and_the_covariance_is_kep
     base = Joint.of(points)
     np.testing.assert_allclose(same.arrangement.distances, base.arrangement.distances, atol=1e-10)
     layer = base.points.number("layer 1")
-    assert other.angle(other.own, layer) > base.angle(base.own, layer) + 0.05
-    assert other.name(other.own) == LOSS_KERNEL
+    assert other.angle(other.main, layer) > base.angle(base.main, layer) + 0.05
+    assert other.name(other.main) == LOSS_KERNEL
     np.testing.assert_allclose(other.points[1].point.gram(), points[1].point.gram())
 
 
@@ -215,11 +222,13 @@ def test_corrected_cosines_are_those_of_the_kernels_before_they_were_drawn(joint
     truth = Point.from_gram(KERNEL)
     layer = joint.points.number("layer 1")
     exact = float(SPACE.gram([truth, joint.points[layer].point])[0, 1])
-    raw = float(np.cos(joint.angle(joint.own, layer)))
+    raw = float(np.cos(joint.angle(joint.main, layer)))
     assert raw < exact - 0.05
-    assert joint.corrected[joint.own, layer] == pytest.approx(exact, abs=0.03)
+    assert joint.corrected[joint.main, layer] == pytest.approx(exact, abs=0.03)
     assert joint.reliability[layer] == 1.0
-    assert joint.floor[joint.own, layer] == pytest.approx(SPACE.length(joint.points[joint.own].point, truth), rel=0.35)
+    assert joint.floor[joint.main, layer] == pytest.approx(
+        SPACE.length(joint.points[joint.main].point, truth), rel=0.35
+    )
 
 
 def test_noise_that_two_kernels_share_is_not_taken_for_agreement() -> None:
@@ -240,14 +249,14 @@ def test_noise_that_two_kernels_share_is_not_taken_for_agreement() -> None:
 
 def test_one_chain_has_no_floor() -> None:
     found = Joint.of(planted(chains=1))
-    assert np.isnan(found.reliability[found.own])
-    assert np.isnan(found.corrected[found.own, 1])
+    assert np.isnan(found.reliability[found.main])
+    assert np.isnan(found.corrected[found.main, 1])
     assert np.isfinite(found.arrangement.distances).all()
     assert np.isfinite(training_table(found)["to_labels"].to_numpy(float)).all()
 
 
 def test_each_kernel_is_nearest_to_the_layer_that_it_was_made_of(joint: Joint) -> None:
-    table: Any = nearest(joint, joint.points, 99).set_index("kernel")
+    table: Any = nearest_layers(joint, ProbeErrors(joint.points, 99)).set_index("kernel")
     assert table.loc[LOSS_KERNEL, "nearest"] == "layer 1"
     assert table.loc["gradients", "nearest"] == "layer 1"
     row: Any = table.loc[LOSS_KERNEL]
@@ -255,7 +264,7 @@ def test_each_kernel_is_nearest_to_the_layer_that_it_was_made_of(joint: Joint) -
     assert row["p_adjusted"] == pytest.approx(0.03)  # of three points one is near
     assert row["low"] < row["angle"] < row["high"]
     assert row["lead"] > 3 * row["lead_se"] > 0
-    assert row["angle"] == pytest.approx(joint.angle(joint.own, joint.points.number("layer 1")))
+    assert row["angle"] == pytest.approx(joint.angle(joint.main, joint.points.number("layer 1")))
     placebo: Any = table.loc[PLACEBO]
     assert placebo["angle"] > 1.4
     assert placebo["p_adjusted"] > 0.02
@@ -264,16 +273,16 @@ def test_each_kernel_is_nearest_to_the_layer_that_it_was_made_of(joint: Joint) -
 
 
 def test_left_out_cosines_are_those_of_kernels_without_a_probe(joint: Joint) -> None:
-    found = LeftOut(joint.points).cosines(joint.own, 1)
+    found = ProbeErrors(joint.points).cosines(joint.main, 1)
     for probe in (0, 7):
         rest = np.delete(np.arange(PROBES), probe)
-        pair = [Point.from_gram(joint.points[each].point.gram()[np.ix_(rest, rest)]) for each in (joint.own, 1)]
+        pair = [Point.from_gram(joint.points[each].point.gram()[np.ix_(rest, rest)]) for each in (joint.main, 1)]
         assert found[probe] == pytest.approx(float(SPACE.gram(pair)[0, 1]), abs=1e-10)
     assert jackknife_error(np.array([1.0, 3.0])) == 1.0
 
 
 def test_beyond_labels_is_the_cosine_of_what_is_left(joint: Joint) -> None:
-    table = beyond_labels(joint, joint.points, 99, network=TRAINED)
+    table = beyond_labels(joint, ProbeErrors(joint.points, 99), TRAINED)
     row = table.set_index(["kernel", "layer"]).loc[(LOSS_KERNEL, "layer 1")].to_dict()
     names = (LOSS_KERNEL, "layer 1", "class")
     vectors = SPACE.coordinates([joint.points[joint.points.number(name)].point for name in names])
@@ -300,7 +309,7 @@ def test_kernels_that_share_the_labels_alone_have_nothing_beyond_them() -> None:
         {"class": CLASS},
     )
     found = Joint.of(points)
-    table = beyond_labels(found, found.points, 99)
+    table = beyond_labels(found, ProbeErrors(found.points, 99))
     row = table.set_index("layer").loc["layer"].to_dict()
     assert row["cosine"] > 0.3
     assert abs(row["beyond"]) < 0.1
@@ -312,12 +321,12 @@ def test_a_point_that_is_the_labels_leaves_nothing_beyond_them(joint: Joint) -> 
     assert partial_cosine(0.5, 0.0, 0.0) == 0.5
     same = joint.points[joint.points.number("class")]
     points = planted().extended([NamedPoint("softmax", same.point, "output", TRAINED, 50, 3)])
-    table = beyond_labels(Joint.of(points), Joint.of(points).points.evenly(30), 9, network=TRAINED)
+    table = beyond_labels(Joint.of(points), ProbeErrors(Joint.of(points).points.evenly(30), 9), TRAINED)
     assert "softmax" not in set(table["layer"])
 
 
 def test_the_sweep_ends_at_the_gradients(joint: Joint) -> None:
-    sweep = sweep_of(joint, joint.points)
+    sweep = localization_sweep(joint, ProbeErrors(joint.points))
     assert sweep is not None
     assert list(sweep.table["localization"]) == [100.0, 1e3, 1e4]
     assert (np.diff(sweep.table["angle"]) < 0).all()
@@ -330,7 +339,7 @@ def test_the_sweep_ends_at_the_gradients(joint: Joint) -> None:
     assert np.isnan(laplace[[0, 2]]).all()
     assert laplace[1] == joint.angle(joint.points.number("Laplace kernel"), end)
     few = joint.points.only([number for number in range(len(joint.points)) if number != end])
-    assert sweep_of(replace(joint, points=few), few) is None
+    assert localization_sweep(replace(joint, points=few), ProbeErrors(few)) is None
     assert np.isnan(log_slope(np.array([1.0]), np.array([1.0])))
 
 
@@ -343,7 +352,7 @@ def test_other_settings_than_the_localization_are_no_part_of_the_sweep() -> None
         50,
         settings={"localization": 5.0, "nbeta": 3.0},
     )
-    sweep = sweep_of(Joint.of(planted().extended([other])), planted())
+    sweep = localization_sweep(Joint.of(planted().extended([other])), ProbeErrors(planted()))
     assert sweep is not None
     assert 5.0 not in list(sweep.table["localization"])
 
@@ -384,23 +393,23 @@ def test_paths_over_training_are_told_beside_each_other(joint: Joint) -> None:
 
 
 def test_bures_angles_rank_as_angular_cka_where_both_see_the_same(joint: Joint) -> None:
-    numbers, angles, rank = other_space(joint, 40)
+    numbers, angles, rank = bures_angles(joint, 40)
     assert joint.placebo not in numbers
     assert angles.shape == (len(numbers), len(numbers))
     assert rank > 0.6
     kernel = np.cos(np.subtract.outer(CLASS, CLASS) * 2.0) - 0.7 * (CLASS[:, None] == CLASS)
     worse = planted().extended([NamedPoint("taxonomy", Point.from_gram(kernel), "target")])
     left = Joint.of(worse)
-    assert left.points.number("taxonomy") not in other_space(left, 40)[0]
+    assert left.points.number("taxonomy") not in bures_angles(left, 40)[0]
 
 
 def test_participation_and_what_all_probes_share() -> None:
-    assert closed_numbers(Point.from_gram(np.eye(8))) == pytest.approx({"participation": 1.0, "share_together": 1 / 8})
-    assert closed_numbers(Point.from_gram(np.ones((8, 8))))["share_together"] == pytest.approx(1.0)
+    assert concentration(Point.from_gram(np.eye(8))) == pytest.approx({"participation": 1.0, "share_together": 1 / 8})
+    assert concentration(Point.from_gram(np.ones((8, 8))))["share_together"] == pytest.approx(1.0)
     one = np.zeros((8, 8))
     one[0, 0] = 3.0
-    assert closed_numbers(Point.from_gram(one))["participation"] == pytest.approx(1 / 8)
-    assert np.isnan(closed_numbers(Point.from_gram(0 * one))["participation"])
+    assert concentration(Point.from_gram(one))["participation"] == pytest.approx(1 / 8)
+    assert np.isnan(concentration(Point.from_gram(0 * one))["participation"])
 
 
 def test_a_few_heavy_probes_hide_the_labels_from_the_covariance_and_not_from_the_correlation() -> None:
@@ -410,14 +419,14 @@ def test_a_few_heavy_probes_hide_the_labels_from_the_covariance_and_not_from_the
     labels = Point.from_features(ONE_HOT)
     assert SPACE.length(point, labels) > 1.3
     assert SPACE.length(point.correlation(), labels) < 0.3
-    assert closed_numbers(point)["participation"] < 0.1
+    assert concentration(point)["participation"] < 0.1
 
 
 def test_fewer_probes_are_evenly_spaced(joint: Joint) -> None:
     few = joint.points.evenly(20)
     assert len(few.ids) == len(few.labels["class"]) == 20
     rows = np.linspace(0, PROBES - 1, 20).astype(int)
-    for number in (0, joint.own):
+    for number in (0, joint.main):
         np.testing.assert_allclose(few[number].point.gram(), joint.points[number].point.gram()[np.ix_(rows, rows)])
     assert joint.points.evenly(PROBES) is joint.points
 

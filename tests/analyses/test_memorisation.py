@@ -15,7 +15,7 @@ from losskernel.analyses.memorisation.detection import (
     Draws,
     clustering,
     detect,
-    detection,
+    detection_rows,
     find_twins,
     proportional,
     resampled_counts,
@@ -212,9 +212,9 @@ def test_witnesses_are_trusted_probes_of_the_likely_class() -> None:
     kernel, labels = LossKernel.from_traces(traces), traces.labels
     places = np.array([0, 30, 41])  # mislabelled, clean, mislabelled
     found = witnesses(kernel, labels["class"], labels["true_class"], places)
-    assert found.places.shape == (3, 3)
+    assert found.probes.shape == (3, 3)
     trust = trusted(kernel.variance(), np.unique(labels["class"], return_inverse=True)[1])
-    for place, others, values in zip(places, found.places, found.correlations, strict=True):
+    for place, others, values in zip(places, found.probes, found.correlations, strict=True):
         assert place not in others
         assert trust[others].all()
         assert (labels["class"][others] == labels["true_class"][place]).all()
@@ -222,7 +222,7 @@ def test_witnesses_are_trusted_probes_of_the_likely_class() -> None:
         assert (np.diff(np.abs(values)) <= 0).all()
         assert (values < 0).all() == marked[place]
     alone = witnesses(kernel, labels["class"], np.full(80, "elk"), places)
-    assert (alone.places == -1).all()
+    assert (alone.probes == -1).all()
 
 
 def test_the_table_of_suspects_is_in_order() -> None:
@@ -280,7 +280,7 @@ def test_the_error_over_probes_is_that_of_theory() -> None:
     rng = np.random.default_rng(0)
     wrong = np.arange(300) < 100
     score = rng.normal(size=300) + wrong
-    (row,) = detection({"loss": score}, wrong, NO_DRAWS, 500, 0)
+    (row,) = detection_rows({"loss": score}, wrong, NO_DRAWS, 500, 0)
     # DeLong, DeLong & Clarke-Pearson 1988
     above = (score[wrong][:, None] > score[~wrong]).astype(float)
     delong = np.sqrt(above.mean(1).var(ddof=1) / 100 + above.mean(0).var(ddof=1) / 200)
@@ -299,13 +299,13 @@ def test_differences_are_paired_and_errors_hold_the_draws() -> None:
     given = {"own": near, "loss": loss, "bad": worse}
     drawn = Draws({"own": near + 0.5 * rng.normal(size=(40, 300))}, wrong, 20)
     still = Draws({"own": np.tile(near, (40, 1))}, wrong, 20)
-    rows = {row["score"]: row for row in detection(given, wrong, still, 200, 0)}
+    rows = {row["score"]: row for row in detection_rows(given, wrong, still, 200, 0)}
     assert rows["own"]["rival"] == "loss"
     assert rows["own"]["minus_loss"] == rows["own"]["minus_rival"]
     assert rows["own"]["minus_loss"] == pytest.approx(rows["own"]["auroc"] - rows["loss"]["auroc"])
     assert rows["own"]["minus_loss_se"] < 0.3 * rows["own"]["auroc_se"]  # what both share goes out
     assert rows["own"]["auroc_draws_se"] == 0
-    moved = {row["score"]: row for row in detection(given, wrong, drawn, 200, 0)}
+    moved = {row["score"]: row for row in detection_rows(given, wrong, drawn, 200, 0)}
     for column in ("auroc", "minus_loss"):
         expected = np.hypot(rows["own"][f"{column}_se"], moved["own"]["auroc_draws_se"])
         assert moved["own"][f"{column}_se"] == pytest.approx(expected)
@@ -318,7 +318,7 @@ def test_intervals_end_where_the_numbers_do() -> None:
     wrong = np.arange(20) < 5
     score = np.arange(20, 0, -1.0)
     score[4] = 14.5
-    (row,) = detection({"loss": score}, wrong, NO_DRAWS, 100, 0)
+    (row,) = detection_rows({"loss": score}, wrong, NO_DRAWS, 100, 0)
     assert row["auroc_high"] == 1.0
 
 

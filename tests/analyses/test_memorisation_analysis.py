@@ -270,6 +270,7 @@ def test_the_summary_names_the_sheet(tmp_path: Path) -> None:
     assert "suspects.csv" not in said
 
 
+@pytest.mark.slow
 def test_the_experiment_runs_through_the_real_command_line(tmp_path: Path) -> None:
     small = (
         "experiment=memorisation",

@@ -16,7 +16,7 @@ from planted_runs import configuration
 
 from losskernel.analyses import Paths
 from losskernel.analyses.paths import measured_paths as errors_module
-from losskernel.analyses.paths.measured_paths import edges_of, errors_of, median_error, spine, survey, walks_of
+from losskernel.analyses.paths.measured_paths import edges_of, errors_of, layer_paths, measure, median_error, spine
 from losskernel.errors import InputError
 from losskernel.geometry import AngularCKA, Bures, Point, jackknife
 from losskernel.geometry.point import evenly
@@ -25,6 +25,13 @@ from losskernel.sweeps import compare
 from losskernel.sweeps.design import lay_out
 from losskernel.sweeps.network_paths import whole_paths
 from losskernel.sweeps.read_runs import read_run
+
+
+@pytest.fixture(autouse=True)
+def _few_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps in a few dimensions: the curve of stress takes most of an analysis' time, and is tested with the maps."""
+    monkeypatch.setattr("losskernel.analyses.paths.map_sheets._DIMENSIONS", (1, 2, 3))
+
 
 N = 24
 IDS = np.arange(N)
@@ -117,9 +124,9 @@ def test_points_that_name_nobody_follow_the_one_before() -> None:
 
 
 def test_a_checkpoint_of_the_trained_networks_step_is_no_network_of_its_own() -> None:
-    assert [walk.network for walk in walks_of(study(steps=(0, 10, 50)))] == ["step 0", "step 10", TRAINED]
-    assert [walk.step for walk in walks_of(study(), ["step 10"])] == [10]
-    assert walks_of(study())[0].labels == ("inputs", "first", "second", "logits")  # without the step
+    assert [walk.network for walk in layer_paths(study(steps=(0, 10, 50)))] == ["step 0", "step 10", TRAINED]
+    assert [walk.step for walk in layer_paths(study(), ["step 10"])] == [10]
+    assert layer_paths(study())[0].labels == ("inputs", "first", "second", "logits")  # without the step
 
 
 @pytest.mark.parametrize(
@@ -132,7 +139,7 @@ def test_a_checkpoint_of_the_trained_networks_step_is_no_network_of_its_own() ->
 )
 def test_what_cannot_be_a_path(points: PointSet, networks: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        walks_of(points, networks)
+        layer_paths(points, networks)
 
 
 # Errors.
@@ -243,7 +250,7 @@ def test_another_space_has_its_own_lengths_and_no_errors() -> None:
     said = words(result.figures["path_training"])
     assert "m = 24 probes · Bures" in said
     assert "standard error" not in said
-    assert np.isnan(survey(study(), walks_of(study()), 1, space).noise)
+    assert np.isnan(measure(study(), layer_paths(study()), 1, space).noise)
 
 
 @pytest.mark.parametrize(
@@ -339,6 +346,7 @@ def test_runs_without_points_are_compared_as_ever(tmp_path: Path) -> None:
     assert not whole_paths(runs, lay_out(runs)).captions
 
 
+@pytest.mark.slow
 def test_the_recipe_from_the_command_line(tmp_path: Path, capsys: Any) -> None:
     short = ["experiment=paths", "training.steps=20", "points.layers.checkpoints=[0]", "logger=none", "progress=false"]
     short += ["dataset.held_out=60", f"paths.outputs={tmp_path}"]

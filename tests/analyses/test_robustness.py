@@ -1,5 +1,6 @@
 """Flip radii, their association with scores of the probes, the analysis and its figure."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ def _pairs(rng: np.random.Generator, count: int, tie: float) -> tuple[np.ndarray
     return score[:, None], held, -(tie * score + rng.normal(size=count) + 0.5 * held[:, 0])
 
 
+@pytest.mark.slow
 def test_errors_over_probes_are_those_of_new_probes() -> None:
     rng = np.random.default_rng(0)
     found: list[np.ndarray] = []
@@ -188,6 +190,7 @@ def test_a_table_holds_the_others_fixed_and_joins_both_errors() -> None:
 # --- the analysis
 
 
+@cache
 def _planted(probes: int = 60, chains: int = 4, mislabelled: bool = True) -> LossTraces:
     """Losses whose variance falls with the size at which the probe flips; a margin that knows nothing of it."""
     rng = np.random.default_rng(0)
@@ -214,8 +217,14 @@ def _ask(traces: LossTraces, **options: Any) -> Any:
     return Robustness(**({"permutations": 99} | options))(LossKernel.from_traces(traces), traces)
 
 
+@cache
+def _answer() -> Any:
+    """The analysis of what is planted, with its own settings; tests read it and change nothing."""
+    return _ask(_planted())
+
+
 def test_a_planted_relation_is_found() -> None:
-    result = _ask(_planted())
+    result = _answer()
     for kind in ("noise", "adversarial"):
         assert result.metrics[f"{kind}_spearman_self_coupling"] > 0.9
         assert result.metrics[f"{kind}_partial_self_coupling"] > 0.9
@@ -237,7 +246,7 @@ def test_a_planted_relation_is_found() -> None:
 
 def test_probes_stand_in_a_table_with_their_radii() -> None:
     traces = _planted()
-    table = _ask(traces).tables["robustness_probes"]
+    table = _answer().tables["robustness_probes"]
     assert table["id"].tolist() == [f"image {number}" for number in range(60)]
     np.testing.assert_array_equal(table["class"], np.arange(60) % 3)
     np.testing.assert_allclose(table["self_coupling"], LossKernel.from_traces(traces).variance())
@@ -251,7 +260,7 @@ def test_the_order_of_the_probes_does_not_matter() -> None:
     traces = _planted()
     order = np.random.default_rng(1).permutation(60)
     turned = LossTraces(traces.dataset.isel(probe=order))
-    found, other = _ask(traces), _ask(turned)
+    found, other = _answer(), _ask(turned)
     exact = [name for name in found.metrics if not name.endswith(("_se", "_low", "_high", "_p"))]
     assert len(exact) > 20
     for name in exact:
@@ -342,7 +351,7 @@ def test_settings_that_cannot_be_are_refused(given: dict[str, Any], message: str
 
 
 def test_the_figure_says_what_it_shows_and_nothing_collides() -> None:
-    figure = _ask(_planted()).figures["flips"]
+    figure = _answer().figures["flips"]
     said = words(figure)
     for text in (
         "Gaussian noise",
@@ -403,6 +412,7 @@ def test_a_figure_of_nothing_is_refused(kinds: Any, scores: Any, message: str) -
 # --- the command line
 
 
+@pytest.mark.slow
 def test_the_recipe_runs_and_a_finished_run_can_be_asked_again(tmp_path: Path) -> None:
     small = ["training.steps=30", "schedule.chains=2", "schedule.burn_in=5", "schedule.draws=12", "schedule.thinning=1"]
     few = ["dataset.probes=60", "baselines.noise.draws=2", "logger=none", "progress=false", f"paths.run={tmp_path}"]

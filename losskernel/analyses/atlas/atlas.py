@@ -1,14 +1,14 @@
-"""Does the map of the probes mirror a hierarchy of their classes? UMAP coloured by place in the hierarchy."""
+"""Does the map of the probes mirror a hierarchy of their classes? UMAP coloured by position in the hierarchy."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-import pandas as pd
 from scipy.stats import binom
 
 from losskernel import figures
+from losskernel.analyses.probe_sheets import map_table, probe_table, thumbnails
 from losskernel.analyses.result import Result
 from losskernel.analyses.taxonomy_classes import Classes
 from losskernel.analyses.umap_layout import ALIKE, kept_neighbours, nearest_in, nearest_probes, umap_layout
@@ -57,20 +57,21 @@ def find_regions(xy: np.ndarray, tree: Tree, leaf: np.ndarray, limit: int = 8) -
     xy, leaf = np.asarray(xy, dtype=float), np.asarray(leaf)
     require_integer("limit", limit, at_least=1)
     require(leaf.shape == (len(xy),), f"leaf must have one entry per point ({len(xy)}), got {leaf.shape}")
-    sizes = _below(tree, leaf)
+    sizes = _below(tree, leaf)  # [M]
     clusters = _clusters(xy, _most(tree, sizes))
-    candidates = [found for members in clusters if (found := _candidate(xy, tree, leaf, sizes, members))]
+    candidates = [_candidate(xy, tree, leaf, sizes, members) for members in clusters]
+    remaining = [candidate for candidate in candidates if candidate is not None]
     extent = float(np.ptp(xy, axis=0).max()) or 1.0
     chosen: list[_Candidate] = []
-    while candidates and len(chosen) < limit:
-        best = max(candidates, key=lambda each: each.worth * _distance(each, chosen, _APART * extent))
+    while remaining and len(chosen) < limit:
+        best = max(remaining, key=lambda region: region.worth * _distance(region, chosen, _APART * extent))
         chosen.append(best)
-        candidates = [each for each in candidates if each.node != best.node and each.members.isdisjoint(best.members)]
-    rank = np.argsort(tree.order())
-    chosen.sort(key=lambda each: float(np.mean(rank[leaf[list(each.members)]])))
+        remaining = [other for other in remaining if other.node != best.node and other.members.isdisjoint(best.members)]
+    rank = np.argsort(tree.order())  # [G], position of each leaf in the tree's order
+    chosen.sort(key=lambda region: float(np.mean(rank[leaf[list(region.members)]])))
     return [
-        Region(number, tree.names[each.node], np.array(sorted(each.members)), each.centre)
-        for number, each in enumerate(chosen, 1)
+        Region(number, tree.names[region.node], np.array(sorted(region.members)), region.centre)
+        for number, region in enumerate(chosen, 1)
     ]
 
 
@@ -104,22 +105,22 @@ def _clusters(xy: np.ndarray, most: int) -> Iterator[np.ndarray]:
 def _candidate(
     xy: np.ndarray, tree: Tree, leaf: np.ndarray, sizes: np.ndarray, members: np.ndarray
 ) -> _Candidate | None:
-    inside = _below(tree, leaf[members])
-    # Of the nodes that hold so much, each is above the next: the lowest comes first.
+    inside = _below(tree, leaf[members])  # [M]
+    # More than half of the points are below each such node: the nodes are ancestors of one another, the lowest first.
     node = int(np.flatnonzero(inside >= _PURE * len(members))[0])
     if node < tree.leaves or node == tree.root:
         return None
     if binom.sf(inside[node] - 1, len(members), sizes[node] / sizes[tree.root]) > _CHANCE:
         return None
-    agreement = 2 * inside[node] / (len(members) + sizes[node])
+    agreement = 2 * inside[node] / (len(members) + sizes[node])  # F1: of purity, and of the branch's share
     worth = float(agreement * (len(members) / len(xy)) ** 0.25)
     return _Candidate(node, frozenset(members.tolist()), np.median(xy[members], axis=0), worth)
 
 
 def _below(tree: Tree, leaf: np.ndarray) -> np.ndarray:
-    """Return how many of the points stand below each node, [M]."""
+    """Return how many of the points are below each node, [M]."""
     counts = np.bincount(leaf, minlength=len(tree.ids))
-    for node in range(tree.root):  # a node stands before its parent
+    for node in range(tree.root):  # a node's number is below its parent's
         counts[tree.parents[node]] += counts[node]
     return counts
 
@@ -188,8 +189,8 @@ class Atlas:
         k = min(self.neighbours, kernel.probes - 1)
         near = nearest_probes(kernel, k, self.of)
         plane, space = (umap_layout(kernel, near, self.min_distance, d, self.seed) for d in (2, 3))
-        images = traces.dataset["thumbnails"].values if "thumbnails" in traces.dataset else None
-        regions = find_regions(plane, tree, leaf)
+        images = thumbnails(traces)
+        regions = find_regions(plane, tree, leaf)  # on the map, not in the kernel
         drawn = {
             "atlas": figures.taxonomy_map(plane, tree, leaf, images, regions),
             "atlas_3d": figures.taxonomy_orbit(space, tree, leaf),
@@ -197,13 +198,10 @@ class Atlas:
         names = {"branch": _branches(tree)[leaf], "class": np.array(tree.names[: tree.leaves])[leaf]}
         labels = names | {name: values for name, values in kernel.labels.items() if name != "class"}
         page = figures.interactive_map(plane, space, labels, None if images is None else encode(images))
-        table = pd.DataFrame({"id": kernel.ids, **kernel.labels, "branch": names["branch"]})
-        table["region"] = _region_numbers(regions, kernel.probes)
-        table[["x", "y"]] = plane
-        table[["x3", "y3", "z3"]] = space
+        table = probe_table(kernel, branch=names["branch"], region=_region_numbers(regions, kernel.probes))
         return Result(
             self._metrics(plane, near, leaf) | {"regions": float(len(regions))},
-            {"atlas": table},
+            {"atlas": map_table(table, plane, space)},
             drawn,
             {"atlas": figures.interactive_page(page)},
             {"orbit": figures.turning(space, tree, leaf)} if self.animate else {},
@@ -215,7 +213,7 @@ class Atlas:
         Errors are over probes. The chance of the latter is that of a random other probe.
         """
         purity = (leaf[nearest_in(plane, near.indices.shape[1])] == leaf[:, None]).mean(axis=1)
-        sizes = np.bincount(leaf)
+        sizes = np.bincount(leaf)  # [G]
         chance = float((sizes[leaf] - 1).mean() / (len(leaf) - 1))
         kept = replicate_mean("neighbours_kept", kept_neighbours(plane, near))
         return kept | replicate_mean("label_purity", purity) | {"label_purity_chance": chance}
@@ -223,7 +221,7 @@ class Atlas:
 
 def _branches(tree: Tree) -> np.ndarray:
     """Return the name of each leaf's main branch, [G]; "other" for leaves below none of those."""
-    names, below = np.full(tree.leaves, "other", dtype=object), leaves_below(tree)
+    names, below = np.full(tree.leaves, "other", dtype=object), leaves_below(tree)  # [G]
     for node in main_branches(tree, _MOST_BRANCHES):
         names[below[node]] = tree.names[node]
     return names.astype(str)
@@ -231,7 +229,7 @@ def _branches(tree: Tree) -> np.ndarray:
 
 def _region_numbers(regions: list[figures.Region], count: int) -> np.ndarray:
     """Return each probe's region number, [N], 0 for none."""
-    numbers = np.zeros(count, dtype=int)
+    numbers = np.zeros(count, dtype=int)  # [N]
     for region in regions:
         numbers[region.members] = region.number
     return numbers

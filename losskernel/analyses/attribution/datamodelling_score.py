@@ -1,11 +1,11 @@
-"""The linear datamodelling score: do summed influences foretell what retraining on a subset does to each query?"""
+"""The linear datamodelling score: do summed influences predict what retraining on a subset does to each query?"""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from losskernel.analyses.attribution.methods import Joint, Method
+from losskernel.analyses.attribution.methods import Method, Roles
 from losskernel.errors import require
 from losskernel.kernel.error_bars import interval
 from losskernel.kernel.estimators import inverse
@@ -21,7 +21,7 @@ class Retrainings(NamedTuple):
     outputs: dict[str, np.ndarray]  # name -> [Q, m, R]
 
     @classmethod
-    def of(cls, baselines: Mapping[str, np.ndarray], name: str, joint: Joint) -> "Retrainings | None":
+    def of(cls, baselines: Mapping[str, np.ndarray], name: str, roles: Roles) -> "Retrainings | None":
         """Read the rows `name_members`, `name_losses` and `name_margins` of a run; None where it has none.
 
         Raises:
@@ -29,11 +29,11 @@ class Retrainings(NamedTuple):
         """
         if f"{name}_members" not in baselines or f"{name}_losses" not in baselines:
             return None
-        members = np.asarray(baselines[f"{name}_members"], dtype=np.float64)[joint.train]
+        members = np.asarray(baselines[f"{name}_members"], dtype=np.float64)[roles.train]
         subsets, outputs = members.shape[1], {}
         for key, sign, output in (("losses", -1.0, "loss"), ("margins", 1.0, "margin")):
             if f"{name}_{key}" in baselines:
-                rows = sign * np.asarray(baselines[f"{name}_{key}"], dtype=np.float64)[joint.queries]
+                rows = sign * np.asarray(baselines[f"{name}_{key}"], dtype=np.float64)[roles.queries]
                 fits = rows.shape[1] > 0 and rows.shape[1] % subsets == 0
                 require(fits, f"{name}_{key} has {rows.shape[1]} columns for {subsets} subsets; retrain again")
                 outputs[output] = rows.reshape(len(rows), subsets, -1)
@@ -46,12 +46,12 @@ def predictions(method: Method, members: np.ndarray) -> np.ndarray:
     Influences are centred over the training samples of each query, so that those of unknown influence, which have no
     row, count as average ones. Parts sum to the prediction.
     """
-    centred = members - members.mean(axis=0)
+    centred = members - members.mean(axis=0)  # [T, m]
     pairs = zip(method.query, method.train, strict=True)
     return np.stack([query @ (train.T @ centred) for query, train in pairs])
 
 
-def settled(predicted: np.ndarray) -> np.ndarray:
+def rounded(predicted: np.ndarray) -> np.ndarray:
     """Return predictions [Q, m], each query's largest 1, without their last bits, which depend on the order of sums."""
     return np.round(predicted * inverse(np.abs(predicted).max(axis=-1, keepdims=True)), 10)
 
@@ -65,13 +65,13 @@ def unit_ranks(values: np.ndarray) -> np.ndarray:
     """Return ranks along the last axis, ties at their mean, centred and of length 1; 0 where all are equal."""
     from scipy.stats import rankdata
 
-    ranks = rankdata(values, axis=-1)
+    ranks = rankdata(values, axis=-1)  # [..., m]
     ranks = ranks - ranks.mean(axis=-1, keepdims=True)
     return ranks * inverse(np.linalg.norm(ranks, axis=-1, keepdims=True))
 
 
 def reliability(outputs: np.ndarray) -> np.ndarray:
-    """Return how well one retraining foretells another of the same subset: each query's rank correlation, [Q].
+    """Return how well one retraining predicts another of the same subset: each query's rank correlation, [Q].
 
     outputs: [Q, m, R]; the mean over pairs of repeats.
 
@@ -92,10 +92,10 @@ def ceiling(single: float, repeats: int) -> float:
 
     Source: Spearman 1910 and Brown 1910 (prophecy formula); Spearman 1904 (attenuation).
     """
-    return float(np.sqrt(of_mean(single, repeats)))
+    return float(np.sqrt(reliability_of_mean(single, repeats)))
 
 
-def of_mean(single: float, repeats: int) -> float:
+def reliability_of_mean(single: float, repeats: int) -> float:
     """Return the reliability of a mean of repeats, given that of one; 0 where that is not positive."""
     return repeats * single / (1 + (repeats - 1) * single) if single > 0 else 0.0
 
@@ -104,8 +104,8 @@ Scores = dict[str, float]
 _ENDS = (0.05, 0.95)
 
 
-class Judged(NamedTuple):
-    """What came out.
+class MethodScores(NamedTuple):
+    """Linear datamodelling scores of all methods.
 
     Attributes:
         numbers: name -> number, with _se, _low and _high: `lds_<method>` of the loss; `lead_over_<method>`, by how much
@@ -127,7 +127,9 @@ class Judged(NamedTuple):
         return rank_correlation(self.predicted[method], self.actual[output])
 
 
-def judge(methods: Iterable[Method], retrainings: Retrainings, *, replicates: int = 500, seed: int = 0) -> Judged:
+def score_methods(
+    methods: Iterable[Method], retrainings: Retrainings, *, replicates: int = 500, seed: int = 0
+) -> MethodScores:
     """Return the linear datamodelling scores: the mean over queries of Spearman's correlation over subsets.
 
     It correlates the summed influences of a subset's members with minus the loss, and with the margin, averaged over
@@ -149,47 +151,51 @@ def judge(methods: Iterable[Method], retrainings: Retrainings, *, replicates: in
     count, subsets = next(iter(retrainings.outputs.values())).shape[:2]
     require(subsets >= 3, f"a rank correlation over subsets needs >= 3 of them, got {subsets}; raise subsets")
     parts = {method.name: predictions(method, retrainings.members) for method in methods}
-    predicted = {name: settled(each.sum(0)) for name, each in parts.items()}
+    predicted = {name: rounded(part.sum(0)) for name, part in parts.items()}  # [Q, m] each
     values = _scores(predicted, retrainings.outputs, np.full(count, 1 / count))
     rng = np.random.default_rng(seed)
-    scatter: dict[str, list[float]] = {name: [] for name in values}
-    for _ in range(replicates):
-        chosen = rng.integers(subsets, size=subsets)
-        queries = np.bincount(rng.integers(count, size=count), minlength=count) / count
-        drawn = {name: settled(_reweighted(each, rng))[:, chosen] for name, each in parts.items()}
-        outputs = {name: each[:, chosen] for name, each in retrainings.outputs.items()}
-        for name, value in _scores(drawn, outputs, queries).items():
-            scatter[name].append(value)
+    resampled = [_resampled_scores(parts, retrainings.outputs, rng) for _ in range(replicates)]
+    # Both sides of the table, queries and subsets, limit how well the scatter is known.
     freedom = 1 / (1 / (min(subsets, max(count, 2)) - 1) + 1 / (replicates - 1))
     numbers: Scores = {}
     for name, value in values.items():
-        numbers |= interval(name, value, float(np.std(scatter[name], ddof=1)), freedom)
-    actual = {name: each.mean(-1) for name, each in retrainings.outputs.items()}
+        numbers |= interval(name, value, float(np.std([scores[name] for scores in resampled], ddof=1)), freedom)
+    actual = {name: output.mean(-1) for name, output in retrainings.outputs.items()}
     chance = _chance(predicted, actual, replicates, rng)
-    return Judged(numbers | _repeatability(parts), chance, predicted, actual)
+    return MethodScores(numbers | _repeatability(parts), chance, predicted, actual)
 
 
-def named(output: str, score: str) -> str:
-    """Return the name of a score: that of the loss stands alone."""
+def score_name(output: str, score: str) -> str:
+    """Return the name of a score of an output; those of the loss have no prefix."""
     return score if output == "loss" else f"{output}_{score}"
 
 
 def _scores(predicted: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], weights: np.ndarray) -> Scores:
     """Return all scores of predictions [Q, m] for outputs [Q, m, R], queries weighted [Q]."""
-    foretold = {name: unit_ranks(each) for name, each in predicted.items()}
-    found: Scores = {}
+    predicted_ranks = {name: unit_ranks(values) for name, values in predicted.items()}
+    numbers: Scores = {}
     for output, values in outputs.items():
-        actual = unit_ranks(values.mean(-1))
-        scores = {name: float(weights @ (ranks * actual).sum(-1)) for name, ranks in foretold.items()}
-        first = next(iter(scores.values()))
-        found |= {named(output, f"lds_{name}"): score for name, score in scores.items()}
-        others = list(scores.items())[1:]
-        found |= {named(output, f"lead_over_{name}"): first - score for name, score in others}
+        actual = unit_ranks(values.mean(-1))  # [Q, m]
+        scores = {name: float(weights @ (ranks * actual).sum(-1)) for name, ranks in predicted_ranks.items()}
+        first, *others = scores
+        numbers |= {score_name(output, f"lds_{name}"): score for name, score in scores.items()}
+        numbers |= {score_name(output, f"lead_over_{name}"): scores[first] - scores[name] for name in others}
     values = next(iter(outputs.values()))
     if values.shape[2] >= 2:
-        found["reliability"] = float(weights @ reliability(values))
-        found["ceiling"] = ceiling(found["reliability"], values.shape[2])
-    return found
+        numbers["reliability"] = float(weights @ reliability(values))
+        numbers["ceiling"] = ceiling(numbers["reliability"], values.shape[2])
+    return numbers
+
+
+def _resampled_scores(
+    parts: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], rng: np.random.Generator
+) -> Scores:
+    """Return all scores of resampled subsets and queries, with the parts of each method reweighted."""
+    count, subsets = next(iter(outputs.values())).shape[:2]
+    chosen = rng.integers(subsets, size=subsets)
+    queries = np.bincount(rng.integers(count, size=count), minlength=count) / count  # [Q] weights
+    drawn = {name: rounded(_reweighted(part, rng))[:, chosen] for name, part in parts.items()}
+    return _scores(drawn, {name: output[:, chosen] for name, output in outputs.items()}, queries)
 
 
 def _reweighted(parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -197,7 +203,7 @@ def _reweighted(parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     count = len(parts)
     if count == 1:
         return parts[0]
-    weights = rng.exponential(size=count)
+    weights = rng.exponential(size=count)  # the Bayesian bootstrap's
     # Exponential weights vary by less than their own mean's share: the factor makes a mean's error the classical one.
     factor = np.sqrt((count + 1) / (count - 1))
     return np.tensordot(1 + factor * (weights / weights.mean() - 1), parts, 1)
@@ -207,28 +213,29 @@ def _chance(
     predicted: Mapping[str, np.ndarray], actual: Mapping[str, np.ndarray], permutations: int, rng: np.random.Generator
 ) -> dict[str, tuple[float, float, float]]:
     """Return what is left of each score where subsets are permuted, the same way for all queries."""
-    orders = [rng.permutation(next(iter(actual.values())).shape[1]) for _ in range(permutations)]
-    found = {}
+    orders = [rng.permutation(next(iter(actual.values())).shape[1]) for _ in range(permutations)]  # of subsets
+    chance = {}
     for output, values in actual.items():
-        truth = unit_ranks(values)
-        for name, each in predicted.items():
-            ranks = unit_ranks(each)
-            # Over permutations only the products of columns matter: [m, m] of them hold all.
+        truth = unit_ranks(values)  # [Q, m]
+        for name, prediction in predicted.items():
+            ranks = unit_ranks(prediction)
+            # A permutation pairs other columns: the products [m, m] of all columns hold every permuted score.
             products = ranks.T @ truth / len(ranks)
-            places = np.arange(len(products))
-            null = np.array([products[places, order].sum() for order in orders])
+            rows = np.arange(len(products))
+            null = np.array([products[rows, order].sum() for order in orders])
             low, high = np.quantile(null, _ENDS)
             p = (1 + np.sum(null >= np.trace(products))) / (1 + permutations)
-            found[named(output, f"lds_{name}")] = (float(low), float(high), float(p))
-    return found
+            chance[score_name(output, f"lds_{name}")] = (float(low), float(high), float(p))
+    return chance
 
 
 def _repeatability(parts: Mapping[str, np.ndarray]) -> Scores:
     """Return how predictions from draws agree with those of another run of as many, by halves of the chains."""
-    found = {}
-    for name, each in parts.items():
-        if len(each) >= 2:
-            half = len(each) // 2
-            first, second = (unit_ranks(part.sum(0)) for part in (each[:half], each[half:]))
-            found[f"repeatability_{name}"] = of_mean(float((first * second).sum(-1).mean()), 2)
-    return found
+    numbers = {}
+    for name, part in parts.items():
+        if len(part) >= 2:  # what comes from no draws has one part
+            half = len(part) // 2
+            first, second = (unit_ranks(side.sum(0)) for side in (part[:half], part[half:]))  # [Q, m]
+            agreement = float((first * second).sum(-1).mean())
+            numbers[f"repeatability_{name}"] = reliability_of_mean(agreement, 2)
+    return numbers

@@ -9,35 +9,35 @@ from losskernel.errors import InputError, require
 from losskernel.kernel.estimators import inverse, pieces
 from losskernel.kernel.loss_kernel import LossKernel
 
-# The loss kernel's own: K and R between training samples and queries.
-COVARIANCE, CORRELATION = OWN = ("covariance", "correlation")
+# Of the loss kernel: K and R between training samples and queries.
+COVARIANCE, CORRELATION = KERNEL_METHODS = ("covariance", "correlation")
 _COSINE, _QUERY, _TRAIN, _SAME, _RANDOM = "_cosine", "_query", "_train", "same_", "random"
 
 
-class Joint(NamedTuple):
+class Roles(NamedTuple):
     """Which probes of a joint trace are queries, and which are training samples."""
 
     queries: np.ndarray  # [Q]
     train: np.ndarray  # [T]
 
     @classmethod
-    def of(cls, roles: np.ndarray) -> "Joint":
+    def of(cls, roles: np.ndarray) -> "Roles":
         """Read the label `role`, [N].
 
         Raises:
             InputError: there are no queries or no two training samples.
         """
-        places = [np.flatnonzero(np.asarray(roles).astype(str) == role) for role in ("query", "train")]
+        queries, train = (np.flatnonzero(np.asarray(roles).astype(str) == role) for role in ("query", "train"))
         require(
-            len(places[0]) >= 1 and len(places[1]) >= 2,
-            f"it needs probes of both roles, got {len(places[0])} queries and {len(places[1])} training "
-            "samples; add wrapper=[joint_probes]",
+            len(queries) >= 1 and len(train) >= 2,
+            f"it needs probes of both roles, got {len(queries)} queries and {len(train)} training samples; "
+            "add wrapper=[joint_probes]",
         )
-        return cls(*places)
+        return cls(queries, train)
 
 
 class Method(NamedTuple):
-    """What a method says: the sum over parts of train · queryᵀ, each part a share of the evidence.
+    """Influences of a method: the sum over parts of train · queryᵀ, each part a share of the evidence.
 
     The scores of all parts together are [T, Q]; kernels come in pieces of chains, to see their own noise.
     """
@@ -54,7 +54,7 @@ class Method(NamedTuple):
         )
 
 
-def bayesian_influence(kernel: LossKernel, joint: Joint, of: str = COVARIANCE) -> np.ndarray:
+def bayesian_influence(kernel: LossKernel, roles: Roles, of: str = COVARIANCE) -> np.ndarray:
     """Return the Bayesian influence of training samples on queries, [T, Q]: a block of K, or of R.
 
     τ(z_i, q) = +Cov(l_i, l_q) over the localised posterior: positive where more weight on the training sample z_i
@@ -67,9 +67,9 @@ def bayesian_influence(kernel: LossKernel, joint: Joint, of: str = COVARIANCE) -
     Source: arXiv 2509.26544. Where the training loss is a parabola and the losses are linear, Cov is 1 / nβ times the
     classical influence with damping γ / nβ (losskernel.representations.baselines.influence).
     """
-    require(of in OWN, f"of must be one of {', '.join(OWN)}, got {of!r}")
-    rows = kernel.covariance(joint.queries) if of == COVARIANCE else kernel.correlation(joint.queries)
-    return rows[:, joint.train].T
+    require(of in KERNEL_METHODS, f"of must be one of {', '.join(KERNEL_METHODS)}, got {of!r}")
+    rows = kernel.covariance(roles.queries) if of == COVARIANCE else kernel.correlation(roles.queries)
+    return rows[:, roles.train].T
 
 
 def method_names(baselines: Mapping[str, np.ndarray], label: str | None) -> list[str]:
@@ -81,51 +81,50 @@ def method_names(baselines: Mapping[str, np.ndarray], label: str | None) -> list
     paired = [name.removesuffix(_QUERY) for name in baselines if _is_paired(name.removesuffix(_QUERY), baselines)]
     halves = {name + end for name in paired for end in (_QUERY, _TRAIN)}
     single = [name for name, rows in baselines.items() if name not in halves and rows.shape[1] > 1]
-    named = [each for name in single for each in (name, name + _COSINE)]
-    return [*OWN, *paired, *named, *([_SAME + label] if label else []), _RANDOM]
+    named = [method for name in single for method in (name, name + _COSINE)]
+    return [*KERNEL_METHODS, *paired, *named, *([_SAME + label] if label else []), _RANDOM]
 
 
 def method_of(
     name: str,
     kernel: LossKernel,
     baselines: Mapping[str, np.ndarray],
-    joint: Joint,
+    roles: Roles,
     label: str | None = None,
     seed: int = 0,
 ) -> Method:
-    """Return what a method says of the probes.
+    """Return the influence that a method gives every training sample on every query.
 
     Args:
         name: covariance, correlation; a baseline's name, for dot products of its rows, or of its `_query` with its
             `_train` rows where it gives both; that with `_cosine`; same_<label>, 1 within the same group; random.
-        kernel: of the joint trace.
+        kernel: of the joint trace, whose probes have `roles`.
         baselines: name -> rows [N, d].
-        joint: places of queries and training samples.
-        label: that same_<label> compares.
-        seed: of random.
+        roles: which probes are queries and which training samples.
+        label, seed: that same_<label> compares; of random.
 
     Raises:
         InputError: the run has nothing of that name.
     """
-    if name in OWN:
-        return _of_kernel(name, kernel, joint)
-    base = name.removesuffix(_COSINE)
+    if name in KERNEL_METHODS:
+        return _of_kernel(name, kernel, roles)
     if name == _RANDOM:
-        rng = np.random.default_rng(seed)
-        return _of_rows(name, rng.normal(size=(len(joint.train), len(joint.queries))), np.eye(len(joint.queries)))
+        queries = len(roles.queries)
+        noise = np.random.default_rng(seed).normal(size=(len(roles.train), queries))
+        return _of_rows(name, noise, np.eye(queries))
     if label is not None and name == _SAME + label:
-        _, groups = np.unique(kernel.label(label), return_inverse=True)
-        same = np.eye(groups.max() + 1)[groups]
-        return _of_rows(name, same[joint.train], same[joint.queries])
+        groups = np.unique(kernel.label(label), return_inverse=True)[1]
+        same = np.eye(groups.max() + 1)[groups]  # [N, groups] one-hot rows: their products are 1 within a group
+        return _of_rows(name, same[roles.train], same[roles.queries])
     if _is_paired(name, baselines):
-        return _of_rows(name, baselines[name + _TRAIN][joint.train], baselines[name + _QUERY][joint.queries])
+        return _of_rows(name, baselines[name + _TRAIN][roles.train], baselines[name + _QUERY][roles.queries])
+    base = name.removesuffix(_COSINE)
     if base not in baselines:
         known = ", ".join(method_names(baselines, label))
         raise InputError(f"attribution has no method {name!r}; choose from {known}, or add the baseline")
-    rows = np.asarray(baselines[base], dtype=np.float64)
-    if name != base:
-        rows = rows * inverse(np.linalg.norm(rows, axis=1))[:, None]
-    return _of_rows(name, rows[joint.train], rows[joint.queries])
+    rows = np.asarray(baselines[base], dtype=np.float64)  # [N, d]
+    rows = rows if name == base else rows * inverse(np.linalg.norm(rows, axis=1))[:, None]
+    return _of_rows(name, rows[roles.train], rows[roles.queries])
 
 
 def _is_paired(name: str, baselines: Mapping[str, np.ndarray]) -> bool:
@@ -136,10 +135,10 @@ def _of_rows(name: str, train: np.ndarray, query: np.ndarray) -> Method:
     return Method(name, [np.asarray(train, dtype=np.float64)], [np.asarray(query, dtype=np.float64)])
 
 
-def _of_kernel(name: str, kernel: LossKernel, joint: Joint) -> Method:
+def _of_kernel(name: str, kernel: LossKernel, roles: Roles) -> Method:
     """Cut each chain into stretches of consecutive draws, about twenty in all, as the bootstrap of kernels does."""
     rows = kernel.features() if name == COVARIANCE else kernel.standardised()
-    chains = rows.reshape(kernel.probes, kernel.chains, kernel.draws)
+    chains = rows.reshape(kernel.probes, kernel.chains, kernel.draws)  # [N, C, D]
     parts = np.array_split(chains, pieces(kernel.chains, kernel.draws), axis=2)
-    cut = [part[:, chain] for chain in range(kernel.chains) for part in parts]
-    return Method(name, [part[joint.train] for part in cut], [part[joint.queries] for part in cut])
+    cut = [part[:, chain] for chain in range(kernel.chains) for part in parts]  # [N, draws of a stretch] each
+    return Method(name, [part[roles.train] for part in cut], [part[roles.queries] for part in cut])

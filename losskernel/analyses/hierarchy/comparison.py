@@ -1,6 +1,5 @@
-"""Other kernels over the same probes: those given, and two that know nothing of the images."""
+"""One loss kernel and other kernels over the same probes, compared with a taxonomy; the numbers that a run reports."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -8,44 +7,27 @@ from typing import Any
 
 import numpy as np
 
-from losskernel.analyses import rank_tests as agreement
+from losskernel.analyses import rank_tests
 from losskernel.analyses.hierarchy import scores
-from losskernel.analyses.hierarchy.scores import Judge, Score
-from losskernel.analyses.hierarchy.similarities import Reader, View
+from losskernel.analyses.hierarchy.scores import ENDS, LEVEL_NUMBERS, Score, Scorer
+from losskernel.analyses.hierarchy.similarities import Reader, Similarity
 from losskernel.analyses.rank_tests import Permuted
 from losskernel.analyses.taxonomy_classes import Classes
 from losskernel.kernel.error_bars import replicate_mean
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
+# Two kernels that know nothing of the images: the classes alone, and noise.
 LABELS, RANDOM = "labels", "random"
-
-
-def with_references(
-    baselines: Mapping[str, np.ndarray], leaf: np.ndarray, columns: int, seed: int
-) -> dict[str, np.ndarray]:
-    """Return the baselines with a kernel of labels alone and a random one, name -> rows [N, d].
-
-    Args:
-        baselines: name -> rows [N, d].
-        leaf: number of each probe's class, [N].
-        columns: of the random rows: as many as the loss kernel has draws.
-        seed: of the random rows.
-    """
-    one_hot = np.eye(leaf.max() + 1, dtype=np.float32)[leaf]
-    # A stream of its own: permutations and choices of pairs start from the same seed.
-    own = np.random.SeedSequence(seed).spawn(1)[0]
-    noise = np.random.default_rng(own).standard_normal((len(leaf), columns), dtype=np.float32)
-    return dict(baselines) | {LABELS: one_hot, RANDOM: noise}
-
-
 # Image pairs at most for rank correlations between images.
 _PAIRS = 200_000
+# Shifts between chains that show the floor of |R|.
+_SHIFTS = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Everything that tables and figures of the hierarchy show, computed when first asked for.
+    """Everything that tables and figures of the hierarchy show, computed at first use.
 
     Attributes:
         kernel: the loss kernel.
@@ -70,25 +52,25 @@ class Comparison:
     seed: int
 
     @cached_property
-    def views(self) -> dict[str, View]:
-        """Every kernel, the loss kernel's own views first."""
-        found = self._reader.of_kernel(self.kernel)
-        for name, rows in self._rivals.items():
-            found |= self._reader.of_features(name, rows)
-        return found
+    def similarities(self) -> dict[str, Similarity]:
+        """Every kernel, the loss kernel's similarities first."""
+        read = self._reader.of_kernel(self.kernel)
+        for name, rows in self._baselines.items():
+            read |= self._reader.of_features(name, rows)
+        return read
 
     @property
-    def own(self) -> list[str]:
-        """Names of the loss kernel's views, the best one first: without noise floor, if there are chains enough."""
-        return [name for name in self.views if name not in self._rivals]
+    def kernel_names(self) -> list[str]:
+        """Names of the loss kernel's similarities: the coupling first, which has no noise floor, if there is one."""
+        return [name for name in self.similarities if name not in self._baselines]
 
     @cached_property
-    def judge(self) -> Judge:
-        """What compares a view with the taxonomy."""
-        return Judge(self.classes, self.distance, self._reader.pairs, self._given)
+    def scorer(self) -> Scorer:
+        """What compares a similarity with the taxonomy."""
+        return Scorer(self.classes, self.distance, self._reader.pairs, self._given)
 
     @cached_property
-    def part(self) -> tuple[LossKernel, Classes]:
+    def subset(self) -> tuple[LossKernel, Classes]:
         """The kernel of the probes behind errors, and their classes."""
         if self._chosen is None:
             return self.kernel, self.classes
@@ -98,14 +80,15 @@ class Comparison:
     @cached_property
     def scores(self) -> dict[str, Score]:
         """The numbers of every kernel; the loss kernel's with errors over chains."""
-        kernel, classes = self.part
+        kernel, classes = self.subset
         reader = self._reader_of(classes)
-        judge = Judge(classes, self.distance, reader.pairs, self._given)
-        exact, rough = scores.values(self.judge, self.views), scores.with_errors(kernel, reader, judge)
+        scorer = Scorer(classes, self.distance, reader.pairs, self._given)
+        exact, rough = scores.values(self.scorer, self.similarities), scores.with_errors(kernel, reader, scorer)
         if self._chosen is None:
             return exact | rough
-        for name, rows in self._rivals.items():
-            rough |= scores.values(judge, reader.of_features(name, rows[self._chosen]))
+        # The values are those of all probes, the errors those of the subset.
+        for name, rows in self._baselines.items():
+            rough |= scores.values(scorer, reader.of_features(name, rows[self._chosen]))
         return {name: scores.centred_on(rough[name], score) for name, score in exact.items()}
 
     @cached_property
@@ -113,34 +96,34 @@ class Comparison:
         """Permutation tests of every kernel: spearman_classes, partial and reverse."""
         return {
             name: scores.tests(
-                view, self.distance, None if name == self.features else self._given, self.permutations, self.seed
+                similarity, self.distance, None if name == self.features else self._given, self.permutations, self.seed
             )
-            for name, view in self.views.items()
+            for name, similarity in self.similarities.items()
         }
 
     @cached_property
-    def reach(self) -> dict[str, dict[str, Any]]:
-        """Reliability, ceiling and the draws in all that double the correlation over classes, of the kernel's views."""
+    def reliability(self) -> dict[str, dict[str, Any]]:
+        """Reliability, ceiling and the draws in all that double the correlation over classes, per similarity."""
         draws = self.kernel.chains * self.kernel.draws
-        found: dict[str, dict[str, Any]] = {}
+        limits: dict[str, dict[str, Any]] = {}
         for name, value in scores.reliability(self.kernel, self._reader).items():
             correlation = self.scores[name].get("spearman_classes", 0.0)
-            times = agreement.doubling(value) if correlation > 0 else np.inf
+            times = rank_tests.doubling(value) if correlation > 0 else np.inf  # as many draws as now
             needed = float(np.ceil(times * draws)) if np.isfinite(times) else "never"
-            limit = agreement.ceiling(correlation, value)
-            found[name] = {"reliability": value, "ceiling": limit, "draws_to_double": needed}
-        return found
+            ceiling = rank_tests.ceiling(correlation, value)
+            limits[name] = {"reliability": value, "ceiling": ceiling, "draws_to_double": needed}
+        return limits
 
     @cached_property
-    def _rivals(self) -> dict[str, np.ndarray]:
+    def _baselines(self) -> dict[str, np.ndarray]:
         draws = self.kernel.chains * self.kernel.draws
         # A baseline of one column is a score, such as the margin: probes with the same score are not alike.
         kernels = {name: rows for name, rows in self.traces.baselines.items() if rows.shape[1] > 1}
-        return with_references(kernels, self.classes.leaf, draws, self.seed)
+        return kernels | reference_kernels(self.classes.leaf, draws, self.seed)
 
     @cached_property
     def _given(self) -> np.ndarray | None:
-        return self.views[self.features].means if self.features in self._rivals else None
+        return self.similarities[self.features].means if self.features in self._baselines else None
 
     @cached_property
     def _chosen(self) -> np.ndarray | None:
@@ -154,44 +137,51 @@ class Comparison:
         return Reader(classes, classes.pairs(_PAIRS, self.seed), self.neighbours, self.seed)
 
 
-# Endings of a number with its error and interval.
-ENDS = ("", "_se", "_low", "_high")
-# Numbers that each level has.
-LEVEL_NUMBERS = ("knn", "ami", "nmi", "purity", "dendrogram_purity")
-# Shifts between chains that show the floor of |R|.
-_SHIFTS = 4
+def reference_kernels(leaf: np.ndarray, columns: int, seed: int) -> dict[str, np.ndarray]:
+    """Return a kernel of labels alone and a random one, name -> rows [N, d].
+
+    Args:
+        leaf: number of each probe's class, [N].
+        columns: of the random rows: as many as the loss kernel has draws.
+        seed: of the random rows.
+    """
+    one_hot = np.eye(leaf.max() + 1, dtype=np.float32)[leaf]  # [N, G]
+    # A stream of its own: permutations and choices of pairs start from the same seed.
+    stream = np.random.SeedSequence(seed).spawn(1)[0]
+    noise = np.random.default_rng(stream).standard_normal((len(leaf), columns), dtype=np.float32)
+    return {LABELS: one_hot, RANDOM: noise}
 
 
-def with_ends(score: Score, number: str, name: str) -> dict[str, float]:
-    """Return a number of a score, and its error and interval where it has them, under another name."""
-    return {f"{name}{end}": score[f"{number}{end}"] for end in ENDS if f"{number}{end}" in score}
+def with_ends(score: Score, number: str, name: str | None = None) -> dict[str, float]:
+    """Return a number of a score, and its error and interval where it has them, under another name if one is given."""
+    return {f"{name or number}{end}": score[f"{number}{end}"] for end in ENDS if f"{number}{end}" in score}
 
 
 def summary(comparison: Comparison) -> dict[str, float]:
     """Return the finite numbers that sum a comparison up.
 
     `spearman_classes_x` of every kernel x with its Mantel p, `partial_x` given the features and `reverse_x` of the
-    features given x; of the loss kernel's views also means by relation and what more draws would bring; of the best
-    of these what clusters and neighbours recover at the middle level.
+    features given x; of the loss kernel's similarities also means by relation and what more draws would bring; of the
+    best of these what clusters and neighbours recover at the middle level.
     """
-    scores, numbers = comparison.scores, {}
+    scored, numbers = comparison.scores, {}
+    relations = comparison.classes.relations
     for name, tests in comparison.tests.items():
         for number, test in tests.items():
             numbers |= {f"{number}_{name}": test.correlation, f"{number}_{name}_p": test.p}
-            numbers |= with_ends(scores[name], number, f"{number}_{name}")
-    for name in comparison.own:
+            numbers |= with_ends(scored[name], number, f"{number}_{name}")
+    for name in comparison.kernel_names:
         for number in ("kendall_classes", "spearman_images", "kendall_images"):
-            numbers |= with_ends(scores[name], number, f"{number}_{name}")
-        for place, relation in enumerate(comparison.classes.relations):
-            numbers |= with_ends(scores[name], f"relation {place}", f"{name}_{relation.replace(' ', '_')}")
-        reach = comparison.reach.get(name, {})
-        numbers |= {f"{number}_{name}": value for number, value in reach.items() if value != "never"}
-    best = scores[comparison.own[0]]
+            numbers |= with_ends(scored[name], number, f"{number}_{name}")
+        for index, relation in enumerate(relations):
+            numbers |= with_ends(scored[name], f"relation {index}", f"{name}_{relation.replace(' ', '_')}")
+        limits = comparison.reliability.get(name, {})
+        numbers |= {f"{number}_{name}": value for number, value in limits.items() if value != "never"}
+    best = scored[comparison.kernel_names[0]]
     for number in LEVEL_NUMBERS:
         numbers |= with_ends(best, f"{number} {comparison.classes.middle.name}", number)
-    for number in ("cophenetic", "tree_fit"):
-        numbers |= with_ends(best, number, number)
-    numbers |= falling(best, len(comparison.classes.relations)) | noise_floor(comparison.part[0])
+    numbers |= with_ends(best, "cophenetic") | with_ends(best, "tree_fit")
+    numbers |= falling(best, len(relations)) | noise_floor(comparison.subset[0])
     numbers |= {"classes": len(comparison.classes.ids), "probes": comparison.kernel.probes}
     return {name: float(value) for name, value in numbers.items() if np.isfinite(value)}
 
@@ -200,7 +190,7 @@ def falling(score: Score, count: int) -> dict[str, float]:
     """Return whether a mean falls from each relation to the next, and between how many the intervals part.
 
     Args:
-        score: of one view, with `relation 0` to `relation count - 1`.
+        score: of one similarity, with `relation 0` to `relation count - 1`.
         count: of relations.
 
     Returns:
@@ -208,21 +198,17 @@ def falling(score: Score, count: int) -> dict[str, float]:
         (how many from the same class onwards before two first overlap).
     """
     present = [f"relation {number}" for number in range(count) if f"relation {number}" in score]
-    steps = list(pairwise(present))
+    steps = list(pairwise(present))  # from each relation to the next farther
     numbers = {"monotone": float(all(score[near] > score[far] for near, far in steps))}
     if all(f"{name}_low" in score for name in present):
-        numbers |= _apart([score[f"{near}_low"] > score[f"{far}_high"] for near, far in steps])
+        apart = [score[f"{near}_low"] > score[f"{far}_high"] for near, far in steps]
+        leading = next((index for index, disjoint in enumerate(apart) if not disjoint), len(apart))
+        numbers |= {"levels_apart": float(sum(apart)), "leading_levels_apart": float(leading)}
     return numbers
 
 
 def noise_floor(kernel: LossKernel) -> dict[str, float]:
     """Return the mean |R| of probes that know nothing of each other, with its error over shifts of the chains."""
     shifts = range(1, max(2, min(_SHIFTS + 1, kernel.chains)))
-    return replicate_mean(
-        "noise_floor", np.array([np.abs(kernel.null_correlation(shift=shift)).mean() for shift in shifts])
-    )
-
-
-def _apart(steps: Sequence[bool]) -> dict[str, float]:
-    leading = next((place for place, each in enumerate(steps) if not each), len(steps))
-    return {"levels_apart": float(sum(steps)), "leading_levels_apart": float(leading)}
+    floors = [np.abs(kernel.null_correlation(shift=shift)).mean() for shift in shifts]
+    return replicate_mean("noise_floor", np.array(floors))

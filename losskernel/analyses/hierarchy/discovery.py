@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from losskernel import figures
-from losskernel.analyses import tree_comparison as clustering
+from losskernel.analyses import tree_comparison
 from losskernel.analyses.hierarchy.scores import centred_on
 from losskernel.analyses.hierarchy.similarities import Reader
 from losskernel.analyses.result import Result
@@ -20,9 +20,12 @@ from losskernel.kernel.error_bars import Matrices, bootstrap
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
+_KINDS = ("coupling", "abs_r", "r")
+_NO_PAIRS = Pairs(np.array([], dtype=int), np.array([], dtype=int))
+
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class DiscoveredTree:
     """An average-linkage tree over classes.
 
     Attributes:
@@ -34,9 +37,9 @@ class Found:
     linkage: np.ndarray
 
     @classmethod
-    def of(cls, classes: Classes, similarity: np.ndarray) -> "Found":
+    def of(cls, classes: Classes, similarity: np.ndarray) -> "DiscoveredTree":
         """Build the tree of a similarity of every two classes [G, G]."""
-        return cls(classes, clustering.average_linkage(similarity))
+        return cls(classes, tree_comparison.average_linkage(similarity))
 
     @cached_property
     def tree(self) -> Tree:
@@ -51,58 +54,50 @@ class Found:
     @cached_property
     def overlaps(self) -> np.ndarray:
         """Jaccard index of every clade with every known one, [A, B]."""
-        return clustering.overlaps(self._members, self._known)
+        return tree_comparison.overlaps(self._members, self._known)
 
     def numbers(self) -> dict[str, float]:
-        """Return how much of the known tree the found one holds; what is undefined is left out.
+        """Return how much of the known tree the discovered one holds; what is undefined is left out.
 
         dendrogram_purity at the middle level; robinson_foulds and robinson_foulds_normalised, 1 where no clade is
-        shared; clades_recovered, the share of the known clades that are found exactly, and clade_overlap, the mean
-        Jaccard index of the known clades with the nearest found one.
+        shared; clades_recovered, the share of the known clades that it has exactly, and clade_overlap, the mean
+        Jaccard index of the known clades with the nearest discovered one.
         """
         purity = self.purity(self.classes.middle.groups)
-        found = {"dendrogram_purity": purity} if np.isfinite(purity) else {}
+        numbers = {"dendrogram_purity": purity} if np.isfinite(purity) else {}
         if len(self._known):
-            apart, share = clustering.robinson_foulds(self._members, self._known)
-            found |= {"robinson_foulds": float(apart), "robinson_foulds_normalised": share} | _held(self.overlaps)
-        return found
+            apart, share = tree_comparison.robinson_foulds(self._members, self._known)
+            best = self.overlaps.max(0)  # a Jaccard index of 1: the very clade
+            numbers |= {"robinson_foulds": float(apart), "robinson_foulds_normalised": share}
+            numbers |= {"clades_recovered": float((best == 1).mean()), "clade_overlap": float(best.mean())}
+        return numbers
 
     def purity(self, groups: np.ndarray) -> float:
         """Return the dendrogram purity of groups of classes, [G]."""
-        return clustering.dendrogram_purity(self.tree.parents, groups)
+        return tree_comparison.dendrogram_purity(self.tree.parents, groups)
 
     def by_chance(self, permutations: int, seed: int) -> dict[str, np.ndarray]:
         """Return the numbers, each [permutations], of trees of the same shape with permuted leaves."""
         rng = np.random.default_rng(seed)
-        found: dict[str, list[float]] = {}
-        for _ in range(permutations):
-            order = rng.permutation(len(self.classes.ids))
-            for name, value in self._permuted(order).numbers().items():
-                found.setdefault(name, []).append(value)
-        return {name: np.array(values) for name, values in found.items()}
+        orders = (rng.permutation(len(self.classes.ids)) for _ in range(permutations))
+        rows = [self._permuted(order).numbers() for order in orders]
+        # What is defined depends on the tree's shape alone: every permuted tree has the same numbers.
+        return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
-    def _permuted(self, order: np.ndarray) -> "Found":
-        linkage = self.linkage.copy()
+    def _permuted(self, order: np.ndarray) -> "DiscoveredTree":
+        linkage = self.linkage.copy()  # [G - 1, 4]
+        # scipy numbers the leaves first, then the merges: only the former change.
         leaves = linkage[:, :2] < len(order)
         linkage[:, :2][leaves] = order[linkage[:, :2][leaves].astype(int)]
-        return Found(self.classes, linkage)
+        return DiscoveredTree(self.classes, linkage)
 
     @cached_property
     def _members(self) -> np.ndarray:
-        return clustering.members_of(self.clades, len(self.classes.ids))
+        return tree_comparison.members_of(self.clades, len(self.classes.ids))
 
     @cached_property
     def _known(self) -> np.ndarray:
-        return clustering.members_of(self.classes.tree.clades().values(), len(self.classes.ids))
-
-
-def _held(overlaps: np.ndarray) -> dict[str, float]:
-    best = overlaps.max(0)
-    return {"clades_recovered": float((best == 1).mean()), "clade_overlap": float(best.mean())}
-
-
-_KINDS = ("coupling", "abs_r", "r")
-_NO_PAIRS = Pairs(np.array([], dtype=int), np.array([], dtype=int))
+        return tree_comparison.members_of(self.classes.tree.clades().values(), len(self.classes.ids))
 
 
 @dataclass(frozen=True)
@@ -170,26 +165,24 @@ class Discovery:
             "analysis.discovery.of=coupling needs >= 2 chains, got 1; raise schedule.chains or set of=abs_r",
         )
         classes = Classes.of(kernel.label(self.label), self.taxonomy)
-        found = Found.of(classes, _reader(classes).means_of_kernel(kernel)[self.of])
+        discovered = DiscoveredTree.of(classes, _reader(classes).means_of_kernel(kernel)[self.of])
         rough, resampled = self._resampled(kernel, traces, classes)
-        exact, null = found.numbers(), found.by_chance(self.permutations, self.seed)
-        metrics = centred_on(rough, exact) | _null(exact, null)
-        tree = found.tree
-        branches = np.full(len(tree.parents), np.nan)
+        exact, null = discovered.numbers(), discovered.by_chance(self.permutations, self.seed)
+        metrics = centred_on(rough, exact) | _p_values(exact, null)
+        tree = discovered.tree
+        branches = np.full(len(tree.parents), np.nan)  # support of each node; NaN of leaves and root
         if resampled:
-            support = [np.mean([clade in other for other in resampled]) for clade in found.clades]
+            support = [np.mean([clade in other for other in resampled]) for clade in discovered.clades]
             branches[len(classes.ids) : -1] = support
             metrics["support"] = float(np.mean(support))
-        drawn = figures.tanglegram(tree.with_support(branches), classes.tree, title_known=self._title())
+        title = "WordNet" if self.taxonomy == "wordnet" else "known"
+        drawn = figures.tanglegram(tree.with_support(branches), classes.tree, title_known=title)
         tables = {
-            "discovery_clades": _clades(found, branches),
-            "discovery_known": _known(found, branches),
-            "discovery_levels": _levels(found),
+            "discovery_clades": _discovered_clades(discovered, branches),
+            "discovery_known": _known_clades(discovered, branches),
+            "discovery_levels": _levels(discovered),
         }
         return Result(metrics, tables, {"discovery_tree": drawn})
-
-    def _title(self) -> str:
-        return "WordNet" if self.taxonomy == "wordnet" else "known"
 
     def _resampled(
         self, kernel: LossKernel, traces: LossTraces, classes: Classes
@@ -203,9 +196,9 @@ class Discovery:
         clades: list[set[frozenset[int]]] = []
 
         def statistic(part: Matrices) -> dict[str, float]:
-            found = Found.of(classes, reader.means_of_matrices(part)[self.of])
-            clades.append(set(found.clades))
-            return found.numbers()
+            discovered = DiscoveredTree.of(classes, reader.means_of_matrices(part)[self.of])
+            clades.append(set(discovered.clades))
+            return discovered.numbers()
 
         numbers = bootstrap(kernel, statistic)
         return numbers, clades[1:]  # the first is the kernel itself
@@ -215,48 +208,45 @@ def _reader(classes: Classes) -> Reader:
     return Reader(classes, _NO_PAIRS, 1)
 
 
-def _null(exact: dict[str, float], null: dict[str, np.ndarray]) -> dict[str, float]:
+def _p_values(exact: dict[str, float], null: dict[str, np.ndarray]) -> dict[str, float]:
     """Return one-sided p-values, small where the trees are more alike than by chance, and the means by chance."""
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for name, values in null.items():
         # A distance is small where trees are alike.
         sign = -1 if name.startswith("robinson_foulds") else 1
         count = np.count_nonzero(sign * values >= sign * exact[name] - 1e-9)
-        found |= {f"{name}_p": (1 + count) / (1 + len(values)), f"{name}_null": float(values.mean())}
-    return found
+        numbers |= {f"{name}_p": (1 + count) / (1 + len(values)), f"{name}_null": float(values.mean())}
+    return numbers
 
 
-def _clades(found: Found, support: np.ndarray) -> pd.DataFrame:
-    """One row per clade of the found tree, the best supported first."""
-    known, tree, names = found.classes.tree, found.tree, found.classes.names
+def _discovered_clades(discovered: DiscoveredTree, support: np.ndarray) -> pd.DataFrame:
+    """Return a row per clade of the discovered tree, the best supported first."""
+    known, tree, names = discovered.classes.tree, discovered.tree, discovered.classes.names
     nodes = list(known.clades())
     rows: list[dict[str, object]] = []
-    for place, (node, members) in enumerate(tree.clades().items()):
+    for (node, members), overlaps in zip(tree.clades().items(), discovered.overlaps, strict=True):
         row: dict[str, object] = {"node": node, "classes": len(members), "support": support[node]}
         row["height"] = tree.heights[node]
         if nodes:
-            best = int(found.overlaps[place].argmax())
-            row |= {"nearest": known.names[nodes[best]], "jaccard": found.overlaps[place, best]}
+            best = int(overlaps.argmax())
+            row |= {"nearest": known.names[nodes[best]], "jaccard": overlaps[best]}
         rows.append(row | {"members": "; ".join(names[leaf] for leaf in sorted(members))})
     return pd.DataFrame(rows).sort_values(["support", "classes"], ascending=False, kind="stable")
 
 
-def _known(found: Found, support: np.ndarray) -> pd.DataFrame:
-    """One row per clade of the known tree: the found one nearest to it."""
-    known, nodes = found.classes.tree, list(found.tree.clades())
+def _known_clades(discovered: DiscoveredTree, support: np.ndarray) -> pd.DataFrame:
+    """Return a row per clade of the known tree: the discovered one nearest to it."""
+    known, nodes = discovered.classes.tree, list(discovered.tree.clades())
     rows: list[dict[str, object]] = []
-    for place, (node, members) in enumerate(known.clades().items()):
-        best = int(found.overlaps[:, place].argmax())
+    for (node, members), overlaps in zip(known.clades().items(), discovered.overlaps.T, strict=True):
+        best = int(overlaps.argmax())
         row = {"clade": known.names[node], "id": known.ids[node], "classes": len(members)}
-        row |= {"jaccard": found.overlaps[best, place], "nearest_node": nodes[best], "support": support[nodes[best]]}
+        row |= {"jaccard": overlaps[best], "nearest_node": nodes[best], "support": support[nodes[best]]}
         rows.append(row)
     return pd.DataFrame(rows, columns=["clade", "id", "classes", "jaccard", "nearest_node", "support"])
 
 
-def _levels(found: Found) -> pd.DataFrame:
-    """One row per level above the classes."""
-    rows = [
-        {"level": level.name, "groups": int(level.groups.max() + 1), "dendrogram_purity": found.purity(level.groups)}
-        for level in found.classes.levels[1:]
-    ]
+def _levels(discovered: DiscoveredTree) -> pd.DataFrame:
+    """Return a row per level above the classes."""
+    rows = [(level.name, level.count, discovered.purity(level.groups)) for level in discovered.classes.levels[1:]]
     return pd.DataFrame(rows, columns=["level", "groups", "dendrogram_purity"])

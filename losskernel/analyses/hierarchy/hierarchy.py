@@ -1,6 +1,6 @@
 """Does the kernel follow a known taxonomy of the classes, and does it say more than features do?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,25 +9,27 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from losskernel import figures
-from losskernel.analyses import rank_tests as agreement
-from losskernel.analyses.hierarchy.comparison import (
-    LABELS,
-    LEVEL_NUMBERS,
-    RANDOM,
-    Comparison,
-    noise_floor,
-    summary,
-    with_ends,
-)
-from losskernel.analyses.hierarchy.scores import Score
-from losskernel.analyses.hierarchy.similarities import View
+from losskernel.analyses.hierarchy.comparison import LABELS, RANDOM, Comparison, noise_floor, summary, with_ends
+from losskernel.analyses.hierarchy.scores import LEVEL_NUMBERS, Score
+from losskernel.analyses.rank_tests import spearman, upper
 from losskernel.analyses.result import MetricPanel, Result
-from losskernel.analyses.taxonomy_classes import Classes
+from losskernel.analyses.taxonomy_classes import Classes, Level
 from losskernel.data.taxonomy import MEASURES
 from losskernel.errors import require, require_integer
 from losskernel.figures.shared.style import INK
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
+
+# Numbers of a kernel that belong to no level.
+_PLAIN = (
+    *("spearman_classes", "kendall_classes", "spearman_images", "kendall_images"),
+    *("partial", "reverse", "cophenetic", "tree_fit"),
+)
+# How figures name the loss kernel's similarities.
+_NAMES = {"coupling": "coupling R²", "abs_r": "|R|"}
+# Pairs of each relation whose R is drawn.
+_PAIRS = 5_000
+_COLUMNS = ("spearman_classes", "partial", "knn", "ami", "dendrogram_purity")
 
 
 @dataclass(frozen=True)
@@ -145,140 +147,106 @@ class Hierarchy:
             self.limit,
             self.seed,
         )
-        chance = comparison.judge.chance()
-        found = {
-            "hierarchy_kernels": kernels_table(
-                comparison.scores, comparison.tests, comparison.reach, classes.middle.name
-            ),
-            "hierarchy_levels": relations_table(comparison.scores, comparison.own, classes, chance),
-            "hierarchy_profiles": profiles_table(comparison.scores, classes, chance),
-            "hierarchy_measures": measures_table(comparison.views, classes),
+        tables = {
+            "hierarchy_kernels": kernels_table(comparison),
+            "hierarchy_levels": relations_table(comparison),
+            "hierarchy_profiles": profiles_table(comparison),
+            "hierarchy_measures": measures_table(comparison),
         }
-        place = "WordNet" if self.taxonomy == "wordnet" else "taxonomy"
-        pictures = drawn(comparison, found["hierarchy_kernels"], f"{place} {self.measure.replace('_', ' ')} distance")
-        return Result(summary(comparison), found, dict(pictures))
+        source = "WordNet" if self.taxonomy == "wordnet" else "taxonomy"
+        distance_label = f"{source} {self.measure.replace('_', ' ')} distance"
+        return Result(summary(comparison), tables, _figures(comparison, tables["hierarchy_kernels"], distance_label))
 
 
-_PLAIN = (
-    "spearman_classes",
-    "kendall_classes",
-    "spearman_images",
-    "kendall_images",
-    "partial",
-    "reverse",
-    "cophenetic",
-    "tree_fit",
-)
+def kernels_table(comparison: Comparison) -> pd.DataFrame:
+    """Return a row per kernel, of its tests and of neighbours and clusters at the middle level.
 
-
-def kernels_table(
-    scores: Mapping[str, Score],
-    tests: Mapping[str, Mapping[str, agreement.Permuted]],
-    reach: Mapping[str, Mapping[str, Any]],
-    level: str,
-) -> pd.DataFrame:
-    """One row per kernel; what is undefined for it stays empty.
-
-    Args:
-        scores: of every kernel.
-        tests: of every kernel.
-        reach: reliability, ceiling and draws to double, of the kernels that have them.
-        level: name of the level at which clusters and neighbours are compared.
+    What is undefined for a kernel stays empty.
     """
+    level = comparison.classes.middle
     rows: list[dict[str, Any]] = []
-    for name, score in scores.items():
+    for name, score in comparison.scores.items():
         row: dict[str, Any] = {"kernel": name}
         for number in _PLAIN:
-            test = tests[name].get(number)
-            row |= with_ends(score, number, number)
+            test = comparison.tests[name].get(number)
+            row |= with_ends(score, number)
             if test is not None:
                 row |= {number: test.correlation, f"{number}_p": test.p}
                 row |= {f"{number}_null_low": test.low, f"{number}_null_high": test.high}
-        for number in LEVEL_NUMBERS:
-            row |= with_ends(score, f"{number} {level}", number)
-        rows.append(row | {"level": level} | dict(reach.get(name, {})))
+        row |= _of_level(score, level)
+        rows.append(row | {"level": level.name} | comparison.reliability.get(name, {}))
     return pd.DataFrame(rows).dropna(axis="columns", how="all")
 
 
-def profiles_table(scores: Mapping[str, Score], classes: Classes, chance: np.ndarray) -> pd.DataFrame:
-    """One row per kernel and level: neighbours and clusters."""
+def profiles_table(comparison: Comparison) -> pd.DataFrame:
+    """Return a row per kernel and level: neighbours and clusters."""
+    levels = list(zip(comparison.classes.levels, comparison.scorer.chance(), strict=True))
     rows: list[dict[str, Any]] = []
-    for name, score in scores.items():
-        for level, expected in zip(classes.levels, chance, strict=True):
-            row: dict[str, Any] = {"kernel": name, "level": level.name, "groups": int(level.groups.max() + 1)}
-            for number in LEVEL_NUMBERS:
-                row |= with_ends(score, f"{number} {level.name}", number)
-            rows.append(row | {"knn_chance": expected})
+    for name, score in comparison.scores.items():
+        for level, chance in levels:
+            row = {"kernel": name, "level": level.name, "groups": level.count}
+            rows.append(row | _of_level(score, level) | {"knn_chance": chance})
     return pd.DataFrame(rows)
 
 
-def relations_table(
-    scores: Mapping[str, Score], names: Sequence[str], classes: Classes, chance: np.ndarray
-) -> pd.DataFrame:
-    """One row per relation, from the same class to the farthest: mean similarities, and what is grouped so closely.
+def relations_table(comparison: Comparison) -> pd.DataFrame:
+    """Return a row per relation, from the same class to the farthest: mean similarities of the loss kernel.
 
-    Args:
-        scores: of every kernel.
-        names: of the loss kernel's views, the first of which is scored for neighbours and clusters.
-        classes: of the probes.
-        chance: k-NN precision of random neighbours at each level.
+    Beside them neighbours and clusters of its best similarity, at the level whose groups are so related.
     """
+    classes, names, scores = comparison.classes, comparison.kernel_names, comparison.scores
+    levels = list(zip(classes.levels, comparison.scorer.chance(), strict=True))
     rows: list[dict[str, Any]] = []
     for number, relation in enumerate(classes.relations):
-        kin = classes.kinship == number
-        row: dict[str, Any] = {"relation": relation, "pairs": int(classes.weights[kin].sum()) // 2}
+        related = classes.kinship == number
+        row: dict[str, Any] = {"relation": relation, "pairs": int(classes.weights[related].sum()) // 2}
         for name in names:
             row |= with_ends(scores[name], f"relation {number}", name)
-        if number < len(classes.levels):
-            level = classes.levels[number]
-            row |= {"groups": int(level.groups.max() + 1), "knn_chance": chance[number]}
-            for each in LEVEL_NUMBERS:
-                row |= with_ends(scores[names[0]], f"{each} {level.name}", each)
+        if number < len(levels):
+            level, chance = levels[number]
+            row |= {"groups": level.count, "knn_chance": chance} | _of_level(scores[names[0]], level)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def measures_table(views: Mapping[str, View], classes: Classes) -> pd.DataFrame:
-    """One row per measure of the taxonomy, a column per kernel: Spearman's correlation over pairs of classes."""
+def measures_table(comparison: Comparison) -> pd.DataFrame:
+    """Return a row per measure of the taxonomy, a column per kernel: rank correlations over pairs of classes."""
     rows: list[dict[str, Any]] = []
     for measure in MEASURES:
-        distance = agreement.upper(classes.distance(measure))
-        found = {name: agreement.spearman(agreement.upper(view.means), distance) for name, view in views.items()}
-        rows.append({"measure": measure} | found)
+        distance = upper(comparison.classes.distance(measure))
+        similarities = comparison.similarities.items()
+        row = {name: spearman(upper(similarity.means), distance) for name, similarity in similarities}
+        rows.append({"measure": measure} | row)
     return pd.DataFrame(rows)
 
 
-# What the views of the loss kernel are called.
-_NAMES = {"coupling": "coupling R²", "abs_r": "|R|"}
-# Pairs of each relation whose R is drawn.
-_PAIRS = 5_000
-_COLUMNS = ("spearman_classes", "partial", "knn", "ami", "dendrogram_purity")
+def _of_level(score: Score, level: Level) -> dict[str, float]:
+    """Return what neighbours and clusters recover at a level, with errors and intervals."""
+    numbers: dict[str, float] = {}
+    for number in LEVEL_NUMBERS:
+        numbers |= with_ends(score, f"{number} {level.name}", number)
+    return numbers
 
 
-def drawn(comparison: Comparison, table: pd.DataFrame, distance_label: str) -> dict[str, Figure]:
+def _figures(comparison: Comparison, table: pd.DataFrame, distance_label: str) -> dict[str, Any]:
     """Return the figures; that of relations only where there is a coupling with errors.
 
     table: a row per kernel.
     """
-    best = comparison.own[0]
-    found = {
-        "hierarchy_matrices": figures.matrix_pair(
-            comparison.views[best].means,
-            comparison.distance,
-            comparison.classes.tree,
-            _NAMES[best],
-            distance_label,
-        ),
+    best, tree = comparison.kernel_names[0], comparison.classes.tree
+    means = comparison.similarities[best].means  # [G, G]
+    drawn = {
+        "hierarchy_matrices": figures.matrix_pair(means, comparison.distance, tree, _NAMES[best], distance_label),
         "hierarchy_kernels": figures.kernel_comparison(table, [name for name in _COLUMNS if name in table]),
         "hierarchy_neighbours": _neighbours_figure(comparison),
     }
     if "relation 1_low" in comparison.scores.get("coupling", {}):
-        found["hierarchy_relatedness"] = _relatedness(comparison)
-    return found
+        drawn["hierarchy_relatedness"] = _relatedness_figure(comparison)
+    return drawn
 
 
 def _neighbours_figure(comparison: Comparison) -> Figure:
-    """k-NN precision at every level, beside chance; errors over chains."""
+    """Draw k-NN precision at every level, beside chance; errors over chains."""
     levels = comparison.classes.levels
     curves: dict[str, np.ndarray] = {}
     errors: dict[str, np.ndarray] = {}
@@ -286,29 +254,29 @@ def _neighbours_figure(comparison: Comparison) -> Figure:
         if name not in ("r", LABELS, RANDOM):
             curves[name] = np.array([score[f"knn {level.name}"] for level in levels])
             errors[name] = np.array([score.get(f"knn {level.name}_se", 0.0) for level in levels])
-    names = [f"{level.name}\n({level.groups.max() + 1})" for level in levels]
+    names = [f"{level.name}\n({level.count})" for level in levels]
     ylabel = "share of nearest neighbours\nin the same group"
-    return figures.depth_profile(names, curves, errors, comparison.judge.chance(), ylabel)
+    return figures.depth_profile(names, curves, errors, comparison.scorer.chance(), ylabel)
 
 
-def _relatedness(comparison: Comparison) -> Figure:
-    """R and coupling by relation."""
+def _relatedness_figure(comparison: Comparison) -> Figure:
+    """Draw R and coupling by relation."""
     score, relations = comparison.scores["coupling"], comparison.classes.relations
     present = [number for number in range(len(relations)) if f"relation {number}" in score]
     value, low, high = (
         np.array([score[f"relation {number}{end}"] for number in present]) for end in ("", "_low", "_high")
     )
-    floor = noise_floor(comparison.part[0])["noise_floor"]
+    floor = noise_floor(comparison.subset[0])["noise_floor"]
     names = [relations[number] for number in present]
     return figures.relatedness(names, _correlations(comparison, present), value, low, high, floor)
 
 
 def _correlations(comparison: Comparison, relations: list[int]) -> list[np.ndarray]:
-    """R of some pairs of different probes of each relation."""
-    kernel, classes = comparison.part
+    """Return R of some pairs of different probes of each relation."""
+    kernel, classes = comparison.subset
     rng = np.random.default_rng(comparison.seed)
     first, second = np.triu_indices(kernel.probes, 1)
-    kinship = classes.kinship[classes.leaf[first], classes.leaf[second]]
-    values = kernel.correlation()[first, second]
+    kinship = classes.kinship[classes.leaf[first], classes.leaf[second]]  # [pairs]
+    values = kernel.correlation()[first, second]  # [pairs]
     parts = [values[kinship == relation] for relation in relations]
     return [part if len(part) <= _PAIRS else rng.choice(part, _PAIRS, replace=False) for part in parts]

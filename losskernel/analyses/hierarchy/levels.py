@@ -65,15 +65,15 @@ class Levels:
         require(kernel.chains >= 2, "analysis.levels needs >= 2 chains, got 1; raise schedule.chains")
         kernel = kernel.evenly(self.limit)
         names, lowest = self._lowest(kernel.labels)
-        upper = np.triu(np.ones_like(lowest, dtype=bool), 1)
-        pairs = [np.nonzero((lowest == depth) & upper) for depth in range(len(names) + 1)]
-        counts = np.array([len(each[0]) for each in pairs])
+        upper = np.triu(np.ones_like(lowest, dtype=bool), 1)  # each pair once
+        pairs = [np.nonzero((lowest == depth) & upper) for depth in range(len(names) + 1)]  # by what is shared
+        counts = np.array([len(first) for first, _ in pairs])  # [L + 1]
         for depth, name in enumerate(["the root", *names]):
             require(counts[depth] > 0, f"no two probes have {name} in common and nothing below it")
 
         def numbers(part: Matrices) -> dict[str, float]:
-            linked = part.coupling()
-            means = np.array([linked[each].mean() for each in pairs])
+            linked = part.coupling()  # [N, N]
+            means = np.array([linked[at_depth].mean() for at_depth in pairs])  # [L + 1]
             contrasts = zip(names, _contrasts(means, counts), strict=True)
             coupled = {f"coupling_{depth}": float(mean) for depth, mean in enumerate(means)}
             return {f"contrast_{name}": value for name, value in contrasts} | coupled
@@ -86,8 +86,8 @@ class Levels:
 
     def _lowest(self, labels: Mapping[str, np.ndarray]) -> tuple[list[str], np.ndarray]:
         """Return the levels' names, and the number of the finest that two probes share [N, N]; -1 for one class."""
-        found = sorted(name for name in labels if name.startswith(PREFIX) and name.removeprefix(PREFIX).isdigit())
-        names = list(self.levels or sorted(found, key=lambda name: int(name.removeprefix(PREFIX))))
+        numbered = [name for name in labels if name.startswith(PREFIX) and name.removeprefix(PREFIX).isdigit()]
+        names = list(self.levels or sorted(numbered, key=lambda name: int(name.removeprefix(PREFIX))))
         known = ", ".join(labels) or "none"
         require(len(names) > 0, f"no label is called level_1; name the levels, of {known}")
         unknown = [name for name in [*names, self.label] if name not in labels]
@@ -101,10 +101,10 @@ class Levels:
 
 def _contrasts(means: np.ndarray, counts: np.ndarray) -> list[float]:
     """Return each level's contrast from mean couplings by lowest shared level, [L + 1], and their numbers of pairs."""
-    found = []
+    contrasts = []
     for level in range(1, len(means)):
-        # Without floor, means scatter about zero; a coupling itself is never below it.
+        # Estimated without noise floor, means scatter about zero; a coupling itself is never negative.
         within = max(float(np.average(means[level:], weights=counts[level:])), 0.0)
         across = max(float(means[level - 1]), 0.0)
-        found.append((within - across) / (within + across) if within + across > 0 else 0.0)
-    return found
+        contrasts.append((within - across) / (within + across) if within + across > 0 else 0.0)
+    return contrasts

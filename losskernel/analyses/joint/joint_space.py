@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from losskernel.analyses.joint.kernels import PLACEBO, SPACE, Joint
-from losskernel.analyses.joint.layer_agreement import beyond_labels, nearest
+from losskernel.analyses.joint.joint import PLACEBO, SPACE, Joint, ProbeErrors
+from losskernel.analyses.joint.layer_agreement import beyond_labels, nearest_layers
 from losskernel.analyses.joint.map import draw
-from losskernel.analyses.joint.sweep_and_training import Family, Sweep, families, sweep_of, training_table
+from losskernel.analyses.joint.sweep_and_training import Family, Sweep, families, localization_sweep, training_table
 from losskernel.analyses.result import Result
 from losskernel.errors import InputError, require, require_integer
 from losskernel.geometry import Bures, Path, Point
@@ -17,6 +17,11 @@ from losskernel.geometry.point import FORMS
 from losskernel.representations.points import TRAINED, PointSet
 from losskernel.representations.sources import left_out
 
+_BURES = Bures()
+_BURES_PROBES = 200  # a Bures distance costs N³
+# Ending of a metric -> column of a table.
+_ENDS = {"": "angle", "_se": "se", "_low": "low", "_high": "high"}
+# What a reader must know about each figure, and by that of the numbers.
 CAPTIONS = {
     "joint_map": (
         "Inputs, layers, labels, gradients and loss kernels over the same probes, as points of one space (angular "
@@ -46,18 +51,14 @@ CAPTIONS = {
 }
 
 
-# Probes over which the other space is asked, whose distances cost N³.
-_FEW = 200
-
-
 @dataclass(frozen=True)
 class JointSpace:
     """Inputs, layers, outputs, targets and kernels of losses as points of one sphere (U-centred angular CKA).
 
     Which point of its network's path every kernel is nearest to; the loss kernel's way to the kernel of loss gradients
-    as the localisation grows; agreement with the layers beyond the labels; the loss kernel's path over training beside
+    as the localization grows; agreement with the layers beyond the labels; the loss kernel's path over training beside
     the layers'. Distances are raw; cosines without sampling noise, from independent chains, stand beside them. As a
-    placebo the loss kernel's probes change places: it should be near nothing.
+    placebo the loss kernel's probes are permuted: it should be near nothing.
 
     Attributes:
         form: of the kernels of losses: "correlation", in which all probes count alike, or "covariance", in which those
@@ -140,130 +141,58 @@ class JointSpace:
             InputError: there is no loss kernel or no layer.
         """
         joint = Joint.of(points, self.form, self.seed)
-        few = joint.points.evenly(self.limit)
-        near = nearest(joint, few, self.permutations, self.seed)
-        beyond = beyond_labels(joint, few, self.permutations, self.seed, TRAINED)
-        sweep, courses = sweep_of(joint, few), families(joint)
-        chosen, angles, agreement = other_space(joint, _FEW)
-        found = {"joint_nearest": near, "joint_distances": distances(joint, chosen, angles)}
-        metrics = numbers(joint, near, beyond, sweep) | closed_numbers(
-            points[points.number(joint.name(joint.own))].point
-        )
-        metrics["bures_spearman"] = agreement
+        errors = ProbeErrors(joint.points.evenly(self.limit), self.permutations, self.seed)
+        near, beyond = nearest_layers(joint, errors), beyond_labels(joint, errors, TRAINED)
+        sweep, courses = localization_sweep(joint, errors), families(joint)
+        numbers, bures, rank = bures_angles(joint, _BURES_PROBES)
+        tables = {"joint_nearest": near, "joint_distances": distances(joint, numbers, bures)}
+        metrics = _numbers(joint, near, beyond, sweep)
+        # The point as given: in the covariance form, whatever form is compared.
+        metrics |= concentration(points[points.number(joint.name(joint.main))].point)
+        metrics["bures_spearman"] = rank
         if not beyond.empty:
-            found["joint_labels"] = beyond
+            tables["joint_labels"] = beyond
         if sweep is not None:
-            found["joint_sweep"] = sweep.table
-        if any(each.kind == "loss_kernel" for each in courses):
-            found["joint_training"] = training_table(joint)
-            metrics |= along_training(joint, found["joint_training"], courses)
+            tables["joint_sweep"] = sweep.table
+        if any(family.kind == "loss_kernel" for family in courses):
+            tables["joint_training"] = training_table(joint)
+            metrics |= _training_numbers(joint, tables["joint_training"], courses)
         lost = {} if points.folder is None else left_out(points.folder.parent)
         metrics["left_out"] = float(len(lost))
         if lost:
-            found["joint_left_out"] = pd.DataFrame({"kernel": list(lost), "why": list(lost.values())})
-        drawn, stress = draw(joint, found, sweep, courses, self.form)
+            tables["joint_left_out"] = pd.DataFrame({"kernel": list(lost), "why": list(lost.values())})
+        drawn, stress = draw(joint, tables, sweep, courses, self.form)
         captions = {name: CAPTIONS[name] for name in drawn}
-        return Result(metrics | {"map_stress": stress}, found, drawn, captions=captions)
+        return Result(metrics | {"map_stress": stress}, tables, drawn, captions=captions)
 
 
-def numbers(joint: Joint, near: pd.DataFrame, beyond: pd.DataFrame, sweep: Sweep | None) -> dict[str, float]:
-    """Return the run's own loss kernel's place among layers, targets and kernels in closed form. Angles in radians."""
-    own, points = joint.own, joint.points
-    found = {
-        "points": float(len(points) - 1),
-        "probes": float(len(points.ids)),
-        "reliability": float(joint.reliability[own]),
-    }
-    found |= _nearest_numbers(joint, near) | _label_numbers(joint) | _beyond_numbers(joint, beyond)
-    for kind in ("gradient", "laplace"):
-        other = joint.closed(kind)
-        if other is not None:
-            found[f"{kind}_angle"] = joint.angle(own, other)
-            found[f"{kind}_cosine_corrected"] = float(joint.corrected[own, other])
-    if sweep is not None:
-        last = sweep.table.iloc[-1]
-        for name in ("angle", "cosine_corrected", "floor"):
-            found[f"gradient_{name}_largest_localization"] = float(last[name])
-        found |= {"sweep_length": sweep.length, "sweep_straightness": sweep.straightness}
-    return found
-
-
-def along_training(joint: Joint, table: pd.DataFrame, found: list[Family]) -> dict[str, float]:
-    """Return the length and straightness of the loss kernel's path, and how its velocity stands to the last layer's."""
-    lead = next(each for each in found if each.kind == "loss_kernel")
-    path = Path.from_arrangement(joint.arrangement, lead.numbers)
-    numbers = {"training_length": path.length, "training_straightness": path.straightness}
-    hidden = [each.label for each in found if each.kind == "layer"]
-    told = [row["velocity"] for row in table.to_dict("records") if hidden and row["what"] == hidden[-1]]
-    told = [each for each in told if np.isfinite(each)]
-    return numbers | ({"training_velocity_angle": float(np.median(told))} if told else {})
-
-
-def distances(joint: Joint, chosen: list[int], angles: np.ndarray) -> pd.DataFrame:
+def distances(joint: Joint, chosen: list[int], bures: np.ndarray) -> pd.DataFrame:
     """Return a row for every pair of points.
 
     Columns: first, second, distance (raw, radians), cosine_corrected (without sampling noise), floor, bures (the
-    Bures angle, where it was asked for).
+    Bures angle, NaN where it was not computed).
 
     Args:
         joint: the points.
         chosen: numbers of the points with a Bures angle, n of them.
-        angles: [n, n] these.
+        bures: [n, n] these angles.
     """
-    place = {number: row for row, number in enumerate(chosen)}
-    first, second = np.triu_indices(len(joint.points), 1)
-    bures = [
-        angles[place[a], place[b]] if a in place and b in place else np.nan
-        for a, b in zip(first.tolist(), second.tolist(), strict=True)
-    ]
+    count = len(joint.points)
+    every = np.full((count, count), np.nan)  # NaN of pairs that were not compared
+    every[np.ix_(chosen, chosen)] = bures
+    pairs = np.triu_indices(count, 1)
     names = np.array(joint.points.names, dtype=object)
     columns = {
-        "first": names[first],
-        "second": names[second],
-        "distance": joint.arrangement.distances[first, second],
-        "cosine_corrected": joint.corrected[first, second],
-        "floor": joint.floor[first, second],
-        "bures": bures,
+        "distance": joint.arrangement.distances,
+        "cosine_corrected": joint.corrected,
+        "floor": joint.floor,
+        "bures": every,
     }
-    return pd.DataFrame(columns)
+    ends = {"first": names[pairs[0]], "second": names[pairs[1]]}
+    return pd.DataFrame(ends | {name: matrix[pairs] for name, matrix in columns.items()})
 
 
-def _nearest_numbers(joint: Joint, near: pd.DataFrame) -> dict[str, float]:
-    rows: dict[str, Any] = {row["kernel"]: row for row in near.to_dict("records")}
-    if joint.name(joint.own) not in rows:
-        return {}
-    row = rows[joint.name(joint.own)]
-    path = joint.points.path(joint.points[joint.own].network)
-    place = [joint.name(number) for number in path].index(row["nearest"])
-    found = {f"nearest_layer_angle{end}": float(row[name]) for end, name in _ENDINGS.items()}
-    found |= {f"nearest_layer_{name}": float(row[name]) for name in ("cosine_corrected", "floor", "lead", "lead_se")}
-    found |= {"nearest_layer_p": float(row["p_adjusted"]), "nearest_layer_place": float(place)}
-    return found | {"placebo_angle": float(rows[PLACEBO]["angle"])}
-
-
-_ENDINGS = {"": "angle", "_se": "se", "_low": "low", "_high": "high"}
-
-
-def _label_numbers(joint: Joint) -> dict[str, float]:
-    targets = joint.points.of("target")
-    return {"labels_angle": joint.angle(joint.own, targets[0])} if targets else {}
-
-
-def _beyond_numbers(joint: Joint, beyond: pd.DataFrame) -> dict[str, float]:
-    if beyond.empty:
-        return {}
-    target, found = beyond["target"].iloc[0], {}
-    for row in beyond.to_dict("records"):
-        if row["kernel"] == joint.name(joint.own) and row["target"] == target:
-            for end, name in {**_ENDINGS, "": "beyond"}.items():
-                found[f"beyond_labels_{row['layer']}{end}"] = float(row[name])
-    return found
-
-
-_BURES = Bures()
-
-
-def other_space(joint: Joint, limit: int = 200) -> tuple[list[int], np.ndarray, float]:
+def bures_angles(joint: Joint, limit: int = 200) -> tuple[list[int], np.ndarray, float]:
     """Return numbers of points, their Bures angles [n, n] over `limit` probes, and how these rank beside angular CKA's.
 
     Of the trained network's points, inputs and targets; the placebo, whose kernel is another's, and points that are no
@@ -273,23 +202,21 @@ def other_space(joint: Joint, limit: int = 200) -> tuple[list[int], np.ndarray, 
 
     chosen = [*joint.points.of("input", "target"), *joint.points.path()[1:], *joint.kernels(TRAINED)]
     few = joint.points.only(list(dict.fromkeys(chosen))).evenly(limit)
-    numbers = [joint.points.number(name) for name in few.names]
-    points = [each.point for each in few.points]
-    kept = [place for place, point in enumerate(points) if _is_shape(point)]
-    angles = _BURES.distances([_thin(points[place]) for place in kept])
-    reference = SPACE.distances([points[place] for place in kept])
-    pairs = np.triu_indices(len(kept), 1)
-    rank: Any = spearmanr(angles[pairs], reference[pairs])[0] if len(kept) >= 3 else np.nan
-    return [numbers[place] for place in kept], angles, float(rank)
+    positive = [item for item in few.points if _is_positive(item.point)]
+    angles = _BURES.distances([_thin(item.point) for item in positive])
+    reference = SPACE.distances([item.point for item in positive])
+    pairs = np.triu_indices(len(positive), 1)
+    rank: Any = spearmanr(angles[pairs], reference[pairs])[0] if len(positive) >= 3 else np.nan
+    return [joint.points.number(item.name) for item in positive], angles, float(rank)
 
 
-def closed_numbers(point: Point) -> dict[str, float]:
+def concentration(point: Point) -> dict[str, float]:
     """Return how many probes carry a kernel, and how much of it is all probes together.
 
     participation: (tr K)² / (N Σ K_ii²), 1 where all probes vary alike and 1 / N where one alone does. share_together:
     1ᵀ K 1 / (N tr K), 1 where all losses move together, and taken away by centring.
     """
-    diagonal = point.diagonal()
+    diagonal = point.diagonal()  # [N]
     trace, count = float(diagonal.sum()), point.inputs
     if trace == 0:
         return {"participation": float("nan"), "share_together": float("nan")}
@@ -299,7 +226,7 @@ def closed_numbers(point: Point) -> dict[str, float]:
     }
 
 
-def _is_shape(point: Point) -> bool:
+def _is_positive(point: Point) -> bool:
     try:
         _BURES.arrangement([point])
     except InputError:
@@ -312,3 +239,64 @@ def _thin(point: Point) -> Point:
     if point.factor is None or point.factor.shape[1] <= point.inputs:
         return point
     return Point(point.ids, factor=np.asarray(np.linalg.qr(point.factor.T, mode="r")).T)
+
+
+def _numbers(joint: Joint, near: pd.DataFrame, beyond: pd.DataFrame, sweep: Sweep | None) -> dict[str, float]:
+    """Return where the run's loss kernel lies among layers, targets and kernels in closed form. Angles in radians."""
+    main, targets = joint.main, joint.points.of("target")
+    numbers = {
+        "points": float(len(joint.points) - 1),
+        "probes": float(len(joint.points.ids)),
+        "reliability": float(joint.reliability[main]),
+    }
+    numbers |= _nearest_numbers(joint, near)
+    if targets:
+        numbers["labels_angle"] = joint.angle(main, targets[0])
+    numbers |= _beyond_numbers(joint, beyond)
+    for kind in ("gradient", "laplace"):
+        other = joint.closed_form(kind)
+        if other is not None:
+            numbers[f"{kind}_angle"] = joint.angle(main, other)
+            numbers[f"{kind}_cosine_corrected"] = float(joint.corrected[main, other])
+    if sweep is not None:
+        last = sweep.table.iloc[-1]  # the strongest localization
+        for name in ("angle", "cosine_corrected", "floor"):
+            numbers[f"gradient_{name}_largest_localization"] = float(last[name])
+        numbers |= {"sweep_length": sweep.length, "sweep_straightness": sweep.straightness}
+    return numbers
+
+
+def _nearest_numbers(joint: Joint, near: pd.DataFrame) -> dict[str, float]:
+    rows: dict[str, Any] = {row["kernel"]: row for row in near.to_dict("records")}
+    row = rows.get(joint.name(joint.main))
+    if row is None:
+        return {}
+    path = joint.points.path(joint.points[joint.main].network)
+    index = [joint.name(number) for number in path].index(row["nearest"])
+    numbers = {f"nearest_layer_angle{end}": float(row[column]) for end, column in _ENDS.items()}
+    numbers |= {f"nearest_layer_{name}": float(row[name]) for name in ("cosine_corrected", "floor", "lead", "lead_se")}
+    numbers |= {"nearest_layer_p": float(row["p_adjusted"]), "nearest_layer_place": float(index)}
+    return numbers | {"placebo_angle": float(rows[PLACEBO]["angle"])}
+
+
+def _beyond_numbers(joint: Joint, beyond: pd.DataFrame) -> dict[str, float]:
+    """Return the main kernel's agreement with each layer beyond the first target."""
+    if beyond.empty:
+        return {}
+    rows: Any = beyond[(beyond["kernel"] == joint.name(joint.main)) & (beyond["target"] == beyond["target"].iloc[0])]
+    columns = {**_ENDS, "": "beyond"}
+    return {
+        f"beyond_labels_{row['layer']}{end}": float(row[column])
+        for row in rows.to_dict("records")
+        for end, column in columns.items()
+    }
+
+
+def _training_numbers(joint: Joint, table: pd.DataFrame, courses: list[Family]) -> dict[str, float]:
+    """Return length and straightness of the loss kernel's path, and its velocity's median angle to the last layer's."""
+    lead = next(family for family in courses if family.kind == "loss_kernel")  # there is one: the caller checks
+    path = Path.from_arrangement(joint.arrangement, lead.numbers)
+    numbers = {"training_length": path.length, "training_straightness": path.straightness}
+    hidden = [family.label for family in courses if family.kind == "layer"]
+    angles = table.loc[table["what"].isin(hidden[-1:]), "velocity"].dropna()
+    return numbers | ({"training_velocity_angle": float(np.median(angles))} if len(angles) else {})

@@ -1,4 +1,4 @@
-"""How well scores find what is known to be wrong: AUROC, average precision, recall at the noise rate."""
+"""How well scores detect what is known to be wrong, with errors over probes and draws; how marked probes cluster."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -14,8 +14,8 @@ from losskernel.traces.loss_traces import LossTraces
 NUMBERS = ("auroc", "ap", "recall")
 
 
-class Found(NamedTuple):
-    """How well one score finds the probes that are wrong, each [B] for B resamples of the probes.
+class Detected(NamedTuple):
+    """How well one score detects the probes that are wrong, each [B] for B resamples of the probes.
 
     Attributes:
         auroc: chance that a wrong probe's score exceeds a right one's, ties counting half.
@@ -28,8 +28,8 @@ class Found(NamedTuple):
     recall: np.ndarray
 
 
-def detect(score: np.ndarray, wrong: np.ndarray, counts: np.ndarray | None = None) -> Found:
-    """Judge one score.
+def detect(score: np.ndarray, wrong: np.ndarray, counts: np.ndarray | None = None) -> Detected:
+    """Return how well one score ranks wrong probes above right ones.
 
     Args:
         score: [N], higher = more suspicious.
@@ -37,22 +37,23 @@ def detect(score: np.ndarray, wrong: np.ndarray, counts: np.ndarray | None = Non
         counts: how often each probe counts, [B, N]; None counts each once. Of the wrong ones as many in all as they
             are, and likewise of the right ones.
     """
-    counts = np.ones((1, len(score))) if counts is None else counts
-    order = np.argsort(-score, kind="stable")
+    counts = np.ones((1, len(score))) if counts is None else counts  # [B, N]
+    order = np.argsort(-score, kind="stable")  # [N], the most suspicious first
     firsts = np.flatnonzero(np.r_[True, np.diff(score[order]) != 0])  # where equal scores begin
     # [B, groups of equal scores], from the most suspicious on
     hits = np.add.reduceat(np.where(wrong[order], counts[:, order], 0.0), firsts, axis=1)
     misses = np.add.reduceat(np.where(wrong[order], 0.0, counts[:, order]), firsts, axis=1)
-    above, seen = np.cumsum(hits, axis=1), np.cumsum(hits + misses, axis=1)
+    above, seen = np.cumsum(hits, axis=1), np.cumsum(hits + misses, axis=1)  # [B, groups of equal scores]
     positives, negatives = float(wrong.sum()), float((~wrong).sum())
     auroc = (misses * (above - hits / 2)).sum(axis=1) / (positives * negatives)
     precision = np.divide(above, seen, out=np.zeros_like(above), where=seen > 0)
+    # Of a group of equal scores that straddles the first m, a random part is among them.
     taken = np.clip((positives - (seen - hits - misses)) / np.maximum(hits + misses, 1.0), 0.0, 1.0)
-    return Found(auroc, (hits * precision).sum(axis=1) / positives, (hits * taken).sum(axis=1) / positives)
+    return Detected(auroc, (hits * precision).sum(axis=1) / positives, (hits * taken).sum(axis=1) / positives)
 
 
 def resampled_counts(wrong: np.ndarray, replicates: int, seed: int) -> np.ndarray:
-    """Return how often each probe stands in each bootstrap resample, [replicates, N], wrong and right ones apart."""
+    """Return how often each probe occurs in each bootstrap resample, [replicates, N], wrong and right ones apart."""
     rng = np.random.default_rng(seed)
     counts = np.empty((replicates, len(wrong)))
     for stratum in (wrong, ~wrong):
@@ -62,7 +63,7 @@ def resampled_counts(wrong: np.ndarray, replicates: int, seed: int) -> np.ndarra
 
 
 class Draws(NamedTuple):
-    """Scores of resampled draws, for the Monte-Carlo error of what they find.
+    """Scores of resampled draws, for the Monte-Carlo error of what they detect.
 
     Attributes:
         scores: name -> [replicates, n], of some of the probes.
@@ -78,11 +79,12 @@ class Draws(NamedTuple):
         """Return the standard error of each number of a score that the draws leave; 0 for one without draws."""
         if name not in self.scores:
             return dict.fromkeys(NUMBERS, 0.0)
-        found = [detect(score, self.wrong) for score in self.scores[name]]
+        detected = [detect(score, self.wrong) for score in self.scores[name]]
         # Exponential weights vary by less than their own mean's share, as in losskernel.kernel.error_bars.
         factor = np.sqrt((self.pieces + 1) / (self.pieces - 1))
         return {
-            number: float(factor * np.std([getattr(each, number)[0] for each in found], ddof=1)) for number in NUMBERS
+            number: float(factor * np.std([getattr(values, number)[0] for values in detected], ddof=1))
+            for number in NUMBERS
         }
 
     def freedom(self, name: str, replicates: int) -> float:
@@ -93,7 +95,7 @@ class Draws(NamedTuple):
 NO_DRAWS = Draws({}, np.zeros(0, dtype=bool), 2)
 
 
-def detection(
+def detection_rows(
     scores: Mapping[str, np.ndarray], wrong: np.ndarray, draws: Draws, replicates: int, seed: int
 ) -> list[dict[str, Any]]:
     """Return a row per score: its numbers with errors, and AUROC against that of plain loss and of the best rival.
@@ -109,23 +111,25 @@ def detection(
         replicates: bootstrap resamples of the probes.
         seed: of them.
     """
-    counts = resampled_counts(wrong, replicates, seed)
+    counts = resampled_counts(wrong, replicates, seed)  # [B, N]
     values = {name: detect(score, wrong) for name, score in scores.items()}
     scatter = {name: detect(score, wrong, counts) for name, score in scores.items()}
     rivals = [name for name in scores if name not in draws.scores]
     best = max(rivals, key=lambda name: values[name].auroc[0], default=None)
     rows: list[dict[str, Any]] = []
     for name in scores:
-        own, freedom = draws.errors(name), draws.freedom(name, replicates)
+        draw_errors, freedom = draws.errors(name), draws.freedom(name, replicates)
         row: dict[str, Any] = {"score": name, "kind": "kernel" if name in draws.scores else "baseline"}
         for number in NUMBERS:
-            error = float(np.hypot(np.std(getattr(scatter[name], number), ddof=1), own[number]))
+            error = float(np.hypot(np.std(getattr(scatter[name], number), ddof=1), draw_errors[number]))
             row |= _bounded(interval(number, float(getattr(values[name], number)[0]), error, freedom), 0.0, 1.0)
-            row |= {f"{number}_draws_se": own[number]}
+            row |= {f"{number}_draws_se": draw_errors[number]}
         for column, other in (("minus_loss", "loss"), ("minus_rival", best)):
             if name in draws.scores and other in rivals:
                 difference = float(values[name].auroc[0] - values[other].auroc[0])
-                error = float(np.hypot(np.std(scatter[name].auroc - scatter[other].auroc, ddof=1), own["auroc"]))
+                error = float(
+                    np.hypot(np.std(scatter[name].auroc - scatter[other].auroc, ddof=1), draw_errors["auroc"])
+                )
                 row |= _bounded(interval(column, difference, error, freedom), -1.0, 1.0)
         if name in draws.scores and best is not None:
             row["rival"] = best
@@ -143,7 +147,7 @@ _RESAMPLES = 40
 def resampled_draws(
     traces: LossTraces, given: np.ndarray, wrong: np.ndarray, k: int, limit: int, seed: int
 ) -> Draws | None:
-    """Return scores of kernels whose pieces of chains count more or less than once, as `kernel.error_bars` has them.
+    """Return scores of kernels whose pieces of chains are reweighted, as in `kernel.error_bars`.
 
     They are of at most `limit` probes, wrong and right ones in the proportion of all; None where those are not of both
     kinds, or where the chains make fewer than two pieces.
@@ -156,7 +160,7 @@ def resampled_draws(
         limit: probes at most; the matrices are N x N.
         seed: of the weights.
     """
-    chosen = proportional(wrong, limit)
+    chosen = proportional(wrong, limit)  # [n]
     part = LossTraces(traces.dataset.isel(probe=chosen))
     kernel = LossKernel.from_traces(part)
     count = kernel.chains * pieces(kernel.chains, kernel.draws)
@@ -178,18 +182,18 @@ def _resamples(
     kernel: LossKernel, traces: LossTraces, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield K [N, N], R [N, N] and the mean losses [N] of resamples, weights being those of the Bayesian bootstrap."""
-    per_chain = pieces(kernel.chains, kernel.draws)
+    per_chain = pieces(kernel.chains, kernel.draws)  # pieces of each chain, B
     centred = np.array_split(kernel.features().reshape(kernel.probes, kernel.chains, -1), per_chain, axis=2)
     grams = np.stack([np.einsum("ncd,mcd->cmn", part, part, optimize=True) for part in centred], axis=1)
     losses = np.array_split(traces.losses.transpose("chain", "draw", "probe").values, per_chain, axis=1)
     sums = np.stack([part.sum(axis=1, dtype=np.float64) for part in losses], axis=1)  # [C, B, N]
-    lengths = np.array([part.shape[1] for part in losses])
+    lengths = np.array([part.shape[1] for part in losses])  # [B] draws of each piece
     rng = np.random.default_rng(seed)
     for _ in range(_RESAMPLES):
-        weights = rng.exponential(size=grams.shape[:2])
+        weights = rng.exponential(size=grams.shape[:2])  # [C, B]
         weights /= weights.mean()
         covariance = Resample(grams, weights).covariance()
-        mean = np.tensordot(weights, sums, 2) / (weights * lengths).sum()
+        mean = np.tensordot(weights, sums, 2) / (weights * lengths).sum()  # [N]
         yield covariance, correlation_of(covariance), mean
 
 
@@ -197,7 +201,7 @@ _ROWS = 500  # of R at once
 
 
 class Twins(NamedTuple):
-    """Where the twin of each twin stands.
+    """Where the twin of each twin ranks.
 
     Attributes:
         ids: [T] of the probes.
@@ -218,7 +222,7 @@ def clustering(name: str, nearest: np.ndarray, marked: np.ndarray, permutations:
     """Return the share of marked probes among the nearest of marked probes, `name`, with its error over those.
 
     `name_chance` is the share among all others, `name_p` the chance that as many or more of another choice of probes,
-    as many at random, stand together: (1 + count) / (1 + permutations).
+    as many at random, are nearest to each other: (1 + count) / (1 + permutations).
 
     Args:
         name: of the numbers.
@@ -227,43 +231,44 @@ def clustering(name: str, nearest: np.ndarray, marked: np.ndarray, permutations:
         permutations: of the marks.
         seed: of them.
     """
-    shares = marked[nearest[marked]].mean(axis=1)
+    shares = marked[nearest[marked]].mean(axis=1)  # [marked]
     rng = np.random.default_rng(seed)
     observed, count = int(marked[nearest[marked]].sum()), 0
     for _ in range(permutations):
-        other = rng.permutation(marked)
+        other = rng.permutation(marked)  # as many marks, elsewhere
         count += int(other[nearest[other]].sum()) >= observed
     chance = (int(marked.sum()) - 1) / (len(marked) - 1)
     return replicate_mean(name, shares) | {f"{name}_chance": chance, f"{name}_p": (1 + count) / (1 + permutations)}
 
 
 def find_twins(kernel: LossKernel, numbers: np.ndarray) -> Twins | None:
-    """Return where twins stand, from each probe's pair number, [N], below 0 for none; None where there is no pair.
+    """Return where twins rank, from each probe's pair number, [N], below 0 for none; None where there is no pair.
 
-    Only pairs of which both stand among the probes count.
+    Only pairs of which both are among the probes count.
     """
     pairs, counts = np.unique(numbers[numbers >= 0], return_counts=True)
-    places = np.flatnonzero(np.isin(numbers, pairs[counts == 2]))
-    if places.size == 0:
+    members = np.flatnonzero(np.isin(numbers, pairs[counts == 2]))
+    if members.size == 0:
         return None
-    places = places[np.argsort(numbers[places], kind="stable")]
-    others = places.reshape(-1, 2)[:, ::-1].ravel()
+    members = members[np.argsort(numbers[members], kind="stable")]
+    # Sorted by pair, each probe's twin is the other of its two.
+    others = members.reshape(-1, 2)[:, ::-1].ravel()
     ranks, correlations = [], []
-    for start in range(0, len(places), _ROWS):
-        own, twin = places[start : start + _ROWS], others[start : start + _ROWS]
-        rows, here = kernel.correlation(own), np.arange(len(own))
-        rows[here, own] = -np.inf
-        found = rows[here, twin]
-        correlations.append(found)
-        ranks.append(1 + (rows > found[:, None]).sum(axis=1))
+    for start in range(0, len(members), _ROWS):
+        probes, twins = members[start : start + _ROWS], others[start : start + _ROWS]
+        rows, index = kernel.correlation(probes), np.arange(len(probes))
+        rows[index, probes] = -np.inf
+        with_twin = rows[index, twins]
+        correlations.append(with_twin)
+        ranks.append(1 + (rows > with_twin[:, None]).sum(axis=1))
     ids = np.asarray(kernel.ids)
-    return Twins(ids[places], ids[others], np.concatenate(ranks), np.concatenate(correlations), numbers[places])
+    return Twins(ids[members], ids[others], np.concatenate(ranks), np.concatenate(correlations), numbers[members])
 
 
 def twin_numbers(twins: Twins) -> dict[str, float]:
     """Return the share of twins whose nearest probe is their twin, and its mean rank, with errors over pairs."""
-    nearest = (twins.ranks == 1).reshape(-1, 2).mean(axis=1)
-    rank = twins.ranks.reshape(-1, 2).mean(axis=1)
+    nearest = (twins.ranks == 1).reshape(-1, 2).mean(axis=1)  # [pairs]
+    rank = twins.ranks.reshape(-1, 2).mean(axis=1)  # [pairs]
     return (
         replicate_mean("twin_nearest", nearest)
         | replicate_mean("twin_rank", rank)

@@ -1,8 +1,8 @@
-"""Which probes are remembered rather than understood? Scores of suspicion, what they find, and a sheet of suspects."""
+"""Which probes are memorised rather than understood? Scores of suspicion, what they detect, and a sheet of suspects."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -13,12 +13,13 @@ from losskernel.analyses.memorisation.detection import (
     NO_DRAWS,
     NUMBERS,
     clustering,
-    detection,
+    detection_rows,
     find_twins,
     resampled_draws,
     twin_numbers,
 )
 from losskernel.analyses.memorisation.suspects import Opinion, opinion, suspects, suspects_page, witnesses
+from losskernel.analyses.probe_sheets import thumbnails
 from losskernel.analyses.result import MetricPanel, Result
 from losskernel.analyses.umap_layout import nearest_probes, umap_layout
 from losskernel.data.images.preprocessing import encode
@@ -41,8 +42,8 @@ _ON_SHEET = 80
 class Memorisation:
     """Score every probe's suspicion, and hold the scores against the truth where it is known.
 
-    Scores of the loss kernel (`kernel_scores`) stand beside plain loss at the trained weights
-    and every baseline of one column; all are higher for more suspicious probes. The likely label comes from the probe's
+    Scores of the loss kernel (`kernel_scores`) are shown beside plain loss at the trained weights and
+    every baseline of one column; all are higher for more suspicious probes. The likely label comes from the probe's
     strongest opponents: see `suspects.opinion`. Errors of a kernel score's AUROC, average
     precision and recall are over probes and draws, in quadrature.
 
@@ -51,7 +52,7 @@ class Memorisation:
         truth: label that says which probes are mislabelled; where there is none, nothing is held against it.
         rank_by: score by which suspects are ranked.
         shown: suspects on the printed sheet.
-        neighbours: neighbours, opponents and friends of each probe that are asked.
+        neighbours: k: how many neighbours, opponents and friends of each probe count.
         replicates: bootstrap resamples of the probes, and permutations.
         limit: probes at most behind errors over draws; the matrices are N x N.
         seed: fixes resamples, permutations and the map.
@@ -138,139 +139,125 @@ class Memorisation:
                 _truth(name, labels[name])
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
-        """Return what the scores find, tables of them and of all suspects, the figures, and the sheet as a page."""
-        require(
-            kernel.probes >= 10, f"analysis.memorisation needs >= 10 probes, got {kernel.probes}; drop the analysis"
-        )
-        given = kernel.label(self.label)
+        """Return what the scores detect, tables of them and of all suspects, the figures, and the sheet as a page."""
+        count = kernel.probes
+        require(count >= 10, f"analysis.memorisation needs >= 10 probes, got {count}; drop the analysis")
+        given = kernel.label(self.label)  # [N]
         around = surroundings_of(kernel, groups_of(kernel, given), self.neighbours)
         scores = scores_of(losses_of(kernel, traces), around) | plain_scores(traces)
         known = ", ".join(scores)
         require(self.rank_by in scores, f"analysis.memorisation.rank_by={self.rank_by}: choose one of {known}")
-        found = opinion(given, around)
-        near = nearest_probes(kernel, min(max(self.neighbours, _MAP_NEIGHBOURS), kernel.probes - 1))
-        marks = {name: _truth(name, kernel.labels[name]) for name in (self.truth, _BACKDOORED) if name in kernel.labels}
-        marks = {name: marked for name, marked in marks.items() if 0 < marked.sum() < kernel.probes}
-        metrics = {"probes": float(kernel.probes), "disputed": float(found.disputed.sum())}
+        opinions = opinion(given, around)
+        near = nearest_probes(kernel, min(max(self.neighbours, _MAP_NEIGHBOURS), count - 1))  # for map and clustering
+        marks = self._marks(kernel)
+        metrics = {"probes": float(count), "disputed": float(opinions.disputed.sum())}
         tables: dict[str, pd.DataFrame] = {}
         for name, marked in marks.items():
             prefix = "" if name == self.truth else f"{name}_"
-            tables[f"memorisation_{prefix}detection"] = table = self._detection(traces, given, scores, marked)
-            numbers = NUMBERS if name == self.truth else ("auroc",)
-            metrics |= _numbers(table, prefix, numbers) | self._clustering(f"{prefix}clustering", near, marked)
-        metrics |= _likely_accuracy(found, kernel, marks.get(self.truth))
+            draws = resampled_draws(traces, given, marked, self.neighbours, self.limit, self.seed)
+            rows = detection_rows(scores, marked, draws or NO_DRAWS, self.replicates, self.seed)
+            tables[f"memorisation_{prefix}detection"] = table = pd.DataFrame(rows)
+            metrics |= _numbers(table, prefix, NUMBERS if name == self.truth else ("auroc",))
+            nearest = near.indices[:, : self.neighbours]  # [N, k]
+            metrics |= clustering(f"{prefix}clustering", nearest, marked, self.replicates, self.seed)
+        metrics |= _likely_accuracy(opinions, kernel, marks.get(self.truth))
         if _TWIN in kernel.labels and (twins := find_twins(kernel, kernel.labels[_TWIN])) is not None:
             metrics |= twin_numbers(twins)
             tables["memorisation_twins"] = pd.DataFrame(twins._asdict())
         beside = {name: kernel.labels[name] for name in (_TRUE, self.truth, _BACKDOORED) if name in kernel.labels}
-        tables["memorisation_suspects"] = suspects(kernel, given, found, scores, self.rank_by, beside)
-        drawn = self._figures(kernel, traces, given, scores, near, marks, tables)
-        page = self._page(kernel, traces, given, found, tables["memorisation_suspects"])
-        return Result(metrics, tables, drawn, {"suspects": page})
-
-    def _detection(
-        self, traces: LossTraces, given: np.ndarray, scores: Mapping[str, np.ndarray], marked: np.ndarray
-    ) -> pd.DataFrame:
-        draws = resampled_draws(traces, given, marked, self.neighbours, self.limit, self.seed)
-        return pd.DataFrame(detection(scores, marked, draws or NO_DRAWS, self.replicates, self.seed))
-
-    def _clustering(self, name: str, near: Neighbours, marked: np.ndarray) -> dict[str, float]:
-        return clustering(name, near.indices[:, : self.neighbours], marked, self.replicates, self.seed)
-
-    def _figures(
-        self,
-        kernel: LossKernel,
-        traces: LossTraces,
-        given: np.ndarray,
-        scores: Mapping[str, np.ndarray],
-        near: Neighbours,
-        marks: Mapping[str, np.ndarray],
-        tables: Mapping[str, pd.DataFrame],
-    ) -> dict[str, object]:
-        """Return distributions of the scores, the map with what is known to be wrong, and the sheet of suspects."""
+        ranked = suspects(kernel, given, opinions, scores, self.rank_by, beside)
+        tables["memorisation_suspects"] = ranked
         marked, words = marks.get(self.truth), self.truth.replace("_", " ")
         notes = None if marked is None else _notes(tables["memorisation_detection"])
+        drawn = {
+            "score_distributions": figures.score_distributions(scores, marked, notes, marked_name=words),
+            "memorisation_map": figures.marked_map(
+                self._map(kernel, near), given, marked, f"{self.label} as given", words
+            ),
+            "suspects_sheet": self._sheet(traces, ranked.head(self.shown)),
+        }
+        return Result(metrics, tables, drawn, {"suspects": self._page(kernel, traces, given, opinions, ranked)})
+
+    def _marks(self, kernel: LossKernel) -> dict[str, np.ndarray]:
+        """Return which probes are known to be wrong, name -> [N] bool, of marks that some probes have and some not."""
+        names = (name for name in (self.truth, _BACKDOORED) if name in kernel.labels)
+        marks = {name: _truth(name, kernel.labels[name]) for name in names}
+        return {name: marked for name, marked in marks.items() if 0 < marked.sum() < kernel.probes}
+
+    def _map(self, kernel: LossKernel, near: Neighbours) -> np.ndarray:
         nearest = Neighbours(near.indices[:, :_MAP_NEIGHBOURS], near.distances[:, :_MAP_NEIGHBOURS])
-        plane = umap_layout(kernel, nearest, 0.1, 2, self.seed)
-        first = tables["memorisation_suspects"].head(self.shown)
-        images = _thumbnails(traces)
-        sheet = figures.suspects_sheet(
-            [str(name) for name in first["given"]],
-            [str(name) for name in first["likely"]],
+        return umap_layout(kernel, nearest, 0.1, 2, self.seed)
+
+    def _sheet(self, traces: LossTraces, first: pd.DataFrame) -> Any:
+        images = thumbnails(traces)  # [N, h, w, channels]
+
+        def texts(column: str) -> list[str]:
+            return [str(value) for value in first[column]]
+
+        return figures.suspects_sheet(
+            texts("given"),
+            texts("likely"),
             first["score"].to_numpy(),
             None if images is None else images[first["probe"].to_numpy()],
-            [str(identity) for identity in first["id"]],
-            [str(name) for name in first["rival"]],
-            [str(name) for name in first[_TRUE]] if _TRUE in first else None,
+            texts("id"),
+            texts("rival"),
+            texts(_TRUE) if _TRUE in first else None,
             self.rank_by,
         )
-        return {
-            "score_distributions": figures.score_distributions(scores, marked, notes, marked_name=words),
-            "memorisation_map": figures.marked_map(plane, given, marked, f"{self.label} as given", words),
-            "suspects_sheet": sheet,
-        }
 
     def _page(
-        self, kernel: LossKernel, traces: LossTraces, given: np.ndarray, found: Opinion, table: pd.DataFrame
+        self, kernel: LossKernel, traces: LossTraces, given: np.ndarray, opinions: Opinion, table: pd.DataFrame
     ) -> str:
         first = table.head(_ON_PAGE)
-        beside = witnesses(kernel, given, found.likely, first["probe"].to_numpy())
-        images, pictures = _thumbnails(traces), {}
+        beside = witnesses(kernel, given, opinions.likely, first["probe"].to_numpy())
+        images, pictures = thumbnails(traces), {}
         if images is not None:
-            used = np.unique(np.concatenate([first["probe"], beside.places[beside.places >= 0]]))
+            used = np.unique(np.concatenate([first["probe"], beside.probes[beside.probes >= 0]]))
             pictures = dict(zip(used.tolist(), encode(images[used]), strict=True))
-        return suspects_page(
-            first, beside, kernel.ids.tolist(), pictures, self.rank_by, _TRUE if _TRUE in table else None
-        )
+        truth = _TRUE if _TRUE in table else None
+        return suspects_page(first, beside, kernel.ids.tolist(), pictures, self.rank_by, truth)
 
 
 def plain_scores(traces: LossTraces) -> dict[str, np.ndarray]:
     """Return the loss at the trained weights and every baseline of one column, name -> [N]."""
     start = traces.record("start_losses")
-    found = {} if start is None else {"loss": start}
-    return found | {name: rows[:, 0].astype(float) for name, rows in traces.baselines.items() if rows.shape[1] == 1}
+    scores = {} if start is None else {"loss": start}
+    return scores | {name: rows[:, 0].astype(float) for name, rows in traces.baselines.items() if rows.shape[1] == 1}
 
 
 def _truth(name: str, values: np.ndarray) -> np.ndarray:
     values = np.asarray(values)
-    numeric = values.dtype.kind in "biuf" and set(np.unique(values).tolist()) <= {0, 1}
-    require(
-        numeric, f"the label {name!r} must be true or false of each probe, got {values[:3].tolist()}; choose another"
-    )
+    binary = values.dtype.kind in "biuf" and set(np.unique(values).tolist()) <= {0, 1}
+    got = values[:3].tolist()
+    require(binary, f"the label {name!r} must be true or false of each probe, got {got}; choose another")
     return values.astype(bool)
 
 
 def _numbers(table: pd.DataFrame, prefix: str, wanted: Sequence[str]) -> dict[str, float]:
     """Return some of the table's numbers as metrics, `auroc_score` and so on, and the differences of AUROC."""
-    names = {number: number for number in wanted} | {
-        f"minus_{other}": f"auroc_minus_{other}" for other in ("loss", "rival")
-    }
-    found: dict[str, float] = {}
+    names = {number: number for number in wanted}
+    names |= {f"minus_{other}": f"auroc_minus_{other}" for other in ("loss", "rival")}
+    numbers: dict[str, float] = {}
     for row in table.to_dict(orient="records"):
         for column, name in names.items():
             values = {end: row.get(f"{column}{end}", np.nan) for end in _ENDS}
-            found |= {f"{prefix}{name}_{row['score']}{end}": float(v) for end, v in values.items() if np.isfinite(v)}
-    return found
+            numbers |= {f"{prefix}{name}_{row['score']}{end}": float(v) for end, v in values.items() if np.isfinite(v)}
+    return numbers
 
 
-def _likely_accuracy(found: Opinion, kernel: LossKernel, wrong: np.ndarray | None) -> dict[str, float]:
+def _likely_accuracy(opinions: Opinion, kernel: LossKernel, wrong: np.ndarray | None) -> dict[str, float]:
     """Return how often the likely label is the true one, and the rival of mislabelled probes."""
     if _TRUE not in kernel.labels:
         return {}
     true = kernel.labels[_TRUE]
+    right = (opinions.likely == true).astype(float)  # [N]
     if wrong is None:
-        return replicate_mean("likely_accuracy", (found.likely == true).astype(float))
-    right = (found.likely == true).astype(float)
-    numbers = replicate_mean("likely_accuracy_mislabelled", right[wrong]) | replicate_mean(
-        "likely_accuracy_clean", right[~wrong]
-    )
-    return numbers | replicate_mean("rival_accuracy_mislabelled", (found.rival == true)[wrong].astype(float))
+        return replicate_mean("likely_accuracy", right)
+    numbers = replicate_mean("likely_accuracy_mislabelled", right[wrong])
+    numbers |= replicate_mean("likely_accuracy_clean", right[~wrong])
+    return numbers | replicate_mean("rival_accuracy_mislabelled", (opinions.rival == true)[wrong].astype(float))
 
 
 def _notes(table: pd.DataFrame) -> dict[str, str]:
     rows = table.to_dict(orient="records")
     return {row["score"]: f"{row['auroc']:.4f} ± {row['auroc_se']:.4f}" for row in rows}
-
-
-def _thumbnails(traces: LossTraces) -> np.ndarray | None:
-    return traces.dataset["thumbnails"].values if "thumbnails" in traces.dataset else None

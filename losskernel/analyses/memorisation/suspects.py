@@ -1,8 +1,7 @@
-"""The probes in order of suspicion: what each is called, what it seems to be, and who says so."""
+"""The probes in order of suspicion, with the label that the kernel supports for each; as a table and as a page."""
 
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from losskernel.analyses.kernel_scores import Surroundings, trusted
-from losskernel.figures.shared.presentation import number
+from losskernel.figures.shared.presentation import minus, number
 from losskernel.kernel.loss_kernel import LossKernel
+
+_HERE = Path(__file__).parent
 
 
 class Opinion(NamedTuple):
@@ -34,11 +35,11 @@ class Witnesses(NamedTuple):
     """Trusted probes of the likely class of each suspect, the most coupled first, and R with it.
 
     Attributes:
-        places: which probes, [n, w], -1 for none.
-        correlations: [n, w]; below 0 where they stand against the label as given.
+        probes: which, [n, w], -1 for none.
+        correlations: [n, w]; below 0 where they speak against the label as given.
     """
 
-    places: np.ndarray
+    probes: np.ndarray
     correlations: np.ndarray
 
 
@@ -46,7 +47,7 @@ def opinion(given: np.ndarray, around: Surroundings) -> Opinion:
     """Return the likely label of each probe, from its strongest opponents and its nearest trusted probes.
 
     A vote of nearest neighbours by R never names the true class of a mislabelled probe, for its neighbours are
-    mislabelled like it, and its true class stands at the other end: R < 0. So the opponents name the rival, and the
+    mislabelled like it, and its true class is at the other end: R < 0. So the opponents name the rival, and the
     label is disputed where they are more strongly against the probe than trusted probes are with it.
     """
     names, groups = np.unique(given, return_inverse=True)
@@ -59,7 +60,7 @@ def opinion(given: np.ndarray, around: Surroundings) -> Opinion:
 def suspects(
     kernel: LossKernel,
     given: np.ndarray,
-    found: Opinion,
+    opinions: Opinion,
     scores: Mapping[str, np.ndarray],
     rank_by: str,
     known: Mapping[str, np.ndarray],
@@ -69,24 +70,25 @@ def suspects(
     Args:
         kernel: whose probes they are.
         given: labels as given, [N].
-        found: what the kernel makes of them.
+        opinions: what the kernel makes of them.
         scores: name -> [N].
         rank_by: one of them.
         known: what is known beside, such as the truth, name -> [N].
     """
-    columns: dict[str, Any] = {"id": kernel.ids, "given": given, "likely": found.likely, **known}
-    columns |= {"score": scores[rank_by], "disputed": found.disputed, "rival": found.rival, "support": found.support}
+    columns: dict[str, Any] = {"id": kernel.ids, "given": given, "likely": opinions.likely, **known}
+    columns |= {"score": scores[rank_by], "disputed": opinions.disputed}
+    columns |= {"rival": opinions.rival, "support": opinions.support}
+    # A score may be named as a column is, such as a baseline called "support".
     taken = {*columns, "rank", "probe"}
     columns |= {f"{name}_score" if name in taken else name: values for name, values in scores.items()}
-    table = pd.DataFrame(columns)
-    order = np.argsort(-scores[rank_by], kind="stable")
-    table = table.iloc[order].reset_index(drop=True)
+    order = np.argsort(-scores[rank_by], kind="stable")  # [N]
+    table = pd.DataFrame(columns).iloc[order].reset_index(drop=True)
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     return table.assign(probe=order)
 
 
 def witnesses(
-    kernel: LossKernel, given: np.ndarray, likely: np.ndarray, places: np.ndarray, count: int = 3
+    kernel: LossKernel, given: np.ndarray, likely: np.ndarray, probes: np.ndarray, count: int = 3
 ) -> Witnesses:
     """Return trusted probes of each suspect's likely class with the largest |R|.
 
@@ -94,110 +96,80 @@ def witnesses(
         kernel: of all probes.
         given: labels as given, [N].
         likely: likely labels, [N].
-        places: the suspects, [n].
+        probes: the suspects, [n].
         count: witnesses of each.
     """
-    groups = np.unique(given, return_inverse=True)[1]
-    rows = kernel.correlation(places)
-    allowed = trusted(kernel.variance(), groups) & (given == likely[places][:, None])
-    allowed[np.arange(len(places)), places] = False
-    strength = np.where(allowed, np.abs(rows), -1.0)
-    count = min(count, kernel.probes)
-    best = np.argsort(-strength, axis=1, kind="stable")[:, :count]
+    groups = np.unique(given, return_inverse=True)[1]  # [N]
+    rows = kernel.correlation(probes)  # [n, N]
+    allowed = trusted(kernel.variance(), groups) & (given == likely[probes][:, None])
+    allowed[np.arange(len(probes)), probes] = False  # no suspect is its own witness
+    strength = np.where(allowed, np.abs(rows), -1.0)  # below every |R|: chosen last, and told apart below
+    best = np.argsort(-strength, axis=1, kind="stable")[:, : min(count, kernel.probes)]
     present = np.take_along_axis(strength, best, axis=1) >= 0
     return Witnesses(np.where(present, best, -1), np.where(present, np.take_along_axis(rows, best, axis=1), 0.0))
 
 
-_HERE = Path(__file__).parent
-
-
 def suspects_page(
     table: pd.DataFrame,
-    found: Witnesses,
+    beside: Witnesses,
     ids: Sequence[object],
-    pictures: dict[int, str],
+    pictures: Mapping[int, str],
     rank_by: str,
     truth: str | None = None,
 ) -> str:
-    """Return the page of some suspects.
+    """Return the sheet of suspects for the screen: one file that loads nothing from a network.
 
     Args:
         table: the first rows of the table of suspects.
-        found: their witnesses.
+        beside: their witnesses.
         ids: names of all probes.
         pictures: probe -> data URI, of as many probes as have one.
         rank_by: the score that ranks.
         truth: column that holds the true labels, or None.
     """
-    cards = [
-        _card(row, found.places[place], found.correlations[place], ids, pictures, truth)
-        for place, row in enumerate(table.to_dict(orient="records"))
-    ]
-    names = sorted({str(name) for column in ("given", "likely") for name in table[column]}, key=_natural)
-    options = "".join(f"<option value='{escape(name, quote=True)}'>{escape(name)}</option>" for name in names)
-    style, script = ((_HERE / f"suspects_page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    return (
-        "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>Suspects</title><style>{style}</style></head>\n<body>\n"
-        f"<header><h1>The {len(cards)} most suspicious inputs</h1>"
-        f"<p>Ranked by {escape(rank_by.replace('_', ' '))}. A likely label other than the given one stands in red. "
-        "Below each suspect: trusted inputs of the likely class that are most coupled with it, with their R; "
-        "below 0, they stand against the label as given.</p>"
-        "<form><label>Class <select id='class'><option value=''>all</option>"
-        f"{options}</select></label>"
-        "<label><input type='checkbox' id='disputed'> only disputed labels</label>"
-        "<label>Find <input type='search' id='find' placeholder='part of a name'></label>"
-        f"<output id='shown' aria-live='polite'>{len(cards)} shown</output></form></header>\n"
-        f"<main>\n{''.join(cards)}</main>\n<script>{script}</script>\n</body></html>\n"
+    from jinja2 import Environment
+
+    template = Environment(autoescape=True).from_string(_read("html"))
+    rows = zip(table.to_dict(orient="records"), beside.probes, beside.correlations, strict=True)
+    return template.render(
+        cards=[_card(row, probes, correlations, ids, truth) for row, probes, correlations in rows],
+        classes=sorted({str(name) for column in ("given", "likely") for name in table[column]}, key=_natural),
+        pictures=pictures,
+        rank_by=rank_by.replace("_", " "),
+        style=_read("css"),
+        script=_read("js"),
     )
+
+
+def _read(kind: str) -> str:
+    return (_HERE / f"suspects_page.{kind}").read_text(encoding="utf-8")
 
 
 def _card(
-    row: dict[str, object],
-    places: np.ndarray,
-    correlations: np.ndarray,
-    ids: Sequence[object],
-    pictures: dict[int, str],
-    truth: str | None,
-) -> str:
-    given, likely, name = (str(row[key]) for key in ("given", "likely", "id"))
-    disputed = given != likely
-    probe = int(str(row["probe"]))
-    known, rival = "", str(row["rival"])
-    other = "" if disputed or rival == given else f"<dt>if wrong</dt><dd class='muted'>{escape(rival)}</dd>"
-    if truth is not None:
-        true = str(row[truth])
-        verdict = "right" if true == given else "wrong"
-        known = f"<dt>true</dt><dd>{escape(true)}</dd><dt>label</dt><dd class='{verdict}'>{verdict}</dd>"
-    beside = "".join(
-        f"<li>{_picture(pictures.get(int(other)), ids[other])}<span>{_signed(float(value))}</span></li>"
-        for other, value in zip(places, correlations, strict=True)
-        if other >= 0
-    )
-    witnesses = f"<ol class='witnesses' aria-label='trusted inputs of class {escape(likely, quote=True)}'>{beside}</ol>"
-    data = {"classes": json.dumps([given, likely]), "name": name.lower(), "disputed": str(int(disputed))}
-    marks = "".join(f" data-{key}='{escape(value, quote=True)}'" for key, value in data.items())
-    return (
-        f"<article{marks}><h2><span>{row['rank']}</span> {escape(name)}</h2>"
-        f"<div class='look'>{_picture(pictures.get(probe), name, 'suspect')}"
-        f"<dl><dt>given</dt><dd>{escape(given)}</dd>"
-        f"<dt>likely</dt><dd{' class=other' if disputed else ''}>{escape(likely)}</dd>{known}{other}"
-        f"<dt>score</dt><dd>{number(float(str(row['score'])))}</dd></dl></div>"
-        f"{witnesses if beside else ''}</article>\n"
-    )
-
-
-def _picture(uri: str | None, name: object, kind: str = "") -> str:
-    text = escape(str(name), quote=True)
-    if uri is None:
-        return "" if kind else f"<code title='{text}'>{text}</code>"
-    return f"<img{f' class={kind}' if kind else ''} src='{uri}' alt='{text}' title='{text}'>"
-
-
-def _signed(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+    row: Mapping[Any, Any], probes: np.ndarray, correlations: np.ndarray, ids: Sequence[object], truth: str | None
+) -> dict[str, Any]:
+    """Return what the page shows of one suspect, as text."""
+    given, likely, true = str(row["given"]), str(row["likely"]), None if truth is None else str(row[truth])
+    return {
+        "rank": row["rank"],
+        "name": str(row["id"]),
+        "probe": int(row["probe"]),
+        "given": given,
+        "likely": likely,
+        "disputed": given != likely,
+        "classes": json.dumps([given, likely]),
+        "rival": str(row["rival"]),
+        "true": true,
+        "verdict": "right" if true == given else "wrong",
+        "score": number(float(row["score"])),
+        "witnesses": [
+            (int(probe), str(ids[probe]), minus(f"{value:.2f}"))
+            for probe, value in zip(probes, correlations, strict=True)
+            if probe >= 0
+        ],
+    }
 
 
 def _natural(name: str) -> tuple[int, float, str]:
+    """Return a key by which numbers come first, in the order of their values."""
     return (0, float(name), name) if name.lstrip("-").isdecimal() else (1, 0.0, name)

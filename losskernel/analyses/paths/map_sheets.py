@@ -1,14 +1,14 @@
-"""Maps of paths: which points are drawn where, joined by which lines, under which names."""
+"""Maps of paths, and the other figures of paths through layers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from losskernel import figures
-from losskernel.analyses.paths.measured_paths import HIDDEN, INPUTS, Survey, Traced, Walk, landmarks
+from losskernel.analyses.paths.measured_paths import HIDDEN, INPUTS, LayerPath, MeasuredPath, MeasuredPaths
 from losskernel.figures.paths.path_map import Falling, Route, Sheet, along_colours
 from losskernel.figures.paths.path_profiles import Course
 from losskernel.figures.shared.lettering import with_unit
@@ -25,6 +25,8 @@ from losskernel.representations.points import TRAINED
 # Of the maps behind the curve of stress.
 _DIMENSIONS = tuple(range(1, 13))
 _RECOVERED = 0.95
+_ERRORS = "bars: standard errors"
+_LANDMARKS = {HIDDEN: "last hidden layer"}
 
 Edges = Sequence[tuple[int, int]]
 
@@ -42,7 +44,7 @@ def sheets_of(arrangement: Arrangement, edges: Edges, unit: str = "rad") -> list
     shares = [f"{name} ({share:.0%})" for name, share in zip(names, tangent.explained, strict=True)]
     second = Sheet("tangent PCA", tangent.coordinates, tangent.stress, shares[0], shares[1], {})
     globe = spherical_mds(arrangement.distances)
-    axes = frame(globe.coordinates)
+    axes = frame(globe.coordinates)  # seen from above the middle of the points
     drawn = azimuthal(globe.coordinates, axes)
     joined = {edge: azimuthal(arc(globe.coordinates[edge[0]], globe.coordinates[edge[1]]), axes) for edge in edges}
     return [Sheet("spherical MDS", drawn, globe.stress, names[0], names[1], joined), second]
@@ -54,34 +56,30 @@ def curves_of(arrangement: Arrangement) -> list[Falling]:
         curve = stress_curve(arrangement, _DIMENSIONS, "classical")
         needed = dimensions_needed(arrangement, "classical", _RECOVERED)
         return [Falling("classical scaling", curve.dimensions, curve.stress, needed)]
-    found = []
+    curves = []
     for method, title in (("spherical", "spherical MDS"), ("tangent", "tangent PCA")):
         curve = stress_curve(arrangement, _DIMENSIONS, method)
         # In all dimensions points of a sphere have no stress, which need not be searched for.
         enough = curve.dimensions[curve.raw <= (1 - _RECOVERED) * curve.raw[0]]
-        found.append(Falling(title, curve.dimensions, curve.stress, int(enough[0]) if len(enough) else None))
-    return found
+        curves.append(Falling(title, curve.dimensions, curve.stress, int(enough[0]) if len(enough) else None))
+    return curves
 
 
 def chosen_names(labels: Sequence[str], kinds: Sequence[str], most: int) -> Mapping[int, str]:
-    """Return place -> label of so many points of a path, the ends of layers and outputs first, then evenly spaced."""
+    """Return index -> label of so many points of a path, the ends of layers and outputs first, then evenly spaced."""
     count = len(labels)
-    outputs = [place for place, kind in enumerate(kinds) if kind == "output"]
-    hidden = [place for place, kind in enumerate(kinds) if kind == "layer"]
+    outputs = [index for index, kind in enumerate(kinds) if kind == "output"]
+    hidden = [index for index, kind in enumerate(kinds) if kind == "layer"]
     first = [*outputs[::-1], *hidden[-1:], *hidden[:1]]
     spaced = np.linspace(0, count - 1, max(min(most, count), 1)).round().astype(int).tolist()
-    kept = list(dict.fromkeys([*first, *(place for place in spaced if kinds[place] == "layer")]))
-    return {place: labels[place] for place in kept[:most]}
-
-
-_ERRORS = "bars: standard errors"
-_LANDMARKS = {HIDDEN: "last hidden layer"}
+    kept = list(dict.fromkeys([*first, *(index for index in spaced if kinds[index] == "layer")]))
+    return {index: labels[index] for index in kept[:most]}
 
 
 class Maps(NamedTuple):
     """Maps of all points that are drawn."""
 
-    used: list[int]  # numbers of the points, in the order of the maps
+    row: dict[int, int]  # number of each point -> its row on the maps
     routes: list[Route]
     sheets: list[Sheet]
     curves: list[Falling]
@@ -89,86 +87,78 @@ class Maps(NamedTuple):
     @property
     def metrics(self) -> dict[str, float]:
         """The maps' stress, and how many dimensions the 95 % rule asks for."""
-        found = {f"stress_{each.title.split()[0]}": each.stress for each in self.sheets}
-        return found | {
-            f"dimensions_{each.title.split()[0]}": float(each.needed) for each in self.curves if each.needed
-        }
+        numbers = {f"stress_{sheet.title.split()[0]}": sheet.stress for sheet in self.sheets}
+        needed = {curve.title.split()[0]: curve.needed for curve in self.curves if curve.needed}
+        return numbers | {f"dimensions_{name}": float(count) for name, count in needed.items()}
 
 
-def maps_of(survey: Survey) -> Maps:
+def maps_of(measured: MeasuredPaths) -> Maps:
     """Return the maps of all paths; the branches beside the last one are drawn, of the others the path alone."""
-    walks = [each.walk for each in survey.traced]
-    used = sorted({survey.target, *walks[-1].everything, *(number for walk in walks for number in walk.numbers)})
-    row = {number: place for place, number in enumerate(used)}
-    routes = [
-        _route(walk, row, colour, walk is walks[-1])
-        for walk, colour in zip(walks, along_colours(len(walks)), strict=True)
-    ]
-    arrangement = survey.arrangement.of(used)
-    sheets = sheets_of(
-        arrangement, [edge for each in routes for edge in (*each.edges, *each.branches)], survey.space.unit
-    )
-    return Maps(used, routes, sheets, curves_of(arrangement))
+    paths = [item.path for item in measured.paths]
+    used = sorted({measured.target, *paths[-1].all_numbers, *(number for path in paths for number in path.numbers)})
+    row = {number: index for index, number in enumerate(used)}
+    coloured = zip(paths, along_colours(len(paths)), strict=True)
+    routes = [_route(path, row, colour, path is paths[-1]) for path, colour in coloured]
+    arrangement = measured.arrangement.of(used)
+    edges = [edge for route in routes for edge in (*route.edges, *route.branches)]
+    return Maps(row, routes, sheets_of(arrangement, edges, measured.space.unit), curves_of(arrangement))
 
 
-def draw(survey: Survey, maps: Maps, names: int) -> dict[str, Figure]:
+def draw(measured: MeasuredPaths, maps: Maps, names: int) -> dict[str, Figure]:
     """Return the map of paths, profiles over layers, numbers along training, and whole paths against each other."""
-    found = {"path_map": _map(survey, maps, names), "path_profiles": _profiles(survey)}
-    steps = [each for each in survey.traced if each.walk.step is not None]
+    drawn = {"path_map": _map(measured, maps, names), "path_profiles": _profiles(measured)}
+    steps = [item for item in measured.paths if item.path.step is not None]
     if len(steps) > 1:
-        found["path_training"] = _training(survey, steps)
-    if len(survey.traced) > 2:
-        found["path_distances"] = _distances(survey)
-    return found
+        drawn["path_training"] = _training(measured, steps)
+    if len(measured.paths) > 2:
+        drawn["path_distances"] = _distances(measured)
+    return drawn
 
 
-def said(walk: Walk) -> str:
+def _title(path: LayerPath) -> str:
     """Return what a figure calls a network."""
-    if walk.network == TRAINED:
-        return TRAINED if walk.step is None else f"{TRAINED}, step {walk.step:,}"
-    return "untrained" if walk.step == 0 else walk.network
+    if path.network == TRAINED:
+        return TRAINED if path.step is None else f"{TRAINED}, step {path.step:,}"
+    return "untrained" if path.step == 0 else path.network
 
 
-def _route(walk: Walk, row: dict[int, int], colour: str, leading: bool) -> Route:
-    own = set(pairwise(walk.numbers))
-    branches = [(row[a], row[b]) for a, b in walk.edges if (a, b) not in own] if leading else []
-    numbers = [row[number] for number in walk.numbers]
-    return Route(said(walk), numbers, colour, branches, leading, walk.step == 0)
+def _route(path: LayerPath, row: dict[int, int], colour: str, leading: bool) -> Route:
+    on_path = set(pairwise(path.numbers))
+    branches = [(row[a], row[b]) for a, b in path.edges if (a, b) not in on_path] if leading else []
+    return Route(_title(path), [row[number] for number in path.numbers], colour, branches, leading, path.step == 0)
 
 
-def _map(survey: Survey, maps: Maps, most: int) -> Figure:
-    row = {number: place for place, number in enumerate(maps.used)}
-    walk = survey.traced[-1].walk
-    inputs = list(dict.fromkeys(row[each.walk.numbers[0]] for each in survey.traced))
-    target = f"{survey.points[survey.target].label} (target)"
-    chosen = chosen_names(walk.labels, walk.kinds, most)
-    names = {row[survey.target]: target, inputs[0]: walk.labels[0]}
-    names |= {row[walk.numbers[place]]: label for place, label in chosen.items()}
-    return figures.path_map(
-        maps.sheets, maps.curves, maps.routes, names, inputs, row[survey.target], survey.conditions(), target
-    )
+def _map(measured: MeasuredPaths, maps: Maps, most: int) -> Figure:
+    path, row = measured.paths[-1].path, maps.row
+    inputs = list(dict.fromkeys(row[item.path.numbers[0]] for item in measured.paths))
+    goal = row[measured.target]
+    target = f"{measured.points[measured.target].label} (target)"
+    names = {goal: target, inputs[0]: path.labels[0]}
+    chosen = chosen_names(path.labels, path.kinds, most)
+    names |= {row[path.numbers[index]]: label for index, label in chosen.items()}
+    return figures.path_map(maps.sheets, maps.curves, maps.routes, names, inputs, goal, measured.conditions, target)
 
 
-def _profiles(survey: Survey) -> Figure:
-    main, first = survey.traced[-1], survey.traced[0]
-    both = first is not main and first.walk.labels == main.walk.labels
+def _profiles(measured: MeasuredPaths) -> Figure:
+    """Draw the trained network's profile, and the first one's if it has the same layers."""
+    main, first = measured.paths[-1], measured.paths[0]
+    both = first is not main and first.path.labels == main.path.labels
     chosen = [first, main] if both else [main]
-    colours = [OKABE_ITO[1], OKABE_ITO[0]][-len(chosen) :]
-    courses = [_course(each, colour) for each, colour in zip(chosen, colours, strict=True)]
-    share = " rad" if survey.arrangement.cosines is not None else " of the greatest distance"
-    note = f"{_with_errors(survey)} · no angle where a side is < {LEAST_SIDE:g}{share} or < {FLOORS:g} errors"
-    return figures.path_profiles(main.walk.labels, courses, note, survey.space.unit)
+    courses = [_course(item, colour) for item, colour in zip(chosen, OKABE_ITO[1::-1][-len(chosen) :], strict=True)]
+    share = " rad" if measured.arrangement.cosines is not None else " of the greatest distance"
+    note = f"{_with_errors(measured)} · no angle where a side is < {LEAST_SIDE:g}{share} or < {FLOORS:g} errors"
+    return figures.path_profiles(main.path.labels, courses, note, measured.space.unit)
 
 
-def _with_errors(survey: Survey) -> str:
+def _with_errors(measured: MeasuredPaths) -> str:
     """Return what every number depends on, and what the bars are."""
-    return f"{survey.conditions()} · {_ERRORS}" if survey.noise == survey.noise else survey.conditions()
+    return measured.conditions if np.isnan(measured.noise) else f"{measured.conditions} · {_ERRORS}"
 
 
-def _course(traced: Traced, colour: str) -> Course:
-    profile, errors = traced.profile, traced.errors
+def _course(measured: MeasuredPath, colour: str) -> Course:
+    profile, errors = measured.profile, measured.errors
     return Course(
-        said(traced.walk),
+        _title(measured.path),
         colour,
         profile.to_target,
         profile.off,
@@ -182,38 +172,37 @@ def _course(traced: Traced, colour: str) -> Course:
     )
 
 
-def _training(survey: Survey, steps: Sequence[Traced]) -> Figure:
-    values = [float(each.walk.step or 0) for each in steps]
+def _training(measured: MeasuredPaths, steps: Sequence[MeasuredPath]) -> Figure:
+    values = [float(item.path.step or 0) for item in steps]
     axis = Axis("training step", [f"{value:g}" for value in values], values)
 
-    def along(read: Any) -> tuple[np.ndarray, np.ndarray]:
-        values, errors = np.array([read(each) for each in steps], dtype=float).T
+    def along(read: Callable[[MeasuredPath], tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
+        values, errors = np.array([read(item) for item in steps], dtype=float).T
         return values, errors
 
     totals = {
-        with_unit("length", survey.space.unit): along(lambda each: (each.profile.length, each.errors.length)),
-        "straightness": along(lambda each: (each.profile.straightness, each.errors.straightness)),
+        with_unit("length", measured.space.unit): along(lambda item: (item.profile.length, item.errors.length)),
+        "straightness": along(lambda item: (item.profile.straightness, item.errors.straightness)),
     }
     distances = {
-        _LANDMARKS.get(name, name): along(lambda each, name=name: _to_target(each, name))
-        for name in landmarks(steps[-1])
+        _LANDMARKS.get(name, name): along(lambda item, name=name: _to_target(item, name))
+        for name in steps[-1].path.landmarks
         if name != INPUTS
     }
-    return figures.path_training(axis, totals, distances, _with_errors(survey), survey.space.unit)
+    return figures.path_training(axis, totals, distances, _with_errors(measured), measured.space.unit)
 
 
-def _to_target(traced: Traced, name: str) -> tuple[float, float]:
-    place = landmarks(traced).get(name)
-    if place is None:  # an untrained network may end in a layer that has no kernel yet
+def _to_target(measured: MeasuredPath, name: str) -> tuple[float, float]:
+    index = measured.path.landmarks.get(name)
+    if index is None:  # an untrained network may end in a layer that has no kernel yet
         return float("nan"), float("nan")
-    return float(traced.profile.to_target[place]), float(traced.errors.to_target[place])
+    return float(measured.profile.to_target[index]), float(measured.errors.to_target[index])
 
 
-def _distances(survey: Survey) -> Figure:
-    near, unit = survey.between, survey.space.unit
-    layout = classical_scaling(near)
-    names = [said(each.walk) for each in survey.traced]
-    colours = along_colours(len(names))
-    joined = [range(len(names))]
-    note = f"{survey.conditions()} · distances: mean over equal fractions of both lengths"
-    return figures.path_distances(near, layout.coordinates, layout.stress, names, colours, joined, note, unit)
+def _distances(measured: MeasuredPaths) -> Figure:
+    between, unit = measured.between, measured.space.unit
+    layout = classical_scaling(between)  # [paths, 2]
+    names = [_title(item.path) for item in measured.paths]
+    note = f"{measured.conditions} · distances: mean over equal fractions of both lengths"
+    colours, joined = along_colours(len(names)), [range(len(names))]
+    return figures.path_distances(between, layout.coordinates, layout.stress, names, colours, joined, note, unit)

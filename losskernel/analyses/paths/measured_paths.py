@@ -1,4 +1,4 @@
-"""All paths of a study in one space: how their points stand to each other and to the target, with what errors."""
+"""The paths of networks through their layers, measured: distances, directions, and their errors over the probes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +18,16 @@ from losskernel.geometry.significance import jackknife_error, products_without
 from losskernel.representations.points import TRAINED, PointSet
 
 ALONG = ("spine", "all")
+# Points on a path that every network has.
 HIDDEN, INPUTS = "hidden", "inputs"
+# Probes that are left out at most; errors of more shrink with the square root of their number.
+_MOST = 1000
+# Fewer leave nothing to centre.
+_LEAST = 6
 
 
 @dataclass(frozen=True)
-class Walk:
+class LayerPath:
     """One network's path through a set of points.
 
     Attributes:
@@ -42,16 +47,21 @@ class Walk:
     edges: tuple[tuple[int, int], ...]
 
     @property
-    def everything(self) -> list[int]:
+    def all_numbers(self) -> set[int]:
         """The numbers of the points on the path and on the branches beside it."""
-        return sorted({*self.numbers, *(number for edge in self.edges for number in edge)})
+        return {*self.numbers, *(number for edge in self.edges for number in edge)}
 
-    def last(self, kind: str) -> int | None:
-        """Return the place on the path of the last point of a kind; None where there is none."""
-        return next((place for place in reversed(range(len(self.kinds))) if self.kinds[place] == kind), None)
+    @property
+    def landmarks(self) -> dict[str, int]:
+        """Indices on the path of the points that every network has: inputs, the last hidden layer, each output."""
+        hidden, outputs = (
+            [index for index, kind in enumerate(self.kinds) if kind == wanted] for wanted in ("layer", "output")
+        )
+        last_hidden = {HIDDEN: hidden[-1]} if hidden else {}
+        return {INPUTS: 0} | last_hidden | {self.labels[index].replace(" ", "_"): index for index in outputs}
 
 
-def walks_of(points: PointSet, networks: Sequence[str] | None = None, along: str = "spine") -> list[Walk]:
+def layer_paths(points: PointSet, networks: Sequence[str] | None = None, along: str = "spine") -> list[LayerPath]:
     """Return the paths of some networks, by default of all: in the order of training, the trained one last.
 
     A kept checkpoint of the trained network's own step is left out.
@@ -65,8 +75,9 @@ def walks_of(points: PointSet, networks: Sequence[str] | None = None, along: str
         if name not in known:
             raise InputError(f"networks: there is none called {name!r}; choose from {', '.join(known)}")
     end = points.step(TRAINED) if TRAINED in known else None
-    wanted = list(networks or (each for each in known if each == TRAINED or end is None or points.step(each) != end))
-    return [_walk(points, network, along) for network in known if network in wanted]
+    distinct = [name for name in known if name == TRAINED or end is None or points.step(name) != end]
+    wanted = networks or distinct
+    return [_layer_path(points, network, along) for network in known if network in wanted]
 
 
 def spine(numbers: Sequence[int], edges: Sequence[tuple[int, int]]) -> list[int]:
@@ -77,48 +88,38 @@ def spine(numbers: Sequence[int], edges: Sequence[tuple[int, int]]) -> list[int]
     Raises:
         InputError: no route leads from the first point to the last.
     """
-    ways = dict.fromkeys(numbers, 0) | {numbers[0]: 1}  # whole numbers of any size: a deep network has 2^40 routes
-    back = dict.fromkeys(numbers, 0) | {numbers[-1]: 1}
-    order = {number: place for place, number in enumerate(numbers)}
+    # Routes that lead to each point, and from it: their product counts those through it. Python's whole numbers have
+    # any size: a deep network has 2^40 routes.
+    routes_to = dict.fromkeys(numbers, 0) | {numbers[0]: 1}
+    routes_from = dict.fromkeys(numbers, 0) | {numbers[-1]: 1}
+    order = {number: index for index, number in enumerate(numbers)}
     for before, after in sorted(edges, key=lambda edge: order[edge[1]]):
-        ways[after] += ways[before]
+        routes_to[after] += routes_to[before]
     for before, after in sorted(edges, key=lambda edge: -order[edge[0]]):
-        back[before] += back[after]
-    every = ways[numbers[-1]]
-    require(every > 0, "no route leads from the inputs to the last output; use analysis.path.along=all")
-    return [number for number in numbers if ways[number] * back[number] == every]
+        routes_from[before] += routes_from[after]
+    total = routes_to[numbers[-1]]  # routes from the first point to the last
+    require(total > 0, "no route leads from the inputs to the last output; use analysis.path.along=all")
+    return [number for number in numbers if routes_to[number] * routes_from[number] == total]
 
 
 def edges_of(points: PointSet, numbers: Sequence[int]) -> list[tuple[int, int]]:
     """Return the pairs of points that follow on each other: as the points say, else each after the one before."""
     named = {points[number].name: number for number in numbers}
-    found: list[tuple[int, int]] = []
+    edges: list[tuple[int, int]] = []
     for before, number in pairwise(numbers):
-        said = dict.fromkeys(named[name] for name in points[number].after if name in named)
-        found += [(each, number) for each in said or {before: None}]
-    return found
+        sources = dict.fromkeys(named[name] for name in points[number].after if name in named)
+        edges += [(source, number) for source in sources or [before]]
+    return edges
 
 
-def _walk(points: PointSet, network: str, along: str) -> Walk:
-    every = points.path(network)
-    require(len(every) >= 2, f"{network}: a path needs >= 2 points, got {len(every)}; name more layers")
-    edges = edges_of(points, every)
-    numbers = every if along == "all" else spine(every, edges)
-    placed = [points[number] for number in numbers]
-    return Walk(
-        network,
-        points.step(network),
-        tuple(numbers),
-        tuple(each.label for each in placed),
-        tuple(each.kind for each in placed),
-        tuple(edges),
-    )
-
-
-# Probes that are left out at most; errors of more shrink with the square root of their number.
-_MOST = 1000
-# Fewer leave nothing to centre.
-_LEAST = 6
+def _layer_path(points: PointSet, network: str, along: str) -> LayerPath:
+    numbers = points.path(network)
+    require(len(numbers) >= 2, f"{network}: a path needs >= 2 points, got {len(numbers)}; name more layers")
+    edges = edges_of(points, numbers)
+    if along == "spine":
+        numbers = spine(numbers, edges)
+    labels, kinds = zip(*((points[number].label, points[number].kind) for number in numbers), strict=True)
+    return LayerPath(network, points.step(network), tuple(numbers), labels, kinds, tuple(edges))
 
 
 class Errors(NamedTuple):
@@ -132,16 +133,11 @@ class Errors(NamedTuple):
     efficiency: float
 
 
-def unknown(count: int) -> Errors:
-    """Return the errors of a path of so many points where nothing can be said of them."""
-    nan = float("nan")
-    return Errors(np.full(count, nan), np.full(count - 1, nan), nan, nan, nan, nan)
-
-
 def errors_of(path: Sequence[Point], target: Point, space: object) -> Errors:
-    """Return the jackknife errors of a path's distances, angular CKA alone having a closed form.
+    """Return the jackknife errors of a path's distances; NaN but for angular CKA, which has a closed form.
 
-    Of more than 1,000 probes as many are left out, evenly spaced, and their errors scaled by the root of the share.
+    Layers are deterministic, but the probes are a sample. Of more than 1,000 probes as many are left out, evenly
+    spaced, and their errors scaled by the root of the share.
 
     Args:
         path: P points, in order.
@@ -150,34 +146,35 @@ def errors_of(path: Sequence[Point], target: Point, space: object) -> Errors:
 
     Source: Efron & Stein 1981.
     """
-    inputs = target.inputs
+    inputs, count = target.inputs, len(path)
     if not isinstance(space, AngularCKA) or inputs < _LEAST:
-        return unknown(len(path))
+        return Errors(np.full(count, np.nan), np.full(count - 1, np.nan), *[float("nan")] * 4)
     probes = evenly(inputs, _MOST)
-    walk = _Without(space, probes)
-    goal, first = walk.kernel(target), walk.kernel(path[0])
-    before, to, steps = None, [], []
-    for point in path:
-        own = walk.kernel(point)
-        to.append(walk.distances(own, goal))
-        steps += [] if before is None else [walk.distances(before, own)]
-        before = own
-    chord = walk.distances(first, before or first)
+    jackknife = _Jackknife(space, probes)
+    goal, first = jackknife.kernel(target), jackknife.kernel(path[0])
+    # One kernel [n, n] at a time beside the one before it: all of them need not fit into memory.
+    before, to, steps = first, [jackknife.distances(first, goal)], []
+    for point in path[1:]:
+        kernel = jackknife.kernel(point)
+        to.append(jackknife.distances(kernel, goal))
+        steps.append(jackknife.distances(before, kernel))
+        before = kernel
+    chord = jackknife.distances(first, before)  # [n]; `before` is the last point by now
     to_target, step = np.stack(to), np.stack(steps)  # [P, n], [P - 1, n]
-    length = step.sum(axis=0)
+    length = step.sum(axis=0)  # [n]
     scale = np.sqrt(len(probes) / inputs)
     numbers = (to_target, step, length, chord / length, chord, (to_target[0] - to_target[-1]) / length)
-    return Errors(*(scale * jackknife_error(each) for each in numbers))
+    return Errors(*(scale * jackknife_error(values) for values in numbers))
 
 
 def median_error(errors: Sequence[Errors]) -> float:
     """Return the median standard error of the distances of some paths; NaN where none is known."""
-    every = np.concatenate([part for each in errors for part in (each.to_target, each.step)])
-    known = every[np.isfinite(every)]
+    values = np.concatenate([part for path in errors for part in (path.to_target, path.step)])
+    known = values[np.isfinite(values)]
     return float(np.median(known)) if len(known) else float("nan")
 
 
-class _Without:
+class _Jackknife:
     """Distances between kernels without each of the probes."""
 
     def __init__(self, space: AngularCKA, probes: np.ndarray) -> None:
@@ -187,8 +184,8 @@ class _Without:
         """Return the centred kernel [n, n], and its squared lengths [n] without each probe."""
         # Masking is done again for every set of probes: it begins from the kernels before it.
         before = "double" if self._centring == "masked" else self._centring
-        own = centred(point.over(self._probes).gram(), before)
-        return own, products_without(own, own, self._centring)
+        kernel = centred(point.over(self._probes).gram(), before)
+        return kernel, products_without(kernel, kernel, self._centring)
 
     def distances(self, left: tuple[np.ndarray, np.ndarray], right: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """Return the angles [n] between two kernels, in radians."""
@@ -197,10 +194,10 @@ class _Without:
 
 
 @dataclass(frozen=True, eq=False)
-class Traced:
+class MeasuredPath:
     """One network's path, measured. Distances in the space's units, angles in radians."""
 
-    walk: Walk
+    path: LayerPath
     profile: Profile
     errors: Errors
     chord: float  # from the inputs to the last output
@@ -213,100 +210,82 @@ class Traced:
 
 
 @dataclass(frozen=True, eq=False)
-class Survey:
+class MeasuredPaths:
     """Paths and their target in one space.
 
     Attributes:
+        points: the set that the paths go through.
         arrangement: of all points of the set, in its order; those off every path have NaN.
-        traced: the paths, in the order of training.
+        paths: in the order of training.
         target: number of the target's point.
         space: where they were measured.
-        probes: how many inputs all kernels stand over.
     """
 
     points: PointSet
     arrangement: Arrangement
-    traced: tuple[Traced, ...]
+    paths: tuple[MeasuredPath, ...]
     target: int
     space: Space
-    probes: int
 
     @cached_property
     def between(self) -> np.ndarray:
         """Mean distances [n, n] between the paths where both have gone the same fraction of their length."""
-        return path_distances(self.arrangement, [each.walk.numbers for each in self.traced])
+        return path_distances(self.arrangement, [measured.path.numbers for measured in self.paths])
 
     @property
     def noise(self) -> float:
         """The median standard error of a distance over all steps and distances to the target; NaN where unknown."""
-        return median_error([each.errors for each in self.traced])
+        return median_error([measured.errors for measured in self.paths])
 
+    @property
     def conditions(self) -> str:
-        """Return what every number depends on, as a figure says it: probes, space, noise."""
-        return conditions(self.probes, self.space, self.noise)
+        """What every number depends on, as a figure says it: probes, space, noise."""
+        return conditions(len(self.points.ids), self.space, self.noise)
 
 
-def survey(points: PointSet, walks: Sequence[Walk], target: int, space: Space) -> Survey:
+def measure(points: PointSet, paths: Sequence[LayerPath], target: int, space: Space) -> MeasuredPaths:
     """Measure paths on their way to a target.
 
     Angles are left out where a side is within three standard errors of its length, or shorter than 0.05 rad.
 
     Raises:
-        InputError: a point has no place in the space.
+        InputError: a point cannot be compared in the space.
     """
-    used = sorted({target, *(number for walk in walks for number in walk.everything)})
-    found = points.only(used).arrangement(space)
-    arrangement = _spread(found, used, len(points))
-    kernels = [each.point for each in points.points]
-    traced = []
-    for walk in walks:
-        errors = errors_of([kernels[number] for number in walk.numbers], kernels[target], space)
-        floor = _floor(walk, target, errors, len(points))
-        own = profile(arrangement, walk.numbers, target, floor=floor)
-        chord = float(arrangement.distances[walk.numbers[0], walk.numbers[-1]])
-        traced.append(Traced(walk, own, errors, chord))
-    return Survey(points, arrangement, tuple(traced), target, space, len(points.ids))
+    used = sorted({target}.union(*(path.all_numbers for path in paths)))
+    arrangement = _of_all(points.only(used).arrangement(space), used, len(points))
+    kernels = [item.point for item in points.points]
+    measured = []
+    for path in paths:
+        errors = errors_of([kernels[number] for number in path.numbers], kernels[target], space)
+        floor = _floor(path, target, errors, len(points))
+        chord = float(arrangement.distances[path.numbers[0], path.numbers[-1]])
+        measured.append(MeasuredPath(path, profile(arrangement, path.numbers, target, floor=floor), errors, chord))
+    return MeasuredPaths(points, arrangement, tuple(measured), target, space)
 
 
-def conditions(probes: int, space: Space, noise: float) -> str:
+def conditions(probes: int, space: Any, noise: float) -> str:
     """Return what every number depends on, as a figure says it: probes, space, and the noise of distances if known."""
-    words = f"a distance's standard error over probes: {noise:.3f} (median)" if noise == noise else ""
-    return " · ".join(part for part in (f"m = {probes:,} probes", spoken(space), words) if part)
-
-
-def spoken(space: Any) -> str:
-    """Return a space in words."""
+    words = "" if np.isnan(noise) else f"a distance's standard error over probes: {noise:.3f} (median)"
     centring = getattr(space, "centring", None)
-    return f"angular CKA, {centring}-centred" if centring else repr(space).removesuffix("()")
+    name = f"angular CKA, {centring}-centred" if centring else repr(space).removesuffix("()")
+    return " · ".join(part for part in (f"m = {probes:,} probes", name, words) if part)
 
 
-def _floor(walk: Walk, target: int, errors: Errors, count: int) -> np.ndarray:
+def _floor(path: LayerPath, target: int, errors: Errors, count: int) -> np.ndarray:
     """Return the standard errors [all, all] of the distances that are known to have one, NaN of others."""
-    floor = np.full((count, count), np.nan)
-    numbers = np.array(walk.numbers)
-    for one, other, values in ((numbers, target, errors.to_target), (numbers[:-1], numbers[1:], errors.step)):
-        floor[one, other] = floor[other, one] = values
+    floor = np.full((count, count), np.nan)  # [all, all]
+    numbers = np.array(path.numbers)
+    for first, second, values in ((numbers, target, errors.to_target), (numbers[:-1], numbers[1:], errors.step)):
+        floor[first, second] = floor[second, first] = values
     return floor
 
 
-def _spread(found: Arrangement, used: Sequence[int], count: int) -> Arrangement:
-    """Return the arrangement under the numbers of the whole set."""
-    pairs = np.ix_(used, used)
-
-    def whole(part: np.ndarray | None) -> np.ndarray | None:
-        if part is None:
-            return None
-        matrix = np.full((count, count), np.nan)
-        matrix[pairs] = part
-        return matrix
-
-    return Arrangement(np.asarray(whole(found.distances)), whole(found.cosines))
-
-
-def landmarks(traced: Traced) -> dict[str, int]:
-    """Return the places on the path that every network has: inputs, the last hidden layer, each output."""
-    walk = traced.walk
-    hidden = walk.last("layer")
-    found = {INPUTS: 0} | ({} if hidden is None else {HIDDEN: hidden})
-    outputs = [place for place, kind in enumerate(walk.kinds) if kind == "output"]
-    return found | {walk.labels[place].replace(" ", "_"): place for place in outputs}
+def _of_all(arrangement: Arrangement, used: Sequence[int], count: int) -> Arrangement:
+    """Return the arrangement under the numbers of the whole set, NaN of the points that are not in it."""
+    distances, cosines = np.full((2, count, count), np.nan)
+    pairs = np.ix_(used, used)  # rows and columns of the points that are on a path
+    distances[pairs] = arrangement.distances
+    if arrangement.cosines is None:
+        return Arrangement(distances)
+    cosines[pairs] = arrangement.cosines
+    return Arrangement(distances, cosines)

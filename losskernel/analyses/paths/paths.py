@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from losskernel.analyses.paths.map_sheets import draw, maps_of
-from losskernel.analyses.paths.measured_paths import ALONG, Survey, Traced, landmarks, survey, walks_of
+from losskernel.analyses.paths.measured_paths import ALONG, MeasuredPath, MeasuredPaths, layer_paths, measure
 from losskernel.analyses.result import MetricPanel, Result
 from losskernel.errors import InputError, require, require_integer
 from losskernel.figures.shared.style import INK
 from losskernel.geometry import AngularCKA, Space
 from losskernel.representations.points import PointSet
 
+# What a reader must know about each figure, and by that of the numbers.
 CAPTIONS = {
     "path_map": (
         "Every layer is a point: its kernel over the probes. Lines join what follows on each other; branches are "
@@ -85,7 +86,7 @@ class Paths:
         MetricPanel("hidden to target, rad", (("distance_to_target_hidden", "", INK),)),
     )
     meanings: ClassVar[dict[str, str]] = {
-        "probes": "probes that all kernels stand over; a count",
+        "probes": "probes that all kernels are over; a count",
         "untrained_{number}": "{number} of the untrained network, at step 0; in the same unit",
         "points": "points on the network's path; a count",
         "length": (
@@ -115,20 +116,18 @@ class Paths:
         Raises:
             InputError: there are no layers or no target, or a name is unknown.
         """
-        walks = walks_of(points, self.networks, self.along)
-        found = survey(points, walks, self._target(points), self.space)
-        maps = maps_of(found)
-        main, first = found.traced[-1], found.traced[0]
-        metrics = {"probes": float(found.probes)} | totals(main)
-        if first is not main and first.walk.step == 0:
-            metrics |= {f"untrained_{name}": value for name, value in totals(first).items()}
-        tables = {"path_profile": profile_table(found), "path_networks": networks_table(found)}
-        if len(walks) > 1:
-            tables["path_distances"] = distances_table(found)
-        known = {name: value for name, value in metrics.items() if value == value}
-        drawn = draw(found, maps, self.names)
-        captions = {name: CAPTIONS[name] for name in drawn}
-        return Result(known | maps.metrics, tables, drawn, captions=captions)
+        measured = measure(points, layer_paths(points, self.networks, self.along), self._target(points), self.space)
+        maps = maps_of(measured)
+        *others, main = measured.paths
+        metrics = {"probes": float(len(points.ids))} | totals(main)
+        if others and others[0].path.step == 0:
+            metrics |= {f"untrained_{name}": value for name, value in totals(others[0]).items()}
+        tables = {"path_profile": profile_table(measured), "path_networks": networks_table(measured)}
+        if others:
+            tables["path_distances"] = distances_table(measured)
+        known = {name: value for name, value in metrics.items() if not np.isnan(value)}
+        drawn = draw(measured, maps, self.names)
+        return Result(known | maps.metrics, tables, drawn, captions={name: CAPTIONS[name] for name in drawn})
 
     def _target(self, points: PointSet) -> int:
         if self.target is not None:
@@ -139,70 +138,64 @@ class Paths:
         return targets[0]
 
 
-def profile_table(survey: Survey) -> pd.DataFrame:
+def profile_table(measured: MeasuredPaths) -> pd.DataFrame:
     """Return a row per network and layer: distances with standard errors, the step to the next layer, angles (rad)."""
-    rows = [row for each in survey.traced for row in _layer_rows(each)]
+    return pd.concat([_layers(path) for path in measured.paths], ignore_index=True)
+
+
+def networks_table(measured: MeasuredPaths) -> pd.DataFrame:
+    """Return a row per network: length, straightness, chord, efficiency, distances to the target."""
+    rows = [{"network": item.path.network, "step": item.path.step, **totals(item)} for item in measured.paths]
     return pd.DataFrame(rows)
 
 
-def networks_table(survey: Survey) -> pd.DataFrame:
-    """Return a row per network: length, straightness, chord, efficiency, distances to the target."""
-    return pd.DataFrame(
-        [{"network": each.walk.network, "step": each.walk.step, **totals(each)} for each in survey.traced]
-    )
-
-
-def distances_table(survey: Survey) -> pd.DataFrame:
+def distances_table(measured: MeasuredPaths) -> pd.DataFrame:
     """Return the mean distances between all pairs of paths."""
-    names, between = [each.walk.network for each in survey.traced], survey.between
-    pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
-    rows = [{"network": names[i], "other": names[j], "distance": between[i, j]} for i, j in pairs]
-    return pd.DataFrame(rows, columns=["network", "other", "distance"])
+    names = np.array([item.path.network for item in measured.paths], dtype=object)
+    first, second = np.triu_indices(len(names), 1)  # each pair of paths once
+    columns = {"network": names[first], "other": names[second], "distance": measured.between[first, second]}
+    return pd.DataFrame(columns)
 
 
-def totals(traced: Traced) -> dict[str, float]:
+def totals(measured: MeasuredPath) -> dict[str, float]:
     """Return one path's numbers, `x_se` being the standard error of x over probes."""
-    profile, errors = traced.profile, traced.errors
-    found = {
-        "points": float(len(traced.walk.numbers)),
+    profile, errors = measured.profile, measured.errors
+    numbers = {
+        "points": float(len(measured.path.numbers)),
         "length": profile.length,
         "length_se": errors.length,
         "straightness": profile.straightness,
         "straightness_se": errors.straightness,
-        "chord": traced.chord,
+        "chord": measured.chord,
         "chord_se": errors.chord,
-        "efficiency": traced.efficiency,
+        "efficiency": measured.efficiency,
         "efficiency_se": errors.efficiency,
     }
-    for name, place in landmarks(traced).items():
-        found[f"distance_to_target_{name}"] = float(profile.to_target[place])
-        found[f"distance_to_target_{name}_se"] = float(errors.to_target[place])
-    return found
+    for name, index in measured.path.landmarks.items():
+        numbers[f"distance_to_target_{name}"] = float(profile.to_target[index])
+        numbers[f"distance_to_target_{name}_se"] = float(errors.to_target[index])
+    return numbers
 
 
-def _layer_rows(traced: Traced) -> list[dict[str, Any]]:
-    profile, errors, walk = traced.profile, traced.errors, traced.walk
-    count = len(walk.numbers)
-    following = {  # of the step from this layer to the next
-        "step_length": profile.step,
-        "step_length_se": errors.step,
-        "progress": profile.progress,
-        "efficiency": profile.efficiency,
-        "heading": profile.heading,
+def _layers(measured: MeasuredPath) -> pd.DataFrame:
+    """Return a row per layer of one path; NaN where there is no next step, or no turn."""
+    profile, errors, path = measured.profile, measured.errors, measured.path
+    columns: dict[str, Any] = {
+        "network": path.network,
+        "step": np.nan if path.step is None else path.step,
+        "layer": path.labels,
+        "kind": path.kinds,
+        "distance_to_target": profile.to_target,
+        "distance_to_target_se": errors.to_target,
+        # Of the step from this layer to the next:
+        "step_length": np.append(profile.step, np.nan),
+        "step_length_se": np.append(errors.step, np.nan),
+        "progress": np.append(profile.progress, np.nan),
+        "efficiency": np.append(profile.efficiency, np.nan),
+        "heading": np.append(profile.heading, np.nan),
+        "turning": np.concatenate([[np.nan], profile.turning, [np.nan]]),
+        "fraction": profile.fraction,
+        "off_geodesic": profile.off,
+        "behind": profile.behind,
     }
-    return [
-        {
-            "network": walk.network,
-            "step": walk.step,
-            "layer": walk.labels[place],
-            "kind": walk.kinds[place],
-            "distance_to_target": profile.to_target[place],
-            "distance_to_target_se": errors.to_target[place],
-            **{name: values[place] if place < count - 1 else np.nan for name, values in following.items()},
-            "turning": profile.turning[place - 1] if 0 < place < count - 1 else np.nan,
-            "fraction": profile.fraction[place],
-            "off_geodesic": profile.off[place],
-            "behind": bool(profile.behind[place]),
-        }
-        for place in range(count)
-    ]
+    return pd.DataFrame(columns)

@@ -1,4 +1,4 @@
-"""Do probes with high scores flip first? Rank correlations and concordance with flip radii, with errors.
+"""Do probes with high scores flip first? Rank correlations and concordance with flip radii, with errors and p-values.
 
 All are positive, or above one half, where a high score goes with a SMALL radius. Scores are the columns of [N, S];
 radii [N] are infinite where a probe never flipped.
@@ -11,6 +11,9 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from losskernel.kernel.error_bars import interval
+
+STATISTICS = ("spearman", "partial", "concordance")
+_REPLICATES = 100  # of the probes, for errors of rank correlations
 
 
 def spearman(scores: np.ndarray, radii: np.ndarray) -> np.ndarray:
@@ -36,20 +39,21 @@ def concordance(scores: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.n
     Source: Harrell et al. 1982 (C index).
     """
     count, columns = scores.shape
-    won, met = np.zeros((count, columns)), np.zeros(count)
+    won, met = np.zeros((count, columns)), np.zeros(count)  # of each probe's pairs: won by the score, and all
+    # In blocks of rows: all pairs at once would be an N x N matrix per score.
     for block in np.array_split(np.arange(count), max(1, count // 256)):
         first = radii[block, None] < radii  # [n, N]: the row's probe flips first
         met[block] += first.sum(axis=1)
         met += first.sum(axis=0)
         for column, score in enumerate(scores.T):
-            difference = np.sign(score[block, None] - score)
+            difference = np.sign(score[block, None] - score)  # [n, N]
             wins = np.where(first, (1 + difference) / 2, 0.0)
             won[block, column] += wins.sum(axis=1)
             won[:, column] += wins.sum(axis=0)
     total = met.sum()  # every pair counts with both of its probes
     if total == 0:
         return np.full(columns, 0.5), np.zeros(columns)
-    values = won.sum(axis=0) / total
+    values = won.sum(axis=0) / total  # [S]
     # A probe's weight moves every pair that it has a part in.
     influence = 2 * (won - values * met[:, None]) / total
     return values, np.sqrt(np.square(influence).sum(axis=0))
@@ -62,7 +66,7 @@ def over_probes(
     rng = np.random.default_rng(seed)
     plain, partial = [], []
     for _ in range(replicates):
-        drawn = rng.integers(len(radii), size=len(radii))
+        drawn = rng.integers(len(radii), size=len(radii))  # probes, with replacement
         plain.append(spearman(scores[drawn], radii[drawn]))
         partial.append(partial_spearman(scores[drawn], radii[drawn], held[drawn]))
     return _spread(plain), _spread(partial)
@@ -82,12 +86,12 @@ def permutation_p(scores: np.ndarray, radii: np.ndarray, held: np.ndarray, permu
     Source: Kennedy 1995.
     """
     basis = _basis(held)
-    own, other = _residuals(scores, basis), _residuals(-radii[:, None], basis)[:, 0]
+    score_rests, rest = _residuals(scores, basis), _residuals(-radii[:, None], basis)[:, 0]
     rng = np.random.default_rng(seed)
-    observed = np.abs(own.T @ other) - 1e-12
+    observed = np.abs(score_rests.T @ rest) - 1e-12  # permutations that change nothing differ by rounding
     count = np.zeros(len(observed))
     for _ in range(permutations):
-        count += np.abs(own.T @ rng.permutation(other)) >= observed
+        count += np.abs(score_rests.T @ rng.permutation(rest)) >= observed
     return np.where(np.isnan(observed), np.nan, (1 + count) / (1 + permutations))
 
 
@@ -107,7 +111,7 @@ def _basis(held: np.ndarray) -> np.ndarray:
 def _residuals(values: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """Return what the basis leaves of the ranks of each column [N, S], of length one; NaN where it leaves nothing."""
     ranks = rankdata(values, axis=0)
-    rest = ranks - basis @ (basis.T @ ranks)
+    rest = ranks - basis @ (basis.T @ ranks)  # [N, S]
     rest[:, np.linalg.norm(rest, axis=0) < 1e-9 * np.linalg.norm(ranks, axis=0)] = 0.0
     return _unit(rest)
 
@@ -117,10 +121,6 @@ def _unit(values: np.ndarray) -> np.ndarray:
     centred = values - values.mean(axis=0)
     length = np.linalg.norm(centred, axis=0)
     return centred / np.where(length > 0, length, np.nan)
-
-
-STATISTICS = ("spearman", "partial", "concordance")
-_REPLICATES = 100  # of the probes, for errors of rank correlations
 
 
 def relations(
@@ -140,59 +140,46 @@ def relations(
         left_out: the kernel's scores again, with each piece of its chains left out in turn.
         radii: sizes at which the probes flip, infinite for those that never did, [N].
         held: scores that the partial correlations hold fixed; of such a score itself, the others.
-        permutations: of the probes, for p-values.
-        seed: fixes resamples and permutations.
+        permutations, seed: of the probes, for p-values; of these and of resamples.
     """
     rows: dict[str, dict[str, object]] = {}
     free = [name for name in scores if name not in held]
-    for group in [free, *([name] for name in held)]:
+    # Scores of which the same others are held fixed are computed together.
+    for group in filter(None, [free, *([name] for name in held)]):
         fixed = [name for name in held if name not in group]
-        if group:
-            rows |= _rows(group, fixed, scores, left_out, radii, permutations, seed)
+        columns, others = _columns(group, scores), _columns(fixed, scores)  # [N, S], [N, H]
+        without = [_statistics(_columns(group, {**scores, **part}), radii, others) for part in left_out]
+        p_values = {
+            "spearman": permutation_p(columns, radii, others[:, :0], permutations, seed),
+            "partial": permutation_p(columns, radii, others, permutations, seed),
+        }
+        values, errors = _statistics(columns, radii, others), _errors(columns, radii, others, seed)
+        for index, name in enumerate(group):
+            rows[name] = {"score": name, "held": ", ".join(fixed)}
+            for statistic in STATISTICS:
+                drawn = over_draws([part[statistic] for part in without])[index] if len(without) > 1 else 0.0
+                both = _joined(errors[statistic][index], len(radii) - 1, drawn, len(without) - 1)
+                rows[name] |= interval(statistic, float(values[statistic][index]), *both)
+                if statistic in p_values:
+                    rows[name][f"{statistic}_p"] = float(p_values[statistic][index])
     return pd.DataFrame([rows[name] for name in scores])
 
 
-def _rows(
-    group: Sequence[str],
-    fixed: Sequence[str],
-    scores: Mapping[str, np.ndarray],
-    left_out: Sequence[Mapping[str, np.ndarray]],
-    radii: np.ndarray,
-    permutations: int,
-    seed: int,
-) -> dict[str, dict[str, object]]:
-    """Return the rows of some scores of which the partial correlations hold the same others fixed."""
-    own, others = _columns(group, scores), _columns(fixed, scores)
-    plain, partial = over_probes(own, radii, others, _REPLICATES, seed)
-    values, unevenness = _statistics(own, radii, others), concordance(own, radii)[1]
-    without = [_statistics(_columns(group, {**scores, **part}), radii, others) for part in left_out]
-    nothing = np.empty((len(radii), 0))
-    chance = {
-        "spearman": permutation_p(own, radii, nothing, permutations, seed),
-        "partial": permutation_p(own, radii, others, permutations, seed),
-    }
-    rows: dict[str, dict[str, object]] = {name: {"score": name, "held": ", ".join(fixed)} for name in group}
-    for statistic, errors in zip(STATISTICS, (plain, partial, unevenness), strict=True):
-        drawn = over_draws([part[statistic] for part in without]) if len(without) > 1 else 0 * errors
-        for place, name in enumerate(group):
-            error, freedom = _joined(errors[place], len(radii) - 1, drawn[place], len(without) - 1)
-            rows[name] |= interval(statistic, float(values[statistic][place]), error, freedom)
-            if statistic in chance:
-                rows[name][f"{statistic}_p"] = float(chance[statistic][place])
-    return rows
+def _errors(scores: np.ndarray, radii: np.ndarray, held: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Return the error over probes of each statistic, [S]."""
+    plain, partial = over_probes(scores, radii, held, _REPLICATES, seed)
+    return dict(zip(STATISTICS, (plain, partial, concordance(scores, radii)[1]), strict=True))
 
 
-def _statistics(own: np.ndarray, radii: np.ndarray, others: np.ndarray) -> dict[str, np.ndarray]:
-    return {
-        "spearman": spearman(own, radii),
-        "partial": partial_spearman(own, radii, others),
-        "concordance": concordance(own, radii)[0],
-    }
+def _statistics(scores: np.ndarray, radii: np.ndarray, held: np.ndarray) -> dict[str, np.ndarray]:
+    values = spearman(scores, radii), partial_spearman(scores, radii, held), concordance(scores, radii)[0]
+    return dict(zip(STATISTICS, values, strict=True))
 
 
 def _columns(names: Sequence[str], scores: Mapping[str, np.ndarray]) -> np.ndarray:
-    some = [scores[name] for name in names]
-    return np.stack(some, axis=1) if some else np.empty((len(next(iter(scores.values()))), 0))
+    """Return some scores as columns [N, S]."""
+    columns = [scores[name] for name in names]
+    return np.stack(columns, axis=1) if columns else np.empty((len(next(iter(scores.values()))), 0))
 
 
 def _joined(first: float, freedom: float, second: float, other: float) -> tuple[float, float]:

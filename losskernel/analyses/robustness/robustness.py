@@ -9,6 +9,7 @@ import pandas as pd
 
 from losskernel import figures
 from losskernel.analyses.kernel_scores import kernel_scores
+from losskernel.analyses.probe_sheets import probe_table
 from losskernel.analyses.result import Result
 from losskernel.analyses.robustness.rank_association import STATISTICS, relations
 from losskernel.errors import require, require_integer, require_number
@@ -39,14 +40,15 @@ class Flips(NamedTuple):
         Where the shares cross `share` more than once, the first crossing counts. Of flips that are all or nothing the
         radius is the middle between the last size that does not flip and the first that does.
         """
-        sizes = np.concatenate([[0.0], levels])
-        heights = np.column_stack([np.zeros(len(shares)), shares])
-        reached = heights[:, 1:] >= share
+        sizes = np.concatenate([[0.0], levels])  # [L + 1]
+        heights = np.column_stack([np.zeros(len(shares)), shares])  # [N, L + 1]
+        reached = heights[:, 1:] >= share  # [N, L]
         censored = np.asarray(shares.max(axis=1) < share)
+        # The first size that reaches the share, counted with size 0 in front.
         after = np.where(censored, len(levels), reached.argmax(axis=1) + 1)
         rows = np.arange(len(shares))
         low, high = heights[rows, after - 1], heights[rows, after]
-        rise = np.where(censored, 1.0, high - low)
+        rise = np.where(censored, 1.0, high - low)  # above 0: the share is crossed here
         part = np.where(censored, 1.0, (share - low) / rise)
         radii = sizes[after - 1] + part * (sizes[after] - sizes[after - 1])
         return cls(levels, shares, radii, censored)
@@ -62,9 +64,9 @@ def read_flips(baselines: Mapping[str, np.ndarray], kinds: tuple[str, ...], shar
     Raises:
         InputError: none was measured.
     """
-    found = {kind: Flips.of(*_rows(baselines, kind), share) for kind in kinds if f"{kind}_flips" in baselines}
-    require(len(found) > 0, "analysis.robustness: no flips were measured; run again with baselines=[perturbations]")
-    return found
+    flips = {kind: Flips.of(*_rows(baselines, kind), share) for kind in kinds if f"{kind}_flips" in baselines}
+    require(len(flips) > 0, "analysis.robustness: no flips were measured; run again with baselines=[perturbations]")
+    return flips
 
 
 def _rows(baselines: Mapping[str, np.ndarray], kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -80,11 +82,11 @@ _STRETCHES = 10  # of one chain's draws, each left out in turn
 class Robustness:
     """Relate scores of the probes to the size of perturbation at which their predictions flip.
 
-    A probe's flip radius is the size at which `share` of the draws change the network's own prediction, linear between
-    the measured sizes. A probe that no size flips is censored: it counts as flipping after all others, in no order
-    among its like, and its radius is printed as the largest size. Correlations are positive, and concordance is above
-    one half, where probes with high scores flip FIRST. Partial correlations hold the ranks of plain scores fixed, so
-    that they say what a score of the kernel adds. Errors are over probes and chains.
+    A probe's flip radius is the size at which `share` of the draws change the network's prediction, linear between
+    the measured sizes. A probe that no size flips is censored: it counts as flipping after all others, tied with its
+    like, and its radius is printed as the largest size. Correlations are positive, and concordance is above one half,
+    where probes with high scores flip FIRST. Partial correlations hold the ranks of plain scores fixed, so that they
+    say what a score of the kernel adds. Errors are over probes and chains.
 
     Attributes:
         label: names each probe's given class; None leaves out the score that needs one.
@@ -144,30 +146,28 @@ class Robustness:
         """
         flips = read_flips(traces.baselines, KINDS, self.share)
         require(kernel.probes >= 10, f"analysis.robustness needs >= 10 probes, got {kernel.probes}; drop the analysis")
-        own = self._kernel_scores(kernel, traces)
-        scores = own | _plain_scores(traces)
-        left_out = [self._kernel_scores(LossKernel.from_traces(part), part) for part in _parts(traces)]
+        of_kernel = self._kernel_scores(kernel, traces)
+        scores = of_kernel | _plain_scores(traces)
+        left_out = [self._kernel_scores(LossKernel.from_traces(part), part) for part in _without_pieces(traces)]
         held = [name for name in self.held if name in scores]
-        tables = {
-            kind: relations(scores, left_out, each.ordered(), held, self.permutations, self.seed)
-            for kind, each in flips.items()
-        }
-        drawn = {name: own[name] for name in _DRAWN}
+        shown = {name: of_kernel[name] for name in _DRAWN}
+        tables: dict[str, pd.DataFrame] = {}
         metrics: dict[str, float] = {"probes": float(kernel.probes)}
-        for kind, each in flips.items():
-            metrics |= {f"{kind}_censored": float(each.censored.mean())}
-            metrics |= replicate_mean(f"{kind}_radius", each.radii)
-            metrics |= _metrics(kind, tables[kind], [*drawn, *held])
-        notes = {(name, kind): _note(tables[kind], name) for name in drawn for kind in flips}
+        for kind, measured in flips.items():
+            tables[kind] = relations(scores, left_out, measured.ordered(), held, self.permutations, self.seed)
+            metrics |= {f"{kind}_censored": float(measured.censored.mean())}
+            metrics |= replicate_mean(f"{kind}_radius", measured.radii)
+            metrics |= _metrics(kind, tables[kind], [*shown, *held])
+        notes = {(name, kind): _note(tables[kind], name) for name in shown for kind in flips}
         wrong = kernel.labels.get("mislabelled")
         marked = None if wrong is None else np.asarray(wrong).astype(bool)
-        curves = figures.flip_curves({kind: (f.levels, f.shares) for kind, f in flips.items()}, drawn, notes, marked)
+        curves = figures.flip_curves({kind: (f.levels, f.shares) for kind, f in flips.items()}, shown, notes, marked)
         together = pd.concat([table.assign(perturbation=kind) for kind, table in tables.items()], ignore_index=True)
-        return Result(
-            metrics,
-            {"robustness": together, "robustness_probes": _probes(kernel, scores, flips)},
-            {"flips": curves},
-        )
+        radii = {f"{kind}_radius": measured.radii for kind, measured in flips.items()}
+        censored = {f"{kind}_censored": measured.censored for kind, measured in flips.items()}
+        unlabelled = {name: values for name, values in scores.items() if name not in kernel.labels}
+        probes = probe_table(kernel, **radii, **censored, **unlabelled)
+        return Result(metrics, {"robustness": together, "robustness_probes": probes}, {"flips": curves})
 
     def _kernel_scores(self, kernel: LossKernel, traces: LossTraces) -> dict[str, np.ndarray]:
         given = None if self.label is None else kernel.label(self.label)
@@ -176,17 +176,15 @@ class Robustness:
 
 def _plain_scores(traces: LossTraces) -> dict[str, np.ndarray]:
     """Return the loss at the trained weights, every baseline of one column, and whether the label is known wrong."""
-    found: dict[str, np.ndarray] = {}
-    loss = traces.record("start_losses")
-    if loss is not None:
-        found["loss"] = loss
-    found |= {name: rows[:, 0] for name, rows in traces.baselines.items() if rows.shape[1] == 1}
+    start = traces.record("start_losses")
+    scores = {} if start is None else {"loss": start}
+    scores |= {name: rows[:, 0] for name, rows in traces.baselines.items() if rows.shape[1] == 1}
     if "mislabelled" in traces.labels:
-        found["mislabelled"] = traces.labels["mislabelled"].astype(float)
-    return found
+        scores["mislabelled"] = traces.labels["mislabelled"].astype(float)
+    return scores
 
 
-def _parts(traces: LossTraces) -> list[LossTraces]:
+def _without_pieces(traces: LossTraces) -> list[LossTraces]:
     """Return the traces with each chain left out in turn, or of a single chain each of ten stretches of draws."""
     sizes = traces.losses.sizes
     if sizes["chain"] > 1:
@@ -199,27 +197,19 @@ def _parts(traces: LossTraces) -> list[LossTraces]:
 
 def _metrics(kind: str, table: pd.DataFrame, names: Sequence[str]) -> dict[str, float]:
     """Return the table's numbers for some scores, called `kind_statistic_score`."""
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for row in table.to_dict(orient="records"):
         for column, value in row.items():
             statistic, *ending = str(column).split("_")
             if row["score"] in names and statistic in STATISTICS and np.isfinite(value):
-                found["_".join([kind, statistic, row["score"], *ending])] = float(value)
-    return found
+                numbers["_".join([kind, statistic, row["score"], *ending])] = float(value)
+    return numbers
 
 
 def _note(table: pd.DataFrame, name: str) -> str:
-    """Return what stands in a panel: correlations with standard errors."""
+    """Return the text in a panel: correlations with standard errors."""
     row = table[table["score"] == name].iloc[0]
     lines = [f"ρ = {row['spearman']:.2f} ± {row['spearman_se']:.2f}"]
     if row["held"]:
         lines.append(f"{row['held']} fixed:\nρ = {row['partial']:.2f} ± {row['partial_se']:.2f}")
     return "\n".join(lines)
-
-
-def _probes(kernel: LossKernel, scores: Mapping[str, np.ndarray], flips: Mapping[str, Flips]) -> pd.DataFrame:
-    """One row per probe."""
-    radii = {f"{kind}_radius": each.radii for kind, each in flips.items()}
-    censored = {f"{kind}_censored": each.censored for kind, each in flips.items()}
-    found = {name: values for name, values in scores.items() if name not in kernel.labels}
-    return pd.DataFrame({"id": kernel.ids, **kernel.labels, **radii, **censored, **found})
