@@ -1,4 +1,4 @@
-from .atlas.atlas import Atlas as Atlas
+from .atlas import Atlas as Atlas
 from .attribution.attribution import Attribution as Attribution
 from .complexity import Complexity as Complexity
 from .convergence import Convergence as Convergence

@@ -37,9 +37,7 @@ class Convergence:
         "second_twin": "number of a chain that takes the same steps as first_twin",
         "constant_probes": "share of the probes whose loss never changes; 0 to 1",
         "twin_chains": "1 where two chains are one and the same, else 0",
-        "dead_chain": (
-            "variance of the stillest chain against the median chain's; 0 to 1, near 0 is a chain that hardly moves"
-        ),
+        "dead_chain": "variance of the stillest chain against the median chain's; 0 to 1, near 0 it hardly moves",
         "stillest_chain": "number of the chain with the least variance",
         "chain_correlation": "mean correlation of different chains' steps at the same draw; 0 for independent chains",
         "chain_correlation_score": "chain_correlation in standard errors from that of independent chains",
@@ -50,37 +48,21 @@ class Convergence:
         "ess": "effective draws of the mean loss, all chains together",
         "ess_tail": "effective draws of the 5 and 95 % quantiles of the mean loss, all chains together",
         "ess_kernel": "least effective draws of three leading directions and some entries of the kernel",
-        "tail_index": (
-            "median Pareto index of the tails behind entries of the kernel; from 1/2 no variance, from 1 no mean"
-        ),
-        "split_agreement": (
-            "correlation of R from disjoint halves of the chains; -1 to 1, near 0 is noise or no structure"
-        ),
-        "trend_share": (
-            "share of the losses' variance that a straight line in the draws explains; 0 to 1, near 1 is a drift"
-        ),
+        "tail_index": "median Pareto index of the kernel's entries' tails; from 1/2 no variance, from 1 no mean",
+        "split_agreement": "correlation of R from halves of the chains; -1 to 1, near 0 is noise or no structure",
+        "trend_share": "share of the losses' variance on a straight line in the draws; 0 to 1, near 1 is a drift",
         "shared_mode_share": "share of the covariance that all probes moving together carry; 0 to 1",
         "heavy_share": "share of the covariance that the heaviest hundredth of the draws carries; 0 to 1",
         "transient": "how far the first draws lie from the rest, in the scatter of equal stretches; 0 or more",
         "relaxation_steps": "steps in which a direction without curvature forgets its start",
         "relaxations_burn_in": "length of the burn-in in relaxation_steps",
         "relaxations_sampled": "length of each chain's sampling in relaxation_steps",
-        "curvature": (
-            "largest curvature of nbeta L + localization/2 |w - w*|² where the chains ended, in the sampler's "
-            "coordinates; mean over chains"
-        ),
+        "curvature": "largest curvature of nbeta L + localization/2 |w - w*|² at the end, in the sampler's coordinates",
         "stiffness": "curvature times step_size; plain Langevin steps are unstable from 4 on",
-        "step_inflation": (
-            "factor by which the steps enlarge the variance along the steepest direction; 1 for small steps, "
-            "median over chains"
-        ),
+        "step_inflation": "factor by which the steps enlarge the variance in the steepest direction; 1 for small steps",
         "acceptance": "mean probability with which a Metropolis test would accept a step; 0 to 1, median over chains",
-        "noise_to_gradient": (
-            "what the noise moves the weights in a step against what the loss does; above 1 noise prevails"
-        ),
-        "excess_loss": (
-            "nbeta (E L - L(w*)) against half the number of moving weights; above 1 the chains have left the basin"
-        ),
+        "noise_to_gradient": "how far noise moves the weights in a step against the loss; above 1 noise prevails",
+        "excess_loss": "nbeta (E L - L(w*)) against half the moving weights; above 1 the chains left the basin",
         "precision_error": "root mean square error of R's entries by rounding losses to a lower precision; 0 or more",
         "distance": "mean distance of the weights from w*, |w - w*|",
     }

@@ -34,9 +34,7 @@ class Embedding:
     seed: int = 0
 
     meanings: ClassVar[dict[str, str]] = {
-        "neighbours_kept": (
-            "mean share of a probe's nearest under the kernel that are its nearest on the map too; 0 to 1"
-        ),
+        "neighbours_kept": "mean share of a probe's nearest under the kernel that are so on the map; 0 to 1",
     }
 
     def __post_init__(self) -> None:

@@ -38,12 +38,8 @@ class Spectrum:
     }
     panel: ClassVar[tuple[MetricPanel, ...]] = (MetricPanel("effective rank of R", (("effective_rank", "", INK),)),)
     meanings: ClassVar[dict[str, str]] = {
-        "effective_rank": (
-            "how many directions carry R: participation ratio of its eigenvalues; 1 to the probes' number"
-        ),
-        "effective_rank_covariance": (
-            "how many directions carry K: participation ratio of its eigenvalues; 1 to the probes' number"
-        ),
+        "effective_rank": "directions that carry R: participation ratio of its eigenvalues; 1 to the probes' number",
+        "effective_rank_covariance": "directions that carry K: participation ratio of its eigenvalues; from 1",
         "leading_share": "share of R's trace in its largest eigenvalue; 0 to 1",
     }
 

@@ -46,7 +46,7 @@ def _flat(monkeypatch: pytest.MonkeyPatch) -> None:
     def layout(kernel: LossKernel, near: Any, least: float, dimensions: int, seed: int) -> np.ndarray:
         return np.random.default_rng(0).normal(size=(kernel.probes, dimensions))
 
-    for module in ("atlas.atlas", "embedding", "memorisation.memorisation"):
+    for module in ("atlas", "embedding", "memorisation.memorisation"):
         monkeypatch.setattr(f"losskernel.analyses.{module}.umap_layout", layout)
 
 

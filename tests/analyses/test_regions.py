@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from drawn import balanced
 
-from losskernel.analyses.atlas.atlas import find_regions
+from losskernel.analyses.atlas import find_regions
 from losskernel.data.taxonomy import Tree
 from losskernel.errors import InputError
 from losskernel.figures.trees.trees import leaves_below

@@ -101,13 +101,8 @@ class Attribution:
         "queries": "probes whose loss is attributed; a count",
         "training_samples": "probes that it is attributed to; a count",
         "subsets": "subsets of the training set that were retrained on; a count",
-        "margin_lds_{method}": (
-            "the linear datamodelling score of {method}, of the margin in place of the loss; -1 to 1"
-        ),
-        "lds_{method}": (
-            "linear datamodelling score of {method}: mean over queries of the rank correlation over subsets "
-            "of summed influences and minus the loss; -1 to 1"
-        ),
+        "margin_lds_{method}": "linear datamodelling score of {method}, of the margin; -1 to 1",
+        "lds_{method}": "linear datamodelling score of {method}: rank correlation with retrained losses; -1 to 1",
         "lead_over_{method}": "LDS of the first method less that of {method}; above 0 the first foretells better",
         "p_{method}": "one-sided p of {method}'s LDS, subsets permuted; 0 to 1",
         "repeatability_{method}": "how {method}'s predictions agree with those of another run of as many draws; 0 to 1",

@@ -131,15 +131,11 @@ class Discovery:
         "dendrogram_purity_null": "  by chance",
     }
     meanings: ClassVar[dict[str, str]] = {
-        "{number}_p": (
-            "one-sided p of {number}, leaves permuted; 0 to 1, small where trees are more alike than by chance"
-        ),
+        "{number}_p": "one-sided p of {number}, leaves permuted; 0 to 1, small where trees are alike",
         "{number}_null": "mean of {number} over trees with permuted leaves",
         "dendrogram_purity": "mean purity of the smallest branches that join two classes of one known group; 0 to 1",
         "robinson_foulds": "clades that only one of the found and the known tree has; a count",
-        "robinson_foulds_normalised": (
-            "robinson_foulds as a share of the clades of both trees; 0 the same tree, 1 none shared"
-        ),
+        "robinson_foulds_normalised": "robinson_foulds as a share of all clades; 0 the same tree, 1 none shared",
         "clades_recovered": "share of the known clades that the found tree has exactly; 0 to 1",
         "clade_overlap": "mean Jaccard index of the known clades with the nearest found one; 0 to 1",
         "support": "mean share of resamples of the chains in whose tree a branch stands; 0 to 1",

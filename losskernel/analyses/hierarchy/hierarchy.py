@@ -77,25 +77,13 @@ class Hierarchy:
         "spearman_classes_{kernel}_p": "one-sided Mantel p of spearman_classes_{kernel}, classes permuted; 0 to 1",
         "partial_{kernel}_p": "one-sided p of partial_{kernel}, classes permuted; 0 to 1",
         "reverse_{kernel}_p": "one-sided p of reverse_{kernel}, classes permuted; 0 to 1",
-        "spearman_classes_{kernel}": (
-            "rank correlation over pairs of classes of {kernel} and nearness in the taxonomy; -1 to 1"
-        ),
-        "kendall_classes_{kernel}": (
-            "Kendall's tau over pairs of classes of {kernel} and nearness in the taxonomy; -1 to 1"
-        ),
-        "spearman_images_{kernel}": (
-            "rank correlation over pairs of probes of {kernel} and nearness in the taxonomy; -1 to 1"
-        ),
-        "kendall_images_{kernel}": (
-            "Kendall's tau over pairs of probes of {kernel} and nearness in the taxonomy; -1 to 1"
-        ),
+        "spearman_classes_{kernel}": "rank correlation over pairs of classes of {kernel} and nearness; -1 to 1",
+        "kendall_classes_{kernel}": "Kendall's tau over pairs of classes of {kernel} and nearness; -1 to 1",
+        "spearman_images_{kernel}": "rank correlation over pairs of probes of {kernel} and nearness; -1 to 1",
+        "kendall_images_{kernel}": "Kendall's tau over pairs of probes of {kernel} and nearness; -1 to 1",
         "partial_{kernel}": "rank correlation of {kernel} and nearness in the taxonomy, features held fixed; -1 to 1",
-        "reverse_{kernel}": (
-            "rank correlation of the features and nearness in the taxonomy, {kernel} held fixed; -1 to 1"
-        ),
-        "reliability_{kernel}": (
-            "rank correlation of {kernel}'s class means with another run's, from halves of the chains; up to 1"
-        ),
+        "reverse_{kernel}": "rank correlation of features and nearness in the taxonomy, {kernel} held fixed; -1 to 1",
+        "reliability_{kernel}": "rank correlation of {kernel}'s class means with another run's, from halves; up to 1",
         "ceiling_{kernel}": "spearman_classes_{kernel} as it would be without Monte-Carlo noise; -1 to 1",
         "draws_to_double_{kernel}": "draws of all chains that would double spearman_classes_{kernel}; a count",
         "{kernel}_same_class": "mean {kernel} over pairs of probes of the same class",
@@ -107,9 +95,7 @@ class Hierarchy:
         "ami": "adjusted mutual information of clusters and groups at the middle level; 0 by chance, 1 the same",
         "nmi": "normalised mutual information of clusters and groups at the middle level; 0 to 1, above 0 by chance",
         "purity": "share of members in their cluster's commonest group at the middle level; 0 to 1, above 0 by chance",
-        "dendrogram_purity": (
-            "mean purity of the smallest branches that join two of one group at the middle level; 0 to 1"
-        ),
+        "dendrogram_purity": "mean purity of the smallest branches that join two of a group, middle level; 0 to 1",
         "cophenetic": "correlation of heights in the class tree and distances in the taxonomy; -1 to 1",
         "tree_fit": "correlation of heights in the class tree and the kernel itself: how well a tree suits it; -1 to 1",
         "monotone": "1 where the kernel's mean falls with every step up the taxonomy, else 0",

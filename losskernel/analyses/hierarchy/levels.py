@@ -41,13 +41,8 @@ class Levels:
 
     controlled: ClassVar[bool] = True
     meanings: ClassVar[dict[str, str]] = {
-        "contrast_{level}": (
-            "(W - A) / (W + A) of the coupling within and across groups of {level}; 0 unknown, 1 wholly apart"
-        ),
-        "coupling_{depth}": (
-            "mean coupling (R² without noise floor) of pairs of probes that share {depth} levels and not the "
-            "class; about 0 to 1"
-        ),
+        "contrast_{level}": "(W - A) / (W + A) of the coupling within and across {level}; 0 unknown, 1 wholly apart",
+        "coupling_{depth}": "mean coupling of pairs of probes that share {depth} levels, not the class; about 0 to 1",
     }
 
     def __post_init__(self) -> None:

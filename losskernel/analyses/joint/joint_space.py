@@ -89,9 +89,7 @@ class JointSpace:
         "points": "points in the space, the placebo left out; a count",
         "probes": "probes that all kernels stand over; a count",
         "reliability": "cosine of the loss kernel with a second sample of it, from halves of its chains; 0 to 1",
-        "nearest_layer_angle": (
-            "angle from the loss kernel to the point of the network's path nearest to it; radians, 0 the same"
-        ),
+        "nearest_layer_angle": "angle from the loss kernel to the nearest point of the path; radians, 0 the same",
         "nearest_layer_cosine_corrected": "cosine to the nearest point without sampling noise; 1 the same, 0 unrelated",
         "nearest_layer_floor": "angle to the nearest point that sampling noise alone would give; radians",
         "nearest_layer_lead": "how much farther the second nearest point is; radians",
@@ -103,12 +101,8 @@ class JointSpace:
         "gradient_angle_largest_localization": (
             "angle to the loss gradients at the strongest localization; radians, towards 0"
         ),
-        "gradient_cosine_corrected_largest_localization": (
-            "cosine to the loss gradients at the strongest localization, without sampling noise; towards 1"
-        ),
-        "gradient_floor_largest_localization": (
-            "angle to the loss gradients that sampling noise alone gives at the strongest localization; radians"
-        ),
+        "gradient_cosine_corrected_largest_localization": "cosine to the gradients there, without noise; towards 1",
+        "gradient_floor_largest_localization": "angle to the gradients there that noise alone gives; radians",
         "{kind}_angle": "angle from the loss kernel to the {kind} kernel in closed form; radians, 0 the same",
         "{kind}_cosine_corrected": "cosine to the {kind} kernel without sampling noise; 1 the same, 0 unrelated",
         "sweep_length": "length of the loss kernel's path from the weakest localization to the gradients; radians",
@@ -119,12 +113,8 @@ class JointSpace:
         "share_together": "share of the loss kernel in which all losses move together; 0 to 1",
         "bures_spearman": "rank correlation of distances here and in Bures space, over pairs of points; -1 to 1",
         "training_length": "length of the loss kernel's path over training; radians",
-        "training_straightness": (
-            "straightness of the loss kernel's path over training: its ends' distance over its length; 0 to 1"
-        ),
-        "training_velocity_angle": (
-            "median angle between the loss kernel's steps and the last layer's; radians, pi/2 unrelated"
-        ),
+        "training_straightness": "distance of the training path's ends over its length; 0 to 1",
+        "training_velocity_angle": "median angle of the loss kernel's steps and the last layer's; pi/2 unrelated",
         "left_out": "kernels left out as their chains diverged; a count",
         "map_stress": "share of the distances that the map gets wrong (Kruskal); 0 or more",
     }

@@ -95,19 +95,13 @@ class Memorisation:
         "probes": "probes; a count",
         "disputed": "probes whose label the kernel disputes (opposition above 0); a count",
         "backdoored_auroc_minus_loss_{score}": "AUROC of {score} for backdoored probes, less plain loss's; -1 to 1",
-        "backdoored_auroc_minus_rival_{score}": (
-            "AUROC of {score} for backdoored probes, less the best rival's; -1 to 1"
-        ),
-        "backdoored_auroc_{score}": (
-            "chance that {score} ranks a backdoored probe above a clean one; 0 to 1, 0.5 by chance"
-        ),
+        "backdoored_auroc_minus_rival_{score}": "AUROC of {score} for backdoored probes, less the best rival's",
+        "backdoored_auroc_{score}": "chance that {score} ranks a backdoored probe above a clean one; 0.5 by chance",
         "auroc_minus_loss_{score}": "AUROC of {score} for mislabelled probes, less plain loss's; -1 to 1",
         "auroc_minus_rival_{score}": "AUROC of {score} for mislabelled probes, less the best rival's; -1 to 1",
         "auroc_{score}": "chance that {score} ranks a mislabelled probe above another; 0 to 1, 0.5 by chance",
         "ap_{score}": "average precision of {score} for mislabelled probes; 0 to 1, by chance their share",
-        "recall_{score}": (
-            "share of the m mislabelled probes among the m highest by {score}; 0 to 1, by chance their share"
-        ),
+        "recall_{score}": "share of the m mislabelled probes among the m highest by {score}; by chance their share",
         "backdoored_clustering": "mean share of backdoored probes among a backdoored probe's nearest; 0 to 1",
         "clustering": "mean share of mislabelled probes among a mislabelled probe's nearest; 0 to 1",
         "{number}_chance": "{number} by chance: the share among all other probes; 0 to 1",

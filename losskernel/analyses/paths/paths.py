@@ -89,15 +89,11 @@ class Paths:
         "probes": "probes that all kernels are over; a count",
         "untrained_{number}": "{number} of the untrained network, at step 0; in the same unit",
         "points": "points on the network's path; a count",
-        "length": (
-            "sum of the steps from inputs to output; in the space's unit (angular: radians), more layers make it longer"
-        ),
+        "length": "sum of the steps from inputs to output; in the space's unit, more layers make it longer",
         "straightness": "distance of the path's ends over its length; 0 to 1, 1 is straight",
         "chord": "distance of the path's ends, inputs and output; in the space's unit (angular: radians)",
         "efficiency": "by how much the path comes nearer to the target, over its length; -1 to 1",
-        "distance_to_target_{point}": (
-            "distance of {point} (hidden: the last hidden layer) to the target; in the space's unit (angular: radians)"
-        ),
+        "distance_to_target_{point}": "distance of {point} (hidden: the last hidden layer) to the target; space's unit",
         "stress_{map}": "share of the distances that the {map} map gets wrong (Kruskal); 0 or more",
         "dimensions_{map}": "dimensions that a {map} map needs for 95 % of what dimensions can mend; a count",
     }

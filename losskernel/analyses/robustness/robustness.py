@@ -112,18 +112,14 @@ class Robustness:
     meanings: ClassVar[dict[str, str]] = {
         "probes": "probes; a count",
         "{kind}_censored": "share of the probes that no size of {kind} flips; 0 to 1",
-        "{kind}_radius": (
-            "mean size of {kind} at which predictions flip, the largest size for those that never do; its own unit"
-        ),
+        "{kind}_radius": "mean size of {kind} at which predictions flip, at most the largest size; its own unit",
         "{kind}_spearman_{score}_p": "two-sided p of {kind}_spearman_{score}, probes permuted; 0 to 1",
         "{kind}_partial_{score}_p": "two-sided p of {kind}_partial_{score}, probes permuted; 0 to 1",
         "{kind}_spearman_{score}": "rank correlation of {score} and flipping first under {kind}; -1 to 1",
         "{kind}_partial_{score}": (
             "rank correlation of {score} and flipping first under {kind}, plain scores held fixed; -1 to 1"
         ),
-        "{kind}_concordance_{score}": (
-            "share of pairs in which the probe of higher {score} flips first under {kind}; 0 to 1, 0.5 by chance"
-        ),
+        "{kind}_concordance_{score}": "share of pairs where higher {score} flips first under {kind}; 0.5 by chance",
     }
 
     def __post_init__(self) -> None:

@@ -159,9 +159,7 @@ class Atlas:
     seed: int = 0
 
     meanings: ClassVar[dict[str, str]] = {
-        "neighbours_kept": (
-            "mean share of a probe's nearest under the kernel that are its nearest on the map too; 0 to 1"
-        ),
+        "neighbours_kept": "mean share of a probe's nearest under the kernel that are so on the map; 0 to 1",
         "label_purity": "mean share of a probe's nearest on the map that are of its class; 0 to 1",
         "label_purity_chance": "label_purity by chance, of random other probes; 0 to 1",
         "regions": "clusters on the map that hold one branch of the taxonomy; a count",
