@@ -109,7 +109,7 @@ class Network:
         """
 
         def product(v: Tensor, x: Tensor, y: Tensor) -> Tensor:
-            outputs, pushed = jvp(lambda w: self.outputs(w, x), (self.weights,), (v,))  # pushed = J v
+            outputs, pushed = jvp(lambda w: self.outputs(w, x), (self.weights,), (v,))[:2]  # pushed = J v
             curved = jvp(grad(lambda z: self._loss(z, y).sum()), (outputs,), (pushed,))[1]  # h J v
             return vjp(lambda w: self.outputs(w, x), self.weights)[1](curved)[0]
 

@@ -1,5 +1,6 @@
 import functools
 import json
+import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import losskernel as lk
 from losskernel.data.base import Data, stack
 from losskernel.errors import InputError, TraceError
 from losskernel.losses import cross_entropy, squared_error
+from losskernel.representations.baselines import retraining
 from losskernel.representations.baselines.retraining import FOLDER, Retrained
 from losskernel.representations.history import History
 from losskernel.training import retrain
@@ -144,15 +146,17 @@ def test_what_is_trained_is_told_the_same_in_every_process(tmp_path: Path) -> No
 
 
 def test_two_workers_find_what_one_finds(tmp_path: Path) -> None:
-    one = _rows(tmp_path / "one")
-    two = _rows(tmp_path / "two", workers=2)
+    one = _rows(tmp_path / "one", subsets=3, repeats=1)
+    two = _rows(tmp_path / "two", subsets=3, repeats=1, workers=2)
     for name, values in one.items():
         np.testing.assert_array_equal(two[name], values)
 
 
-def test_workers_that_cannot_work_say_so(tmp_path: Path) -> None:
+def test_workers_that_cannot_work_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"workers cannot be sent model, data and loss \(.*\); set workers to 1"):
         _rows(tmp_path / "unsent", lambda data, seed: learned(data, seed), workers=2)
+    # Forked, for speed: that spawned workers train is the test above.
+    monkeypatch.setattr(retraining, "get_context", lambda method: multiprocessing.get_context("fork"))
     with pytest.raises(TraceError, match=r"a worker process died .*and the same command resumes from there"):
         _rows(tmp_path / "dead", deadly, workers=2)
 

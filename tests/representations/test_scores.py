@@ -375,7 +375,12 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Data, Hi
 
 
 @pytest.mark.parametrize(
-    "baseline", [Margin(), EL2N(), GraNd(), SelfInfluence(), AreaUnderMargin(), ConfidentLearning(folds=2)], ids=repr
+    "baseline",
+    [
+        *(Margin(), EL2N(), GraNd(), SelfInfluence(), AreaUnderMargin()),
+        pytest.param(ConfidentLearning(folds=2), marks=pytest.mark.slow),  # trains two networks more
+    ],
+    ids=repr,
 )
 def test_planted_errors_are_found(baseline: Any, noisy: tuple[nn.Module, Data, History, np.ndarray]) -> None:
     model, data, history, wrong = noisy

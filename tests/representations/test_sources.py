@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,6 @@ from losskernel.representations.points import TRAINED, open_points
 from losskernel.representations.sources import Gradients, Laplace, LossKernels, TaxonomyKernel, left_out
 from losskernel.representations.sources.analytic_kernels import gradient_point
 from losskernel.runs.run import Study, run
-from losskernel.sampling.step_checks import largest_curvature
 
 OWN = {"step_size": 1e-3, "nbeta": 10.0, "localization": 100.0}
 
@@ -58,22 +58,22 @@ def by_hand(model: nn.Module, data: lk.Data, names: list[str] | None = None) -> 
 
 
 def test_gradients_are_those_of_each_probe_alone_at_every_checkpoint(tmp_path: Path) -> None:
-    placed = list(Gradients(checkpoints="all")(network(), data(), history(tmp_path)))
-    assert [each.name for each in placed] == ["gradients", "gradients @ 0", "gradients @ 10"]
-    assert [(each.network, each.step, each.kind) for each in placed] == [
+    points = list(Gradients(checkpoints="all")(network(), data(), history(tmp_path)))
+    assert [each.name for each in points] == ["gradients", "gradients @ 0", "gradients @ 10"]
+    assert [(each.network, each.step, each.kind) for each in points] == [
         (TRAINED, 50, "gradient"),
         ("step 0", 0, "gradient"),
         ("step 10", 10, "gradient"),
     ]
-    for each, seed in zip(placed, (0, 1, 2), strict=True):
+    for each, seed in zip(points, (0, 1, 2), strict=True):
         rows = by_hand(network(seed), data())
         np.testing.assert_allclose(each.point.gram(), rows @ rows.T, rtol=1e-10)
 
 
 def test_gradients_are_of_the_weights_that_move(tmp_path: Path) -> None:
-    placed = next(iter(Gradients(weights=["2.*"])(network(), data(), history(tmp_path))))
+    points = next(iter(Gradients(weights=["2.*"])(network(), data(), history(tmp_path))))
     rows = by_hand(network(), data(), ["2.weight", "2.bias"])
-    np.testing.assert_allclose(placed.point.gram(), rows @ rows.T, rtol=1e-10)
+    np.testing.assert_allclose(points.point.gram(), rows @ rows.T, rtol=1e-10)
     with pytest.raises(InputError, match=r"points\.gradients\.weights: 'five\.\*' matches no weight"):
         list(Gradients(weights=["five.*"])(network(), data(), history(tmp_path)))
 
@@ -115,13 +115,13 @@ def test_what_gradients_refuse(tmp_path: Path) -> None:
 
 def test_the_laplace_kernel_goes_to_the_gradients(tmp_path: Path) -> None:
     model = MLP(4, 3, [5])
-    placed = list(Laplace([1e2, 1e4, 1e6], 10.0)(model, data(), history(tmp_path)))
+    points = list(Laplace([1e2, 1e4, 1e6], 10.0)(model, data(), history(tmp_path)))
     end = next(iter(Gradients()(model, data(), history(tmp_path)))).point
-    angles = [AngularCKA("u").length(each.point, end) for each in placed]
-    assert [each.name for each in placed] == [
+    angles = [AngularCKA("u").length(each.point, end) for each in points]
+    assert [each.name for each in points] == [
         f"Laplace kernel, localization {name}" for name in ("100", "10000", "1e+06")
     ]
-    assert placed[0].settings == {"localization": 100.0, "nbeta": 10.0}
+    assert points[0].settings == {"localization": 100.0, "nbeta": 10.0}
     assert angles[0] > 30 * angles[1]
     np.testing.assert_allclose(angles[1] / angles[2], 100, rtol=0.05)
     assert [each.name for each in Laplace([50], "train")(model, data(), history(tmp_path))] == ["Laplace kernel"]
@@ -148,9 +148,9 @@ def test_a_taxonomy_of_labels_is_the_path_similarity_of_its_tree(tmp_path: Path)
     vectors = taxonomy_vectors([2, 2, 2], width=4, per_class=1, probes_per_class=2)
     source = TaxonomyKernel("class", ["level_1", "level_2"])
     source.check(vectors)
-    (placed,) = source(network(), vectors, history(tmp_path))
-    assert (placed.name, placed.kind) == ("taxonomy", "target")
-    kernel = placed.point.gram()
+    (points,) = source(network(), vectors, history(tmp_path))
+    assert (points.name, points.kind) == ("taxonomy", "target")
+    kernel = points.point.gram()
     # Probes 0 and 1 share a class; 2 a parent, 4 a grandparent, 8 the root alone: 0, 2, 4, 6 edges.
     np.testing.assert_allclose(kernel[0, [0, 1, 2, 4, 8]], [1, 1, 1 / 3, 1 / 5, 1 / 7])
     assert np.linalg.eigvalsh(kernel).min() > -1e-10
@@ -161,8 +161,8 @@ def test_a_taxonomy_from_a_file_knows_the_classes(tmp_path: Path) -> None:
     path.write_text(json.dumps({"all": {"animal": ["dog", "cat"], "plant": ["oak"]}}))
     labels = {"kind": np.array(["dog", "cat", "oak", "dog"])}
     own = replace(data(4), labels=labels)
-    (placed,) = TaxonomyKernel("kind", str(path))(network(), own, history(tmp_path))
-    np.testing.assert_allclose(placed.point.gram()[0], [1, 1 / 3, 1 / 5, 1])
+    (points,) = TaxonomyKernel("kind", str(path))(network(), own, history(tmp_path))
+    np.testing.assert_allclose(points.point.gram()[0], [1, 1 / 3, 1 / 5, 1])
     with pytest.raises(InputError, match="label=sort: there is no such probe label; choose from kind"):
         TaxonomyKernel("sort", str(path)).check(own)
     with pytest.raises(InputError, match="needs >= 3 classes, got 2"):
@@ -181,6 +181,11 @@ def test_labels_that_are_no_tree_are_refused() -> None:
         TaxonomyKernel("fine", ["coarse"]).check(replace(data(4), labels=labels))
 
 
+def _curvature(model: nn.Module, data: lk.Data, moving: list[str], device: torch.device) -> float:
+    assert moving == [name for name, _ in network().named_parameters()]
+    return CURVATURE
+
+
 class Sampled:
     """Stands in for the run's sampling: records what was asked, and lets some kernels diverge."""
 
@@ -197,49 +202,62 @@ class Sampled:
         return lk.LossTraces.from_arrays(np.random.default_rng(len(path)).normal(size=(2, 20, 12)))
 
 
+CURVATURE = 3.5
+
+
+@pytest.fixture
+def known_curvature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A known curvature and verdict, where step sizes and names are tested; those of a run below are computed."""
+    verdict = SimpleNamespace(verdict="pass")
+    monkeypatch.setattr("losskernel.representations.sources.loss_kernels.largest_curvature", _curvature)
+    monkeypatch.setattr("losskernel.representations.sources.loss_kernels.diagnose", lambda traces: verdict)
+
+
+@pytest.mark.usefixtures("known_curvature")
 def test_every_setting_has_its_kernel_and_the_runs_own_is_not_sampled_again(tmp_path: Path) -> None:
     sample = Sampled()
     source = LossKernels(OWN, [10.0, 100.0, 1e6], [10.0, 30.0], "all")
-    placed = list(source(network(), data(), history(tmp_path, sample=sample)))
+    points = list(source(network(), data(), history(tmp_path, sample=sample)))
     names = ["localization 10", "localization 1e+06", "nbeta 30"]
-    assert [each.name for each in placed] == [f"loss kernel, {name}" for name in names] + [
+    assert [each.name for each in points] == [f"loss kernel, {name}" for name in names] + [
         "loss kernel @ 0",
         "loss kernel @ 10",
     ]
-    assert [each.traces for each in placed] == [path for path, _ in sample.asked]
-    assert {each.kind for each in placed} == {"loss_kernel"}
-    assert (placed[0].network, placed[0].step, placed[3].network, placed[3].step) == (TRAINED, 50, "step 0", 0)
-    assert placed[0].settings["localization"] == 10.0
-    assert set(placed[0].settings) == {"localization", "nbeta", "step_size", "failed"}
+    assert [each.traces for each in points] == [path for path, _ in sample.asked]
+    assert {each.kind for each in points} == {"loss_kernel"}
+    assert (points[0].network, points[0].step, points[3].network, points[3].step) == (TRAINED, 50, "step 0", 0)
+    assert points[0].settings["localization"] == 10.0
+    assert set(points[0].settings) == {"localization", "nbeta", "step_size", "failed"}
     assert left_out(tmp_path) == {}
 
 
+@pytest.mark.usefixtures("known_curvature")
 def test_steps_are_as_large_as_the_runs_own_beside_the_steepest_direction(tmp_path: Path) -> None:
     sample = Sampled()
     list(LossKernels(OWN, [1.0, 1e6], [1000.0])(network(), data(), history(tmp_path, sample=sample)))
-    curvature = largest_curvature(network(), data(), [name for name, _ in network().named_parameters()])
-    own = 100.0 + 10.0 * curvature
+    own = 100.0 + 10.0 * CURVATURE
     steps = [settings["step_size"] for _, settings in sample.asked]
-    expected = [1e-3, 1e-3 * own / (1e6 + 10 * curvature), 1e-3 * own / (100 + 1000 * curvature)]
+    expected = [1e-3, 1e-3 * own / (1e6 + 10 * CURVATURE), 1e-3 * own / (100 + 1000 * CURVATURE)]
     np.testing.assert_allclose(steps, expected, rtol=1e-6)
 
 
+@pytest.mark.usefixtures("known_curvature")
 def test_steps_stay_stable_where_the_runs_own_are_not(tmp_path: Path) -> None:
     sample = Sampled()
     list(LossKernels(OWN | {"step_size": 1.0}, [1.0, 1e6])(network(), data(), history(tmp_path, sample=sample)))
-    curvature = largest_curvature(network(), data(), [name for name, _ in network().named_parameters()])
     steps = [settings["step_size"] for _, settings in sample.asked]
-    np.testing.assert_allclose(steps, [1 / (1 + 10 * curvature), 1 / (1e6 + 10 * curvature)], rtol=1e-6)
+    np.testing.assert_allclose(steps, [1 / (1 + 10 * CURVATURE), 1 / (1e6 + 10 * CURVATURE)], rtol=1e-6)
 
 
+@pytest.mark.usefixtures("known_curvature")
 def test_a_kernel_that_diverges_is_tried_with_smaller_steps_and_then_left_out_by_name(tmp_path: Path) -> None:
     sample = Sampled({"localization=1.zarr": 1, "localization=7": 9})
     source = LossKernels(OWN, [1.0, 7.0, 50.0])
-    placed = list(source(network(), data(), history(tmp_path, sample=sample)))
-    assert [each.name for each in placed] == ["loss kernel, localization 1", "loss kernel, localization 50"]
+    points = list(source(network(), data(), history(tmp_path, sample=sample)))
+    assert [each.name for each in points] == ["loss kernel, localization 1", "loss kernel, localization 50"]
     steps = {path: settings["step_size"] for path, settings in sample.asked}
     assert steps["kernels/localization=1, try 2.zarr"] == steps["kernels/localization=1.zarr"] / 4
-    assert placed[0].traces == "kernels/localization=1, try 2.zarr"
+    assert points[0].traces == "kernels/localization=1, try 2.zarr"
     assert "loss kernel, localization 7" in left_out(tmp_path)
     assert "left the finite numbers" in left_out(tmp_path)["loss kernel, localization 7"]
 
@@ -261,6 +279,7 @@ def test_what_loss_kernels_refuse(settings: dict[str, Any], message: str) -> Non
         LossKernels(**asked)
 
 
+@pytest.mark.usefixtures("known_curvature")
 def test_an_nbeta_by_convention_is_resolved_as_the_run_does(tmp_path: Path) -> None:
     sample = Sampled()
     source = LossKernels(OWN | {"nbeta": "batch"}, [5.0], batch_size=8)
@@ -282,13 +301,14 @@ def test_further_kernels_are_sampled_kept_and_read_again(tmp_path: Path) -> None
         sampler,
         schedule,
         lk.Training(steps=4, batch_size=6, checkpoints=2),
-        points={"loss_kernels": LossKernels(OWN, [1e5], checkpoints="all")},
+        points={"loss_kernels": LossKernels(OWN, [1e5], checkpoints=[0])},
         progress=False,
     )
     run(study, tmp_path)
     points = open_points(tmp_path)
     assert points is not None
-    assert points.names == ["loss kernel, localization 100000", "loss kernel @ 0", "loss kernel @ 1"]
+    assert points.names == ["loss kernel, localization 100000", "loss kernel @ 0"]
+    assert points[0].settings["failed"] in (0.0, 1.0)
     traces = lk.open_traces(tmp_path / "kernels" / "localization=100000.zarr")
     asked = traces.meta["identity"]["sampler"]
     assert (asked["localization"], asked["nbeta"]) == (1e5, 10.0)
