@@ -40,9 +40,18 @@ def _covered(intervals: list[dict[str, float]], name: str, truth: float) -> floa
     return float(np.mean([found[f"{name}_low"] <= truth <= found[f"{name}_high"] for found in intervals]))
 
 
+def test_intervals_of_entries_cover_the_closed_form() -> None:
+    _check_entries(4, 400, SLOW)
+
+
+@pytest.mark.slow
 @layouts
 @memories
-def test_intervals_of_entries_cover_the_closed_form(chains: int, draws: int, phi: float) -> None:
+def test_intervals_of_entries_cover_the_closed_form_in_every_layout(chains: int, draws: int, phi: float) -> None:
+    _check_entries(chains, draws, phi)
+
+
+def _check_entries(chains: int, draws: int, phi: float) -> None:
     hits = {"covariance": np.zeros_like(K), "correlation": np.zeros_like(K)}
     for kernel in _kernels(chains, draws, phi):
         for of, exact in (("covariance", K), ("correlation", R)):
@@ -69,9 +78,18 @@ def _numbers(kernel: Matrices) -> dict[str, float]:
     return {name: float(value) for name, value in numbers.items()}
 
 
+def test_bootstrap_intervals_cover_numbers_computed_from_the_kernel() -> None:
+    _check_numbers(4, 400, SLOW)
+
+
+@pytest.mark.slow
 @layouts
 @memories
-def test_bootstrap_intervals_cover_numbers_computed_from_the_kernel(chains: int, draws: int, phi: float) -> None:
+def test_bootstrap_intervals_cover_numbers_in_every_layout(chains: int, draws: int, phi: float) -> None:
+    _check_numbers(chains, draws, phi)
+
+
+def _check_numbers(chains: int, draws: int, phi: float) -> None:
     found = [bootstrap(kernel, _numbers, seed=seed) for seed, kernel in enumerate(_kernels(chains, draws, phi))]
     square = np.square(R)
     exact = {
@@ -81,8 +99,8 @@ def test_bootstrap_intervals_cover_numbers_computed_from_the_kernel(chains: int,
         "ratio": square[~WITHIN].mean() / square[WITHIN].mean(),
         # Noise spreads eigenvalues and fills |R| from below: of a finite trace both are biased, by less than a
         # standard error here, so that their intervals are asked for the expectation.
-        "strength": np.mean([each["strength"] for each in found]),
-        "rank": np.mean([each["rank"] for each in found]),
+        "strength": np.mean([numbers["strength"] for numbers in found]),
+        "rank": np.mean([numbers["rank"] for numbers in found]),
     }
     for name in found[0].keys() & exact.keys():
         assert 0.85 <= _covered(found, name, exact[name]) <= 0.95, name

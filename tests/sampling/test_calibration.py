@@ -81,6 +81,7 @@ def test_minibatch_noise_makes_calibrated_steps_smaller() -> None:
     assert steps[1] < 0.7 * steps[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_what_is_calibrated_passes_the_diagnosis(seed: int) -> None:
     data = arithmetic(seed=seed, probes_per_task=50)

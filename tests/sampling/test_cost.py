@@ -17,7 +17,7 @@ SCHEDULE = lk.Schedule(chains=4, burn_in=100, draws=200, thinning=5, batch_size=
 ALONE = Measured(step=0.2, evaluation=0.5, chains=1, probes=480, effort=LONE, number_bytes=4)
 
 
-def test_judging_costs_its_gradients_and_four_for_each_hessian_product() -> None:
+def test_step_checks_cost_their_gradients_and_four_for_each_hessian_product() -> None:
     assert step_check_gradients(STACKED, 64) == 16 + 4 * 15 * 8 + 2 * 20
     assert step_check_gradients(LONE, 64) == 16 + 4 * 5 * 4 + 2 * 10
     assert step_check_gradients(LONE, 1000) == 16 + 4 * 5 + 2 * 10
@@ -41,7 +41,7 @@ def test_lower_precision_costs_the_places_where_it_is_compared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "size", "told"),
+    ("seconds", "size", "ending"),
     [
         (672.0, 1_536_000, "about 11 min; traces 1.5 MB"),
         (89.0, 999, "about 89 s; traces 1000 B"),
@@ -50,11 +50,11 @@ def test_lower_precision_costs_the_places_where_it_is_compared() -> None:
         (200_000.0, 10**6, "about 2.3 d; traces 1 MB"),
     ],
 )
-def test_the_line_says_rates_time_and_size(seconds: float, size: int, told: str) -> None:
+def test_the_line_says_rates_time_and_size(seconds: float, size: int, ending: str) -> None:
     line = words(Cost(1018.4, 28.97, seconds, size), SCHEDULE, 10_000)
     assert line.startswith("sampling 4 chains x 200 draws of 10,000 probes: ")
     assert "1,020 samples/s forward, 29 samples/s gradients; " in line
-    assert line.endswith(told)
+    assert line.endswith(ending)
 
 
 @pytest.mark.parametrize(("progress", "short"), [(True, 0.0), (True, 1e9), (False, 0.0)])

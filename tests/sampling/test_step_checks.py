@@ -1,4 +1,4 @@
-"""The judgement at the chains' ends against closed forms: quadratic wells, minibatches counted, MALA by hand."""
+"""The step checks against closed forms: quadratic wells, minibatches counted, MALA by hand."""
 
 import functools
 import itertools
@@ -45,7 +45,7 @@ def _well(
     convolved: nn.Module | None = None,
     **given: Any,
 ) -> tuple[dict[str, Tensor], np.ndarray, Any]:
-    """Judge chains in the well of a linear regression; return the judgement, U's Hessian, the sampler."""
+    """Check the steps of chains in the well of a linear regression; return the checks, U's Hessian, the sampler."""
     model, data, x = regression()
     inputs, targets = data.train.tensors  # pyright: ignore[reportAttributeAccessIssue]
     stack = StackedModel(convolved or model, data.loss, chains, ["0.weight" if convolved else "weight"])
@@ -144,7 +144,7 @@ def test_the_minibatch_variance_is_that_over_minibatches(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("batch", [None, 10])
-def test_the_step_inflation_is_that_of_the_samplers_law(batch: int | None) -> None:
+def test_the_step_inflation_is_that_of_the_samplers_transition(batch: int | None) -> None:
     found, _, own = _well(batch=batch, step_size=0.01)
     for curvature, noise, inflation in zip(
         *(found[name].tolist() for name in ("curvature", "minibatch_variance", "step_inflation")), strict=True
@@ -280,7 +280,7 @@ def _run(chains: int, sampler: str = "sgld", **options: Any) -> lk.LossTraces:
     )
 
 
-def test_the_judgement_is_the_last_stride_and_takes_no_step() -> None:
+def test_the_step_checks_are_the_last_stride_and_take_no_step() -> None:
     schedule = lk.Schedule(chains=2, **LENGTHS)
     found = strides(schedule)
     assert found[-1] == STEP_CHECKS
@@ -299,7 +299,7 @@ def test_a_chain_is_judged_alike_alone_and_among_others(sampler: str) -> None:
     assert len(set(among.record("curvature").tolist())) == 4
 
 
-def test_the_judgement_of_a_network_is_its_own_hessian() -> None:
+def test_the_curvature_of_a_network_is_that_of_its_hessian() -> None:
     torch.manual_seed(0)
     model = MLP(4, 1, (3,)).double()
     inputs, targets = torch.randn(64, 4, dtype=torch.float64), torch.randn(64, dtype=torch.float64)
@@ -340,7 +340,7 @@ def _stopped(after: int, monkeypatch: pytest.MonkeyPatch, out: Path | None) -> i
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("before_the_end", [1, 3])
-def test_a_run_stopped_before_its_judgement_continues_and_ends_whole(
+def test_a_run_stopped_before_its_step_checks_resumes_and_ends_whole(
     sampler: str, before_the_end: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SAMPLERS, "sgld", SAMPLERS[sampler])
@@ -356,7 +356,7 @@ def test_a_run_stopped_before_its_judgement_continues_and_ends_whole(
     assert all(np.isfinite(resumed.record(name)).all() for name in CHAIN_RECORDS)
 
 
-def test_a_stop_behind_the_judgement_is_an_ordinary_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_after_the_step_checks_is_an_ordinary_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _stopped(_stopped(10**9, monkeypatch, None), monkeypatch, tmp_path / "traces.zarr")
     whole = _run(3)
     for name in CHAIN_RECORDS:
@@ -364,33 +364,33 @@ def test_a_stop_behind_the_judgement_is_an_ordinary_end(tmp_path: Path, monkeypa
 
 
 class Signalled(pl.Callback):
-    """Counts the evaluations while one stack is judged, and sends a signal in one of them."""
+    """Counts the evaluations during the step checks of one stack, and sends a signal in one of them."""
 
     def __init__(self, out: Path | None = None, stack: int = 0, signal_at: int = 0) -> None:
         self.out, self.ahead, self.signal_at = out, stack, signal_at
-        self.judging, self.evaluations, self.saved = False, 0, ""
+        self.checking, self.evaluations, self.saved = False, 0, ""
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self.judging = batch == STEP_CHECKS and self.ahead == 0
+        self.checking = batch == STEP_CHECKS and self.ahead == 0
         self.ahead -= batch == STEP_CHECKS
-        if self.judging and self.out is not None:
+        if self.checking and self.out is not None:
             self.saved = (TraceStore(self.out).load_state() or {})["summary"]
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.judging = False
+        self.checking = False
 
     def counted(self, evaluate: Any) -> Any:
         def counting(*given: Any) -> Any:
-            self.evaluations += self.judging
-            if self.judging and self.evaluations == self.signal_at:
+            self.evaluations += self.checking
+            if self.checking and self.evaluations == self.signal_at:
                 os.kill(os.getpid(), signal.SIGTERM)
             return evaluate(*given)
 
         return counting
 
 
-def _signalled(told: Signalled, convolves: bool) -> lk.LossTraces:
-    """Two stacks of one chain each; probes at bfloat16, which is judged too."""
+def _signalled(recorder: Signalled, convolves: bool) -> lk.LossTraces:
+    """Two stacks of one chain each; probes at bfloat16, which is checked too."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(1, 1, 1)] * convolves + [nn.Flatten(), nn.Linear(16, 3)]
     held = TensorDataset(torch.rand(64, 1, 4, 4), torch.randint(3, (64,)))
@@ -400,15 +400,15 @@ def _signalled(told: Signalled, convolves: bool) -> lk.LossTraces:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("gradient", "hessian_product"):
             whole = getattr(StackedModel, name)
-            patch.setattr(StackedModel, name, lambda own, *given, of=whole: told.counted(of)(own, *given))
-        patch.setattr(StackedModel, "evaluator", lambda *given: told.counted(evaluator(*given)))
+            patch.setattr(StackedModel, name, lambda own, *given, of=whole: recorder.counted(of)(own, *given))
+        patch.setattr(StackedModel, "evaluator", lambda *given: recorder.counted(evaluator(*given)))
         sampler, model = SAMPLERS["rmsprop"], nn.Sequential(*layers)
-        options: dict[str, Any] = {"chains_per_fit": 1, "progress": False, "callbacks": [told]}
-        return lk.sample(model, data, sampler, schedule, out=told.out, **options)
+        options: dict[str, Any] = {"chains_per_fit": 1, "progress": False, "callbacks": [recorder]}
+        return lk.sample(model, data, sampler, schedule, out=recorder.out, **options)
 
 
 @pytest.mark.parametrize("convolves", [False, True])
-def test_a_signal_while_judging_ends_the_run_at_once_and_it_continues_bit_identical(
+def test_a_signal_during_the_step_checks_ends_the_run_at_once_and_it_resumes_bit_identical(
     convolves: bool, tmp_path: Path
 ) -> None:
     handlers = [signal.getsignal(each) for each in ALL]
@@ -418,14 +418,14 @@ def test_a_signal_while_judging_ends_the_run_at_once_and_it_continues_bit_identi
     # In gradients, Hessian products, further steps, and probes at either precision; in the first stack or the last.
     for number, at in enumerate((1, total // 6, total // 3, total // 2, total - 1)):
         out, stack = tmp_path / f"{number}.zarr", number % 2
-        told = Signalled(out, stack, at)
+        recorder = Signalled(out, stack, at)
         of_both = 5 + 5 * stack
         with pytest.raises(
             Interrupted, match=rf"^stopped after {of_both} of 10 draws, checking the steps \(SIGTERM\); continue"
         ):
-            _signalled(told, convolves)
-        assert told.evaluations == at, "evaluated on, though a signal had come"
-        assert told.saved == f"chains {stack} to {stack}: 5 draws done"
+            _signalled(recorder, convolves)
+        assert recorder.evaluations == at, "evaluated on, though a signal had come"
+        assert recorder.saved == f"chains {stack} to {stack}: 5 draws done"
         assert [signal.getsignal(each) for each in ALL] == handlers
         with pytest.raises(TraceError, match=f"is unfinished .chains {stack} to {stack}: 5 draws done"):
             lk.open_traces(out)
@@ -435,7 +435,7 @@ def test_a_signal_while_judging_ends_the_run_at_once_and_it_continues_bit_identi
             assert continued.dataset[name].equals(whole.dataset[name]), name
 
 
-def test_one_more_state_is_saved_before_judging_and_none_where_there_is_one(
+def test_a_state_is_saved_before_the_step_checks_unless_there_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saves: list[str] = []
@@ -451,10 +451,10 @@ def test_one_more_state_is_saved_before_judging_and_none_where_there_is_one(
     assert saves == [f"chains 0 to 1: {draws} draws done" for draws in (2, 4, 5)]
     saves.clear()
     _run(2, out=tmp_path / "always", state_every=0.0)
-    assert saves.count("chains 0 to 1: 5 draws done") == 2  # behind the last draw, and behind the judgement
+    assert saves.count("chains 0 to 1: 5 draws done") == 2  # behind the last draw, and after the step checks
 
 
-def test_judging_does_not_move_what_was_drawn() -> None:
+def test_step_checks_do_not_change_the_draws() -> None:
     long = lk.Schedule(chains=2, **LENGTHS | {"draws": 9})
     torch.manual_seed(0)
     model, data = MultitaskMLP(2), arithmetic(probes_per_task=20)
