@@ -260,8 +260,8 @@ def test_a_job_of_a_sweep_is_continued_with_the_sweep(
 
     monkeypatch.setattr("losskernel.runs.run.sample", stopped)
     sweep = tmp_path / "swept"
-    place = f"paths.sweep={sweep}" if given else f"hydra.sweep.dir={sweep}"
-    assert call("-m", "seed=1,2", place, "logger=none", *TINY) == 128 + signal.SIGTERM
+    target = f"paths.sweep={sweep}" if given else f"hydra.sweep.dir={sweep}"
+    assert call("-m", "seed=1,2", target, "logger=none", *TINY) == 128 + signal.SIGTERM
     remedy = "the same command" if given else f"the same command with paths.sweep={sweep}"
     said = f"stopped after 3 of 20 draws; {remedy} goes on from there"
     assert capsys.readouterr().err == f"losskernel: job 0 (seed=1) {said}\n"
@@ -302,17 +302,17 @@ def test_a_recipe_of_ones_own_from_config_dir(tmp_path: Path, capsys: Any) -> No
 
 
 @pytest.mark.parametrize(
-    ("found", "message"),
+    ("content", "message"),
     [
         ("missing", "is not a folder; give the folder of a finished run"),
         ("empty", "holds no loss trace; give the folder of a run"),
         ("file", "is not a folder; give the folder of a finished run"),
     ],
 )
-def test_analysing_what_is_no_run_is_one_line(found: str, message: str, tmp_path: Path, capsys: Any) -> None:
+def test_analysing_what_is_no_run_is_one_line(content: str, message: str, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
-    assert call(f"run={tmp_path / found}", command="analyse") == 1
+    assert call(f"run={tmp_path / content}", command="analyse") == 1
     said = capsys.readouterr().err
     assert message in said
     assert len(said.splitlines()) == 1

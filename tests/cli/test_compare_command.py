@@ -47,8 +47,8 @@ def test_the_command_writes_into_the_sweeps_own_folder_or_a_new_one(sweep: Path,
     ],
 )
 def test_faults_of_the_command_are_one_line(overrides: list[str], message: str, sweep: Path, capsys: Any) -> None:
-    given = [each.format(sweep=sweep) for each in overrides]
-    extra = [] if any("logger=" in each for each in given) else ["logger=none"]
+    given = [item.format(sweep=sweep) for item in overrides]
+    extra = [] if any("logger=" in item for item in given) else ["logger=none"]
     assert call(*given, *extra, command="compare") == 1
     said = capsys.readouterr().err
     assert re.search(message, said.replace("\nlosskernel: ", " ")), said

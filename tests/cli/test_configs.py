@@ -80,7 +80,7 @@ def companions(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         others = COMPANIONS.get(choice, [])
         if {"dataset=image_folder", "dataset=imagenet"} & {choice, *others}:
             return [*others, f"dataset.root={pictures}", "dataset.size=64", "dataset.probes_per_class=2"]
-        cifar = next((each for each in (choice, *others) if each.startswith("dataset=cifar")), None)
+        cifar = next((item for item in (choice, *others) if item.startswith("dataset=cifar")), None)
         if cifar is not None:
             cifar_like(tmp_path, monkeypatch, classes=int(cifar.removeprefix("dataset=cifar")))
             return [*others, f"dataset.root={tmp_path}"]
@@ -93,7 +93,7 @@ def targets(node: Any, key: str = "") -> list[tuple[str, DictConfig]]:
     """Every node with a `_target_`, with its key."""
     if not isinstance(node, DictConfig):
         return []
-    inner = [found for name in node for found in targets(node[name], f"{key}.{name}".strip("."))]
+    inner = [result for name in node for result in targets(node[name], f"{key}.{name}".strip("."))]
     return inner + ([(key, node)] if "_target_" in node else [])
 
 
@@ -131,33 +131,33 @@ def test_a_recipe_has_the_last_word() -> None:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_builds(choice: str, companions: Callable[[str], list[str]]) -> None:
     group, name = choice.split("=")
-    own = f"analysis=[{name}]" if group == "analysis" else choice
+    extra = f"analysis=[{name}]" if group == "analysis" else choice
     if choice in DEVICES:
-        node = config(own).trainer
+        node = config(extra).trainer
         assert set(node) - {"_target_", "_partial_"} <= set(inspect.signature(get_object(node._target_)).parameters)
     else:
-        check([*companions(choice), own])
+        check([*companions(choice), extra])
 
 
 def truths(node: Any, key: str = "") -> list[str]:
     """Every key that is true or false."""
     if isinstance(node, dict):
-        return [found for name in node for found in truths(node[name], f"{key}.{name}".strip("."))]
+        return [result for name in node for result in truths(node[name], f"{key}.{name}".strip("."))]
     return [key] if isinstance(node, bool) and not key.rpartition(".")[2].startswith("_") else []
 
 
 def test_no_other_word_is_taken_for_true() -> None:
     said = re.compile(r"^ *(?!_)\w+: (true|false)\b", re.MULTILINE)
-    choices = [each for each in CHOICES if said.search((CONF / f"{each.replace('=', '/')}.yaml").read_text())]
+    choices = [item for item in CHOICES if said.search((CONF / f"{item.replace('=', '/')}.yaml").read_text())]
     assert {"analysis=atlas", "dataset=cifar10", "model=multitask_mlp", "training=stepped_sgd"} <= set(choices)
     for choice in choices:
         group, name = choice.split("=")
-        own = [*COMPANIONS.get(choice, []), f"analysis=[{name}]" if group == "analysis" else choice]
-        keys = truths(OmegaConf.to_container(config(*own)))
+        extra = [*COMPANIONS.get(choice, []), f"analysis=[{name}]" if group == "analysis" else choice]
+        keys = truths(OmegaConf.to_container(config(*extra)))
         assert "progress" in keys
         assert any(key.startswith(f"{group}.") for key in keys)
         with pytest.raises(InputError) as raised:
-            build(config(*own, "control=fasle", *(f"{key}=fasle" for key in keys)))
+            build(config(*extra, "control=fasle", *(f"{key}=fasle" for key in keys)))
         lines = str(raised.value).splitlines()
         for key in keys:
             assert f"{key} must be true or false, got 'fasle'" in "\n".join(lines), (key, lines)

@@ -142,11 +142,11 @@ def test_layers_moves_one_block_at_a_time(run: Path, monkeypatch: Any, capsys: A
     assert lk.open_traces(sweep / "trunk+head.bias").meta["parameters"]["moving"] == TRUNK + 1
 
 
-def planted_run(folder: Path, *overrides: str, asked: list[str] | None = None) -> Path:
+def planted_run(folder: Path, *overrides: str, request: list[str] | None = None) -> Path:
     """A finished run in name only: its configuration, what was asked for, and files where checkpoints would be."""
     plant(folder, cast(dict[str, Any], OmegaConf.to_container(config(*overrides), resolve=True)))
     (folder / ".hydra").mkdir()
-    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(overrides) if asked is None else asked))
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(overrides) if request is None else request))
     (folder / "checkpoints").mkdir()
     for name in ("step-0000000.pt", "step-0000005.pt", "step-0000010.pt", "trained.pt"):
         (folder / "checkpoints" / name).touch()
@@ -156,11 +156,11 @@ def planted_run(folder: Path, *overrides: str, asked: list[str] | None = None) -
 def without_page(monkeypatch: Any) -> list[Path]:
     """Leave out the page, where it is not the point; return the folders of which one was wanted."""
     wanted: list[Path] = []
-    for place in (
+    for target in (
         "losskernel.sweeps.over_training.over_training.over_training",
         "losskernel.sweeps.over_blocks.over_blocks",
     ):
-        monkeypatch.setattr(place, lambda folder, **_: wanted.append(folder) or Shown())
+        monkeypatch.setattr(target, lambda folder, **_: wanted.append(folder) or Shown())
     return wanted
 
 
@@ -272,7 +272,7 @@ def test_a_run_with_weights_of_its_own_is_sampled_around_them(tmp_path: Path, mo
     (run / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(made))
     jobs, _ = fake_jobs(monkeypatch), without_page(monkeypatch)
     assert call(f"run='{run}'", command="layers") == 0
-    assert {each["checkpoint"] for _, _, each in jobs} == {"/where/it was/weights/model.pt"}
+    assert {item["checkpoint"] for _, _, item in jobs} == {"/where/it was/weights/model.pt"}
 
 
 def test_a_restricted_run_is_the_whole_of_its_blocks(tmp_path: Path, monkeypatch: Any) -> None:
@@ -336,7 +336,7 @@ def test_a_registry_of_ones_own_is_found_again(tmp_path: Path) -> None:
     (tmp_path / "my conf" / "experiment").mkdir(parents=True)
     recipe = "# @package _global_\nname: mine\nsampler:\n  localization: 77.0\n"
     (tmp_path / "my conf" / "experiment" / "mine.yaml").write_text(recipe)
-    run = planted_run(tmp_path / "run", "experiment=multitask", asked=["experiment=mine"])
+    run = planted_run(tmp_path / "run", "experiment=multitask", request=["experiment=mine"])
     sources = [
         {"path": losskernel.cli.CONF, "schema": "file", "provider": "main"},
         {"path": str(tmp_path / "my conf"), "schema": "file", "provider": "command-line"},
@@ -361,8 +361,8 @@ def test_values_survive_the_grammar_of_overrides(value: Any) -> None:
 def test_help_loads_nothing_heavy_and_names_the_keys(command: str, key: str, tmp_path: Path) -> None:
     heavy = {"torch", "pytorch_lightning", "matplotlib", "sklearn", "umap", "nltk", "wandb", "xarray"}
     seen = f"import atexit, sys; atexit.register(lambda: print({heavy} & set(sys.modules)))"
-    asked = f"import losskernel.cli; sys.argv = ['losskernel-{command}', '--help']; losskernel.cli.{command}()"
-    done = run_python("-c", f"{seen}; {asked}", cwd=tmp_path)
+    request = f"import losskernel.cli; sys.argv = ['losskernel-{command}', '--help']; losskernel.cli.{command}()"
+    done = run_python("-c", f"{seen}; {request}", cwd=tmp_path)
     assert done.stdout.splitlines()[-1] == "set()", done.stderr
     assert f"losskernel-{command} is powered by Hydra" in done.stdout
     assert key in done.stdout

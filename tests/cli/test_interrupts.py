@@ -56,18 +56,18 @@ def test_a_signal_is_a_stop_where_somebody_asks(number: int) -> None:
 def test_a_scheduler_may_say_it_twice_but_a_second_ctrl_c_means_now() -> None:
     seen: list[int] = []
 
-    def told(*numbers: int) -> None:
+    def message(*numbers: int) -> None:
         with stop_on_signal() as stop:
             for number in numbers:
                 send(number)
                 seen.append(stop())
 
     with pytest.raises(Stopped, match=r"stopped \(SIGTERM\)"):
-        told(signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1)
+        message(signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1)
     assert seen == [signal.SIGTERM] * 3  # the first one counts
     seen.clear()
     with pytest.raises(KeyboardInterrupt):
-        told(signal.SIGINT, signal.SIGINT)
+        message(signal.SIGINT, signal.SIGINT)
     assert seen == [signal.SIGINT]
 
 

@@ -30,9 +30,9 @@ from losskernel.sweeps.read_runs import Run, find_runs, read_run
 
 def part(folder: Path, first: int, controlled: bool = False, **changes: Any) -> Path:
     """A finished run of two chains of the planted kernel."""
-    own: dict[str, Any] = {"schedule": {"chains": 2}, "analysis": {}, "chain_offset": first}
+    extra: dict[str, Any] = {"schedule": {"chains": 2}, "analysis": {}, "chain_offset": first}
     weights, sampler = changes.pop("weights", "w"), changes.pop("sampler", {})
-    config = configuration(**sampler) | own | changes
+    config = configuration(**sampler) | extra | changes
     plant(folder, config, spectrum__effective_rank=2.0 + first)
     for name in ("traces", "control")[: 1 + controlled]:
         meta = {"config": config, "identity": {"seed": config["seed"], "model": {"weights": weights}}}
@@ -327,15 +327,15 @@ def test_what_all_parts_share_is_taken_from_the_first(sweep: Path) -> None:
     assert lk.open_traces(folder / "kernels" / "nbeta=0.zarr").losses.shape[0] == 6
     assert lk.open_traces(first / "kernels" / "nbeta=0.zarr").losses.shape[0] == 2
     assert not (folder / "control.zarr").exists()
-    told = json.loads((folder / "diagnosis.json").read_text())["control"]
-    assert told == {"verdict": "none", "reasons": [f"no control was sampled in {sweep}/2"]}
+    message = json.loads((folder / "diagnosis.json").read_text())["control"]
+    assert message == {"verdict": "none", "reasons": [f"no control was sampled in {sweep}/2"]}
 
 
 def test_a_further_kernel_that_some_jobs_lack_is_named(sweep: Path, capsys: Any) -> None:
     shutil.copytree(sweep / "0" / "control.zarr", sweep / "0" / "kernels" / "nbeta=1, try 2.zarr")
     assert join(sweep) == 1
-    told = f"kernels/nbeta=1, try 2.zarr was sampled by some jobs, not in {sweep}/1, {sweep}/2; run all jobs at"
-    assert told in " ".join(capsys.readouterr().err.split())
+    message = f"kernels/nbeta=1, try 2.zarr was sampled by some jobs, not in {sweep}/1, {sweep}/2; run all jobs at"
+    assert message in " ".join(capsys.readouterr().err.split())
     assert not (sweep / "joined" / "planted").exists()
 
 
@@ -355,11 +355,11 @@ def test_runs_are_grouped_by_all_that_must_agree(tmp_path: Path) -> None:
         unfinished(tmp_path / "4", 2),
         part(tmp_path / "5", 2, analysis={}, threads=3),
     )
-    found = group_by_kernel(runs)
-    assert [[run.folder.name for run in group.runs] for group in found] == [["2", "5", "0"], ["1"], ["3"]]
-    assert [[run.folder.name for run in group.waiting] for group in found] == [["4"], [], []]
-    assert folder_names(found) == ["localization_50-seed_0", "localization_1-seed_0", "localization_50-seed_1"]
-    assert folder_names(found[:1]) == ["planted"]
+    result = group_by_kernel(runs)
+    assert [[run.folder.name for run in group.runs] for group in result] == [["2", "5", "0"], ["1"], ["3"]]
+    assert [[run.folder.name for run in group.waiting] for group in result] == [["4"], [], []]
+    assert folder_names(result) == ["localization_50-seed_0", "localization_1-seed_0", "localization_50-seed_1"]
+    assert folder_names(result[:1]) == ["planted"]
 
 
 def test_names_of_kernels_hold_no_paths(tmp_path: Path) -> None:
@@ -376,7 +376,7 @@ def test_names_of_kernels_hold_no_paths(tmp_path: Path) -> None:
 
 def test_weights_from_other_files_make_another_kernel_unless_they_are_the_same(tmp_path: Path) -> None:
     given = zip((None, "a", "b", "b"), "wwvv", strict=True)
-    folders = [part(tmp_path / str(n), 2 * n, checkpoint=file, weights=own) for n, (file, own) in enumerate(given)]
+    folders = [part(tmp_path / str(n), 2 * n, checkpoint=file, weights=extra) for n, (file, extra) in enumerate(given)]
     runs = read(*folders)
     assert [[run.folder.name for run in group.runs] for group in group_by_kernel(runs)] == [["0", "1"], ["2", "3"]]
     waiting = read(unfinished(tmp_path / "4", 8, checkpoint="b"))
@@ -391,8 +391,8 @@ def test_a_job_that_came_to_nothing_belongs_where_what_was_asked_of_it_does(tmp_
     asked = {"sampler": {"localization": 2.0}, "chain_offset": 2, "dataset": {"seed": "${seed}"}}
     (lost / "config.yaml").write_text(yaml.safe_dump(asked))
     (tmp_path / "3").mkdir()  # nothing is known of it
-    found = group_by_kernel(read(*(tmp_path / str(job) for job in range(4))))
-    assert [[run.folder.name for run in group.all] for group in found] == [["0"], ["1", "2"], ["3"]]
+    result = group_by_kernel(read(*(tmp_path / str(job) for job in range(4))))
+    assert [[run.folder.name for run in group.all] for group in result] == [["0"], ["1", "2"], ["3"]]
 
 
 def test_a_run_without_its_control_is_not_complete_while_it_is_at_work(tmp_path: Path) -> None:
@@ -416,8 +416,8 @@ def test_a_folder_of_another_kernel_is_not_taken(sweep: Path) -> None:
     others = [part(sweep / str(job), first, sampler={"nbeta": 3.0}) for job, first in ((7, 0), (8, 2))]
     assert join_kernels(read(*others), home, nowhere).joined[0].folder.name == "planted-2"
     both = join_kernels(read(*sorted(sweep.glob("[0-9]"))), home, nowhere)
-    assert [each.folder.name for each in both.joined] == ["planted", "planted-2"]
-    assert [each.outcome.before for each in both.joined] == [False, True]  # chains 4 and 5 are new
+    assert [item.folder.name for item in both.joined] == ["planted", "planted-2"]
+    assert [item.outcome.before for item in both.joined] == [False, True]  # chains 4 and 5 are new
 
 
 # --- where they are not joined
@@ -427,7 +427,7 @@ def test_jobs_that_differ_in_their_chains_are_replicates(tmp_path: Path) -> None
     runs = read(*(part(tmp_path / f"{n}{c}", c, sampler={"nbeta": n}) for n in (1.0, 2.0) for c in (0, 2)))
     design = lay_out(runs)
     assert design.keys == ["sampler.nbeta"]
-    assert [design.at(0, place) for place in (0, 1)] == [[0, 1], [2, 3]]
+    assert [design.at(0, where) for where in (0, 1)] == [[0, 1], [2, 3]]
     assert design.names == ["1, chains from 0", "1, chains from 2", "2, chains from 0", "2, chains from 2"]
     assert "Points are means over jobs, bars their range" in caption_of_metrics(runs, design, [], "")
     alone = lay_out(runs[:2])

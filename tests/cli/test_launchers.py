@@ -50,9 +50,9 @@ def test_every_launcher_is_one_commented_file_of_a_class_of_ours(name: str) -> N
 
 
 def test_a_cluster_of_ones_own_changes_what_it_names(tmp_path: Path) -> None:
-    own = tmp_path / "hydra" / "launcher" / "mine.yaml"
-    own.parent.mkdir(parents=True)
-    own.write_text("defaults: [slurm]\npartition: gpu\ngpus_per_node: 1\n")
+    choice = tmp_path / "hydra" / "launcher" / "mine.yaml"
+    choice.parent.mkdir(parents=True)
+    choice.write_text("defaults: [slurm]\npartition: gpu\ngpus_per_node: 1\n")
     node = launcher("hydra/launcher=mine", f"hydra.searchpath=[file://{tmp_path}]", "+hydra.launcher.comment=ours")
     assert (node.partition, node.gpus_per_node, node.comment, node.max_num_timeout) == ("gpu", 1, "ours", 100)
     assert node._target_.endswith("SlurmLauncher")
@@ -60,9 +60,9 @@ def test_a_cluster_of_ones_own_changes_what_it_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_a_launcher_that_leaves_settings_out_is_told_which(played: Path, capsys: Any, name: str) -> None:
-    own = played / "conf" / "hydra" / "launcher" / "mine.yaml"
-    own.parent.mkdir(parents=True)
-    own.write_text(f"_target_: hydra_plugins.losskernel_launchers.{name.title()}Launcher\n")
+    choice = played / "conf" / "hydra" / "launcher" / "mine.yaml"
+    choice.parent.mkdir(parents=True)
+    choice.write_text(f"_target_: hydra_plugins.losskernel_launchers.{name.title()}Launcher\n")
     assert call("-m", f"--config-dir={played / 'conf'}", "hydra/launcher=mine", *SMALL) == 1
     err = capsys.readouterr().err
     assert "hydra.launcher.n_jobs" in err or "hydra.launcher.submitit_folder, hydra.launcher.timeout_min" in err
@@ -116,12 +116,12 @@ def test_jobs_that_vanish_are_named_with_what_to_do(played: Path, capsys: Any) -
         noted = json.loads((played / "swept" / str(number) / "failure.json").read_text())
         assert noted["error"].startswith(f"was killed, SLURM job 12_{number} is GONE")
         assert noted["config"]["sampler"]["localization"] == gamma
-    asked = (played / "submitted.sh").read_text()
+    request = (played / "submitted.sh").read_text()
     for flag in ("--array=0-1%2", "--partition=gpu", "--cpus-per-task=2", "--requeue", "--open-mode=append"):
-        assert f"#SBATCH {flag}\n" in asked
-    assert "#SBATCH --signal=USR2@120\n" in asked
-    assert "#SBATCH --mem" not in asked
-    assert "--cpus-per-task=2 " in asked.splitlines()[-1]  # srun's own: it does not ask sbatch's
+        assert f"#SBATCH {flag}\n" in request
+    assert "#SBATCH --signal=USR2@120\n" in request
+    assert "#SBATCH --mem" not in request
+    assert "--cpus-per-task=2 " in request.splitlines()[-1]  # srun's own: it does not ask sbatch's
 
 
 def test_ctrl_c_leaves_jobs_alone(played: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -180,7 +180,7 @@ def test_without_slurm_the_login_node_is_recommended(
 def test_bad_settings_are_refused_before_anything_is_submitted(
     played: Path, capsys: Any, word: str, message: str
 ) -> None:
-    assert call("-m", *SMALL, *[each for each in QUICK if each.split("=")[0] != word.split("=")[0]], word) == 1
+    assert call("-m", *SMALL, *[item for item in QUICK if item.split("=")[0] != word.split("=")[0]], word) == 1
     assert message in capsys.readouterr().err
     assert not (played / "submitted.sh").exists()
 
@@ -203,9 +203,9 @@ def test_a_result_that_cannot_be_read_is_one_line(tmp_path: Path, capsys: Any) -
     def results() -> Any:
         raise RuntimeError(text)
 
-    place = SimpleNamespace(results=results, paths=SimpleNamespace(stdout=tmp_path / "log.out"))
+    handle = SimpleNamespace(results=results, paths=SimpleNamespace(stdout=tmp_path / "log.out"))
     job = sweep_jobs.SweepJob(3, ["seed=3"], "seed=3", tmp_path / "3", OmegaConf.create({"seed": 3}))
-    made = submit.read_result(job, place)
+    made = submit.read_result(job, handle)
     assert made.status == JobStatus.FAILED
     said = capsys.readouterr().err
     assert said == f"losskernel: job 3 (seed=3) failed: OSError: No space left; log {tmp_path / 'log.out'}\n"
@@ -217,24 +217,24 @@ def test_a_job_that_could_say_why_it_stopped_has_the_word(tmp_path: Path, capsys
     pickled, log = tmp_path / "submitted.pkl", tmp_path / "log.out"
     pickled.touch()
     log.touch()
-    place = SimpleNamespace(paths=SimpleNamespace(submitted_pickle=pickled, stdout=log))
+    handle = SimpleNamespace(paths=SimpleNamespace(submitted_pickle=pickled, stdout=log))
     status = tmp_path / "3" / "status.json"
 
-    def told() -> str:
-        submit.without_result(job, place, ", SLURM job 7_3 is FAILED", "the same command continues it")
+    def printed() -> str:
+        submit.without_result(job, handle, ", SLURM job 7_3 is FAILED", "the same command continues it")
         return capsys.readouterr().err
 
     where = f"SLURM job 7_3 is FAILED; folder {tmp_path / '3'}, log {log}; the same command continues it\n"
-    assert told() == f"losskernel: job 3 (seed=3) was killed, {where}"
+    assert printed() == f"losskernel: job 3 (seed=3) was killed, {where}"
     (tmp_path / "3" / "failure.json").unlink()
     status.write_text(json.dumps({"state": "interrupted", "error": "stopped after 7 draws (SIGTERM)"}))
-    assert told() == f"losskernel: job 3 (seed=3) stopped after 7 draws (SIGTERM), {where}"
+    assert printed() == f"losskernel: job 3 (seed=3) stopped after 7 draws (SIGTERM), {where}"
     assert not (tmp_path / "3" / "failure.json").exists()  # the job has written its own
     status.write_text(json.dumps({"state": "sampling", "error": None}))
-    assert "was killed" in told()
+    assert "was killed" in printed()
     status.write_text(json.dumps({"state": "interrupted", "error": "stopped"}))
     os.utime(status, (0, 0))  # of an earlier start: nothing to do with this end
-    assert "was killed" in told()
+    assert "was killed" in printed()
 
 
 # --- on this machine
@@ -258,14 +258,14 @@ def test_no_more_jobs_run_at_a_time_than_asked_for(tmp_path: Path, monkeypatch: 
     threads: set[str | None] = set()
     before = signal.getsignal(signal.SIGINT)
 
-    def submit(*_: Any) -> Started:
+    def start(*_: Any) -> Started:
         threads.add(os.environ.get("OMP_NUM_THREADS"))
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # Ctrl-C is for the process that waits
         started.append(Started(tmp_path / str(len(started))))
         return started[-1]
 
-    own = [sweep_jobs.SweepJob(number, [], "", tmp_path, OmegaConf.create()) for number in range(5)]
-    queue = submit.LocalQueue(SimpleNamespace(submit=submit), None, own, at_once=2)
+    planned = [sweep_jobs.SweepJob(number, [], "", tmp_path, OmegaConf.create()) for number in range(5)]
+    queue = submit.LocalQueue(SimpleNamespace(submit=start), None, planned, at_once=2)
     assert list(queue([]).values()) == ["RUNNING", "RUNNING", "PENDING", "PENDING", "PENDING"]
     queue([])
     assert len(started) == 2
@@ -273,7 +273,7 @@ def test_no_more_jobs_run_at_a_time_than_asked_for(tmp_path: Path, monkeypatch: 
     assert list(queue([]).values()) == ["ENDED", "RUNNING", "RUNNING", "PENDING", "PENDING"]
     assert signal.getsignal(signal.SIGINT) == before
     queue.stop()
-    assert [each.signals for each in started] == [[], [signal.SIGTERM], [signal.SIGTERM]]
+    assert [item.signals for item in started] == [[], [signal.SIGTERM], [signal.SIGTERM]]
     assert threads == {str(max(1, submit._cores() // 2))}
     assert "OMP_NUM_THREADS" not in os.environ
     assert not queue.has_result("1")

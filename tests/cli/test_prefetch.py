@@ -111,14 +111,14 @@ def prefetch(*words: str) -> int:
 def rows(said: str) -> dict[str, tuple[str, str, Path]]:
     """What -> (state, size, path) of the table."""
     parts = [[part.strip() for part in line.split("  ") if part.strip()] for line in said.splitlines()]
-    return {what: (state, size, Path(path)) for what, state, size, path in (each for each in parts if len(each) == 4)}
+    return {what: (state, size, Path(path)) for what, state, size, path in (item for item in parts if len(item) == 4)}
 
 
 def pictures(root: Path) -> Path:
     """Three pictures of each of three classes."""
-    for each, name in enumerate(("ant", "bee", "cat")):
+    for item, name in enumerate(("ant", "bee", "cat")):
         for number in range(3):
-            draw(root / name / f"{number}.jpg", 10 * each + number)
+            draw(root / name / f"{number}.jpg", 10 * item + number)
     return root
 
 
@@ -150,11 +150,11 @@ def test_the_paper_s_experiment_is_fetched_and_then_runs_without_any_network(
     for state in ("new", "was there"):
         assert prefetch(*words) == 0
         said = capsys.readouterr().out
-        found = rows(said)
+        result = rows(said)
         size = f"{weights.stat().st_size / 1e6:.1f} MB"
-        assert found["weights of googlenet, torchvision"] == (state, size, weights)
-        assert found["decoded pictures"][0] == state
-        assert found["decoded pictures"][2].parent == tmp_path / "decoded"
+        assert result["weights of googlenet, torchvision"] == (state, size, weights)
+        assert result["decoded pictures"][0] == state
+        assert result["decoded pictures"][2].parent == tmp_path / "decoded"
         assert "tried without the network: the study builds, and two probes pass through the model" in said
     assert server.asked == [f"GET {googlenet}"]
     assert f"  export TORCH_HOME={shlex.quote(str(tmp_path / 'my torch'))}\n" in said  # with a blank in it
@@ -266,7 +266,7 @@ def test_pictures_are_decoded_below_wrappers_too(wrapper: str, tmp_path: Path, c
         assert prefetch(*words) == 0
         said = capsys.readouterr().out
         assert f"  decoded pictures  {state} " in said
-    assert sorted(np.load(each).shape for each in (tmp_path / "decoded").iterdir()) == (
+    assert sorted(np.load(item).shape for item in (tmp_path / "decoded").iterdir()) == (
         [(6, 3, 16, 16), (9, 3, 16, 16)] if wrapper == "none" else [(9, 3, 16, 16)]
     )
 
@@ -286,7 +286,7 @@ def test_without_internet_every_missing_thing_is_one_line(
     said = capsys.readouterr()
     lines = said.err.splitlines()
     for name in ("resnet18", "vgg16"):
-        (line,) = (each for each in lines if f"checkpoints/{name}" in each)
+        (line,) = (item for item in lines if f"checkpoints/{name}" in item)
         assert "no route to host" in line
         assert f"copy https://download.pytorch.org/models/{name}-" in line
         assert "model.weights=<file>" in line

@@ -38,8 +38,8 @@ def nobody(_: Sequence[str]) -> None:
 
 def multirun(folder: Path, words: Sequence[str] = WORDS, ago: float = 1, **hydra: Any) -> None:
     """Write what Hydra leaves of a sweep, begun so many seconds ago."""
-    told = {"task": list(words), "hydra": ["hydra/launcher=slurm", "hydra.mode=MULTIRUN"]}
-    made = {"sweep": {"subdir": "${hydra:job.num}"}, "overrides": told, "job": {"name": "losskernel"}}
+    message = {"task": list(words), "hydra": ["hydra/launcher=slurm", "hydra.mode=MULTIRUN"]}
+    made = {"sweep": {"subdir": "${hydra:job.num}"}, "overrides": message, "job": {"name": "losskernel"}}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "multirun.yaml").write_text(yaml.safe_dump({"hydra": made | hydra}))
     os.utime(folder / "multirun.yaml", (NOW - ago, NOW - ago))
@@ -101,10 +101,10 @@ def lines(text: str) -> list[str]:
 
 
 def test_a_sweep_is_a_table(sweep: Path) -> None:
-    (found,) = read_sweeps([str(sweep)], NOW, nobody)
-    told = table(found, None)
-    assert lines(told) == lines(GOLDEN.replace("FOLDER", str(sweep)))
-    rows = told.splitlines()[:6]
+    (listed,) = read_sweeps([str(sweep)], NOW, nobody)
+    message = table(listed, None)
+    assert lines(message) == lines(GOLDEN.replace("FOLDER", str(sweep)))
+    rows = message.splitlines()[:6]
     ends = {row.index("3,200/3,200") + 11 for row in rows if "3,200/3,200" in row}
     assert ends == {rows[0].index("draws") + 5}  # numbers stand below each other
     assert len({row.index("localization") for row in rows[1:]}) == 1
@@ -112,9 +112,9 @@ def test_a_sweep_is_a_table(sweep: Path) -> None:
 
 @pytest.mark.parametrize("width", [120, 100, 60, 40])
 def test_a_narrow_terminal_folds_what_is_long(sweep: Path, width: int) -> None:
-    (found,) = read_sweeps([str(sweep)], NOW, nobody)
-    told = table(found, width)
-    rows = told.partition(str(sweep))[0].splitlines()
+    (listed,) = read_sweeps([str(sweep)], NOW, nobody)
+    message = table(listed, width)
+    rows = message.partition(str(sweep))[0].splitlines()
     if width >= 60:
         assert all(len(row) <= width for row in rows)
     for words in ("localization=1000", "8.2", "R-hat", "612", "1,840/3,200", "> 7 min", "890_1"):
@@ -164,9 +164,9 @@ def test_a_job_without_a_sign_for_a_minute_is_silent(tmp_path: Path) -> None:
     begun(tmp_path / "0", ago=59, state="sampling")
     begun(tmp_path / "1", ago=61, state="analysing", draws=3, of=9)
     begun(tmp_path / "2", ago=3600, state="finished")
-    found = jobs_in(tmp_path)
-    assert [job.state for job in found.values()] == ["sampling", "silent", "finished"]
-    assert (found["1"].note, found["1"].ended, found["1"].age) == ("dead or stuck", False, 61)
+    listed = jobs_in(tmp_path)
+    assert [job.state for job in listed.values()] == ["sampling", "silent", "finished"]
+    assert (listed["1"].note, listed["1"].ended, listed["1"].age) == ("dead or stuck", False, 61)
 
 
 def test_a_job_that_beats_and_gets_no_further_is_said_to(tmp_path: Path) -> None:
@@ -178,22 +178,22 @@ def test_a_job_that_beats_and_gets_no_further_is_said_to(tmp_path: Path) -> None
 def test_what_is_asked_just_now_is_named(tmp_path: Path) -> None:
     for number, doing in enumerate(("embedding", "embedding, path", "")):
         begun(tmp_path / str(number), ago=1, state="analysing", doing=doing, draws=9, of=9)
-    (found,) = read_sweeps([str(tmp_path)], NOW, nobody)
-    rows = table(found, None).splitlines()[1:4]
+    (listed,) = read_sweeps([str(tmp_path)], NOW, nobody)
+    rows = table(listed, None).splitlines()[1:4]
     states = [row.partition("9/9")[0].split(maxsplit=1)[1].strip() for row in rows]
     assert states == ["analysing embedding", "analysing", "analysing"]
 
 
 def test_processes_of_this_machine_are_looked_up(tmp_path: Path) -> None:
-    here, own = socket.gethostname(), {"process": os.getpid(), "process_began": process_began(os.getpid())}
-    begun(tmp_path / "0", ago=400, state="sampling", host=here, **own)
+    here, extra = socket.gethostname(), {"process": os.getpid(), "process_began": process_began(os.getpid())}
+    begun(tmp_path / "0", ago=400, state="sampling", host=here, **extra)
     begun(tmp_path / "1", ago=2, state="sampling", host=here, process=os.getpid(), process_began=-1)
     begun(tmp_path / "2", ago=2, state="sampling", host="elsewhere", process=os.getpid(), process_began=-1)
     begun(tmp_path / "3", ago=400, state="finished", host=here, process=os.getpid(), process_began=-1)
-    found = jobs_in(tmp_path)
-    assert [job.state for job in found.values()] == ["silent", "silent", "sampling", "finished"]
-    assert found["0"].note == f"process {os.getpid()} is there, and stopped or stuck"
-    assert (found["1"].note, found["1"].ended) == (f"process {os.getpid()} is gone: killed?", True)
+    listed = jobs_in(tmp_path)
+    assert [job.state for job in listed.values()] == ["silent", "silent", "sampling", "finished"]
+    assert listed["0"].note == f"process {os.getpid()} is there, and stopped or stuck"
+    assert (listed["1"].note, listed["1"].ended) == (f"process {os.getpid()} is gone: killed?", True)
 
 
 STATES = {"7": "PENDING", "8": "RUNNING", "10": "HELD", "12": "OUT_OF_MEMORY", "13_4": "PENDING"}
@@ -218,22 +218,22 @@ STATES = {"7": "PENDING", "8": "RUNNING", "10": "HELD", "12": "OUT_OF_MEMORY", "
 def test_slurm_is_asked_about_jobs_in_doubt(
     said: str, job: str, state: str, ended: bool, note: str, tmp_path: Path
 ) -> None:
-    asked: list[Sequence[str]] = []
+    request: list[Sequence[str]] = []
 
     def ask(ids: Sequence[str]) -> Mapping[str, str]:
-        asked.append(ids)
-        return {each: STATES[each] for each in ids if each in STATES}
+        request.append(ids)
+        return {item: STATES[item] for item in ids if item in STATES}
 
     multirun(tmp_path, ["seed=0,1,2,3,4,5"])
     number = job.partition("_")[2] or "0"
     if said:
         begun(tmp_path / number, ago=400, state=said, slurm_job="1", slurm_array=job, error="stopped")
     else:
-        for each in (f"9_{number}", job):  # submitit's, of an earlier start of the sweep too
-            (tmp_path / ".submitit" / each).mkdir(parents=True)
-    found = jobs_in(tmp_path, ask=ask)[number]
-    assert asked == ([] if said == "failed" else [[job]])
-    assert (found.state, found.ended, found.note) == (state, ended, note)
+        for item in (f"9_{number}", job):  # submitit's, of an earlier start of the sweep too
+            (tmp_path / ".submitit" / item).mkdir(parents=True)
+    listed = jobs_in(tmp_path, ask=ask)[number]
+    assert request == ([] if said == "failed" else [[job]])
+    assert (listed.state, listed.ended, listed.note) == (state, ended, note)
 
 
 def test_squeue_is_called_once_for_all(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,14 +246,14 @@ def test_squeue_is_called_once_for_all(sweep: Path, tmp_path: Path, monkeypatch:
         (tools / name).write_text(script)
         (tools / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
-    (found,) = read_sweeps([str(sweep)], NOW, ask_slurm)
-    assert found.jobs[4].note == "SLURM: PENDING"
+    (listed,) = read_sweeps([str(sweep)], NOW, ask_slurm)
+    assert listed.jobs[4].note == "SLURM: PENDING"
     (call,) = calls.read_text().splitlines()
     assert "--jobs=890" in call
     monkeypatch.setenv("PATH", str(tmp_path))
     unasked = jobs_in(sweep, ask=ask_slurm)["4"]
-    told = "submitted to SLURM as 890_4, which cannot be asked from here"
-    assert (unasked.state, unasked.ended, unasked.note) == ("not begun", False, told)
+    message = "submitted to SLURM as 890_4, which cannot be asked from here"
+    assert (unasked.state, unasked.ended, unasked.note) == ("not begun", False, message)
 
 
 # --- what never began
@@ -287,34 +287,34 @@ def test_a_run_that_left_its_configuration_alone_is_not_said_to_come(tmp_path: P
     for name, ago in (("0", 59), ("1", 61), ("2", 601)):
         overrides = begun(tmp_path / name) / ".hydra" / "overrides.yaml"
         os.utime(overrides, (NOW - ago, NOW - ago))
-    found = jobs_in(tmp_path)
-    told = "it was refused, or killed, or is still at its model and data"
-    assert [(job.state, job.ended, job.note) for job in found.values()] == [
+    listed = jobs_in(tmp_path)
+    message = "it was refused, or killed, or is still at its model and data"
+    assert [(job.state, job.ended, job.note) for job in listed.values()] == [
         ("starting", False, ""),
-        ("not begun", False, told),
-        ("not begun", True, told),
+        ("not begun", False, message),
+        ("not begun", True, message),
     ]
 
 
 def test_jobs_that_slurm_has_not_taken_are_told_from_those_that_it_may_have(tmp_path: Path) -> None:
-    def told(now: float = NOW, ask: Any = nobody) -> set[tuple[str, bool, str]]:
+    def message(now: float = NOW, ask: Any = nobody) -> set[tuple[str, bool, str]]:
         return {(job.state, job.ended, job.note) for job in jobs_in(tmp_path, now, ask).values()}
 
     multirun(tmp_path, ["seed=0,1"], 120, launcher=SLURM)
     refused = "SLURM has not taken the sweep's jobs"
-    assert told() == {("not begun", False, refused)}
-    assert told(NOW + 1000) == {("not begun", True, refused)}
+    assert message() == {("not begun", False, refused)}
+    assert message(NOW + 1000) == {("not begun", True, refused)}
     multirun(tmp_path, ["seed=0,1"], 120, launcher=SLURM | {"submitit_folder": "/elsewhere/%j"})
-    assert told(NOW + 1000) == {("not begun", False, "whether SLURM has it, nothing here tells")}
+    assert message(NOW + 1000) == {("not begun", False, "whether SLURM has it, nothing here tells")}
     (tmp_path / ".submitit").mkdir()
     (tmp_path / ".submitit" / ".submission_file_0af.sh").touch()  # as it stays where sbatch refuses
-    assert told(NOW + 1000) == {("not begun", True, refused)}
+    assert message(NOW + 1000) == {("not begun", True, refused)}
     for number in (0, 1):
         (tmp_path / ".submitit" / f"7_{number}").mkdir()
     told_here = {(f"submitted to SLURM as 7_{number}, which cannot be asked from here") for number in (0, 1)}
-    assert told(NOW + 1000) == {("not begun", False, each) for each in told_here}
+    assert message(NOW + 1000) == {("not begun", False, item) for item in told_here}
     waiting = {"7_0": "PENDING", "7_1": "PENDING"}
-    assert told(NOW + 1000, lambda ids: waiting) == {("waiting", False, "SLURM: PENDING")}
+    assert message(NOW + 1000, lambda ids: waiting) == {("waiting", False, "SLURM: PENDING")}
 
 
 def test_jobs_around_a_run_are_found_at_slurm_by_what_they_sweep(tmp_path: Path) -> None:
@@ -325,9 +325,9 @@ def test_jobs_around_a_run_are_found_at_slurm_by_what_they_sweep(tmp_path: Path)
     multirun(tmp_path, words, 9000, launcher=SLURM, sweep={"subdir": "${of:${checkpoint}}"})
     for number in (0, 1):
         (tmp_path / ".submitit" / f"7_{number}").mkdir(parents=True)
-    found = jobs_in(tmp_path, ask=lambda ids: {"7_0": "HELD", "7_1": "PENDING"})
-    assert [job.note.partition(";")[0] for job in found.values()] == ["", "SLURM: HELD", "SLURM: PENDING"]
-    assert found["third"].words[-1] == "sampler.parameters='/my path/step-3.pt'"
+    listed = jobs_in(tmp_path, ask=lambda ids: {"7_0": "HELD", "7_1": "PENDING"})
+    assert [job.note.partition(";")[0] for job in listed.values()] == ["", "SLURM: HELD", "SLURM: PENDING"]
+    assert listed["third"].words[-1] == "sampler.parameters='/my path/step-3.pt'"
 
 
 def test_a_sweep_of_one_job_is_no_array_of_slurm(tmp_path: Path) -> None:
@@ -347,10 +347,10 @@ def test_what_submitit_keeps_of_a_job_that_broke_before_it_began_is_told(tmp_pat
     multirun(tmp_path, ["seed=0,1,2"], launcher=SLURM)
     left = [("error", "Traceback ...\n  in it\nImportError: no torch\n"), ("success", Harm()), ("error", Harm())]
     for number, result in enumerate(left):
-        place = tmp_path / ".submitit" / f"7_{number}"
-        place.mkdir(parents=True)
-        (place / f"7_{number}_0_result.pkl").write_bytes(pickle.dumps(result))
-        (place / f"7_{number}_0_log.out").touch()
+        target = tmp_path / ".submitit" / f"7_{number}"
+        target.mkdir(parents=True)
+        (target / f"7_{number}_0_result.pkl").write_bytes(pickle.dumps(result))
+        (target / f"7_{number}_0_log.out").touch()
     (sweep,) = read_sweeps([str(tmp_path)], NOW, lambda _: {})
     assert [(job.state, job.ended) for job in sweep.jobs] == [("failed", True)] + [("not begun", True)] * 2
     assert not (tmp_path / "harmed").exists()
@@ -369,13 +369,17 @@ def test_what_submitit_keeps_of_a_job_that_broke_before_it_began_is_told(tmp_pat
 def test_jobs_of_one_process_come_while_it_lives(host: str, began: str, state: str, note: str, tmp_path: Path) -> None:
     multirun(tmp_path, ["seed=0,1,2"], 400, launcher=BASIC)
     process = {"process": os.getpid(), "process_began": process_began(os.getpid()) if began == "now" else -1}
-    place = socket.gethostname() if host == "here" else host
-    begun(tmp_path / "0", "seed=0", ago=120, state="finished", host=place, started=timestamp(NOW - 300), **process)
+    target = socket.gethostname() if host == "here" else host
+    begun(tmp_path / "0", "seed=0", ago=120, state="finished", host=target, started=timestamp(NOW - 300), **process)
     overrides = begun(tmp_path / "1", "seed=1") / ".hydra" / "overrides.yaml"
     os.utime(overrides, (NOW - 110, NOW - 110))
-    found = jobs_in(tmp_path)
-    assert (found["2"].state, found["2"].note, found["2"].ended) == (state, note, began == "before" and host == "here")
-    assert found["1"].state == ("starting" if began == "now" else "not begun")
+    listed = jobs_in(tmp_path)
+    assert (listed["2"].state, listed["2"].note, listed["2"].ended) == (
+        state,
+        note,
+        began == "before" and host == "here",
+    )
+    assert listed["1"].state == ("starting" if began == "now" else "not begun")
     multirun(tmp_path, ["seed=0,1,2"], 30, launcher=BASIC)  # begun again, by a process that has not yet spoken
     assert jobs_in(tmp_path)["2"].state == "waiting"
 
@@ -389,13 +393,15 @@ def test_the_real_command_line_says_what_never_began(tmp_path: Path, capsys: Any
         os.utime(left, (time.time() - 1000, time.time() - 1000))
     capsys.readouterr()
     assert status_from([str(tmp_path)]) == 0
-    told = capsys.readouterr().out
-    assert "run not begun: it was refused, or killed, or is still" in told
-    assert f"to begin, or to be told why not: losskernel schedule.chains=0 logger=none paths.run={tmp_path}/run" in told
-    assert f"0, 1 not begun: {QUIET} 17 min: was it refused?" in told
-    assert "0, 1 failed: schedule.chains must be >= 1, got 0; raise schedule.chains" in told
-    assert "go on with" not in told
-    assert "waiting" not in told
+    message = capsys.readouterr().out
+    assert "run not begun: it was refused, or killed, or is still" in message
+    assert (
+        f"to begin, or to be told why not: losskernel schedule.chains=0 logger=none paths.run={tmp_path}/run" in message
+    )
+    assert f"0, 1 not begun: {QUIET} 17 min: was it refused?" in message
+    assert "0, 1 failed: schedule.chains must be >= 1, got 0; raise schedule.chains" in message
+    assert "go on with" not in message
+    assert "waiting" not in message
 
 
 # --- what goes on and what does not
@@ -408,22 +414,22 @@ def test_an_error_is_not_repeated_and_an_interruption_goes_on(tmp_path: Path) ->
     begun(tmp_path / "2", "seed=2", ago=5, state="interrupted", error="stopped (SIGTERM)")
     command = f"losskernel -m hydra/launcher=slurm seed=0,1,2 paths.sweep={tmp_path}"
 
-    def told() -> list[str]:
+    def message() -> list[str]:
         (sweep,) = read_sweeps([str(tmp_path)], NOW, nobody)
         return table(sweep, None).splitlines()[5:]
 
     error, stopped = f"1 failed: {ERROR}", "2 interrupted: stopped (SIGTERM)"
     repeats = "that repeats 1 too, whose error comes again unless it is mended"
-    assert told() == [error, stopped, f"go on with: {command}", repeats]
+    assert message() == [error, stopped, f"go on with: {command}", repeats]
     shutil.rmtree(tmp_path / "2")
     begun(tmp_path / "2", "seed=2", ago=5, state="sampling")
-    assert told() == [error]
+    assert message() == [error]
     # What whoever started it says of a job that was killed is no error of its own.
     shutil.rmtree(tmp_path / "1")
     killed = begun(tmp_path / "1", "seed=1", ago=5, state="sampling") / "failure.json"
     killed.write_text(json.dumps({"error": "was killed, SLURM job 3 is OUT_OF_MEMORY; folder ..."}))
     os.utime(killed, (NOW - 1, NOW - 1))
-    assert told()[1:] == [f"once the others have ended, go on with: {command}"]
+    assert message()[1:] == [f"once the others have ended, go on with: {command}"]
 
 
 def test_an_end_that_is_noted_twice_is_one(tmp_path: Path) -> None:
@@ -463,20 +469,20 @@ def test_joined_kernels_have_rows_beside_the_jobs(tmp_path: Path, capsys: Any) -
 
 
 def test_jobs_that_have_not_begun_are_known_from_hydra(tmp_path: Path) -> None:
-    told = ["seed=range(0,2)", "name=a", "+sampler.x=1,2", "paths.sweep=there"]
-    multirun(tmp_path, told, sweeper={"params": {"b": "1,2"}})
+    message = ["seed=range(0,2)", "name=a", "+sampler.x=1,2", "paths.sweep=there"]
+    multirun(tmp_path, message, sweeper={"params": {"b": "1,2"}})
     begun(tmp_path / "1", "b=1")
-    found = jobs_in(tmp_path)
-    assert list(found) == [str(number) for number in range(8)]
-    assert [job.state for job in found.values()] == ["waiting", "starting", *["waiting"] * 6]
-    assert found["6"].words == ("b=2", "seed=1", "name=a", "+sampler.x=1", "paths.sweep=there")
+    listed = jobs_in(tmp_path)
+    assert list(listed) == [str(number) for number in range(8)]
+    assert [job.state for job in listed.values()] == ["waiting", "starting", *["waiting"] * 6]
+    assert listed["6"].words == ("b=2", "seed=1", "name=a", "+sampler.x=1", "paths.sweep=there")
     (tmp_path / "report.html").touch()
     os.utime(tmp_path / "report.html", (2e9, 2e9))
-    found = jobs_in(tmp_path, NOW + 1000)
-    assert {job.state for job in found.values()} == {"not begun"}
-    told = "the sweep has ended without it"
-    assert [job.name for job in found.values() if not job.ended or job.note != told] == ["1"]
-    assert found["1"].ended
+    listed = jobs_in(tmp_path, NOW + 1000)
+    assert {job.state for job in listed.values()} == {"not begun"}
+    message = "the sweep has ended without it"
+    assert [job.name for job in listed.values() if not job.ended or job.note != message] == ["1"]
+    assert listed["1"].ended
 
 
 @pytest.mark.parametrize("words", [["seed=interval(0,1)"], ["seed=(("]])
@@ -507,8 +513,8 @@ def test_a_run_comes_with_the_sweeps_around_it(tmp_path: Path) -> None:
 
 def test_a_folder_of_sweeps_and_runs_is_looked_through(sweep: Path, tmp_path: Path) -> None:
     begun(tmp_path / "single", "seed=1", ago=1, state="training")
-    found = read_sweeps([str(tmp_path)], NOW, nobody)
-    assert [(each.folder, len(each.jobs)) for each in found] == [(tmp_path, 1), (sweep, 5)]
+    listed = read_sweeps([str(tmp_path)], NOW, nobody)
+    assert [(item.folder, len(item.jobs)) for item in listed] == [(tmp_path, 1), (sweep, 5)]
 
 
 def test_runs_of_before_there_were_signs_of_life(tmp_path: Path) -> None:
@@ -519,9 +525,9 @@ def test_runs_of_before_there_were_signs_of_life(tmp_path: Path) -> None:
     (broken / "failure.json").write_text('{"error": "no\\n data"}')
     for file in (ended / "metrics.json", stopped / "config.yaml", broken / "failure.json"):
         os.utime(file, (NOW - 90, NOW - 90))
-    found = jobs_in(tmp_path)
-    told = {name: (job.state, job.verdict, job.note, job.age, job.ended) for name, job in found.items()}
-    assert told == {
+    listed = jobs_in(tmp_path)
+    message = {name: (job.state, job.verdict, job.note, job.age, job.ended) for name, job in listed.items()}
+    assert message == {
         "broken": ("failed", "", "no data", 90, True),
         "ended": ("finished", "warn", "", 90, True),
         "stopped": ("unfinished", "", "it gives no signs of life", 90, True),
@@ -548,8 +554,11 @@ def test_files_that_are_damaged_stop_nobody(tmp_path: Path) -> None:
 def test_a_run_is_continued_by_its_own_words(tmp_path: Path) -> None:
     folder = begun(tmp_path / "my run", ago=1, state="interrupted", error="Ctrl-C")
     sources = [{"path": "/conf", "provider": "main"}, {"path": "/mine", "provider": "command-line"}]
-    told = {"task": ["seed=1", "analysis=[separation]", "paths.run=old", "paths.sweep=x"], "hydra": ["hydra.mode=RUN"]}
-    hydra = {"overrides": told, "job": {"name": "losskernel"}, "runtime": {"config_sources": sources}, "mode": "RUN"}
+    message = {
+        "task": ["seed=1", "analysis=[separation]", "paths.run=old", "paths.sweep=x"],
+        "hydra": ["hydra.mode=RUN"],
+    }
+    hydra = {"overrides": message, "job": {"name": "losskernel"}, "runtime": {"config_sources": sources}, "mode": "RUN"}
     (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": hydra}))
     words = shlex.split(command_of(folder))
     assert words == ["losskernel", "seed=1", "analysis=[separation]", f"paths.run={folder}", "--config-dir", "/mine"]
@@ -580,10 +589,10 @@ def test_nothing_is_one_line_and_an_exit_code(tmp_path: Path, capsys: Any) -> No
 
 def test_programs_are_told_in_json(sweep: Path, capsys: Any) -> None:
     assert status_from([str(sweep), "--json"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)
-    assert found["folder"] == str(sweep)
-    assert found["command"].startswith("losskernel -m ")
-    first = found["jobs"][0]
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert listed["folder"] == str(sweep)
+    assert listed["command"].startswith("losskernel -m ")
+    first = listed["jobs"][0]
     assert (first["name"], first["state"], first["swept"], first["verdict"]) == (
         "0",
         "finished",
@@ -605,9 +614,9 @@ def test_watching_ends_when_all_jobs_have(tmp_path: Path, capsys: Any) -> None:
 
     assert status_from([str(tmp_path), "--watch", "7"], sleep) == 0
     assert slept == [7.0, 7.0, 7.0]
-    told = capsys.readouterr().out
-    assert [f"{draws}/4" in told for draws in (1, 2, 3, 4)] == [True] * 4
-    assert "\033" not in told  # no terminal
+    message = capsys.readouterr().out
+    assert [f"{draws}/4" in message for draws in (1, 2, 3, 4)] == [True] * 4
+    assert "\033" not in message  # no terminal
 
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
@@ -644,8 +653,8 @@ def test_it_loads_nothing_heavy(sweep: Path) -> None:
 
 
 def test_a_run_is_seen_at_work_killed_and_continued(tmp_path: Path) -> None:
-    own = ("analysis=[separation]", "logger=none", *TINY[:-1], "schedule.draws=1500", "state_every=0.5")
-    words = [*own, f"paths.run={tmp_path / 'toy'}"]
+    extra = ("analysis=[separation]", "logger=none", *TINY[:-1], "schedule.draws=1500", "state_every=0.5")
+    words = [*extra, f"paths.run={tmp_path / 'toy'}"]
     # A status that is written faster, so that there is something to see of a run of seconds.
     faster = "run.RunStatus, progress_callback._EVERY = functools.partial(run.RunStatus, every=0.05), 0"
     modules = "from losskernel.runs import run; from losskernel.runs.status import progress_callback"
@@ -661,10 +670,10 @@ def test_a_run_is_seen_at_work_killed_and_continued(tmp_path: Path) -> None:
         finally:
             child.send_signal(signal.SIGKILL)
         assert child.stderr is not None
-        told = [line.partition(" losskernel: ")[2] for line in child.stderr.read().splitlines()]
-    assert told[0] == f"{tmp_path / 'toy'}: process {child.pid} on {socket.gethostname()}"
-    assert told[1] == "training: 50 steps"
-    assert told[3] == "chains 0-1 of 2: 10 steps of burn-in, then 1,500 draws each"
+        message = [line.partition(" losskernel: ")[2] for line in child.stderr.read().splitlines()]
+    assert message[0] == f"{tmp_path / 'toy'}: process {child.pid} on {socket.gethostname()}"
+    assert message[1] == "training: 50 steps"
+    assert message[3] == "chains 0-1 of 2: 10 steps of burn-in, then 1,500 draws each"
     dead = _until(tmp_path, lambda job: True)
     assert (dead.state, dead.ended) == ("silent", True)
     assert "is gone: killed?" in dead.note

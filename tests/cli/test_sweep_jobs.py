@@ -16,8 +16,8 @@ from losskernel.errors import InputError
 def sweep(*jobs: dict[str, Any]) -> list[SweepJob]:
     """Jobs as Hydra composes them, each of its own words; four chains from 0 on where they say nothing."""
     made: list[SweepJob] = []
-    for number, own in enumerate(jobs):
-        words = [f"{key}={value}" for key, value in own.items()]
+    for number, extra in enumerate(jobs):
+        words = [f"{key}={value}" for key, value in extra.items()]
         config = OmegaConf.create({"chain_offset": 0, "checkpoint": None, "schedule": {"chains": 4}, "name": "${no}"})
         config = OmegaConf.merge(config, {"name": "run", "seed": 0}, OmegaConf.from_dotlist(words))
         made.append(SweepJob(number, words, " ".join(words), Path(str(number)), config))  # pyright: ignore[reportArgumentType]
@@ -74,8 +74,8 @@ def test_what_a_calibration_sets_makes_other_kernels_or_the_same() -> None:
     def calibrated(*values: float) -> list[SweepJob]:
         jobs = sweep(*offsets(0, 2))
         for job, composed, value in zip(jobs, (5.0, 6.0), values, strict=True):
-            found = {"values": {"sampler.localization": value}, "of": dict.fromkeys(with_use(Use.CALIBRATION))}
-            job.config.update(sampler={"localization": composed}, calibrated=found)
+            result = {"values": {"sampler.localization": value}, "of": dict.fromkeys(with_use(Use.CALIBRATION))}
+            job.config.update(sampler={"localization": composed}, calibrated=result)
         return jobs
 
     refuse_overlapping_chains(calibrated(1.0, 10.0))
@@ -115,23 +115,23 @@ def test_batches_are_looked_at_together_and_a_single_run_not_at_all(
 
 
 def test_the_sweeper_says_what_hydras_own_says() -> None:
-    own = OmegaConf.load(Path(losskernel.cli.CONF) / "hydra" / "sweeper" / "checked.yaml")
+    extra = OmegaConf.load(Path(losskernel.cli.CONF) / "hydra" / "sweeper" / "checked.yaml")
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 
-    assert set(own) == set(OmegaConf.structured(BasicSweeperConf))  # pyright: ignore[reportArgumentType]
+    assert set(extra) == set(OmegaConf.structured(BasicSweeperConf))  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
-    ("jobs", "told"),
+    ("jobs", "warned"),
     [
         ([{"dataset.seed": "${seed}", "seed": 0}, {"dataset.seed": "${seed}", "seed": 1}], False),  # asked for so
         ([{"seed": 0}, {"seed": 0, "sampler.nbeta": 1}], False),
         ([{"seed": 0}, {"seed": 1}], True),
     ],
 )
-def test_probes_that_follow_the_seed_are_told_of(jobs: list[dict[str, Any]], told: bool, capsys: Any) -> None:
+def test_probes_that_follow_the_seed_are_told_of(jobs: list[dict[str, Any]], warned: bool, capsys: Any) -> None:
     made = sweep(*jobs)
     for job in made:
         job.config.dataset = {"seed": "${seed}"}
     warn_of_different_probes(made)
-    assert ("kernels cannot be compared; dataset.seed=0 gives all the same" in capsys.readouterr().out) == told
+    assert ("kernels cannot be compared; dataset.seed=0 gives all the same" in capsys.readouterr().out) == warned

@@ -189,9 +189,11 @@ def _repeated(flags: Sequence[str], hydra: Mapping[str, Any], key: str, folder: 
     task = _task_overrides(hydra)
     if task is None:
         return ""
-    own = [word for word in (hydra.get("overrides") or {}).get("hydra") or [] if not word.startswith("hydra.mode=")]
+    hydra_words = [
+        word for word in (hydra.get("overrides") or {}).get("hydra") or [] if not word.startswith("hydra.mode=")
+    ]
     task = [word for word in task if not word.startswith(("paths.run=", "paths.sweep="))]
-    words = [*flags, *own, *task, f"{key}={folder}"]
+    words = [*flags, *hydra_words, *task, f"{key}={folder}"]
     for source in (hydra.get("runtime") or {}).get("config_sources") or []:
         if source.get("provider") == "command-line":
             words += ["--config-dir", str(source["path"])]

@@ -34,7 +34,7 @@ def table(sweep: Sweep, width: int | None) -> str:
     words = [*swept(sweep.jobs), *(" ".join(job.words) for job in sweep.joined)]
     rows = [*sweep.jobs, *sweep.joined]
     # Joined kernels are rows like jobs, but not among the jobs that the totals count.
-    cells = [_cells(job, own) for job, own in zip(rows, words, strict=True)]
+    cells = [_cells(job, settings) for job, settings in zip(rows, words, strict=True)]
     lines = _aligned(cells, _HEADS)
     if width is not None and _width(lines) > width:
         narrow = [_folded(cells, columns, width) for columns in _FOLDED]
@@ -90,8 +90,8 @@ def swept(jobs: Sequence[Job]) -> list[str]:
     """Return the overrides that tell the jobs apart, with the last part of each key where that is unique."""
     # In a single run nothing is swept.
     common = set.intersection(*(set(job.words) for job in jobs)) if len(jobs) > 1 else set(jobs[0].words)
-    own = [[word for word in job.words if word not in common and not word.startswith("paths.")] for job in jobs]
-    keys = {word.partition("=")[0] for words in own for word in words}
+    distinct = [[word for word in job.words if word not in common and not word.startswith("paths.")] for job in jobs]
+    keys = {word.partition("=")[0] for words in distinct for word in words}
     same_end = Counter(key.rpartition(".")[2] for key in keys)
 
     def short(word: str) -> str:
@@ -99,7 +99,7 @@ def swept(jobs: Sequence[Job]) -> list[str]:
         end = key.rpartition(".")[2]
         return f"{end if same_end[end] == 1 else key}={value}"
 
-    return [" ".join(map(short, words)) for words in own]
+    return [" ".join(map(short, words)) for words in distinct]
 
 
 def _notes(jobs: Sequence[Job]) -> list[str]:
