@@ -17,7 +17,7 @@ from losskernel.cli.failures import guarded_command, guarded_job
 from losskernel.cli.launchers.sweep_jobs import refuse_sweep_words_of_single_run
 
 # Jobs: Hydra calls each with a composed configuration, in a sweep once for every combination. Launchers pickle these
-# functions by their names, so they stay at the top of the module and small.
+# functions by value, since their names stand for what hydra.main made of them: they stay small and import late.
 
 
 @hydra.main(config_path=CONF, config_name="config", version_base="1.3")
