@@ -97,7 +97,8 @@ class Convergence:
         metrics = dict(diagnosis.metrics)  # the caller's object stays as it is
         if distance is not None:
             metrics |= batch_means("distance", distance)
-        for name in ("curvature", "acceptance", "step_inflation"):  # measured once per chain
+        # Measured once per chain: their errors are over chains, not over draws.
+        for name in ("curvature", "acceptance", "step_inflation"):
             values = traces.record(name)
             metrics |= {} if values is None else replicate_mean(name, values, metrics[name])
         return Result(metrics, {"chains": table, "screens": pd.DataFrame(diagnosis.screens)}, {"loss_traces": figure})

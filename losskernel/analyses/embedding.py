@@ -47,7 +47,7 @@ class Embedding:
         require(kernel.probes >= 10, f"analysis.embedding needs >= 10 probes, got {kernel.probes}; drop the analysis")
         names = list(kernel.labels) if self.colour_by is None else list(self.colour_by)
         labels = {name: kernel.label(name) for name in names} or {"probe": np.arange(kernel.probes)}
-        k = min(self.neighbours, kernel.probes - 1)
+        k = min(self.neighbours, kernel.probes - 1)  # fewer where there are few probes
         near = nearest_probes(kernel, k)  # exact: the layout is as good as its neighbours
         plane, space = (umap_layout(kernel, near, self.min_distance, d, self.seed) for d in (2, 3))  # [N, d]
         table = map_table(probe_table(kernel), plane, space)

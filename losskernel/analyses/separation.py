@@ -100,7 +100,7 @@ class Separation:
         metrics = bootstrap(kernel, lambda part: self._numbers(part, groups, same, off))
         strength = np.abs(kernel.correlation())  # [N, N]
         clusters = self._cluster(strength, len(names))
-        metrics |= self._null(strength, clusters, groups)
+        metrics |= self._null(strength, clusters, groups)  # by relabelling: resamples give errors, no null
         metrics |= {"groups": float(len(names)), "probes": float(kernel.probes)}
         floors = [
             np.abs(kernel.null_correlation(shift=shift)).mean() for shift in range(1, max(2, min(5, kernel.chains)))

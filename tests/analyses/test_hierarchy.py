@@ -9,8 +9,8 @@ from planted_tree import LEAVES, SHARES, exact, planted, tree_file
 
 from losskernel import LossKernel, LossTraces
 from losskernel.analyses.hierarchy.comparison import Comparison, falling, noise_floor, reference_kernels, summary
-from losskernel.analyses.hierarchy.scores import Scorer, centred_on, reliability, with_errors
 from losskernel.analyses.hierarchy.similarities import Reader
+from losskernel.analyses.hierarchy.taxonomy_scores import Scorer, centred_on, reliability, with_errors
 from losskernel.analyses.rank_tests import mantel, partial_mantel, spearman, upper
 from losskernel.analyses.taxonomy_classes import Classes, Pairs
 from losskernel.errors import InputError
@@ -178,8 +178,8 @@ def test_equals_are_neighbours_by_chance(folder: Path) -> None:
 def test_relations_have_the_planted_coupling(folder: Path) -> None:
     own, _, classes = _setting(folder, draws=600, signs=True)
     reader = Reader(classes, classes.pairs(10_000), 5)
-    judge = Scorer(classes, classes.distance("path"), reader.pairs)
-    scores = with_errors(own, reader, judge)
+    scorer = Scorer(classes, classes.distance("path"), reader.pairs)
+    scores = with_errors(own, reader, scorer)
     rho = np.cumsum(SHARES)[::-1]
     for place, value in enumerate([*rho, 0.0]):
         score = scores["coupling"]
@@ -203,8 +203,8 @@ def test_the_true_tree_scores_as_such(folder: Path) -> None:
     own, _, classes = _setting(folder)
     reader = Reader(classes, classes.pairs(10_000), 3)
     distance = classes.distance("path")
-    judge = Scorer(classes, distance, reader.pairs, given=-distance)
-    found = judge(reader.of_kernel(own)["coupling"])
+    scorer = Scorer(classes, distance, reader.pairs, given=-distance)
+    found = scorer(reader.of_kernel(own)["coupling"])
     # pairs that part at the root are tied in the taxonomy and noise in the kernel
     best = spearman(
         -distance[np.triu_indices(12, 1)] + 1e-9 * np.random.default_rng(0).normal(size=66), upper(distance)
@@ -230,8 +230,8 @@ def test_labels_alone_know_the_classes_and_nothing_above(folder: Path) -> None:
     classes = _every_class(folder)
     rows = reference_kernels(classes.leaf, 50, seed=0)
     reader = Reader(classes, classes.pairs(10_000), 3)
-    judge = Scorer(classes, classes.distance("path"), reader.pairs)
-    found = judge(reader.of_features("labels", rows["labels"])["labels"])
+    scorer = Scorer(classes, classes.distance("path"), reader.pairs)
+    found = scorer(reader.of_features("labels", rows["labels"])["labels"])
     assert found["knn class"] == found["ami class"] == found["dendrogram_purity class"] == 1
     assert not {"spearman_classes", "spearman_images", "cophenetic", "ami depth 1"} & set(found)
 
@@ -380,7 +380,7 @@ def test_constant_probes_are_borne(folder: Path) -> None:
     own = kernel_of(losses, labels={"kind": planted(draws=40).labels["kind"]})
     classes = _classes(own.labels["kind"], folder)
     reader = Reader(classes, classes.pairs(1000), 3)
-    judge = Scorer(classes, classes.distance("path"), reader.pairs)
-    found = judge(reader.of_kernel(own)["coupling"])
+    scorer = Scorer(classes, classes.distance("path"), reader.pairs)
+    found = scorer(reader.of_kernel(own)["coupling"])
     assert {"spearman_classes", "spearman_images", "ami class", "cophenetic"} <= set(found)
     assert np.isfinite(list(found.values())).all()

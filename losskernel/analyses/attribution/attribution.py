@@ -142,6 +142,7 @@ class Attribution:
         sheet = _sheet(influences, roles, self._hardest(traces, roles), thumbnails(traces, squeeze=True), words)
         drawn: dict[str, Any] = {"influential": sheet}
         metrics = {"queries": float(len(roles.queries)), "training_samples": float(len(roles.train))}
+        # Without retraining there is nothing to score the methods by: only tables and the sheet are made.
         truth = Retrainings.of(traces.baselines, self.truth, roles)
         if truth is None:
             return Result(metrics, tables, drawn)
@@ -150,6 +151,7 @@ class Attribution:
         bounds = [scores.numbers[f"ceiling{end}"] for end in ("", "_low", "_high") if "ceiling" in scores.numbers]
         drawn["datamodelling"] = figures.datamodelling_scores(tables["lds"], bounds or None)
         drawn["predicted_retrained"] = _predicted_retrained(scores, names[0], [words[query] for query in roles.queries])
+        # The margin's leads are in the table alone: they say nearly what those of the loss do.
         numbers = {name: value for name, value in scores.numbers.items() if not name.startswith("margin_lead")}
         numbers |= {f"p_{name}": scores.chance[f"lds_{name}"][2] for name in names}
         return Result(metrics | {"subsets": float(truth.members.shape[1])} | numbers, tables, drawn)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from losskernel.analyses import rank_tests
-from losskernel.analyses.hierarchy import scores
-from losskernel.analyses.hierarchy.scores import ENDS, LEVEL_NUMBERS, Score, Scorer
+from losskernel.analyses.hierarchy import taxonomy_scores
 from losskernel.analyses.hierarchy.similarities import Reader, Similarity
+from losskernel.analyses.hierarchy.taxonomy_scores import ENDS, LEVEL_NUMBERS, Score, Scorer
 from losskernel.analyses.rank_tests import Permuted
 from losskernel.analyses.taxonomy_classes import Classes
 from losskernel.kernel.error_bars import replicate_mean
@@ -83,19 +83,22 @@ class Comparison:
         kernel, classes = self.subset
         reader = self._reader_of(classes)
         scorer = Scorer(classes, self.distance, reader.pairs, self._given)
-        exact, rough = scores.values(self.scorer, self.similarities), scores.with_errors(kernel, reader, scorer)
+        exact, rough = (
+            taxonomy_scores.values(self.scorer, self.similarities),
+            taxonomy_scores.with_errors(kernel, reader, scorer),
+        )
         if self._chosen is None:
             return exact | rough
         # The values are those of all probes, the errors those of the subset.
         for name, rows in self._baselines.items():
-            rough |= scores.values(scorer, reader.of_features(name, rows[self._chosen]))
-        return {name: scores.centred_on(rough[name], score) for name, score in exact.items()}
+            rough |= taxonomy_scores.values(scorer, reader.of_features(name, rows[self._chosen]))
+        return {name: taxonomy_scores.centred_on(rough[name], score) for name, score in exact.items()}
 
     @cached_property
     def tests(self) -> dict[str, dict[str, Permuted]]:
         """Permutation tests of every kernel: spearman_classes, partial and reverse."""
         return {
-            name: scores.tests(
+            name: taxonomy_scores.tests(
                 similarity, self.distance, None if name == self.features else self._given, self.permutations, self.seed
             )
             for name, similarity in self.similarities.items()
@@ -106,7 +109,7 @@ class Comparison:
         """Reliability, ceiling and the draws in all that double the correlation over classes, per similarity."""
         draws = self.kernel.chains * self.kernel.draws
         limits: dict[str, dict[str, Any]] = {}
-        for name, value in scores.reliability(self.kernel, self._reader).items():
+        for name, value in taxonomy_scores.reliability(self.kernel, self._reader).items():
             correlation = self.scores[name].get("spearman_classes", 0.0)
             times = rank_tests.doubling(value) if correlation > 0 else np.inf  # as many draws as now
             needed = float(np.ceil(times * draws)) if np.isfinite(times) else "never"

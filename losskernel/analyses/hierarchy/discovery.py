@@ -10,8 +10,8 @@ import pandas as pd
 
 from losskernel import figures
 from losskernel.analyses import tree_comparison
-from losskernel.analyses.hierarchy.scores import centred_on
 from losskernel.analyses.hierarchy.similarities import Reader
+from losskernel.analyses.hierarchy.taxonomy_scores import centred_on
 from losskernel.analyses.result import Result
 from losskernel.analyses.taxonomy_classes import Classes, Pairs
 from losskernel.data.taxonomy import Tree

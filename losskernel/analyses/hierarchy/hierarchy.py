@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from losskernel import figures
 from losskernel.analyses.hierarchy.comparison import LABELS, RANDOM, Comparison, noise_floor, summary, with_ends
-from losskernel.analyses.hierarchy.scores import LEVEL_NUMBERS, Score
+from losskernel.analyses.hierarchy.taxonomy_scores import LEVEL_NUMBERS, Score
 from losskernel.analyses.rank_tests import spearman, upper
 from losskernel.analyses.result import MetricPanel, Result
 from losskernel.analyses.taxonomy_classes import Classes, Level
@@ -159,8 +159,9 @@ def kernels_table(comparison: Comparison) -> pd.DataFrame:
             if test is not None:
                 row |= {number: test.correlation, f"{number}_p": test.p}
                 row |= {f"{number}_null_low": test.low, f"{number}_null_high": test.high}
-        row |= _of_level(score, level)
+        row |= _of_level(score, level)  # the middle one; tables of levels have all
         rows.append(row | {"level": level.name} | comparison.reliability.get(name, {}))
+    # A column that no kernel has, as `partial` without features, is left out.
     return pd.DataFrame(rows).dropna(axis="columns", how="all")
 
 
@@ -237,7 +238,7 @@ def _neighbours_figure(comparison: Comparison) -> Figure:
     curves: dict[str, np.ndarray] = {}
     errors: dict[str, np.ndarray] = {}
     for name, score in comparison.scores.items():
-        if name not in ("r", LABELS, RANDOM):
+        if name not in ("r", LABELS, RANDOM):  # references, whose curves are known or flat
             curves[name] = np.array([score[f"knn {level.name}"] for level in levels])
             errors[name] = np.array([score.get(f"knn {level.name}_se", 0.0) for level in levels])
     names = [f"{level.name}\n({level.count})" for level in levels]

@@ -147,6 +147,7 @@ class JointSpace:
         if any(family.kind == "loss_kernel" for family in courses):
             tables["joint_training"] = training_table(joint)
             metrics |= _training_numbers(joint, tables["joint_training"], courses)
+        # What the sources left out, they wrote beside the points; points in memory have no folder.
         lost = {} if points.folder is None else left_out(points.folder.parent)
         metrics["left_out"] = float(len(lost))
         if lost:
@@ -191,7 +192,7 @@ def bures_angles(joint: Joint, limit: int = 200) -> tuple[list[int], np.ndarray,
     from scipy.stats import spearmanr
 
     chosen = [*joint.points.of("input", "target"), *joint.points.path()[1:], *joint.kernels(TRAINED)]
-    few = joint.points.only(list(dict.fromkeys(chosen))).evenly(limit)
+    few = joint.points.only(list(dict.fromkeys(chosen))).evenly(limit)  # each once, in order
     positive = [item for item in few.points if _is_positive(item.point)]
     angles = _BURES.distances([_thin(item.point) for item in positive])
     reference = SPACE.distances([item.point for item in positive])

@@ -143,7 +143,7 @@ class Memorisation:
         require(self.rank_by in scores, f"analysis.memorisation.rank_by={self.rank_by}: choose one of {known}")
         opinions = opinion(given, around)
         near = nearest_probes(kernel, min(max(self.neighbours, _MAP_NEIGHBOURS), count - 1))  # for map and clustering
-        marks = self._marks(kernel)
+        marks = self._marks(kernel)  # empty where no truth is known: suspects are ranked all the same
         metrics = {"probes": float(count), "disputed": float(opinions.disputed.sum())}
         tables: dict[str, pd.DataFrame] = {}
         for name, marked in marks.items():
@@ -202,7 +202,7 @@ class Memorisation:
     def _page(
         self, kernel: LossKernel, traces: LossTraces, given: np.ndarray, opinions: Opinion, table: pd.DataFrame
     ) -> str:
-        first = table.head(_ON_PAGE)
+        first = table.head(_ON_PAGE)  # a page of all probes' pictures would be too large
         beside = witnesses(kernel, given, opinions.likely, first["probe"].to_numpy())
         images, pictures = thumbnails(traces), {}
         if images is not None:

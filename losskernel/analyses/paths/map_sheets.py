@@ -142,7 +142,7 @@ def _map(measured: MeasuredPaths, maps: Maps, most: int) -> Figure:
 def _profiles(measured: MeasuredPaths) -> Figure:
     """Draw the trained network's profile, and the first one's if it has the same layers."""
     main, first = measured.paths[-1], measured.paths[0]
-    both = first is not main and first.path.labels == main.path.labels
+    both = first is not main and first.path.labels == main.path.labels  # panels share the axis of layers
     chosen = [first, main] if both else [main]
     courses = [_course(item, colour) for item, colour in zip(chosen, OKABE_ITO[1::-1][-len(chosen) :], strict=True)]
     share = " rad" if measured.arrangement.cosines is not None else " of the greatest distance"
@@ -204,5 +204,5 @@ def _distances(measured: MeasuredPaths) -> Figure:
     layout = classical_scaling(between)  # [paths, 2]
     names = [_title(item.path) for item in measured.paths]
     note = f"{measured.conditions} · distances: mean over equal fractions of both lengths"
-    colours, joined = along_colours(len(names)), [range(len(names))]
+    colours, joined = along_colours(len(names)), [range(len(names))]  # one line, in the order of training
     return figures.path_distances(between, layout.coordinates, layout.stress, names, colours, joined, note, unit)

@@ -121,6 +121,7 @@ class Paths:
         tables = {"path_profile": profile_table(measured), "path_networks": networks_table(measured)}
         if others:
             tables["path_distances"] = distances_table(measured)
+        # Errors are NaN in spaces without a closed form; a metric is a finite number.
         known = {name: value for name, value in metrics.items() if not np.isnan(value)}
         drawn = draw(measured, maps, self.names)
         return Result(known | maps.metrics, tables, drawn, captions={name: CAPTIONS[name] for name in drawn})

@@ -184,8 +184,9 @@ def _without_pieces(traces: LossTraces) -> list[LossTraces]:
     """Return the traces with each chain left out in turn, or of a single chain each of ten stretches of draws."""
     sizes = traces.losses.sizes
     if sizes["chain"] > 1:
-        axis, pieces = "chain", np.arange(sizes["chain"])[:, None]
+        axis, pieces = "chain", np.arange(sizes["chain"])[:, None]  # independent of each other
     else:
+        # Stretches longer than the correlation of draws are nearly so.
         axis, pieces = "draw", np.array_split(np.arange(sizes["draw"]), min(_STRETCHES, sizes["draw"] // 2))
     every = np.arange(sizes[axis])
     return [LossTraces(traces.dataset.isel({axis: np.setdiff1d(every, piece)})) for piece in pieces]
