@@ -178,7 +178,7 @@ def require_unchanged(location: StorageLocation, attributes: Mapping[str, Any], 
     Raises:
         TraceError: a file is missing or damaged.
     """
-    checksums = checksums_of(attributes) | chunks
+    checksums = checksums_of(attributes) | dict(chunks)
     names = sorted(checksums)
     for first in range(0, len(names), _BATCH):
         contents = reading(location, location.read_all, names[first : first + _BATCH])
