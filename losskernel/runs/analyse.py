@@ -1,4 +1,4 @@
-"""Ask every analysis of a trace; write and record the answers, and say first whether they may be trusted."""
+"""analyse(): run the analyses of a kernel and of points, and write and record their results and the diagnosis."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -31,24 +31,50 @@ from losskernel.runs.tracking.tracker import Tracker
 from losskernel.storage.locations import guard
 from losskernel.traces.loss_traces import LossTraces
 
-# The companion at nbeta = 0, in the run's folder; its numbers are called `control/...`.
-CONTROL = "control.zarr"
-# What the run itself sampled, in its folder.
-TRACES = "traces.zarr"
-# What each analysis was asked, in its folder: name -> settings.
+# In a run's folder: the trace of the run's own kernel, and that of the control run at nbeta = 0.
+TRACES, CONTROL = "traces.zarr", "control.zarr"
+# In a run's folder: analysis -> its settings.
 ASKED = "analyses.json"
+_LARGEST_KERNEL = 2000  # probes up to which the kernel's matrices are written
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run ends with: its numbers, whether they may be trusted, and where everything lies."""
+    """The end of a run: its numbers, whether they can be trusted, and its folder."""
 
     metrics: dict[str, float]
     diagnosis: Diagnosis | None  # None where nothing was sampled
     folder: Path
-    replaced: tuple[str, ...] = ()  # analyses that had been asked with other settings
-    before: bool = False  # all of it was there before: nothing was done now
+    replaced: tuple[str, ...] = ()  # analyses whose earlier results had other settings
+    before: bool = False  # the run was finished already, and nothing was done
     shown: Mapping[str, Presentation] = field(default_factory=dict)  # how each analysis shows its metrics
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What the analyses of one kernel analyse."""
+
+    kernel: LossKernel | None
+    traces: LossTraces | None
+    points: PointSet | None
+
+    @classmethod
+    def of(cls, traces: LossTraces | None, points: PointSet | None) -> "_Subject":
+        if traces is None:
+            return cls(None, None, points)
+        if points is not None:
+            points = points.extended([_sampled_kernel(traces)])
+        return cls(LossKernel.from_traces(traces), traces, points)
+
+    def result(self, analysis: Any) -> Result:
+        """Return the result of an analysis of points or of a loss kernel; raise InputError if there are none."""
+        if is_of_points(analysis):
+            remedy = "choose some: points=[layers,targets]"
+            require(self.points is not None, f"it is asked of points, and the run has none; {remedy}")
+            return analysis(self.points)
+        nothing = "it is asked of a loss kernel, and nothing was sampled (schedule=none)"
+        require(self.kernel is not None, nothing)
+        return analysis(self.kernel, self.traces)
 
 
 def analyse(
@@ -58,102 +84,105 @@ def analyse(
     tracker: Tracker,
     control: LossTraces | str | None = None,
     points: PointSet | None = None,
-    says: Callable[[str], None] | None = None,
+    begin: Callable[[str], None] | None = None,
 ) -> Outcome:
-    """Ask every question of the kernel of some traces, and of points; write and record the answers.
+    """Run the analyses of a kernel and of points; write and record their results.
 
-    An analysis that breaks does not take the others' answers with it: its error is raised after all.
+    An analysis that raises does not prevent the others: its error is raised at the end.
 
     Args:
-        traces: what was sampled; None where nothing was.
+        traces: of the kernel; None where nothing was sampled.
         analyses: name -> analysis.
         files: the run's folder.
         tracker: where else to record.
-        control: traces of the companion at nbeta = 0, or why there are none. Analyses of which its numbers mean
-            something are asked again.
-        points: layers, labels and kernels of the run; what was sampled joins them.
-        says: is told the name of each analysis before it is asked.
+        control: traces of the control run at nbeta = 0, or why there are none. Analyses whose numbers mean something
+            there are repeated for it.
+        points: layers, labels and kernels of the run; the sampled kernel joins them.
+        begin: called with the name of each analysis before it runs.
 
     Raises:
         InputError: one or more analyses failed.
-        TraceError: what was answered before is damaged, or the folder cannot be written.
+        TraceError: earlier results are damaged, or the folder cannot be written.
     """
-    kernel = None if traces is None else LossKernel.from_traces(traces)
     diagnosis = None if traces is None else diagnose(traces)
     if diagnosis is not None:
         files.write_json("diagnosis.json", asdict(diagnosis) | _control_diagnosis(control))
-    if points is not None and traces is not None:
-        points = points.extended([_placed(traces)])
-    metrics, asked = _known_metrics(files, analyses), files.read_json(ASKED)
-    broken: list[tuple[str, Exception]] = []
-    for name, analysis in analyses.items():
-        if says is not None:
-            says(name)
-        try:
-            result = _answer(analysis, kernel, traces, points)
-            metrics |= {f"{name}/{key}": value for key, value in result.metrics.items()}
-            if isinstance(control, LossTraces) and getattr(analysis, "controlled", False):
-                idle = _answer(analysis, LossKernel.from_traces(control), control, points).metrics
-                metrics |= {f"control/{name}/{key}": value for key, value in idle.items()}
-        except Exception as error:  # whatever one analysis does, the others' answers are kept
-            broken.append((name, error))
-            continue
-        _record(name, _stamped(result, diagnosis), files, tracker)
+    subject = _Subject.of(traces, points)
+    metrics, settings = _metrics_of_others(files, analyses), files.read_json(ASKED)
+    new, failed = _results(subject, analyses, control, diagnosis, files, tracker, begin or (lambda _: None))
+    metrics |= new
     now = {name: settings_of(analysis) for name, analysis in analyses.items()}
-    replaced = tuple(f"{name}, asked before: {asked[name]}" for name in now if asked.get(name, now[name]) != now[name])
-    files.write_json(ASKED, asked | now)
+    changed = [name for name in now if settings.get(name, now[name]) != now[name]]
+    files.write_json(ASKED, settings | now)
     files.write_json("metrics.json", metrics)
     shown = read_presentations(files.path) | presentations(analyses)
     files.write_json(PRESENTATION, stored(shown))
-    said = {} if diagnosis is None else _said(diagnosis)
-    tracker.summarise(metrics | said | {COMPARED_METRICS: compared_metrics(shown)})
-    _explain(metrics, diagnosis, analyses, files, tracker)
-    if kernel is not None and kernel.probes <= 2000:
-        matrices = {"covariance": kernel.covariance(), "correlation": kernel.correlation(), "ids": kernel.ids}
-        tracker.keep("kernel", "kernel", files.write("kernel.npz", lambda path: _save_matrices(path, matrices)))
+    tracker.summarise(metrics | _verdict(diagnosis) | {COMPARED_METRICS: compared_metrics(shown)})
+    _write_meanings(metrics, diagnosis, analyses, files, tracker)
+    _write_kernel(subject.kernel, files, tracker)
     guard(files.path / "report.html", write_report, files.path)
-    if broken:
-        names = ", ".join(f"{name} ({type(error).__name__}: {error})" for name, error in broken)
-        raise InputError(f"these analyses failed, all others are written: {names}") from broken[0][1]
+    if failed:
+        names = ", ".join(f"{name} ({type(error).__name__}: {error})" for name, error in failed.items())
+        raise InputError(f"these analyses failed, all others are written: {names}") from next(iter(failed.values()))
+    replaced = tuple(f"{name}, asked before: {settings[name]}" for name in changed)
     return Outcome(metrics, diagnosis, files.path, replaced, shown=shown)
 
 
-def _answer(analysis: Any, kernel: LossKernel | None, traces: LossTraces | None, points: PointSet | None) -> Result:
-    """Ask one question of what it is about.
+def _results(
+    subject: _Subject,
+    analyses: Mapping[str, Analysis | PointAnalysis],
+    control: LossTraces | str | None,
+    diagnosis: Diagnosis | None,
+    files: RunFolder,
+    tracker: Tracker,
+    begin: Callable[[str], None],
+) -> tuple[dict[str, float], dict[str, Exception]]:
+    """Run all analyses; write and record their results. Return their metrics, and the errors of those that failed."""
+    metrics: dict[str, float] = {}
+    failed: dict[str, Exception] = {}
+    for name, analysis in analyses.items():
+        begin(name)
+        try:
+            result = subject.result(analysis)
+            metrics |= {f"{name}/{key}": value for key, value in result.metrics.items()}
+            if isinstance(control, LossTraces) and getattr(analysis, "controlled", False):
+                of_control = _Subject(LossKernel.from_traces(control), control, subject.points).result(analysis)
+                metrics |= {f"control/{name}/{key}": value for key, value in of_control.metrics.items()}
+        except Exception as error:  # an analysis may be the user's and raise anything; the results of others stay
+            failed[name] = error
+            continue
+        result = _stamped(result, diagnosis)
+        pictures = files.write_result(result)
+        pages = {page: files.path / "figures" / f"{page}.html" for page in result.pages}
+        tracker.show(pictures, {f"{name}_{table}": value for table, value in result.tables.items()}, pages)
+    return metrics, failed
 
-    Raises:
-        InputError: that is not there.
-    """
-    if is_of_points(analysis):
-        require(points is not None, "it is asked of points, and the run has none; choose some: points=[layers,targets]")
-        return analysis(points)
-    require(kernel is not None, "it is asked of a loss kernel, and nothing was sampled (schedule=none)")
-    return analysis(kernel, traces)
 
-
-def _placed(traces: LossTraces) -> NamedPoint:
-    """Return what was sampled as a point among others."""
-    asked = traces.meta.get("identity", {}).get("sampler", {})
-    settings = {name: float(asked[name]) for name in ("localization", "nbeta") if is_number(asked.get(name))}
+def _sampled_kernel(traces: LossTraces) -> NamedPoint:
+    """Return the sampled kernel as a point among others."""
+    sampler = traces.meta.get("identity", {}).get("sampler", {})
+    settings = {name: float(sampler[name]) for name in ("localization", "nbeta") if is_number(sampler.get(name))}
     return NamedPoint(LOSS_KERNEL, sampled_point(traces), "loss_kernel", TRAINED, settings=settings, traces=TRACES)
 
 
-def _said(diagnosis: Diagnosis) -> dict[str, str]:
+def _verdict(diagnosis: Diagnosis | None) -> dict[str, str]:
+    if diagnosis is None:
+        return {}
     return {"verdict": diagnosis.verdict, "reasons": "; ".join(diagnosis.reasons), "remedy": diagnosis.remedy}
 
 
 def _control_diagnosis(control: LossTraces | str | None) -> dict[str, Any]:
-    """Return what is known of the companion, to stand in diagnosis.json."""
+    """Return the entry of the control run in diagnosis.json."""
     if control is None:
         return {}
     if isinstance(control, str):
         return {"control": {"verdict": "none", "reasons": [control]}}
-    found = diagnose(control)
-    return {"control": {"verdict": found.verdict, "reasons": found.reasons}}
+    diagnosis = diagnose(control)
+    return {"control": {"verdict": diagnosis.verdict, "reasons": diagnosis.reasons}}
 
 
 def _stamped(result: Result, diagnosis: Diagnosis | None) -> Result:
-    """Return the result with a warning on every figure and page, if the kernel failed."""
+    """Return the result with a warning on every figure and page, if the kernel failed its diagnosis."""
     if diagnosis is None or diagnosis.verdict != "fail":
         return result
     text = f"FAILED diagnosis: {diagnosis.reasons[0].split(';')[0]}"
@@ -163,41 +192,41 @@ def _stamped(result: Result, diagnosis: Diagnosis | None) -> Result:
     return replace(result, pages=pages)
 
 
-def _save_matrices(path: Path, matrices: dict[str, np.ndarray]) -> None:
-    with open(path, "wb") as file:  # given a name, numpy would add its own ending
-        np.savez_compressed(file, **matrices)  # pyright: ignore[reportArgumentType]
+def _write_kernel(kernel: LossKernel | None, files: RunFolder, tracker: Tracker) -> None:
+    if kernel is None or kernel.probes > _LARGEST_KERNEL:
+        return
+    matrices = {"covariance": kernel.covariance(), "correlation": kernel.correlation(), "ids": kernel.ids}
+
+    def save(path: Path) -> None:
+        with open(path, "wb") as file:  # given a name, numpy would add its own suffix
+            np.savez_compressed(file, **matrices)  # pyright: ignore[reportArgumentType]
+
+    tracker.keep("kernel", "kernel", files.write("kernel.npz", save))
 
 
-def _explain(
+def _write_meanings(
     metrics: Mapping[str, float],
     diagnosis: Diagnosis | None,
     analyses: Mapping[str, Any],
     files: RunFolder,
     tracker: Tracker,
 ) -> None:
-    """Write and record what each number means; of analyses that were not asked now, what was said before."""
-    measured = {} if diagnosis is None else diagnosis.metrics
-    told = {f"diagnosis/{name}": meaning_of(name, Convergence) for name in measured}
-    before = meanings_of(files.path)
+    """Write and record the meaning of each metric; those of earlier analyses are kept."""
+    measured, earlier = {} if diagnosis is None else diagnosis.metrics, meanings_of(files.path)
+    meanings = {f"diagnosis/{name}": meaning_of(name, Convergence) for name in measured}
     for key in [key for key in metrics if not is_beside(key, metrics)]:
         name, _, metric = key.removeprefix("control/").partition("/")
-        told[key] = meaning_of(metric, analyses[name]) if name in analyses else before.get(key, "")
-        if told[key] and name in analyses and key.startswith("control/"):
-            told[key] += " (of the companion at nbeta = 0)"
-    rows = [each for each in told.items() if each[1]]
+        meanings[key] = meaning_of(metric, analyses[name]) if name in analyses else earlier.get(key, "")
+        if meanings[key] and name in analyses and key.startswith("control/"):
+            meanings[key] += " (of the control run at nbeta = 0)"
+    rows = [row for row in meanings.items() if row[1]]
     if rows:
         table = pd.DataFrame(rows, columns=["metric", "meaning"])
         files.write_result(Result(tables={"meanings": table}))
         tracker.show({}, {"meanings": table}, {})
 
 
-def _known_metrics(files: RunFolder, analyses: Mapping[str, Any]) -> dict[str, float]:
-    """Return the folder's metrics of other analyses, so that asking one more question keeps the rest."""
+def _metrics_of_others(files: RunFolder, analyses: Mapping[str, Any]) -> dict[str, float]:
+    """Return the folder's metrics of other analyses, which a further analysis must not remove."""
     known = files.read_json("metrics.json")
     return {key: value for key, value in known.items() if key.removeprefix("control/").split("/")[0] not in analyses}
-
-
-def _record(name: str, result: Result, files: RunFolder, tracker: Tracker) -> None:
-    pictures = files.write_result(result)
-    pages = {page: files.path / "figures" / f"{page}.html" for page in result.pages}
-    tracker.show(pictures, {f"{name}_{table}": value for table, value in result.tables.items()}, pages)

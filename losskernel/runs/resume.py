@@ -1,4 +1,4 @@
-"""What a run's folder already holds: the same run, to be continued or left as it is, or another one."""
+"""Whether a run folder holds the same run, which is resumed or left as it is, or another one, which is refused."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +34,7 @@ def claim(files: RunFolder, config: Mapping[str, Any]) -> None:
 
 
 def finished(folder: Path, config: Mapping[str, Any] | None) -> Outcome | None:
-    """Return what a run that has finished with the same configuration left; None where there is something to do.
+    """Return the outcome of a run that finished with the same configuration; None where there is something to do.
 
     Raises:
         TraceError: a file of it is damaged.
@@ -48,9 +48,9 @@ def finished(folder: Path, config: Mapping[str, Any] | None) -> Outcome | None:
     ):
         return None
     metrics, diagnosis = (RunFolder(folder).read_json(name) for name in ("metrics.json", "diagnosis.json"))
-    judged = {key: diagnosis[key] for key in ("verdict", "reasons", "metrics", "remedy") if key in diagnosis}
+    known = {key: diagnosis[key] for key in ("verdict", "reasons", "metrics", "remedy") if key in diagnosis}
     return Outcome(
-        metrics, Diagnosis(**judged) if judged else None, folder, before=True, shown=read_presentations(folder)
+        metrics, Diagnosis(**known) if known else None, folder, before=True, shown=read_presentations(folder)
     )
 
 
@@ -59,10 +59,10 @@ def _stored(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError):
-        found = None
-    if not isinstance(found, dict):
+        config = None
+    if not isinstance(config, dict):
         reason = "it holds no configuration; restore it from a copy, or remove it"
         raise TraceError(f"{path} is damaged: {reason} if this is the same run: its traces know their own settings")
-    return current_classes(found)
+    return current_classes(config)

@@ -1,4 +1,4 @@
-"""What a comparison says: captions that define what is drawn, notes on what is missing, the table on the terminal."""
+"""Text of a comparison: captions that define what is drawn, notes, and the table on the terminal."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,37 +13,37 @@ from losskernel.sweeps.read_runs import UNSAMPLED, Run, short_names
 from losskernel.sweeps.similarity import Similarity, Stretch
 
 _MOST_METRICS = 5
-_SAME = 0.95  # CKA from which a kernel says little beyond its control
+_SAME = 0.95  # CKA from which a kernel hardly differs from its control
 
 
 def counts(runs: Sequence[Run]) -> dict[str, int]:
-    """Return how many runs passed, warned, failed, have no result, and, where there are such, sampled nothing."""
-    found = Counter(run.verdict or "none" for run in runs)
-    return {verdict: found[verdict] for verdict in VERDICTS if verdict != UNSAMPLED or found[verdict]}
+    """Return verdict -> number of runs; runs that sampled nothing are listed only if there are any."""
+    number = Counter(run.verdict or "none" for run in runs)
+    return {verdict: number[verdict] for verdict in VERDICTS if verdict != UNSAMPLED or number[verdict]}
 
 
-def asked_differently(runs: Sequence[Run], specs: Sequence[MetricPanel]) -> str:
-    """Return which analyses that are drawn were asked of the runs with settings that differ."""
-    drawn = {metric.split("/")[0] for spec in specs for metric, _, _ in spec.curves}
-    found = []
-    for name in sorted(drawn):
-        own = {run.asked[name]: short for run, short in zip(runs, short_names(runs), strict=True) if name in run.asked}
-        if len(own) > 1:
-            told = "; ".join(f"run {short}: {settings}" for settings, short in own.items())
-            found.append(f"the analysis {name} was asked with different settings, compare with care ({told})")
-    return "; ".join(found)
+def different_settings(runs: Sequence[Run], panels: Sequence[MetricPanel]) -> str:
+    """Return which analyses of the drawn metrics had different settings in different runs."""
+    lines, names = [], short_names(runs)
+    for analysis in sorted({metric.split("/")[0] for panel in panels for metric, *_ in panel.curves}):
+        # One run for each of the settings that occur.
+        examples = {run.asked[analysis]: name for run, name in zip(runs, names, strict=True) if analysis in run.asked}
+        if len(examples) > 1:
+            which = "; ".join(f"run {name}: {settings}" for settings, name in examples.items())
+            lines.append(f"the analysis {analysis} was asked with different settings, compare with care ({which})")
+    return "; ".join(lines)
 
 
 def headline(runs: Sequence[Run]) -> str:
     """Return the verdicts in one sentence."""
-    found = counts(runs)
-    idle = found.get(UNSAMPLED, 0)
+    number = counts(runs)
+    idle = number.get(UNSAMPLED, 0)
     sampled = len(runs) - idle
     parts = [
-        f"{found['pass']} of {sampled} kernels pass the diagnosis" if sampled > found["none"] or not idle else "",
-        f"{found['warn']} warn" if found["warn"] else "",
-        f"{found['fail']} FAIL" if found["fail"] else "",
-        f"{found['none']} without result" if found["none"] else "",
+        f"{number['pass']} of {sampled} kernels pass the diagnosis" if sampled > number["none"] or not idle else "",
+        f"{number['warn']} warn" if number["warn"] else "",
+        f"{number['fail']} FAIL" if number["fail"] else "",
+        f"{number['none']} without result" if number["none"] else "",
         f"{idle} of {len(runs)} runs are of points only" if idle else "",
     ]
     return ", ".join(part for part in parts if part)
@@ -64,38 +64,29 @@ def stable_words(
     runs: Sequence[Run], design: Design, similarity: Similarity | None, stable: Sequence[Stretch | None]
 ) -> str:
     """Return where the stable region is."""
-    if design.axis.values is None:
-        return ""
-    if not any(run.verdict in ("pass", "warn", "fail") for run in runs):
+    if design.axis.values is None or not any(run.verdict in ("pass", "warn", "fail") for run in runs):
         return ""
     if similarity is None:
-        return "stable region: cannot be told, for the kernels are not compared"
-    found = []
-    for name, own in zip(design.curves, stable, strict=True):
-        where = "none" if own is None else f"{design.axis.names[own.first]} to {design.axis.names[own.last]}"
-        cka = "" if own is None else f" (least CKA {own.cka:.2f})"
-        found.append(f"{name}: {where}{cka}" if name else f"{where}{cka}")
-    return f"stable region in {design.axis.label}: {'; '.join(found)}"
+        return "stable region: unknown, because the kernels are not compared"
+    parts, ticks = [], design.axis.names
+    for name, stretch in zip(design.curves, stable, strict=True):
+        where = "none"
+        if stretch is not None:
+            where = f"{ticks[stretch.first]} to {ticks[stretch.last]} (least CKA {stretch.cka:.2f})"
+        parts.append(f"{name}: {where}" if name else where)
+    return f"stable region in {design.axis.label}: {'; '.join(parts)}"
 
 
-def caption_of_metrics(runs: Sequence[Run], design: Design, specs: Sequence[MetricPanel], stable: str) -> str:
+def caption_of_metrics(runs: Sequence[Run], design: Design, panels: Sequence[MetricPanel], stable: str) -> str:
     """Return the caption of the figure of metrics."""
-    replicated = any(
-        len(design.at(curve, place)) > 1
-        for curve in range(len(design.curves))
-        for place in range(len(design.axis.names))
-    )
-    known = any(np.isfinite(interval(run, metric)[0]) for run in runs for spec in specs for metric, _, _ in spec.curves)
-    bars = (
-        f"Points are means over {repeated_over(runs)}, bars their range, small dots the single runs."
-        if replicated
-        else ""
-    )
-    if known and not replicated:
+    metrics, bars = [metric for panel in panels for metric, *_ in panel.curves], ""
+    if design.repeated:
+        bars = f"Points are means over {repeated_over(runs)}, bars their range, small dots the single runs."
+    elif any(np.isfinite(interval(run, metric)[0]) for run in runs for metric in metrics):
         bars = "Bars are 90 % intervals: the run's own where it gives one, else ±1.645 standard errors."
-    floor = "Dotted: mean |R| of Monte-Carlo noise alone." if any(spec.floor for spec in specs) else ""
+    floor = "Dotted: mean |R| of Monte-Carlo noise alone." if any(panel.floor for panel in panels) else ""
     bounds = "Lines across: the usual bounds of R-hat (1.01, 1.05) and of effective draws (400, 100)."
-    thresholds = bounds if any(spec.thresholds for spec in specs) else ""
+    thresholds = bounds if any(panel.thresholds for panel in panels) else ""
     what = f"Metrics against {design.axis.label}." if design.axis.values is not None else "Metrics of the runs."
     marker = "A point's marker is its kernel's verdict."
     groups = ", ".join(sorted({str(run.config["label"]) for run in runs if run.config.get("label")}))
@@ -107,7 +98,7 @@ def caption_of_metrics(runs: Sequence[Run], design: Design, specs: Sequence[Metr
 
 
 def control_words(runs: Sequence[Run], design: Design) -> str:
-    """Return where the nβ = 0 control comes from, or that there is none."""
+    """Return the source of the control at nβ = 0, or that there is none."""
     if any(design.control):
         return "Dashed: the control, the runs of this sweep at nβ = 0, where the loss does not hold the weights."
     if any(name.startswith("control/") for run in runs for name in run.metrics):
@@ -119,14 +110,14 @@ def control_words(runs: Sequence[Run], design: Design) -> str:
 
 
 def like_control(runs: Sequence[Run], design: Design, similarity: Similarity) -> str:
-    """Return at which values the kernel is that of the control: there the loss adds nothing to localisation noise."""
+    """Return the values at which a kernel equals its control: the loss adds nothing to localisation noise there."""
     cka = np.cos(similarity.to_control)
-    near = [(run, own) for run, own in zip(similarity.members, cka, strict=True) if own >= _SAME]
-    found = [f"{design.names[run]} (CKA {own:.3f})" for run, own in near if runs[run].verdict != "fail"]
-    if not found:
+    near = [(run, value) for run, value in zip(similarity.members, cka, strict=True) if value >= _SAME]
+    names = [f"{design.names[run]} (CKA {value:.3f})" for run, value in near if runs[run].verdict != "fail"]
+    if not names:
         return ""
     alike = f"hardly different from the control at nβ = 0 (CKA >= {_SAME})"
-    return f"{alike}, so that localisation makes it: {', '.join(found)}"
+    return f"{alike}, so that localisation makes it: {', '.join(names)}"
 
 
 def caption_of_similarity(design: Design, similarity: Similarity) -> str:
@@ -145,7 +136,7 @@ def caption_of_similarity(design: Design, similarity: Similarity) -> str:
     parts = (
         f"Angular CKA (U-centred) between the correlation matrices R over {similarity.probes} probes: 0 is the same "
         "kernel up to scale, π/2 = 1.57 unrelated.",
-        noise if np.isfinite(similarity.reliability).any() else "One chain a run cannot tell its noise.",
+        noise if np.isfinite(similarity.reliability).any() else "The noise of a run of one chain is unknown.",
         "b: classical scaling of the distances; stress is the share of them that the map gets wrong.",
         path,
         steps if ordered else "",
@@ -154,15 +145,15 @@ def caption_of_similarity(design: Design, similarity: Similarity) -> str:
     return " ".join(part for part in parts if part)
 
 
-def overview(runs: Sequence[Run], design: Design, specs: Sequence[MetricPanel]) -> list[str]:
-    """Return the lines that the terminal shows: how many passed, and a row per run."""
-    metrics = [metric for spec in specs for metric, _, _ in spec.curves][:_MOST_METRICS]
+def overview(runs: Sequence[Run], design: Design, panels: Sequence[MetricPanel]) -> list[str]:
+    """Return the lines for the terminal: the verdicts, and a row per run."""
+    metrics = [metric for panel in panels for metric, *_ in panel.curves][:_MOST_METRICS]
     names = short_names(runs)
     keys = [*design.keys, *repeated_by(runs)]
     rows = [["run", *map(label_of, keys), "verdict", *(name.split("/")[-1] for name in metrics)]]
     for run, name in zip(runs, names, strict=True):
-        own = [name, *(value_of(run, key) for key in keys)]
-        rows.append([*own, *([run.verdict or "none", *(_cell(run, name) for name in metrics)])])
+        settings, numbers = [value_of(run, key) for key in keys], [_cell(run, metric) for metric in metrics]
+        rows.append([name, *settings, run.verdict or "none", *numbers])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     missing = [

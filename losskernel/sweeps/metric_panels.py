@@ -1,4 +1,4 @@
-"""Which metrics a comparison draws, and what goes into each panel of its figure."""
+"""The metrics that a comparison draws, and the curves in each panel of its figure."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,40 +16,40 @@ from losskernel.sweeps.similarity import Stretch
 
 # 5 and 95 % points of a normal distribution, where a run has no calibrated interval.
 _NORMAL_90 = 1.645
-# R-hat - 1 is drawn, on a logarithmic axis: 1.01 and 3 are then both legible.
+# Least value of what is drawn on a logarithmic axis: R-hat - 1, on which both 1.01 and 3 are legible.
 _LEAST_EXCESS = 1e-4
 
 
 def panels_for(
     runs: Sequence[Run], asked: Sequence[str] | str | None, before: Sequence[MetricPanel] = ()
 ) -> list[MetricPanel]:
-    """Return the panels to draw: those of the asked metrics, or of what the runs' analyses show of themselves.
+    """Return the panels to draw: of the metrics asked for, or the panels of the runs' analyses.
 
     Args:
-        runs: what is compared.
+        runs: the runs to compare.
         asked: metrics; None for the usual ones.
         before: further panels, drawn first; given where all runs share one network.
 
     Raises:
         InputError: no run has a metric that was asked for, or there is nothing usual to draw.
     """
-    there = {name for run in runs for name in run.metrics}
+    measured = {name for run in runs for name in run.metrics}
     shown = {name: presentation for run in runs for name, presentation in run.shown.items()}
-    # What says whether to believe the others comes last.
+    # The diagnosis comes last: it says whether the other metrics can be believed.
     names = [*(name for name in shown if name != DIAGNOSIS), *([DIAGNOSIS] if DIAGNOSIS in shown else [])]
     known = [*before, *(panel for name in names for panel in shown[name].panels)]
     if asked is None:
         usual = [panel for panel in known if before or not panel.one_network]
-        wanted = [metric for panel in usual for metric, _, _ in panel.curves if metric in there]
+        wanted = [metric for panel in usual for metric, _, _ in panel.curves if metric in measured]
         require(
             len(wanted) > 0 or len(before) > 0,
             "these runs have none of the usual metrics; name some, as in metrics=[separation/ari]",
         )
     else:
         wanted = [asked] if isinstance(asked, str) else list(asked)
-        unknown = [name for name in wanted if name not in there]
+        unknown = [name for name in wanted if name not in measured]
         if unknown:
-            choices = ", ".join(sorted(name for name in there if not name.endswith(("_se", "_low", "_high"))))
+            choices = ", ".join(sorted(name for name in measured if not name.endswith(("_se", "_low", "_high"))))
             raise InputError(f"metrics: no run has {unknown[0]!r}; choose from {choices}")
     chosen: list[MetricPanel] = []
     for name in wanted:
@@ -62,38 +62,48 @@ def panels_for(
     return [replace(panel, curves=tuple(curve for curve in panel.curves if curve[0] in wanted)) for panel in chosen]
 
 
-def panels(specs: Sequence[MetricPanel], runs: Sequence[Run], design: Design) -> list[Panel]:
-    """Return the contents of every panel."""
-    colours = palette(len(design.curves))
-    result = []
-    for spec in specs:
-        last = {metric: _last(metric, runs, design) for metric, _, _ in spec.curves}
-        curves = []
-        for number in range(len(design.curves)):
-            for metric, name, own in spec.curves:
-                colour = own if len(design.curves) == 1 else colours[number]
-                floor = spec.floor if metric == spec.curves[-1][0] else None
-                shown = name if len(design.curves) == 1 else ""
-                drawn = _curve(metric, shown, colour, floor, spec.above, runs, design, number)
-                # Where colour says which curve, words say which metric, once.
-                note = name if number == last[metric] and len(design.curves) > 1 else ""
-                shift = 0.08 * (number - (len(design.curves) - 1) / 2)
-                curves.append(replace(drawn, note=note, shift=shift))
-        result.append(Panel(spec.title, curves, spec.thresholds, spec.bounds))
-    return result
+def curves_of(panels: Sequence[MetricPanel], runs: Sequence[Run], design: Design) -> list[Panel]:
+    """Return the curves of every panel."""
+    return [Panel(panel.title, _curves(panel, runs, design), panel.thresholds, panel.bounds) for panel in panels]
 
 
-def rows(runs: Sequence[Run], design: Design, stable: Sequence[Stretch | None]) -> list[Row]:
-    """Return the strips of verdicts, one a curve."""
-    colours = palette(len(design.curves))
+def _curves(panel: MetricPanel, runs: Sequence[Run], design: Design) -> list[Curve]:
+    one_curve, colours = len(design.curves) == 1, palette(len(design.curves))
+    last = {metric: _last_curve(metric, runs, design) for metric, *_ in panel.curves}
+    curves = []
+    for number, colour in enumerate(colours):
+        for metric, name, metric_colour in panel.curves:
+            # The noise floor is that of all metrics of a panel, and is drawn once.
+            floor = panel.floor if metric == panel.curves[-1][0] else None
+            curve = _curve(panel, metric, floor, runs, design, number)
+            # Colours tell the metrics apart if there is one curve of each; else they tell the curves apart, and the
+            # metric's name stands once, at its last curve.
+            name_at_end = name if number == last[metric] and not one_curve else ""
+            curves.append(
+                replace(
+                    curve,
+                    name=name if one_curve else "",
+                    colour=metric_colour if one_curve else colour,
+                    note=name_at_end,
+                    shift=0.08 * (number - (len(design.curves) - 1) / 2),
+                )
+            )
+    return curves
+
+
+def verdict_rows(runs: Sequence[Run], design: Design, stable: Sequence[Stretch | None]) -> list[Row]:
+    """Return the strips of verdicts, one per curve."""
+    positions = range(len(design.axis.names))
     return [
         Row(
             name,
-            colours[number],
-            [worst_verdict(runs, design.at(number, place)) for place in range(len(design.axis.names))],
-            None if own is None else (own.first, own.last),
+            colour,
+            [worst_verdict(runs, design.at(number, index)) for index in positions],
+            None if stretch is None else (stretch.first, stretch.last),
         )
-        for number, (name, own) in enumerate(zip(design.curves, stable, strict=True))
+        for number, (name, colour, stretch) in enumerate(
+            zip(design.curves, palette(len(design.curves)), stable, strict=True)
+        )
     ]
 
 
@@ -113,37 +123,33 @@ def interval(run: Run, metric: str) -> tuple[float, float]:
 
 
 def _curve(
-    metric: str,
-    name: str,
-    colour: str,
-    floor: str | None,
-    above: float | None,
-    runs: Sequence[Run],
-    design: Design,
-    curve: int,
+    panel: MetricPanel, metric: str, floor: str | None, runs: Sequence[Run], design: Design, curve: int
 ) -> Curve:
+    """Return a metric along the axis, with error bars, control and noise floor; NaN where there is no run."""
     count = len(design.axis.names)
     values, low, high, zero, noise = (np.full(count, np.nan) for _ in range(5))
     single: list[list[float]] = []
-    for place in range(count):
-        own = [runs[run] for run in design.at(curve, place) if metric in runs[run].metrics]
-        found = [_shifted(run.metrics[metric], above) for run in own]
-        single.append(found)
-        if found:
-            values[place] = np.mean(found)
-            # Over seeds the networks themselves differ: the whole range is shown, not an error of one.
-            ends = [_shifted(end, above) for end in interval(own[0], metric)] if len(found) == 1 else found
-            low[place], high[place] = min(ends), max(ends)
-        beside = [run.metrics.get(f"control/{metric}") for run in own]
-        beside += [runs[run].metrics.get(metric) for run in design.controls_at(curve, place)]
-        zero[place] = _mean([_shifted(each, above) for each in beside if each is not None])
-        noise[place] = _mean([run.metrics[floor] for run in own if floor in run.metrics] if floor else [])
-    verdicts = [worst_verdict(runs, design.at(curve, place)) for place in range(count)]
-    return Curve(name, colour, values, low, high, verdicts, single, zero, noise if floor else None)
+    for index in range(count):
+        measured = [runs[run] for run in design.at(curve, index) if metric in runs[run].metrics]
+        numbers = [_shifted(run.metrics[metric], panel.above) for run in measured]
+        single.append(numbers)
+        if numbers:
+            values[index] = np.mean(numbers)
+            # Over seeds the networks themselves differ: the bar is their range. The error of one run is something else.
+            ends = (
+                numbers if len(numbers) > 1 else [_shifted(end, panel.above) for end in interval(measured[0], metric)]
+            )
+            low[index], high[index] = min(ends), max(ends)
+        controls = [run.metrics.get(f"control/{metric}") for run in measured]
+        controls += [runs[run].metrics.get(metric) for run in design.controls_at(curve, index)]
+        zero[index] = _mean([_shifted(value, panel.above) for value in controls if value is not None])
+        noise[index] = _mean([run.metrics[floor] for run in measured if floor in run.metrics] if floor else [])
+    verdicts = [worst_verdict(runs, design.at(curve, index)) for index in range(count)]
+    return Curve("", "", values, low, high, verdicts, single, zero, noise if floor else None)
 
 
-def _last(metric: str, runs: Sequence[Run], design: Design) -> int:
-    """Return the last curve that has a metric."""
+def _last_curve(metric: str, runs: Sequence[Run], design: Design) -> int:
+    """Return the last curve that has a metric; -1 for none."""
     curves = [curve for run, curve in zip(runs, design.curve, strict=True) if metric in run.metrics]
     return max((curve for curve in curves if curve is not None), default=-1)
 

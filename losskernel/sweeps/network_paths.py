@@ -18,9 +18,9 @@ from losskernel.figures.shared.sweep_axis import plain
 from losskernel.geometry import AngularCKA, Arrangement, Point, classical_scaling, frechet_distance, path_distances
 from losskernel.geometry.point import evenly
 from losskernel.representations.points import TRAINED, PointSet, open_points
+from losskernel.sweeps.comparison_page import Finding
 from losskernel.sweeps.design import Design
 from losskernel.sweeps.read_runs import Run
-from losskernel.sweeps.report import Finding
 
 _SPACE = AngularCKA(centring="u")
 # Probes at most, because the kernels of all runs are in memory at once.

@@ -18,13 +18,17 @@ from losskernel.kernel.error_bars import replicate_mean
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.sampling.samplers.base import select
-from losskernel.sweeps.around import TRACE_PANELS, Finding, Look, look, read_jobs, side_by_side
+from losskernel.sweeps.around import JobKernel, compare_jobs, read_jobs
 from losskernel.sweeps.compare import ALIKE, Comparison
-from losskernel.sweeps.metric_panels import panels_for
+from losskernel.sweeps.comparison_page import Finding
 from losskernel.sweeps.read_runs import JOBS, Run
 
-# Probes behind means over groups and behind neighbours; the kernels' distances take as many.
+BLOCK = "block"  # what the jobs differ in
+WHOLE = "whole"  # name of the block of all weights
+# Probes at most, for group means and neighbours; the distances of kernels use as many.
 LIMIT = 1000
+MOST_GROUPS = 100
+_NEIGHBOURS = 10
 
 
 def over_blocks(
@@ -34,11 +38,11 @@ def over_blocks(
     alike: float = ALIKE,
     tracker: Tracker | None = None,
 ) -> Comparison:
-    """Put the kernels of blocks of a network's weights side by side; report.html, figures and tables in their folder.
+    """Compare the kernels of blocks of a network's weights; write report.html, figures and tables into their folder.
 
     Args:
-        folder: holds one run per block, in a folder of the block's name; `jobs.json` there gives their order, the whole
-            first. Without it the whole is the one called so.
+        folder: of one run per block, each in a folder of the block's name; its `jobs.json` gives their order, all
+            weights first. Without it the block of all weights is the folder `whole`.
         metrics: what to draw for each block; None for the usual ones that the runs have.
         alike: CKA from which two kernels count as alike.
         tracker: where else to record.
@@ -50,68 +54,61 @@ def over_blocks(
     folder = Path(folder)
     require(folder.is_dir(), f"{folder} is not a folder; give one of runs of blocks, as losskernel-layers leaves")
     order = known_order(folder)
-    runs, looks = look(read_jobs(folder, BLOCK, lambda path: path.name, partial(_place, order)), LIMIT)
-    questions = [partial(coupled_groups, looks=looks), partial(shares, looks=looks, whole=order[0])]
-    specs = panels_for(runs, metrics, TRACE_PANELS)
-    return side_by_side("layers", runs, folder, specs, questions, alike=alike, tracker=tracker)
+    runs = read_jobs(folder, BLOCK, lambda path: path.name, partial(_sort_key, order))
+    questions = [coupled_groups, partial(shares, whole=order[0])]
+    return compare_jobs("layers", runs, folder, questions, limit=LIMIT, metrics=metrics, alike=alike, tracker=tracker)
 
 
 def known_order(folder: Path) -> list[str]:
-    """Return the blocks' names in the order of the network, the whole first, as far as it is known."""
+    """Return the blocks' names in the order of the network, all weights first; only these if the order is unknown."""
     path = folder / JOBS
     return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else [WHOLE]
 
 
-def _place(order: Sequence[str], name: str) -> tuple[int, list[tuple[int, str]]]:
-    parts = re.split(r"(\d+)", name)  # layers.10 comes after layers.9
+def _sort_key(order: Sequence[str], name: str) -> tuple[int, list[tuple[int, str]]]:
+    parts = re.split(r"(\d+)", name)  # by number, so that layers.10 comes after layers.9
     natural = [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
     return (order.index(name) if name in order else len(order)), natural
-
-
-WHOLE = "whole"
 
 
 def blocks_of(
     names: Sequence[str], asked: Any = "auto", whole: Sequence[str] | str | None = None
 ) -> dict[str, Sequence[str] | str | None]:
-    """Return the blocks of weights that are sampled: name -> globs over the names of weights, the whole first.
+    """Return the blocks of weights to sample: name -> globs over the names of weights, the whole first.
 
-    The whole is called so where it is all weights, else after its globs.
+    The first block, the whole, is called `whole` if it has all weights, else after its globs.
 
     Args:
-        names: of the weights that move in the whole, as layers.0.weight.
-        asked: "auto" for the network's parts: its direct children with weights, and where it has only one, that
-            child's; else a list of blocks, each a glob or a list of globs.
+        names: of the weights that move in the whole, such as layers.0.weight.
+        asked: "auto" for the network's parts, which are its children with weights, or those of its only child; else a
+            list of blocks, each a glob or a list of globs.
         whole: globs of the whole; None for all weights.
 
     Raises:
-        InputError: a block is no list of globs, matches no weight, or has another's name; or there are fewer than two.
+        InputError: a block is no list of globs, matches no weight, or has the name of another; or auto finds only one.
     """
     if asked == "auto":
         blocks: list[Any] = [[f"{part}.*" if part not in names else part] for part in parts(names)]
-        require(
-            len(blocks) > 1, f"blocks=auto finds one part only, {parts(names)[0]}; name the blocks by globs of weights"
-        )
+        remedy = "name the blocks by globs of weights"
+        require(len(blocks) > 1, f"blocks=auto finds one part only, {parts(names)[0]}; {remedy}")
     else:
-        listed = isinstance(asked, (list, tuple))
-        require(
-            listed, f"blocks must be auto or a list of blocks, got {asked!r}; e.g. blocks=[[layers.0.*],[layers.2.*]]"
-        )
-        blocks = [[each] if isinstance(each, str) else each for each in asked]
+        example, listed = "e.g. blocks=[[layers.0.*],[layers.2.*]]", isinstance(asked, (list, tuple))
+        require(listed, f"blocks must be auto or a list of blocks, got {asked!r}; {example}")
+        blocks = [[block] if isinstance(block, str) else block for block in asked]
         require(len(blocks) > 0, "blocks=[] names none; give auto, or globs such as blocks=[[layers.0.*]]")
-    found: dict[str, Sequence[str] | str | None] = {block_name(whole): whole}
+    named: dict[str, Sequence[str] | str | None] = {block_name(whole): whole}
     for globs in blocks:
         texts = isinstance(globs, (list, tuple)) and all(isinstance(glob, str) for glob in globs)
         require(texts, f"blocks: {globs!r} is not a list of globs over names of weights; e.g. [layers.0.*]")
         select(names, list(globs), key="blocks")
         name = block_name(globs)
-        require(name not in found, f"blocks: two are called {name}; name their weights apart")
-        found[name] = list(globs)
-    return found
+        require(name not in named, f"blocks: two are called {name}; name their weights apart")
+        named[name] = list(globs)
+    return named
 
 
 def block_name(globs: Any) -> str:
-    """Return what a block is called, fit for a folder: its globs without their endings; the whole for None."""
+    """Return a block's name, which is also that of its folder: its globs without their endings; `whole` for None."""
     if globs is None:
         return WHOLE
     names = [globs] if isinstance(globs, str) else [str(glob) for glob in globs]
@@ -119,21 +116,18 @@ def block_name(globs: Any) -> str:
 
 
 def parts(names: Sequence[str]) -> list[str]:
-    """Return the outermost parts that tell weights apart: children of the network, or of its only child, and so on."""
+    """Return the outermost parts of a network that differ: its children, or those of its only child, and so on."""
     above = ""
     while True:
-        found = list(dict.fromkeys(above + name[len(above) :].split(".")[0] for name in names))
-        if len(found) > 1 or found[0] in names:
-            return found
-        above = f"{found[0]}."
-
-
-MOST_GROUPS = 100
+        children = list(dict.fromkeys(above + name[len(above) :].split(".")[0] for name in names))
+        if len(children) > 1 or children[0] in names:
+            return children
+        above = f"{children[0]}."
 
 
 @dataclass(frozen=True)
 class GroupCoupling:
-    """Means of a kernel's entries between groups of probes, a probe with itself left out.
+    """Means of a kernel's entries between groups of probes, without the diagonal.
 
     Attributes:
         groups: G names.
@@ -168,9 +162,9 @@ def group_coupling(kernel: LossKernel, label: str) -> GroupCoupling:
     sums, sizes = members.T @ values @ members, members.sum(axis=0)
     pairs = np.outer(sizes, sizes) - np.diag(sizes)
     means = np.divide(sums, pairs, out=np.full_like(sums, np.nan), where=pairs > 0)
-    own = np.eye(len(names), dtype=bool)
-    within = float(sums[own].sum() / pairs[own].sum()) if pairs[own].any() else float("nan")
-    across = float(sums[~own].sum() / pairs[~own].sum())
+    same = np.eye(len(names), dtype=bool)
+    within = float(sums[same].sum() / pairs[same].sum()) if pairs[same].any() else float("nan")
+    across = float(sums[~same].sum() / pairs[~same].sum())
     return GroupCoupling([str(name) for name in names], means, within, across, "coupling" if several else "abs_r")
 
 
@@ -178,34 +172,30 @@ def shared_neighbours(kernel: LossKernel, other: LossKernel, k: int) -> np.ndarr
     """Return the share of each probe's k nearest probes, [N], that are among its k nearest under another kernel.
 
     Raises:
-        InputError: the kernels stand over different probes, or k is not between 1 and N - 1.
+        InputError: the kernels have different probes, or k is not between 1 and N - 1.
     """
-    require(np.array_equal(kernel.ids, other.ids), "the kernels stand over different probes; compare those of one data")
+    require(np.array_equal(kernel.ids, other.ids), "the kernels have different probes; keep the data fixed")
     near, there = kernel.neighbors(k).indices, other.neighbors(k).indices
     return np.array([len(np.intersect1d(*pair)) / k for pair in zip(near, there, strict=True)])
 
 
-BLOCK = "block"
-_NEIGHBOURS = 10
-
-
-def coupled_groups(found: Comparison, looks: list[Look]) -> Finding:
+def coupled_groups(comparison: Comparison, jobs: list[JobKernel]) -> Finding:
     """Return the mean coupling of every two groups of the run's label, block by block."""
-    if found.similarity is None:  # kernels over other probes, or of nothing
+    if comparison.similarity is None:  # the kernels have different probes, or there is only one
         return Finding(Result())
     try:
-        coupled = [group_coupling(each.kernel, _label(found, each)) for each in looks]
+        coupled = [group_coupling(job.kernel, _label(comparison, job)) for job in jobs]
     except InputError as error:
         return Finding(Result(), notes=(f"no coupling of groups: {error}",))
-    runs = [found.runs[each.number] for each in looks]
-    means = np.stack([each.means for each in coupled])
-    label, value = _label(found, looks[0]), value_of(coupled)
+    runs = [comparison.runs[job.number] for job in jobs]
+    means = np.stack([coupling.means for coupling in coupled])
+    label, value = _label(comparison, jobs[0]), "coupling R²" if coupled[0].of == "coupling" else "|R|"
     titles, verdicts = [_name(run) for run in runs], [run.verdict or "none" for run in runs]
     drawn = figures.group_couplings(means, coupled[0].groups, titles, verdicts, value, label)
     rows = [
-        {"block": name, "group": own, "other": other, f"mean_{coupled[0].of}": matrix[i, j]}
+        {"block": name, "group": group, "other": other, f"mean_{coupled[0].of}": matrix[i, j]}
         for name, matrix in zip(titles, means, strict=True)
-        for i, own in enumerate(coupled[0].groups)
+        for i, group in enumerate(coupled[0].groups)
         for j, other in enumerate(coupled[0].groups[i:], i)
     ]
     caption = (
@@ -218,39 +208,26 @@ def coupled_groups(found: Comparison, looks: list[Look]) -> Finding:
     )
 
 
-def shares(found: Comparison, looks: list[Look], whole: str) -> Finding:
-    """Return each block's share of the self-coupling and its likeness to the whole's kernel; none without the whole.
+def shares(comparison: Comparison, jobs: list[JobKernel], whole: str) -> Finding:
+    """Return each block's share of the self-coupling, and its similarity to the kernel of the whole.
 
     Of a block called b: `share/b` is its mean self-coupling over the whole's, `cka/b` its CKA with the whole,
-    `neighbours/b` the share of 10 nearest probes that it shares with the whole. `share/sum` adds up the shares, which
-    is 1 where blocks that partition the weights act on the losses one by one.
+    `neighbours/b` the share of 10 nearest probes that it has in common with the whole. `share/sum` adds up the shares,
+    which is 1 where blocks that partition the weights act on the losses one by one.
     """
-    runs = [found.runs[each.number] for each in looks]
-    names = [_name(run) for run in runs]
-    if found.similarity is None:
+    if comparison.similarity is None:
         return Finding(Result())
-    if whole not in names:
+    base = next((job for job in jobs if _name(comparison.runs[job.number]) == whole), None)
+    if base is None:
         return Finding(Result(), notes=(f"no shares: the kernel of the {whole} is not there",))
-    base, near = names.index(whole), found.similarity
-    k = min(_NEIGHBOURS, looks[0].kernel.probes - 1)
-    rows = []
-    for each, run, name in zip(looks, runs, names, strict=True):
-        row: dict[str, float | str] = {"block": name, "verdict": run.verdict or "none"}
-        row["weights"] = run.metrics.get("trace/moving", np.nan)
-        row |= _ratio(run, runs[base]) if name != whole else {"share": 1.0, "share_se": 0.0}
-        row |= {"cka": np.nan, "cka_ceiling": np.nan}
-        if each.number in near.members and looks[base].number in near.members:
-            pair = near.members.index(each.number), near.members.index(looks[base].number)
-            row["cka"] = float(np.cos(near.distances[pair]))
-            row["cka_ceiling"] = float(np.cos(near.floor()[pair])) if name != whole else np.nan
-        shared = replicate_mean("neighbours", shared_neighbours(each.kernel, looks[base].kernel, k))
-        rows.append(row | {key: shared[key] for key in ("neighbours", "neighbours_se")} | _sides(found, each, run))
+    k = min(_NEIGHBOURS, base.kernel.probes - 1)
+    rows = [_block_row(comparison, job, base, k) for job in jobs]
     table = pd.DataFrame(rows)
     others = [row for row in rows if row["block"] != whole]
     metrics = {f"{key}/{row['block']}": float(row[key]) for row in others for key in ("share", "cka", "neighbours")}
     metrics["share/sum"] = float(sum(float(row["share"]) for row in others))
-    chance = k / (looks[0].kernel.probes - 1)
-    drawn = figures.block_shares(_drawn(table, chance), "R²" if looks[0].kernel.chains > 1 else "|R|")
+    chance = k / (base.kernel.probes - 1)
+    drawn = figures.block_shares(_drawn(table, chance), "R²" if base.kernel.chains > 1 else "|R|")
     caption = (
         "One block of weights moving, all others held at w*. a: mean self-coupling K(z, z) over the whole's, and the "
         f"block's share of the weights; all shares add up to {metrics['share/sum']:.2f}. b: CKA between the kernels, "
@@ -261,9 +238,24 @@ def shares(found: Comparison, looks: list[Look], whole: str) -> Finding:
     return Finding(Result(metrics, {"blocks": table}, {"block_shares": drawn}), {"block_shares": caption})
 
 
-def value_of(coupled: list[GroupCoupling]) -> str:
-    """Return what the means are of."""
-    return "coupling R²" if coupled[0].of == "coupling" else "|R|"
+def _block_row(comparison: Comparison, job: JobKernel, base: JobKernel, k: int) -> dict[str, float | str]:
+    """Return a block's numbers beside those of the whole."""
+    run, whole, similarity = comparison.runs[job.number], comparison.runs[base.number], comparison.similarity
+    row: dict[str, float | str] = {"block": _name(run), "verdict": run.verdict or "none"}
+    row["weights"] = run.metrics.get("trace/moving", np.nan)
+    row |= _ratio(run, whole) if job is not base else {"share": 1.0, "share_se": 0.0}
+    row |= {"cka": np.nan, "cka_ceiling": np.nan}
+    if similarity is not None and {job.number, base.number} <= set(similarity.members):
+        pair = similarity.members.index(job.number), similarity.members.index(base.number)
+        row["cka"] = float(np.cos(similarity.distances[pair]))
+        row["cka_ceiling"] = float(np.cos(similarity.floor()[pair])) if job is not base else np.nan
+    shared = replicate_mean("neighbours", shared_neighbours(job.kernel, base.kernel, k))
+    row |= {key: shared[key] for key in ("neighbours", "neighbours_se")}
+    try:
+        coupled = group_coupling(job.kernel, _label(comparison, job))
+    except InputError:  # no label that makes groups
+        return row | {"within": np.nan, "across": np.nan}
+    return row | {"within": coupled.within, "across": coupled.across}
 
 
 def _drawn(table: pd.DataFrame, chance: float) -> figures.BlockShares:
@@ -286,24 +278,16 @@ def _drawn(table: pd.DataFrame, chance: float) -> figures.BlockShares:
 
 def _ratio(run: Run, whole: Run) -> dict[str, float | str]:
     """Return a block's mean self-coupling over the whole's, its error by the delta method."""
-    own, base = (each.metrics["trace/self_coupling"] for each in (run, whole))
-    errors = [each.metrics.get("trace/self_coupling_se", np.nan) for each in (run, whole)]
-    share = own / base if base > 0 else np.nan
-    relative = np.hypot(errors[0] / own, errors[1] / base) if own > 0 and base > 0 else np.nan
+    block, base = (job.metrics["trace/self_coupling"] for job in (run, whole))
+    errors = [job.metrics.get("trace/self_coupling_se", np.nan) for job in (run, whole)]
+    share = block / base if base > 0 else np.nan
+    relative = np.hypot(errors[0] / block, errors[1] / base) if block > 0 and base > 0 else np.nan
     return {"share": float(share), "share_se": float(share * relative)}
 
 
-def _sides(found: Comparison, each: Look, run: Run) -> dict[str, float | str]:
-    try:
-        coupled = group_coupling(each.kernel, _label(found, each))
-    except InputError:
-        return {"within": np.nan, "across": np.nan}
-    return {"within": coupled.within, "across": coupled.across}
-
-
-def _label(found: Comparison, each: Look) -> str:
-    name = found.runs[each.number].config.get("label")
-    return str(name) if name is not None else next(iter(each.kernel.labels), "")
+def _label(comparison: Comparison, job: JobKernel) -> str:
+    name = comparison.runs[job.number].config.get("label")
+    return str(name) if name is not None else next(iter(job.kernel.labels), "")
 
 
 def _name(run: Run) -> str:

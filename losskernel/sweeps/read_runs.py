@@ -1,4 +1,4 @@
-"""Run folders as a comparison reads them; a run without result keeps its row, with the reason."""
+"""Run folders as a comparison reads them; a run without result is kept, with the reason."""
 
 import json
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from losskernel.runs.analyse import ASKED
 from losskernel.runs.presentation import read_presentations
 from losskernel.traces.zarr_store import TraceStore
 
-# In a sweep's folder, where kernels lie whose chains its jobs sampled.
+# In a sweep's folder: the folder of kernels whose chains its jobs sampled.
 HOME = "joined"
-# What a job of a sweep leaves where it failed: {"error": text, "config": resolved}. Results outrank it.
+# In the folder of a failed job: {"error": text, "config": resolved}. Ignored where there are results.
 FAILURE = "failure.json"
 # In the folder of a sweep around a run: job -> value of the swept key, in their order.
 JOBS = "jobs.json"
-# The verdict of a run that was not to sample.
+# The verdict of a run that samples nothing.
 UNSAMPLED = "unsampled"
 
 
@@ -32,13 +32,13 @@ class Run:
     """One run folder.
 
     Attributes:
-        folder: where it lies.
+        folder: its path.
         config: its resolved configuration, flat: dotted key -> value.
         metrics: name -> finite number; those of the diagnosis are called `diagnosis/...`.
         verdict: "pass", "warn" or "fail"; "unsampled" for a run of points alone; None where there is no result.
         reasons: the diagnosis' sentences.
         missing: why there is no result; "" where there is one.
-        control: verdict of its companion at nβ = 0; "" where none was judged.
+        control: verdict of its control run at nβ = 0; "" where there is none.
         asked: analysis -> its settings.
         shown: analysis -> how it shows its metrics.
     """
@@ -55,14 +55,14 @@ class Run:
 
 
 def find_runs(given: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Return the run folders that are meant: run folders, folders of sweeps, patterns with *, or a list of these.
+    """Return the run folders in run folders, folders of sweeps, patterns with *, or a list of these.
 
     Raises:
-        InputError: nothing is there, or no run in it.
+        InputError: there is no such folder, or no run in it.
     """
     if not isinstance(given, (str, Path)):
         require(len(given) > 0, "runs=[] names no run; give run folders or a sweep's folder")
-        return list(dict.fromkeys(folder for each in given for folder in find_runs(each)))
+        return list(dict.fromkeys(folder for part in given for folder in find_runs(part)))
     remedy = "give run folders or a sweep's folder, such as runs=outputs/multitask/..."
     if any(sign in str(given) for sign in "*?["):
         found = [Path(each) for each in sorted(glob(str(given)), key=_order) if Path(each).is_dir()]
@@ -79,7 +79,7 @@ def find_runs(given: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def read_run(folder: Path) -> Run:
-    """Read what a run left.
+    """Read a run folder.
 
     Raises:
         TraceError: one of its files is damaged.
@@ -105,7 +105,7 @@ def read_run(folder: Path) -> Run:
 
 
 def short_names(runs: Sequence[Run]) -> list[str]:
-    """Return as much of the end of each folder's path as tells the runs apart; in a sweep the number of the job."""
+    """Return the end of each folder's path, as much as distinguishes the runs; in a sweep the number of the job."""
     parts = [run.folder.resolve().parts for run in runs]
     for depth in range(1, max(map(len, parts))):
         names = ["/".join(own[-depth:]) for own in parts]
@@ -124,7 +124,7 @@ def _inside(folder: Path) -> list[Path]:
 def _is_run(folder: Path) -> bool:
     if (folder / "calibration.json").exists():
         return False
-    # Hydra makes .hydra before anything else, so that a job counts that failed at once.
+    # Hydra makes .hydra first, so that a job that failed at once counts too.
     return any((folder / name).exists() for name in ("metrics.json", "traces.zarr", "config.yaml", FAILURE, ".hydra"))
 
 
@@ -134,7 +134,7 @@ def _order(path: str | Path) -> tuple[str, int, str]:
 
 
 def _state(folder: Path) -> str:
-    """Return how far a run came that left neither results nor an error."""
+    """Return the progress of a run that left neither results nor an error."""
     try:
         store = TraceStore(folder / "traces.zarr")
         if not store.exists:
@@ -148,7 +148,7 @@ def _state(folder: Path) -> str:
 
 
 def _composed(folder: Path) -> dict[str, Any]:
-    """Return what Hydra composed, without the values that only a resolver could tell."""
+    """Return the configuration as Hydra composed it, without values that need to be resolved."""
     composed = flat(current_classes(_yaml(folder / ".hydra" / "config.yaml")))
     return {key: value for key, value in composed.items() if "${" not in str(value)}
 

@@ -201,7 +201,7 @@ def test_the_folder_the_page_and_the_tracker_show_meanings(tmp_path: Path) -> No
     told = meanings_of(tmp_path)
     rank = spectrum.meanings["effective_rank"]
     assert told["modes/effective_rank"] == rank
-    assert told["control/modes/effective_rank"] == f"{rank} (of the companion at nbeta = 0)"
+    assert told["control/modes/effective_rank"] == f"{rank} (of the control run at nbeta = 0)"
     assert told["diagnosis/rhat"] == lka.Convergence.meanings["rhat"]
     assert not any("own" in name or name.endswith(("_se", "_low", "_high")) for name in told)
     measured = json.loads((tmp_path / "diagnosis.json").read_text())["metrics"]

@@ -312,7 +312,7 @@ def test_runs_of_points_alone_are_compared_by_their_paths(tmp_path: Path) -> Non
     assert [run.verdict for run in found.runs] == ["unsampled"] * 3
     assert "3 of 3 runs are of points only" in found.overview()
     assert "kernels" not in found.overview()
-    assert [spec.title for spec in found.specs] == ["path length, rad", "path straightness", "hidden to target, rad"]
+    assert [spec.title for spec in found.panels] == ["path length, rad", "path straightness", "hidden to target, rad"]
     assert found.summary()["runs_unsampled"] == 3
     table = pd.read_csv(tmp_path / "out" / "tables" / "whole_paths.csv")
     assert len(table) == 3

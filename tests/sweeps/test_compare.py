@@ -13,10 +13,10 @@ from planted_runs import SHOWN, configuration, losses, plant, plant_turning, swe
 from losskernel.errors import InputError
 from losskernel.sweeps import Comparison, compare, find_runs
 from losskernel.sweeps.captions import caption_of_metrics
+from losskernel.sweeps.comparison_page import write_comparison
 from losskernel.sweeps.design import lay_out
-from losskernel.sweeps.metric_panels import interval, panels, panels_for
+from losskernel.sweeps.metric_panels import curves_of, interval, panels_for
 from losskernel.sweeps.read_runs import Run
-from losskernel.sweeps.report import write_comparison
 
 
 def test_a_calibrated_interval_goes_before_the_standard_error() -> None:
@@ -39,7 +39,7 @@ def test_the_usual_panels_are_those_that_exist_and_others_can_be_asked_for() -> 
 
 
 def planted_panel(found: list[Run], metric: str = "separation/ari") -> Any:
-    (panel,) = panels(panels_for(found, [metric]), found, lay_out(found))
+    (panel,) = curves_of(panels_for(found, [metric]), found, lay_out(found))
     (curve,) = panel.curves
     return curve
 
@@ -69,7 +69,7 @@ def test_the_metrics_are_named_on_the_last_curve_that_has_them() -> None:
     found = [Run(Path(f"x/{n}"), key, numbers, "pass", shown=SHOWN) for n, key in enumerate(keys[:3])]
     failed = [Run(Path(f"x/{n}"), key, missing="lost") for n, key in enumerate(keys[2:], 2)]
     for runs, noted in ((found, [2, 3]), ([*found[:2], *failed], [0, 1])):
-        panel = panels(panels_for(runs, None), runs, lay_out(runs))[0]
+        panel = curves_of(panels_for(runs, None), runs, lay_out(runs))[0]
         assert [number for number, each in enumerate(panel.curves) if each.note] == noted
         assert {each.note for each in panel.curves} == {"within", "across", ""}
 

@@ -11,9 +11,9 @@ import losskernel as lk
 from losskernel.analyses.result import MetricPanel
 from losskernel.errors import InputError, TraceError
 from losskernel.sweeps import find_runs
-from losskernel.sweeps.captions import asked_differently
+from losskernel.sweeps.captions import different_settings
 from losskernel.sweeps.design import lay_out, repeated_by, value_of
-from losskernel.sweeps.metric_panels import rows
+from losskernel.sweeps.metric_panels import verdict_rows
 from losskernel.sweeps.read_runs import Run, read_run, short_names
 
 
@@ -154,19 +154,19 @@ def test_a_failed_run_keeps_its_place() -> None:
     found[2] = Run(found[2].folder, found[2].config, missing="it failed")
     design = lay_out(found)
     assert design.axis.values == [1, 10, 100]
-    (row,) = rows(found, design, [None])
+    (row,) = verdict_rows(found, design, [None])
     assert row.verdicts == ["pass", "pass", "none"]
 
 
-def test_analyses_that_were_asked_differently_are_named() -> None:
+def test_analyses_that_had_different_settings_are_named() -> None:
     spec = MetricPanel("length", (("path/length", "", "black"),))
     runs = [
         Run(Path(str(place)), metrics={"path/length": 1.0}, asked={"path": settings, "other": str(place)})
         for place, settings in enumerate(["Paths(space=AngularCKA())", "Paths(space=Bures())"])
     ]
-    said = asked_differently(runs, [spec])
+    said = different_settings(runs, [spec])
     assert said.startswith(
         "the analysis path was asked with different settings, compare with care (run 0: Paths(space=A"
     )
     assert "run 1: Paths(space=Bures())" in said
-    assert asked_differently(runs[:1] * 2, [spec]) == ""
+    assert different_settings(runs[:1] * 2, [spec]) == ""

@@ -121,7 +121,7 @@ def test_neighbours_shared_with_oneself_are_all_and_with_a_stranger_are_chance()
     kernel, stranger = kernel_of(losses(0.0, 1)), kernel_of(losses(np.pi / 2, 2))
     assert shared_neighbours(kernel, kernel, 7).tolist() == [1.0] * PROBES
     assert abs(shared_neighbours(kernel, stranger, 7).mean() - 7 / (PROBES - 1)) < 0.12
-    with pytest.raises(InputError, match="stand over different probes"):
+    with pytest.raises(InputError, match="have different probes"):
         shared_neighbours(kernel, kernel.evenly(10), 3)
 
 
