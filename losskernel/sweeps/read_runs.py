@@ -65,17 +65,17 @@ def find_runs(given: str | Path | Sequence[str | Path]) -> list[Path]:
         return list(dict.fromkeys(folder for part in given for folder in find_runs(part)))
     remedy = "give run folders or a sweep's folder, such as runs=outputs/multitask/..."
     if any(sign in str(given) for sign in "*?["):
-        found = [Path(each) for each in sorted(glob(str(given)), key=_order) if Path(each).is_dir()]
-        if Path(given).name != HOME:  # beside the runs that it holds the chains of
-            found = [each for each in found if each.name != HOME or _is_run(each)]
-        require(len(found) > 0, f"runs={given}: no folder matches the pattern; {remedy}")
-        found = [folder for each in found for folder in _inside(each)]
+        matches = [Path(path) for path in sorted(glob(str(given)), key=_order) if Path(path).is_dir()]
+        if Path(given).name != HOME:
+            # Joined kernels repeat the chains of the runs beside them, so they count only if the pattern names them.
+            matches = [path for path in matches if path.name != HOME or _is_run(path)]
+        require(len(matches) > 0, f"runs={given}: no folder matches the pattern; {remedy}")
+        folders = [folder for path in matches for folder in _runs_in(path)]
     else:
         require(Path(given).is_dir(), f"runs={given} is not a folder; {remedy}")
-        found = _inside(Path(given))
-    if not found:
-        raise InputError(f"runs={given} holds no run; {remedy}")
-    return found
+        folders = _runs_in(Path(given))
+    require(len(folders) > 0, f"runs={given} holds no run; {remedy}")
+    return folders
 
 
 def read_run(folder: Path) -> Run:
@@ -108,17 +108,17 @@ def short_names(runs: Sequence[Run]) -> list[str]:
     """Return the end of each folder's path, as much as distinguishes the runs; in a sweep the number of the job."""
     parts = [run.folder.resolve().parts for run in runs]
     for depth in range(1, max(map(len, parts))):
-        names = ["/".join(own[-depth:]) for own in parts]
+        names = ["/".join(path[-depth:]) for path in parts]
         if len(set(names)) == len(names):
             return names
-    return ["/".join(own) for own in parts]
+    return ["/".join(path) for path in parts]
 
 
-def _inside(folder: Path) -> list[Path]:
-    """Return the folder itself if it is a run's, else the runs directly in it, in the order of their numbers."""
+def _runs_in(folder: Path) -> list[Path]:
+    """Return the folder itself if it is a run's, else the runs directly in it, ordered by number."""
     if _is_run(folder):
         return [folder]
-    return sorted((each for each in folder.iterdir() if each.is_dir() and _is_run(each)), key=lambda each: _order(each))
+    return sorted((path for path in folder.iterdir() if path.is_dir() and _is_run(path)), key=_order)
 
 
 def _is_run(folder: Path) -> bool:

@@ -26,12 +26,12 @@ except ImportError as error:  # an optional dependency
 
 _COMPARED = ("compare",)  # job types that record a comparison of others
 _TRUST = ("diagnosis/rhat", "diagnosis/ess_kernel", "diagnosis/stiffness")
-_MOST = 6  # headline numbers
+_MOST = 6  # headline numbers shown
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What one W&B run has recorded: its settings, its summary, and of which kind it is."""
+    """The record of one W&B run: its settings, its summary and its kind."""
 
     config: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Recorded:
 def workspace(
     runs: Sequence[Recorded], project: str, entity: str, group: str | None = None, name: str | None = None
 ) -> ws.Workspace:
-    """Return a workspace of the panels that these runs can fill.
+    """Return a workspace with the panels that these runs can fill.
 
     W&B's scatter plots draw no error bars: intervals stand in the figure of the sweep's comparison, and standard errors
     beside the numbers in the table of runs.
@@ -130,14 +130,14 @@ def _title(setting: str) -> str:
 
 
 def _swept(runs: Sequence[Recorded]) -> list[str]:
-    """Return the settings that differ between runs; where none does, those that people look at first."""
+    """Return the settings that differ between runs; if none does, the most common ones."""
     known = [key.rsplit(".", 1)[-1] for key in with_use(Use.SHORT_NAME)]
     differ = [key for key in known if len({run.config.get(key) for run in runs if key in run.config}) > 1]
     return differ or known[:3]
 
 
 def _headlines(runs: Sequence[Recorded]) -> list[str]:
-    """Return the usual numbers that some run has, then others that come with an error."""
+    """Return the usual metrics that some run has, then others that have a standard error."""
     summaries = [run.summary for run in runs]
     there = list(dict.fromkeys(key for summary in summaries for key in summary))
     others = [key for key in there if f"{key}_se" in there and not key.startswith(("control/", "convergence/"))]
@@ -163,12 +163,12 @@ def _numbers(records: Iterable[Mapping[str, Any]], key: str) -> list[float]:
 
 
 def _logarithmic(runs: Sequence[Recorded], key: str) -> bool:
-    """Whether a setting spans so much that only a logarithmic axis shows it; zero has no place on one."""
+    """Whether a setting needs a logarithmic axis: it is positive and spans a factor of 10."""
     values = _numbers([run.config for run in runs], key)
     return bool(values) and min(values) > 0 and max(values) >= 10 * min(values)
 
 
-_LOOK_AT = 200  # runs, the latest
+_LATEST = 200  # number of runs that are read
 
 
 def save_dashboard(project: str, entity: str | None = None, group: str | None = None, name: str | None = None) -> str:
@@ -186,23 +186,23 @@ def save_dashboard(project: str, entity: str | None = None, group: str | None = 
     """
     require(logged_in(), "nobody is logged in to W&B; run wandb login (or set WANDB_API_KEY), then the same command")
 
-    with _refusals():
+    with _refusals_as_input_errors():
         api = wandb.Api(timeout=20)
         owner = entity or api.default_entity
         require(bool(owner), "W&B knows no default entity for this key; give entity=..., your user or team")
         chosen = {"group": group} if group else {}
         found = api.runs(f"{owner}/{project}", filters=chosen, order="-created_at", lazy=False)
-        runs = [Recorded(dict(run.config), _plain(run.summary), _job_type(run)) for run in islice(found, _LOOK_AT)]
+        runs = [Recorded(dict(run.config), _plain(run.summary), _job_type(run)) for run in islice(found, _LATEST)]
     which = f" in the group {group}" if group else ""
     remedy = "check project=, entity= and group=, and send offline runs with wandb sync"
     require(len(runs) > 0, f"W&B has no runs in {owner}/{project}{which}; {remedy}")
     made = workspace(runs, project, str(owner), group, name)
-    with _refusals():
+    with _refusals_as_input_errors():
         return str(made.save().url)
 
 
 def _plain(summary: Any) -> dict[str, Any]:
-    """Return a summary as plain mappings; W&B wraps those of its media."""
+    """Return a summary as plain mappings; W&B wraps media entries in types of its own."""
     return {key: dict(value.items()) if hasattr(value, "items") else value for key, value in summary.items()}
 
 
@@ -211,11 +211,11 @@ def _job_type(run: Any) -> str:
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
-    """Turn what W&B says no with into one line.
+def _refusals_as_input_errors() -> Iterator[None]:
+    """Turn a refusal of W&B into an InputError of one line.
 
     Raises:
-        InputError: it said no.
+        InputError: W&B refused.
     """
     try:
         yield
