@@ -187,7 +187,7 @@ def test_without_the_whole_or_a_label_the_rest_is_there(tmp_path: Path) -> None:
     found = over_blocks(tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert "no shares: the kernel of the whole is not there" in page
-    assert "no coupling of groups: there is no probe label &#x27;kind&#x27;" in page
+    assert "no coupling of groups: there is no probe label &#39;kind&#39;" in page
     assert not (tmp_path / "tables" / "blocks.csv").exists()
     assert found.similarity is not None
 
