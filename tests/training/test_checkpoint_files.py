@@ -25,7 +25,7 @@ from torch.utils.data import Dataset, TensorDataset
 import losskernel as lk
 from losskernel.cli.build import build
 from losskernel.data import FlipAndCrop, arithmetic
-from losskernel.data.base import Data
+from losskernel.data.base import Data, size
 from losskernel.errors import InputError, Interrupted, TraceError
 from losskernel.losses import cross_entropy
 from losskernel.models import MultitaskMLP, SmallCNN
@@ -48,7 +48,7 @@ class Noisy(Dataset):
         self._data = data
 
     def __len__(self) -> int:
-        return lk.data.base.size(self._data.train)
+        return size(self._data.train)
 
     def __getitem__(self, index: int) -> Any:
         inputs, target = self._data.train[index]
@@ -173,7 +173,7 @@ def test_every_signal_of_a_scheduler_and_ctrl_c_stop_a_training(name: str, tmp_p
         train("adam", tmp_path, Signal(7, number))
     assert stopped.value.number == number
     assert signal.getsignal(number) == handler
-    with pytest.raises(Interrupted, match=r"after 5 of 800 training steps \(.*\); no state of it is kept"):
+    with pytest.raises(Interrupted, match=r"after 5 of 800 training steps \(.*\); no state is saved"):
         train("adam", None, Signal(5, number))
 
 
@@ -223,7 +223,7 @@ class Dying(Dataset):
         self._data, self._number, self._left = data, number, 100
 
     def __len__(self) -> int:
-        return lk.data.base.size(self._data.train)
+        return size(self._data.train)
 
     def __getitem__(self, index: int) -> Any:
         self._left -= 1
@@ -242,7 +242,7 @@ def test_what_a_signal_did_to_those_that_load_samples_is_no_fault(tmp_path: Path
             fit(model, dying, training, progress=False, checkpoints=tmp_path, state_every=0.0)
     (tmp_path / STATE).unlink()
     dying = Data(Dying(data, signal.SIGTERM), data.probes, data.loss)
-    with pytest.raises(Interrupted, match=r"stopped after 3 of 800 .*; no state of it is kept"):  # none was due yet
+    with pytest.raises(Interrupted, match=r"stopped after 3 of 800 .*; no state is saved"):  # none was due yet
         fit(model, dying, training, progress=False, checkpoints=tmp_path, state_every=1000.0)
 
 
@@ -362,7 +362,7 @@ def study(**given: Any) -> Study:
 
 
 def test_the_state_goes_once_the_weights_are_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved, folder = lk.training.atomic_save, tmp_path / "checkpoints"
+    saved, folder = checkpoint_files.atomic_save, tmp_path / "checkpoints"
     seen: list[bool] = []
 
     def full(state: dict[str, Any], path: Path) -> None:
@@ -387,7 +387,7 @@ def test_the_state_goes_once_the_weights_are_on_disk(tmp_path: Path, monkeypatch
 
 def test_a_run_says_that_its_training_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[str] = []
-    monkeypatch.setattr(lk.tracking.Tracker, "finish", lambda self, state: ended.append(state))
+    monkeypatch.setattr(Tracker, "finish", lambda self, state: ended.append(state))
 
     def signalling(**given: Any) -> pl.Trainer:
         return pl.Trainer(**given | {"callbacks": [Signal(9), *given["callbacks"]]})
