@@ -32,6 +32,7 @@ from losskernel.models import MultitaskMLP, SmallCNN
 from losskernel.representations.baselines import retraining
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.run import Study, preflight, run, trained
+from losskernel.runs.tracking.tracker import Tracker
 from losskernel.storage.torch_files import atomic_save
 from losskernel.training import Training, checkpoint_files, fit, retrain
 from losskernel.training.checkpoint_files import STATE, drop_state
@@ -200,7 +201,7 @@ def test_networks_that_are_trained_again_leave_no_states(tmp_path: Path, monkeyp
 
 def unmoved() -> None:
     """What a process that retrains does when signals come while it trains, and when they come otherwise."""
-    retraining._begin(pickle.dumps(None))
+    retraining._start_worker(pickle.dumps(None))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         os.kill(os.getpid(), number)
     with pytest.raises(Interrupted, match="after 3 of 800 training steps"):
