@@ -1,8 +1,9 @@
 """What a figure shows once it is drawn: its texts, its pictures, and which of them collide."""
 
-from itertools import combinations
+from itertools import combinations, zip_longest
 from typing import Any
 from unittest import mock
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,29 +15,38 @@ from matplotlib.transforms import Bbox
 from losskernel.data.taxonomy import Tree
 from losskernel.figures import paper
 
+# What was seen when a figure was drawn, so that each is drawn once however much is asked of it.
+_SEEN: WeakKeyDictionary[Figure, tuple[FigureCanvasAgg, list[Text]]] = WeakKeyDictionary()
+
 
 def rendered(figure: Figure) -> FigureCanvasAgg:
     """Draw a figure as for print, at a low resolution."""
-    with paper():
-        figure.set_dpi(72)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-    return canvas
+    return _drawn(figure)[0]
 
 
 def texts(figure: Figure) -> list[Text]:
     """Return the texts that are drawn and say something; labels of ticks beyond the limits, say, are not drawn."""
-    found: dict[int, Text] = {}
+    return list(_drawn(figure)[1])
+
+
+def _drawn(figure: Figure) -> tuple[FigureCanvasAgg, list[Text]]:
+    if figure in _SEEN and not figure.stale:
+        return _SEEN[figure]
+    seen: dict[int, Text] = {}
     draw = Text.draw
 
     def noted(self: Text, renderer: Any) -> None:
         if self.get_visible() and self.get_text().strip():
-            found[id(self)] = self
+            seen[id(self)] = self
         draw(self, renderer)
 
-    with mock.patch.object(Text, "draw", noted):
-        rendered(figure)
-    return list(found.values())
+    with mock.patch.object(Text, "draw", noted), paper():
+        figure.set_dpi(72)
+        canvas = FigureCanvasAgg(figure)
+        figure.draw_without_rendering()  # the layout settles at the second drawing, and savefig too draws twice
+        canvas.draw()
+    _SEEN[figure] = canvas, list(seen.values())
+    return _SEEN[figure]
 
 
 def words(figure: Figure) -> str:
@@ -45,8 +55,13 @@ def words(figure: Figure) -> str:
 
 
 def legend(figure: Figure) -> list[str]:
-    """Return the entries of the figure's legends."""
-    return [text.get_text() for each in figure.legends for text in each.get_texts()]
+    """Return the entries of the figure's legends, row by row."""
+    entries: list[str] = []
+    for drawn in figure.legends:
+        # matplotlib holds them column by column
+        columns = np.array_split([text.get_text() for text in drawn.get_texts()], drawn._ncols)  # pyright: ignore
+        entries += [str(text) for row in zip_longest(*columns) for text in row if text is not None]
+    return entries
 
 
 def smallest(figure: Figure) -> float:
@@ -75,7 +90,7 @@ def outside(figure: Figure) -> list[str]:
 def thumbnails(figure: Figure) -> list[AxesImage]:
     """Return the pictures of probes: the images of more than two rows and columns, on axes that hold several."""
     images = [image for axes in figure.axes for image in axes.images if len(axes.images) > 2]
-    return [image for image in images if min(np.shape(image.get_array())[:2]) > 2]
+    return [image for image in images if min(np.asarray(image.get_array()).shape[:2]) > 2]
 
 
 def balanced(*widths: int) -> Tree:
@@ -92,9 +107,8 @@ def balanced(*widths: int) -> Tree:
 
 
 def _boxes(figure: Figure) -> list[tuple[str, Bbox]]:
-    said = texts(figure)
     renderer = rendered(figure).get_renderer()
-    return [(text.get_text(), _shrunk(text.get_window_extent(renderer))) for text in said]
+    return [(text.get_text(), _shrunk(text.get_window_extent(renderer))) for text in texts(figure)]
 
 
 def _shrunk(box: Bbox) -> Bbox:

@@ -110,6 +110,13 @@ def test_only_the_tracker_knows_wandb() -> None:
     assert all(name.startswith("runs.tracking.") for name in users)
 
 
+def test_only_figures_know_matplotlib_and_plotly() -> None:
+    drawing = {"matplotlib", "mpl_toolkits", "plotly"}
+    users = {name for name, path in MODULES.items() if drawing & {each.split(".")[0] for each in _imports(path)}}
+    assert users
+    assert {name.split(".")[0] for name in users} == {"figures"}
+
+
 def test_lightning_has_one_import_name() -> None:
     # `lightning` is another distribution, whose classes are not those of `pytorch_lightning`.
     users = {name for name, path in MODULES.items() if "lightning" in {each.split(".")[0] for each in _imports(path)}}

@@ -18,6 +18,7 @@ from .joint.kernel_agreement import kernels_layers as kernels_layers
 from .joint.kernel_agreement import localization_sweep as localization_sweep
 from .kernel.interactive_map import interactive_map as interactive_map
 from .kernel.interactive_map import interactive_page as interactive_page
+from .kernel.interactive_map import plotly_script as plotly_script
 from .kernel.interactive_map import stamp_page as stamp_page
 from .kernel.kernel_curves import loss_traces as loss_traces
 from .kernel.kernel_curves import spectrum as spectrum
@@ -34,16 +35,17 @@ from .paths.path_map import path_map as path_map
 from .paths.path_profiles import path_profiles as path_profiles
 from .paths.path_profiles import path_training as path_training
 from .robustness_curves import flip_curves as flip_curves
+from .shared.style import Figure as Figure
 from .shared.style import paper as paper
 from .shared.style import stamp as stamp
 from .sweeps.kernel_similarity import Kernels as Kernels
 from .sweeps.kernel_similarity import kernel_similarity as kernel_similarity
+from .sweeps.kernels_in_training import aligned_maps as aligned_maps
+from .sweeps.kernels_in_training import along_training as along_training
 from .sweeps.metrics_against_settings import comparison as comparison
-from .sweeps.over_blocks import BlockShares as BlockShares
-from .sweeps.over_blocks import block_shares as block_shares
-from .sweeps.over_blocks import group_couplings as group_couplings
-from .sweeps.over_training import aligned_maps as aligned_maps
-from .sweeps.over_training import along_training as along_training
+from .sweeps.weight_blocks import BlockShares as BlockShares
+from .sweeps.weight_blocks import block_shares as block_shares
+from .sweeps.weight_blocks import group_couplings as group_couplings
 from .trees.map_regions import Region as Region
 from .trees.tanglegram import tanglegram as tanglegram
 from .trees.taxonomy_map import taxonomy_map as taxonomy_map
@@ -52,6 +54,7 @@ from .trees.trees import tree_colours as tree_colours
 
 __all__ = [
     "BlockShares",
+    "Figure",
     "JointPoints",
     "Kernels",
     "Region",
@@ -88,6 +91,7 @@ __all__ = [
     "path_map",
     "path_profiles",
     "path_training",
+    "plotly_script",
     "predicted_outcomes",
     "relatedness",
     "score_distributions",

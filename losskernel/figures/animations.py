@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from losskernel.data.taxonomy import Tree
 from losskernel.figures.kernel.umap_maps import ELEVATION
 from losskernel.figures.shared.colouring import Colouring, colour_by
-from losskernel.figures.sweeps.over_training import checked
+from losskernel.figures.sweeps.kernels_in_training import checked
 from losskernel.figures.trees.taxonomy_map import located, shortened
 from losskernel.figures.trees.trees import main_branches, node_positions, position_colours
 
@@ -24,6 +25,10 @@ _MOST_MOVING = 4000  # points beyond which an even part is drawn
 _MOST_NAMES = 12
 _TINTS = 4  # of each colour towards white, for edges
 _DARK, _GREY, _PALE = (38, 38, 38), (122, 122, 122), (217, 217, 217)
+_MILLISECONDS = 70  # a frame
+_HUES, _SHADES = 60, 4  # colours of the palette: places along the tree, and nearness
+_MOST_TURNING = 6000  # points beyond which an even part is drawn: more hide each other and make the file large
+_WHITE, _INK = _HUES * _SHADES, _HUES * _SHADES + 1
 
 
 def moving_map(
@@ -31,51 +36,67 @@ def moving_map(
     labels: np.ndarray,
     titles: Sequence[str],
     notes: Sequence[str] = (),
-    places: Sequence[float] = (),
+    moments: Sequence[float] = (),
 ) -> bytes:
     """Return an animated GIF, 480 pixels wide, of the maps, each probe moving evenly from its place to the next.
 
     layouts: [P, N, 2]. labels: [N], which give the colours. titles: [P]. notes: [P], written at the right, such as the
-    loss. places: [P] of the stages on the bar below, ascending; evenly by default. Of more than 4,000 points an even
+    loss. moments: [P] of the stages on the bar below, ascending; evenly by default. Of more than 4,000 points an even
     part is drawn.
 
     Raises:
         ValueError: a shape is wrong, or a coordinate is not finite.
     """
     layouts = checked(layouts, titles)
-    for name, given in (("notes", notes), ("places", places)):
+    for name, given in (("notes", notes), ("moments", moments)):
         if len(given) not in (0, len(layouts)):
             raise ValueError(f"{name} must be one per map, got {len(given)} for {len(layouts)} maps")
     part = np.linspace(0, layouts.shape[1] - 1, min(layouts.shape[1], _MOST_MOVING)).astype(int)
     colouring = colour_by(labels, "labels", layouts.shape[1])
     colours = np.rint(255 * colouring.rgba[part, :3]).astype(int)
-    low, high = layouts.min(axis=(0, 1)), layouts.max(axis=(0, 1))
-    reach = float((high - low).max()) / 2 or 1.0
-    points = (layouts[:, part] - (low + high) / 2) / reach  # within [-1, 1]
-    marks = np.asarray(places if len(places) else np.arange(len(layouts)), dtype=float)
+    points = _scaled(layouts)[:, part]
+    marks = np.asarray(moments if len(moments) else np.arange(len(layouts)), dtype=float)
     marks = (marks - marks[0]) / (np.ptp(marks) or 1.0)
     ground, palette = _stage_ground(colouring, marks), _stage_palette(colours)
-    frames, times = [], []
+    notes, frames, times = notes or [""] * len(layouts), [], []
     for stage in range(len(layouts)):
-        last = stage == len(layouts) - 1
-        for step in range(1 if last else _BETWEEN):
+        after = min(stage + 1, len(layouts) - 1)
+        for step in range(_BETWEEN if after > stage else 1):
             share = step / _BETWEEN
             eased = share * share * (3 - 2 * share)  # it starts and stops gently
-            after = min(stage + 1, len(layouts) - 1)
             here = (1 - eased) * points[stage] + eased * points[after]
             done = (1 - share) * marks[stage] + share * marks[after]
             nearest = stage if share < 0.5 else after
-            note = notes[nearest] if len(notes) else ""
-            frames.append(
-                _frame(here, colours, ground.copy(), titles[nearest], note, done).quantize(
-                    palette=palette, dither=Image.Dither.NONE
-                )
-            )
-            times.append(_END if last else _STAY if step == 0 else _MOVE)
+            frame = _frame(here, colours, ground.copy(), titles[nearest], notes[nearest], done)
+            frames.append(frame.quantize(palette=palette, dither=Image.Dither.NONE))
+            times.append(_END if after == stage else _STAY if step == 0 else _MOVE)
+    return _gif(frames, times)
+
+
+def _scaled(layouts: np.ndarray) -> np.ndarray:
+    """Return maps [P, N, 2] on one scale, within [-1, 1]."""
+    low, high = layouts.min(axis=(0, 1)), layouts.max(axis=(0, 1))
+    return (layouts - (low + high) / 2) / (float((high - low).max()) / 2 or 1.0)
+
+
+def _gif(frames: Sequence[Image.Image], times: int | list[int]) -> bytes:
+    """Return an animation that loops, each frame shown for so many milliseconds."""
     with io.BytesIO() as file:
-        options = {"save_all": True, "append_images": frames[1:], "duration": times, "loop": 0, "optimize": False}
-        frames[0].save(file, format="GIF", **options)
+        options: dict[str, Any] = {"append_images": frames[1:], "duration": times, "loop": 0, "optimize": False}
+        frames[0].save(file, format="GIF", save_all=True, **options)
         return file.getvalue()
+
+
+def _name_spots(names: Sequence[str], left: float, top: float, gap: float) -> list[tuple[float, float]]:
+    """Return where each name of a legend begins, in lines as long as the picture is wide."""
+    x, y, spots = left, top, []
+    for name in names:
+        wide = 16 + _face(12).getlength(name)
+        if x + wide > _SIDE - left:
+            x, y = left, y + _LINE
+        spots.append((x, y))
+        x += wide + gap
+    return spots
 
 
 def _frame(
@@ -95,23 +116,19 @@ def _frame(
     draw = ImageDraw.Draw(ground)
     draw.text((16, 12), title, fill=_DARK, font=_face(17))
     draw.text((_SIDE - 16, 15), note, fill=_GREY, font=_face(13), anchor="ra")
-    place = 16 + done * (_SIDE - 32)
-    draw.line((16, _HEAD + _SIDE + 10, place, _HEAD + _SIDE + 10), fill=_DARK, width=3)
-    draw.ellipse((place - 5, _HEAD + _SIDE + 5, place + 5, _HEAD + _SIDE + 15), fill=_DARK)
+    now = 16 + done * (_SIDE - 32)
+    draw.line((16, _HEAD + _SIDE + 10, now, _HEAD + _SIDE + 10), fill=_DARK, width=3)
+    draw.ellipse((now - 5, _HEAD + _SIDE + 5, now + 5, _HEAD + _SIDE + 15), fill=_DARK)
     return ground
 
 
 def _stage_ground(colouring: Colouring, marks: np.ndarray) -> Image.Image:
     """Return the still part of every frame: the bar with a mark per stage, and the groups' names where they are few."""
     names = colouring.names if len(colouring.names) <= _MOST_NAMES else []
-    x, y, spots = 16.0, _HEAD + _SIDE + 24.0, []
-    for name in names:
-        wide = 16 + _face(12).getlength(name)
-        if x + wide > _SIDE - 16:
-            x, y = 16.0, y + _LINE
-        spots.append((x, y))
-        x += wide + 14
-    image = Image.new("RGB", (_SIDE, int(y) + (_LINE + 8 if names else 4)), "white")
+    first = _HEAD + _SIDE + 24.0
+    spots = _name_spots(names, 16.0, first, 14)
+    bottom = spots[-1][1] + _LINE + 8 if names else first + 4
+    image = Image.new("RGB", (_SIDE, int(bottom)), "white")
     draw = ImageDraw.Draw(image)
     draw.line((16, _HEAD + _SIDE + 10, _SIDE - 16, _HEAD + _SIDE + 10), fill=_PALE, width=3)
     for mark in marks:
@@ -125,11 +142,11 @@ def _stage_ground(colouring: Colouring, marks: np.ndarray) -> Image.Image:
 
 def _stage_palette(colours: np.ndarray) -> Image.Image:
     """Return an image whose palette holds at most 60 of the colours [N, 3], in shades towards white, and greys."""
-    own = np.unique(colours, axis=0)
-    own = own[np.linspace(0, len(own) - 1, min(len(own), 60)).astype(int)]
+    hues = np.unique(colours, axis=0)
+    hues = hues[np.linspace(0, len(hues) - 1, min(len(hues), 60)).astype(int)]
     shades = np.linspace(1, 0.25, _TINTS)[:, None, None]
     greys = np.linspace(_DARK[0], 255, 16)[:, None] * np.ones(3)
-    table = np.concatenate([(255 - shades * (255 - own)).reshape(-1, 3), greys])
+    table = np.concatenate([(255 - shades * (255 - hues)).reshape(-1, 3), greys])
     image = Image.new("P", (1, 1))
     image.putpalette(np.rint(table).astype(np.uint8).tobytes())
     return image
@@ -137,12 +154,6 @@ def _stage_palette(colours: np.ndarray) -> Image.Image:
 
 def _face(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), size)
-
-
-_MILLISECONDS = 70  # a frame
-_HUES, _SHADES = 60, 4  # colours of the palette: places along the tree, and nearness
-_MOST_TURNING = 6000  # points beyond which an even part is drawn: more hide each other and make the file large
-_WHITE, _INK = _HUES * _SHADES, _HUES * _SHADES + 1
 
 
 def turning(xyz: np.ndarray, tree: Tree, leaf: np.ndarray, frames: int = 72) -> bytes:
@@ -169,17 +180,7 @@ def turning(xyz: np.ndarray, tree: Tree, leaf: np.ndarray, frames: int = 72) -> 
     ground, palette = _turning_ground(tree, height), _turning_palette()
     angles = 2 * np.pi * np.arange(frames) / frames
     pictures = [_view(points / reach, hues, angle, ground.copy(), height, palette) for angle in angles]
-    with io.BytesIO() as file:
-        pictures[0].save(
-            file,
-            format="GIF",
-            save_all=True,
-            append_images=pictures[1:],
-            duration=_MILLISECONDS,
-            loop=0,
-            optimize=False,
-        )
-        return file.getvalue()
+    return _gif(pictures, _MILLISECONDS)
 
 
 def _view(
@@ -215,21 +216,14 @@ def _turning_palette() -> bytes:
 
 def _turning_ground(tree: Tree, height: int) -> np.ndarray:
     """Return the still part of every frame, palette indices [rows, 480]: white, with the main branches' names."""
-    face = ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), 12)
     branches = main_branches(tree, _MOST_NAMES)
-    places = node_positions(tree)[branches]
-    x, y, spots = 8.0, height + 4.0, []
-    for branch in branches:
-        wide = 16 + face.getlength(tree.names[branch])
-        if x + wide > _SIDE - 8:
-            x, y = 8.0, y + 17
-        spots.append((x, y))
-        x += wide + 12
-    image = Image.new("P", (_SIDE, int(y) + 22), _WHITE)
+    names, positions = [tree.names[branch] for branch in branches], node_positions(tree)[branches]
+    spots = _name_spots(names, 8.0, height + 4.0, 12)
+    image = Image.new("P", (_SIDE, int(spots[-1][1]) + 22), _WHITE)
     draw = ImageDraw.Draw(image)
     draw.fontmode = "1"  # without smoothing, whose greys the palette has not
-    for branch, place, (left, top) in zip(branches, places, spots, strict=True):
-        colour = round(place * (_HUES - 1)) * _SHADES + _SHADES - 1
+    for name, position, (left, top) in zip(names, positions, spots, strict=True):
+        colour = round(position * (_HUES - 1)) * _SHADES + _SHADES - 1
         draw.ellipse((left, top + 3, left + 9, top + 12), fill=colour)
-        draw.text((left + 14, top), tree.names[branch], fill=_INK, font=face)
+        draw.text((left + 14, top), name, fill=_INK, font=_face(12))
     return np.asarray(image).copy()

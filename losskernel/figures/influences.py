@@ -11,17 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import FancyBboxPatch, Patch
+from matplotlib.patches import Patch
 
-from losskernel.figures.shared.colouring import HIGHLIGHT
-from losskernel.figures.shared.lettering import LINE, fit, width
-from losskernel.figures.shared.style import DOUBLE, INK, MUTED, OKABE_ITO, SINGLE, blend, paper
+from losskernel.figures.kernel.neighbour_sheet import draw_cell, frame_query, grey_scale, require_images
+from losskernel.figures.shared.lettering import LINE, fit, legend_below, width
+from losskernel.figures.shared.presentation import minus
+from losskernel.figures.shared.style import DOUBLE, HIGHLIGHT, INK, MUTED, OKABE_ITO, SINGLE, blend, new_figure, paper
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-OWN = {"covariance": "loss kernel, K", "correlation": "loss kernel, R"}
+LOSS_KERNELS = {"covariance": "loss kernel, K", "correlation": "loss kernel, R"}
 _PRINTED = {
     "trak": "TRAK",
     "influence": "influence function",
@@ -39,11 +40,19 @@ _WIDE = 4.8  # inches
 _PANELS = 3
 
 
+HELPFUL, HARMFUL = OKABE_ITO[0], OKABE_ITO[3]
+_MOST = 5
+_LARGEST = 0.9  # of a cell, inches
+_GAP, _SPACE = 0.4, 0.13  # of a cell: between query, helpful and harmful; between neighbours
+_HEAD = 0.32  # inches above the first row
+
+
 def printed_method(name: str) -> str:
     """Return a method's name for print."""
-    return OWN.get(name) or _PRINTED.get(name) or name.replace("_", " ")
+    return LOSS_KERNELS.get(name) or _PRINTED.get(name) or name.replace("_", " ")
 
 
+@paper()
 def datamodelling_scores(table: pd.DataFrame, ceiling: Sequence[float] | None = None) -> Figure:
     """A row per method, best first, a dot per output with its 90 % interval; the ceiling as a band, chance in grey.
 
@@ -58,30 +67,29 @@ def datamodelling_scores(table: pd.DataFrame, ceiling: Sequence[float] | None = 
         raise ValueError(f"table must have rows and the columns {', '.join(_COLUMNS)}; it lacks {missing or 'rows'}")
     outputs = list(dict.fromkeys(table["output"]))
     first = table[table["output"] == outputs[0]]
+    # the order is that of the first output; others follow it
     first = first.iloc[np.argsort(-np.asarray(first["lds"]), kind="stable")]
     methods = list(first["method"])
-    with paper():
-        figure = Figure(figsize=(_WIDE, _ROW * len(methods) + 1.1), layout="constrained")
-        axes = figure.subplots()
-        _bands(axes, first, ceiling)
-        for number, output in enumerate(outputs):
-            shift = 0.3 * (number - (len(outputs) - 1) / 2)
-            rows = table[table["output"] == output].set_index("method")
-            for place, method in enumerate(methods):
-                _dot(axes, rows.loc[method], place + shift, method in OWN, hollow=number > 0)
-        axes.axvline(0, color=MUTED, linewidth=0.6, zorder=1)
-        axes.set_ylim(len(methods) - 0.5, -0.5)
-        axes.set_yticks(range(len(methods)), [fit(printed_method(name), _NAMES, 7) for name in methods])
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        axes.margins(x=0.04)
-        axes.set_xlabel("linear datamodelling score (mean rank correlation)")
-        figure.legend(
-            handles=_handles(outputs, ceiling is not None), loc="outside lower center", ncols=3, handletextpad=0.5
-        )
+    figure = new_figure(_WIDE, _ROW * len(methods) + 1.1)
+    axes = figure.subplots()
+    _bands(axes, first, ceiling)
+    for number, output in enumerate(outputs):
+        shift = 0.3 * (number - (len(outputs) - 1) / 2)
+        rows = table[table["output"] == output].set_index("method")
+        for index, method in enumerate(methods):
+            _dot(axes, rows.loc[method], index + shift, method in LOSS_KERNELS, hollow=number > 0)
+    axes.axvline(0, color=MUTED, linewidth=0.6, zorder=1)
+    axes.set_ylim(len(methods) - 0.5, -0.5)
+    axes.set_yticks(range(len(methods)), [fit(printed_method(name), _NAMES, 7) for name in methods])
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.04)
+    axes.set_xlabel("linear datamodelling score (mean rank correlation)")
+    legend_below(figure, _handles(outputs, ceiling is not None), columns=3)
     return figure
 
 
+@paper()
 def predicted_outcomes(
     predicted: Sequence[np.ndarray], actual: Sequence[np.ndarray], titles: Sequence[str], output: str
 ) -> Figure:
@@ -94,63 +102,53 @@ def predicted_outcomes(
         ValueError: not one to three queries, or not one number per subset in both.
     """
     if not 1 <= len(predicted) <= _PANELS or not len(predicted) == len(actual) == len(titles):
-        raise ValueError(
-            f"give one to {_PANELS} queries, each with predicted, actual and a title, got {len(predicted)}"
-        )
+        wanted = f"one to {_PANELS} queries, each with predicted, actual and a title"
+        raise ValueError(f"give {wanted}, got {len(predicted)}")
     for left, right in zip(predicted, actual, strict=True):
         if np.ndim(left) != 1 or np.shape(left) != np.shape(right):
             raise ValueError(f"predicted must have one number per subset, got {np.shape(left)} and {np.shape(right)}")
-    with paper():
-        size = (max(SINGLE, DOUBLE * len(predicted) / _PANELS), 2.35)
-        figure = Figure(figsize=size, layout="constrained")
-        panels = figure.subplots(1, len(predicted), squeeze=False)[0]
-        for axes, left, right, title in zip(panels, predicted, actual, titles, strict=True):
-            largest = float(np.abs(left).max(initial=0.0)) or 1.0
-            axes.plot(np.asarray(left) / largest, right, "o", color=OKABE_ITO[0], markersize=3, alpha=0.75)
-            axes.set_title("\n".join(fit(line, 1.95, 7) for line in title.splitlines()), fontsize=7)
-            axes.locator_params(nbins=4)
-            axes.margins(0.08)
-        panels[0].set_ylabel(output)
-        words = "predicted: summed influence of a subset's samples, centred, largest = 1"
-        figure.supxlabel(fit(words, size[0] - 0.3, 8, lines=2), fontsize=8)
+    size = (max(SINGLE, DOUBLE * len(predicted) / _PANELS), 2.35)
+    figure = new_figure(*size)
+    panels = figure.subplots(1, len(predicted), squeeze=False)[0]
+    for axes, left, right, title in zip(panels, predicted, actual, titles, strict=True):
+        # predictions are known up to scale
+        largest = float(np.abs(left).max(initial=0.0)) or 1.0
+        axes.plot(np.asarray(left) / largest, right, "o", color=OKABE_ITO[0], markersize=3, alpha=0.75)
+        axes.set_title("\n".join(fit(line, 1.95, 7) for line in title.splitlines()), fontsize=7)
+        axes.locator_params(nbins=4)
+        axes.margins(0.08)
+    panels[0].set_ylabel(output)
+    words = "predicted: summed influence of a subset's samples, centred, largest = 1"
+    figure.supxlabel(fit(words, size[0] - 0.3, 8, lines=2), fontsize=8)
     return figure
 
 
 def _bands(axes: Axes, rows: pd.DataFrame, bounds: Sequence[float] | None) -> None:
     """Tint the loss kernel's rows, what chance gives, and the ceiling."""
-    for place, (method, low, high) in enumerate(
-        zip(rows["method"], rows["chance_low"], rows["chance_high"], strict=True)
-    ):
-        if method in OWN:
-            axes.axhspan(place - 0.5, place + 0.5, color=HIGHLIGHT, linewidth=0, zorder=0)
-        axes.fill_between([low, high], place - 0.38, place + 0.38, color=_CHANCE, linewidth=0, zorder=1)
+    chance = zip(rows["method"], rows["chance_low"], rows["chance_high"], strict=True)
+    for index, (method, low, high) in enumerate(chance):
+        if method in LOSS_KERNELS:
+            axes.axhspan(index - 0.5, index + 0.5, color=HIGHLIGHT, linewidth=0, zorder=0)
+        axes.fill_between([low, high], index - 0.38, index + 0.38, color=_CHANCE, linewidth=0, zorder=1)
     if bounds is not None:
         value, low, high = bounds
         axes.axvspan(low, min(high, 1.0), color=_CEILING, linewidth=0, zorder=1)
         axes.axvline(value, color=OKABE_ITO[2], linewidth=1.0, zorder=2)
 
 
-def _dot(axes: Axes, row: pd.Series, place: float, own: bool, hollow: bool) -> None:
-    colour = OKABE_ITO[0] if own else INK
-    axes.plot([row["lds_low"], row["lds_high"]], [place, place], color=colour, linewidth=1.0, zorder=3)
+def _dot(axes: Axes, row: pd.Series, index: float, highlighted: bool, hollow: bool) -> None:
+    colour = OKABE_ITO[0] if highlighted else INK
+    axes.plot([row["lds_low"], row["lds_high"]], [index, index], color=colour, linewidth=1.0, zorder=3)
     face = "white" if hollow else colour
-    axes.plot(row["lds"], place, "o", color=colour, markerfacecolor=face, markersize=3.8, zorder=4)
+    axes.plot(row["lds"], index, "o", color=colour, markerfacecolor=face, markersize=3.8, zorder=4)
 
 
 def _handles(outputs: Sequence[str], ceiling: bool) -> list[Artist]:
     names = {"loss": "of minus the loss", "margin": "of the margin"}
-    handles: list[Artist] = [
-        Line2D(
-            [],
-            [],
-            color=MUTED,
-            marker="o",
-            markersize=3.8,
-            markerfacecolor="white" if number else MUTED,
-            label=names.get(output, output),
-        )
-        for number, output in enumerate(outputs)
-    ]
+    handles: list[Artist] = []
+    for number, output in enumerate(outputs):
+        dot = {"marker": "o", "markersize": 3.8, "markerfacecolor": "white" if number else MUTED}
+        handles.append(Line2D([], [], color=MUTED, label=names.get(output, output), **dot))
     handles.append(Patch(color=_CHANCE, linewidth=0, label="90 % of permutations"))
     if ceiling:
         handles.append(Patch(color=_CEILING, linewidth=0, label="noise ceiling"))
@@ -158,13 +156,7 @@ def _handles(outputs: Sequence[str], ceiling: bool) -> list[Artist]:
     return handles
 
 
-HELPFUL, HARMFUL = OKABE_ITO[0], OKABE_ITO[3]
-_MOST = 5
-_LARGEST = 0.9  # of a cell, inches
-_GAP, _SPACE = 0.4, 0.13  # of a cell: between query, helpful and harmful; between neighbours
-_HEAD = 0.32  # inches above the first row
-
-
+@paper()
 def influential_sheet(
     queries: np.ndarray,
     helpful: np.ndarray,
@@ -184,35 +176,48 @@ def influential_sheet(
         ValueError: a shape is wrong, or an index is not a probe.
     """
     queries, helpful, harmful = np.asarray(queries), np.asarray(helpful), np.asarray(harmful)
-    _check(queries, helpful, harmful, np.asarray(influence), np.asarray(error), images, captions)
-    k = helpful.shape[1]
+    influence, error = np.asarray(influence), np.asarray(error)
+    _check(queries, helpful, harmful, influence, error, images, captions)
+    k, scale = helpful.shape[1], grey_scale(images)
     sheet = _Sheet(k, len(queries), images is not None)
-    scale = (0.0, 1.0) if images is None else (float(np.min(images)), float(np.max(images)))
-    with paper():
-        figure = Figure(figsize=(DOUBLE, sheet.height))
-        for row, query in enumerate(queries):
-            shares = np.stack([influence[row], error[row]], axis=1)
-            shares = shares / (float(np.nanmax(np.abs(shares[:, 0]), initial=0.0)) or 1.0)
-            for column, probe in enumerate([query, *helpful[row], *harmful[row]]):
-                if probe < 0:
-                    continue
-                axes = figure.add_axes(sheet.place(row, column))
-                colour = INK if column == 0 else HELPFUL if column <= k else HARMFUL
-                image = None if images is None else np.asarray(images[probe])
-                _cell(axes, image, scale, captions[probe], colour, sheet)
-                note = "query"
-                if column == 0:
-                    axes.add_patch(_frame(axes, sheet.cell))
-                else:
-                    note = "{:+.2f} ± {:.2f}".format(*shares[column - 1]).replace("-", "−")
-                name = "" if images is None else fit(captions[probe], sheet.cell + 0.08, sheet.size) + "\n"
-                axes.set_xlabel(name + note, fontsize=sheet.size, labelpad=4, color=colour)
-        _headings(figure, sheet, k)
+    figure = Figure(figsize=(DOUBLE, sheet.height))
+    for row, query in enumerate(queries):
+        # influence has no natural unit, so it is a share of the row's largest
+        largest = float(np.nanmax(np.abs(influence[row]), initial=0.0)) or 1.0
+        shares = zip(influence[row] / largest, error[row] / largest, strict=True)
+        notes = ["query", *(minus(f"{value:+.2f} ± {bar:.2f}") for value, bar in shares)]
+        first = len(figure.axes)
+        for column, probe in enumerate([query, *helpful[row], *harmful[row]]):
+            if probe < 0:
+                continue
+            axes = figure.add_axes(sheet.cell_bounds(row, column))
+            colour = INK if column == 0 else HELPFUL if column <= k else HARMFUL
+            image = None if images is None else np.asarray(images[probe])
+            _draw_probe(axes, image, scale, captions[probe], notes[column], colour, sheet)
+        frame_query(figure.axes[first], 0.035 / sheet.cell)
+    _headings(figure, sheet, k)
     return figure
 
 
+def _draw_probe(
+    axes: Axes,
+    image: np.ndarray | None,
+    scale: tuple[float, float],
+    caption: str,
+    note: str,
+    colour: str,
+    sheet: _Sheet,
+) -> None:
+    draw_cell(axes, image, scale, caption, sheet.cell, sheet.size)
+    axes.spines[:].set(visible=True, color=colour, linewidth=0.8 if image is None else 1.3)
+    if image is None:
+        axes.set_facecolor(blend(to_rgb(colour), 0.08 if colour == INK else 0.2))
+    name = "" if image is None else fit(caption, sheet.cell + 0.08, sheet.size) + "\n"
+    axes.set_xlabel(name + note, fontsize=sheet.size, labelpad=4, color=colour)
+
+
 class _Sheet:
-    """Where the cells stand: columns of one width, with gaps after the query and between the two kinds."""
+    """Where the cells lie: columns of one width, with gaps after the query and between the two kinds."""
 
     def __init__(self, k: int, rows: int, pictured: bool) -> None:
         self._k, room = k, DOUBLE - 0.2
@@ -223,7 +228,7 @@ class _Sheet:
         self._row = self._tall + (2 if pictured else 1) * self.size * LINE + 0.2
         self.height = _HEAD + rows * self._row + 0.16
 
-    def place(self, row: int, column: int) -> tuple[float, float, float, float]:
+    def cell_bounds(self, row: int, column: int) -> tuple[float, float, float, float]:
         """Return left, bottom, width and height of a cell, as shares of the figure."""
         gaps = (column > 0) + (column > self._k)
         left = 0.1 + self._gap * gaps + self.cell * (column + _SPACE * (max(column - 1, 0) - (column > self._k)))
@@ -234,7 +239,7 @@ class _Sheet:
 def _headings(figure: Figure, sheet: _Sheet, k: int) -> None:
     words = (("helpful: more of them lowers the query's loss", HELPFUL), ("harmful: more of them raises it", HARMFUL))
     for (text, colour), first in zip(words, (1, 1 + k), strict=True):
-        left, right = sheet.place(0, first)[0], sheet.place(0, first + k - 1)
+        left, right = sheet.cell_bounds(0, first)[0], sheet.cell_bounds(0, first + k - 1)
         middle, level = (left + right[0] + right[2]) / 2, 1 - 0.14 / sheet.height
         # of a single column the last words would leave the paper
         middle = min(middle, 1 - (width(text, 7) / 2 + 0.05) / DOUBLE)
@@ -266,26 +271,4 @@ def _check(
         raise ValueError(
             f"indices must be probes below {len(captions)}, or -1 for none, got {used.min()}..{used.max()}"
         )
-    if images is not None and (len(images) != len(captions) or np.ndim(images) not in (3, 4)):
-        raise ValueError(f"images must be [{len(captions)}, H, W] or with 3 colours, got {np.shape(images)}")
-
-
-def _cell(
-    axes: Axes, image: np.ndarray | None, scale: tuple[float, float], caption: str, colour: str, sheet: _Sheet
-) -> None:
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set(visible=True, color=colour, linewidth=1.3 if image is not None else 0.8)
-    if image is None:
-        axes.set_facecolor(blend(to_rgb(colour), 0.08 if colour == INK else 0.2))
-        words = fit(caption, sheet.cell - 0.08, sheet.size, lines=4)
-        axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", fontsize=sheet.size)
-    elif image.ndim == 2:
-        axes.imshow(image, cmap="gray", vmin=scale[0], vmax=scale[1], interpolation="nearest")
-    else:
-        axes.imshow(image.astype(float) / (255 if scale[1] > 1 else 1), interpolation="nearest")
-
-
-def _frame(axes: Axes, cell: float) -> FancyBboxPatch:
-    # outside the cell, for on a dark image a dark edge would not show
-    look = {"transform": axes.transAxes, "facecolor": "none", "edgecolor": INK, "linewidth": 1.4, "clip_on": False}
-    return FancyBboxPatch((0, 0), 1, 1, boxstyle=f"square,pad={0.035 / cell:.3f}", **look)
+    require_images(images, len(captions))

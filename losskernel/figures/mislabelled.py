@@ -1,6 +1,7 @@
 """Probes that may be mislabelled: on a map, by the distributions of their scores, and as a sheet to read."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,16 +10,41 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from losskernel.figures.shared.colouring import Colouring, colour_by
-from losskernel.figures.shared.lettering import LINE, fit, width
-from losskernel.figures.shared.style import ALARM, DOUBLE, FAINT, INK, MUTED, OKABE_ITO, SINGLE, paper
+from losskernel.figures.kernel.neighbour_sheet import draw_cell
+from losskernel.figures.shared.colouring import MAX_LEGEND, Colouring, colour_by
+from losskernel.figures.shared.lettering import LINE, fit, mark_sample, width
+from losskernel.figures.shared.presentation import minus
+from losskernel.figures.shared.style import (
+    ALARM,
+    DOUBLE,
+    FAINT,
+    INK,
+    MUTED,
+    OKABE_ITO,
+    RASTERISE,
+    SINGLE,
+    colour_bar,
+    new_figure,
+    paper,
+    points_of,
+    require_shape,
+    shuffled,
+)
 
-_RASTERISE = 3000  # a PDF with more vector points than this opens slowly
-_MOST_NAMED = 32  # classes in a legend; of more, colours say nothing
 _SIZE = 6.5  # points
 _PALE = 0.55
+_RIDGE_ROW = 0.32  # inches
+_LEFT, _RIGHT, _TOP, _BOTTOM = 1.25, 1.1, 0.3, 0.45
+_OVERLAP = 1.15  # height of a ridge in rows
+_GRID = 400
+_BANDWIDTH = 0.012  # of the axis
+_MOST_TICKS = 60  # of single probes below a ridge
+_RIGHT_LABEL, _WRONG_LABEL = OKABE_ITO[5], OKABE_ITO[3]
+COLUMNS = 8
+_GAP = 0.1  # inches between cells
 
 
+@paper()
 def marked_map(
     xy: np.ndarray, groups: np.ndarray, marked: np.ndarray | None, group_name: str, marked_name: str = "mislabelled"
 ) -> Figure:
@@ -29,53 +55,35 @@ def marked_map(
     Raises:
         ValueError: a shape is wrong, or a coordinate is not finite.
     """
-    xy = np.asarray(xy, dtype=float)
-    if xy.ndim != 2 or xy.shape[1] != 2 or len(xy) == 0 or not np.isfinite(xy).all():
-        raise ValueError(f"xy must be [N, 2], finite and not empty, got {xy.shape}; pass one row per probe")
+    xy = points_of(xy, 2, "xy")
     chosen = np.zeros(len(xy), dtype=bool) if marked is None else np.asarray(marked, dtype=bool)
-    if chosen.shape != (len(xy),):
-        raise ValueError(f"marked must be [{len(xy)}], got {chosen.shape}; pass one per probe")
+    require_shape("marked", chosen, (len(xy),), "pass one per probe")
     colouring = colour_by(groups, "groups", len(xy))
-    named = colouring.scale is not None or len(colouring.names) <= _MOST_NAMED
+    named = colouring.scale is not None or len(colouring.names) <= MAX_LEGEND
     rgba = colouring.rgba if named else np.tile(to_rgba(MUTED), (len(xy), 1))
     size = float(np.clip(4000 / len(xy), 1.5, 14.0))
-    order = np.random.default_rng(0).permutation(len(xy))  # in the given order the last group would cover the others
-    with paper():
-        figure = Figure(figsize=(DOUBLE * 0.72, SINGLE), layout="constrained")
-        axes = figure.subplots()
-        plain, above = order[~chosen[order]], order[chosen[order]]
-        raster = len(xy) > _RASTERISE
-        axes.scatter(*xy[plain].T, s=size, c=rgba[plain], alpha=_PALE, linewidths=0, rasterized=raster)
-        axes.scatter(
-            *xy[above].T,
-            s=np.clip(1.6 * size, 7.0, 20.0),
-            c=rgba[above],
-            edgecolors=INK,
-            linewidths=0.7,
-            marker="D",
-            rasterized=raster,
-        )
-        axes.set(xticks=[], yticks=[], xlabel="map axis 1", ylabel="map axis 2")
-        axes.set_aspect("equal", adjustable="datalim")
-        handles = _marks(int(chosen.sum()), marked_name)
-        if colouring.scale is not None:
-            figure.colorbar(colouring.scale, ax=axes, shrink=0.6, label=group_name).ax.spines[:].set_visible(False)
-        elif named:
-            handles += _groups(colouring, group_name)
-        else:
-            handles.append(Line2D([], [], linestyle="", label=f"{len(colouring.names):,} values of {group_name}"))
-        if handles:
-            figure.legend(
-                handles=handles, loc="outside right upper", fontsize=_SIZE, handletextpad=0.3, ncols=_columns(handles)
-            )
+    order = shuffled(len(xy))
+    figure = new_figure(DOUBLE * 0.72, SINGLE)
+    axes = figure.subplots()
+    plain, above = order[~chosen[order]], order[chosen[order]]
+    look: dict[str, Any] = {"s": size, "alpha": _PALE, "linewidths": 0, "rasterized": len(xy) > RASTERISE}
+    axes.scatter(*xy[plain].T, c=rgba[plain], **look)
+    # marked probes must be seen among thousands, so they have a least size
+    look |= {"s": float(np.clip(1.6 * size, 7.0, 20.0)), "alpha": 1.0, "linewidths": 0.7, "edgecolors": INK}
+    axes.scatter(*xy[above].T, c=rgba[above], marker="D", **look)
+    axes.set(xticks=[], yticks=[], xlabel="map axis 1", ylabel="map axis 2")
+    axes.set_aspect("equal", adjustable="datalim")
+    handles = [mark_sample(f"{marked_name} ({chosen.sum():,})", "D", INK, face="white")] if chosen.any() else []
+    if colouring.scale is not None:
+        colour_bar(figure, colouring.scale, axes, group_name, size=8, shrink=0.6)
+    elif named:
+        handles += _groups(colouring, group_name)
+    else:
+        handles.append(Line2D([], [], linestyle="", label=f"{len(colouring.names):,} values of {group_name}"))
+    if handles:
+        columns = {"ncols": _columns(handles), "handletextpad": 0.3}
+        figure.legend(handles=handles, loc="outside right upper", fontsize=_SIZE, **columns)
     return figure
-
-
-def _marks(count: int, name: str) -> list[Line2D]:
-    if count == 0:
-        return []
-    style = {"marker": "D", "markersize": 4, "markerfacecolor": "white", "markeredgecolor": INK}
-    return [Line2D([], [], linestyle="", label=f"{name} ({count:,})", markeredgewidth=0.7, **style)]
 
 
 def _groups(colouring: Colouring, name: str) -> list[Line2D]:
@@ -87,19 +95,11 @@ def _groups(colouring: Colouring, name: str) -> list[Line2D]:
 
 
 def _columns(handles: list[Line2D]) -> int:
-    widest = max(width(str(each.get_label()), _SIZE) for each in handles)
+    widest = max(width(str(handle.get_label()), _SIZE) for handle in handles)
     return 2 if len(handles) > 18 and widest < 0.75 else 1
 
 
-_RIDGE_ROW = 0.32  # inches
-_LEFT, _RIGHT, _TOP, _BOTTOM = 1.25, 1.1, 0.3, 0.45
-_OVERLAP = 1.15  # height of a ridge in rows
-_GRID = 400
-_BANDWIDTH = 0.012  # of the axis
-_MOST_TICKS = 60  # of single probes below a ridge
-_RIGHT_LABEL, _WRONG_LABEL = OKABE_ITO[5], OKABE_ITO[3]
-
-
+@paper()
 def score_distributions(
     scores: Mapping[str, np.ndarray],
     marked: np.ndarray | None = None,
@@ -112,7 +112,7 @@ def score_distributions(
     The axis shows (score - median) / scale, the scale being that of a normal distribution with the same quartiles, and
     is linear near 0 and logarithmic far from it, for scores may have tails of hundreds of deviations.
 
-    scores: name -> [N], in the order of the rows. marked: [N] bool, or None for one colour. notes: name -> what stands
+    scores: name -> [N], in the order of the rows. marked: [N] bool, or None for one colour. notes: name -> text
     at the right of its row, below note_name.
 
     Raises:
@@ -125,39 +125,38 @@ def score_distributions(
             raise ValueError(f"scores[{name!r}] must be finite [{count}], got {values.shape}; drop what is not finite")
     if count == 0:
         raise ValueError("scores must name at least one score of at least one probe, got none; pass name -> [N]")
-    chosen = None if marked is None else np.asarray(marked, dtype=bool)
-    if chosen is not None and chosen.shape != (count,):
-        raise ValueError(f"marked must be [{count}], got {chosen.shape}; pass one per probe")
-    places = {name: np.arcsinh(standardised(values)) for name, values in rows.items()}
-    low = min(values.min() for values in places.values())
-    high = max(values.max() for values in places.values())
+    chosen = np.zeros(count, dtype=bool) if marked is None else np.asarray(marked, dtype=bool)
+    require_shape("marked", chosen, (count,), "pass one per probe")
+    # linear near 0 and logarithmic in the tails
+    spots = {name: np.arcsinh(standardised(values)) for name, values in rows.items()}
+    ends = np.array([[values.min(), values.max()] for values in spots.values()])
+    low, high = ends[:, 0].min(), ends[:, 1].max()
     room = 0.04 * (high - low) or 1.0
     grid = np.linspace(low - room, high + room, _GRID)
-    with paper():
-        height = _TOP + _RIDGE_ROW * (len(rows) + _OVERLAP - 1) + _BOTTOM
-        figure = Figure(figsize=(DOUBLE, height))
-        axes = figure.add_axes(
-            (_LEFT / DOUBLE, _BOTTOM / height, (DOUBLE - _LEFT - _RIGHT) / DOUBLE, (height - _TOP - _BOTTOM) / height)
-        )
-        for row, (name, values) in enumerate(places.items()):
-            base = len(rows) - 1.0 - row
-            axes.axhline(base, color=FAINT, linewidth=0.5, zorder=row * 4)
-            _ridge(axes, grid, values if chosen is None else values[~chosen], base, _RIGHT_LABEL, row * 4 + 1)
-            if chosen is not None and chosen.any():
-                _ridge(axes, grid, values[chosen], base, _WRONG_LABEL, row * 4 + 2)
-            axes.text(-0.015, base, _shown(name), transform=axes.get_yaxis_transform(), ha="right", va="bottom")
-            note = (notes or {}).get(name, "")
-            axes.text(1.02, base, note, transform=axes.get_yaxis_transform(), ha="left", va="bottom", fontsize=7)
-        if notes:
-            axes.text(1.02, 1.01, note_name, transform=axes.transAxes, color=MUTED, fontsize=7, va="bottom")
-        axes.set(xlim=(grid[0], grid[-1]), ylim=(-0.08, len(rows) + _OVERLAP - 1), yticks=[])
-        axes.spines[["left"]].set_visible(False)
-        _ticks(axes, grid)
-        axes.set_xlabel("score, in robust standard deviations from the median; more suspicious to the right")
-        names = ["all probes"] if chosen is None else ["other probes", marked_name]
-        colours = (_RIGHT_LABEL, _WRONG_LABEL)
-        handles = [Patch(facecolor=to_rgba(c, 0.5), edgecolor=c, label=n) for n, c in zip(names, colours, strict=False)]
-        axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderpad=0.2)
+
+    height = _TOP + _RIDGE_ROW * (len(rows) + _OVERLAP - 1) + _BOTTOM
+    figure = Figure(figsize=(DOUBLE, height))
+    across, up = (DOUBLE - _LEFT - _RIGHT) / DOUBLE, (height - _TOP - _BOTTOM) / height
+    axes = figure.add_axes((_LEFT / DOUBLE, _BOTTOM / height, across, up))
+    for row, (name, values) in enumerate(spots.items()):
+        base, beside = len(rows) - 1.0 - row, axes.get_yaxis_transform()
+        axes.axhline(base, color=FAINT, linewidth=0.5, zorder=row * 4)
+        _ridge(axes, grid, values[~chosen], base, _RIGHT_LABEL, row * 4 + 1)
+        if chosen.any():
+            _ridge(axes, grid, values[chosen], base, _WRONG_LABEL, row * 4 + 2)
+        shown = fit(name.replace("_", " "), _LEFT - 0.2, 8)
+        axes.text(-0.015, base, shown, transform=beside, ha="right", va="bottom")
+        axes.text(1.02, base, (notes or {}).get(name, ""), transform=beside, ha="left", va="bottom", fontsize=7)
+    if notes:
+        axes.text(1.02, 1.01, note_name, transform=axes.transAxes, color=MUTED, fontsize=7, va="bottom")
+    axes.set(xlim=(grid[0], grid[-1]), ylim=(-0.08, len(rows) + _OVERLAP - 1), yticks=[])
+    axes.spines[["left"]].set_visible(False)
+    _ticks(axes, grid)
+    axes.set_xlabel("score, in robust standard deviations from the median; more suspicious to the right")
+    names = ["all probes"] if marked is None else ["other probes", marked_name]
+    colours = (_RIGHT_LABEL, _WRONG_LABEL)
+    handles = [Patch(facecolor=to_rgba(c, 0.5), edgecolor=c, label=n) for n, c in zip(names, colours, strict=False)]
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderpad=0.2)
     return figure
 
 
@@ -171,6 +170,7 @@ def standardised(values: np.ndarray) -> np.ndarray:
 def _ridge(axes: Axes, grid: np.ndarray, values: np.ndarray, base: float, colour: str, order: int) -> None:
     """Draw a smoothed histogram as high as a row, and of few values each one."""
     width = _BANDWIDTH * (grid[-1] - grid[0])
+    # bins centred on the grid's points
     edges = np.concatenate([grid - (grid[1] - grid[0]) / 2, [grid[-1] + (grid[1] - grid[0]) / 2]])
     counts, _ = np.histogram(np.clip(values, grid[0], grid[-1]), edges)
     steps = np.arange(-4 * width, 4 * width + 1e-12, grid[1] - grid[0])
@@ -178,29 +178,22 @@ def _ridge(axes: Axes, grid: np.ndarray, values: np.ndarray, base: float, colour
     ridge = base + 0.95 * density / density.max()
     axes.fill_between(grid, base, ridge, color=to_rgba(colour, 0.5), linewidth=0, zorder=order)
     axes.plot(grid, ridge, color=colour, linewidth=0.8, zorder=order)
+    # a density of few values hides how few there are
     if len(values) <= _MOST_TICKS:
         axes.vlines(values, base, base + 0.12, color=colour, linewidth=0.6, zorder=order + 1)
 
 
 def _ticks(axes: Axes, grid: np.ndarray) -> None:
     """Name as many powers of ten as there are, and the smallest numbers where they do not touch."""
-    numbers = np.concatenate(
-        [[0.0], *[sign * np.array([1.0, 3.0]) * 10.0**power for sign in (-1, 1) for power in range(9)]]
-    )
+    positive = np.outer(10.0 ** np.arange(9), [1.0, 3.0]).ravel()
+    numbers = np.concatenate([-positive, [0.0], positive])
     inside = np.sort(numbers[(np.arcsinh(numbers) > grid[0]) & (np.arcsinh(numbers) < grid[-1])])
     if len(inside) > 11:
         inside = inside[[not str(abs(number)).startswith("3") for number in inside]]
-    axes.set_xticks(np.arcsinh(inside), [f"{number:,.0f}".replace("-", "−") for number in inside], color=INK)
+    axes.set_xticks(np.arcsinh(inside), [minus(f"{number:,.0f}") for number in inside], color=INK)
 
 
-def _shown(name: str) -> str:
-    return fit(name.replace("_", " "), _LEFT - 0.2, 8)
-
-
-COLUMNS = 8
-_GAP = 0.1  # inches between cells
-
-
+@paper()
 def suspects_sheet(
     given: Sequence[str],
     likely: Sequence[str],
@@ -213,7 +206,7 @@ def suspects_sheet(
 ) -> Figure:
     """Cells in order of suspicion, eight in a row: the input, its label as given, its likely label, and its score.
 
-    A likely label other than the given one is printed in bold; where it is the same, the rival stands behind it, which
+    A likely label other than the given one is printed in bold; where it is the same, the rival follows it, which
     fits best if the label is wrong after all. Where the truth is known, a frame's colour says whether
     the label as given is wrong, and a mark whether the likely one is right.
 
@@ -237,79 +230,43 @@ def suspects_sheet(
             raise ValueError(f"{name} must have one entry per suspect ({count}), got {len(values)}; pass as many")
     if count == 0:
         raise ValueError("given must name at least one suspect, got none; pass the first of the table")
-    rows = -(-count // COLUMNS)
     cell = (DOUBLE - 0.1 - (COLUMNS - 1) * _GAP) / COLUMNS
-    lines = 3 if truth is None else 4
     tall = 0.45 if images is None else cell * min(1.0, images.shape[1] / images.shape[2])
-    row_height = tall + lines * _SIZE * LINE + 0.1
-    height = 0.1 + rows * row_height + 0.3
-    with paper():
-        figure = Figure(figsize=(DOUBLE, height))
-        for place in range(count):
-            row, column = divmod(place, COLUMNS)
-            left, top = 0.05 + column * (cell + _GAP), height - 0.08 - row * row_height
-            axes = figure.add_axes((left / DOUBLE, (top - tall) / height, cell / DOUBLE, tall / height))
-            colour = FAINT if truth is None else _RIGHT_LABEL if truth[place] == given[place] else _WRONG_LABEL
-            if images is None:
-                _text(axes, captions[place], cell)
-            else:
-                _picture(axes, np.asarray(images[place]))
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set(visible=True, color=colour, linewidth=1.5)
-            for line, (text, style) in enumerate(_words(place, given, likely, scores, rivals, truth, cell)):
-                y = top - tall - 0.04 - (line + 0.8) * _SIZE * LINE  # of the baseline
-                figure.text(
-                    (left + cell / 2) / DOUBLE,
-                    y / height,
-                    text,
-                    ha="center",
-                    va="baseline",
-                    fontsize=_SIZE,
-                    parse_math=False,
-                    **style,  # pyright: ignore[reportArgumentType]
-                )
-        _key(figure, height, truth is not None, score_name)
+    row_height = tall + (3 if truth is None else 4) * _SIZE * LINE + 0.1
+    height = 0.1 + -(-count // COLUMNS) * row_height + 0.3
+    figure = Figure(figsize=(DOUBLE, height))
+    for suspect in range(count):
+        row, column = divmod(suspect, COLUMNS)
+        left, top = 0.05 + column * (cell + _GAP), height - 0.08 - row * row_height
+        axes = figure.add_axes((left / DOUBLE, (top - tall) / height, cell / DOUBLE, tall / height))
+        right = None if truth is None else truth[suspect]
+        colour = FAINT if right is None else _RIGHT_LABEL if right == given[suspect] else _WRONG_LABEL
+        image = None if images is None else np.asarray(images[suspect])
+        draw_cell(axes, image, (0.0, 255.0), captions[suspect], cell, _SIZE)
+        axes.spines[:].set(visible=True, color=colour, linewidth=1.5)
+        words = _words(given[suspect], likely[suspect], rivals[suspect], right, cell)
+        score = minus(f"{suspect + 1}.  {scores[suspect]:.3g}")
+        for line, (text, style) in enumerate([*words, (score, {"color": MUTED})]):
+            baseline = top - tall - 0.04 - (line + 0.8) * _SIZE * LINE
+            look: dict[str, Any] = {"ha": "center", "fontsize": _SIZE, "parse_math": False, **style}
+            figure.text((left + cell / 2) / DOUBLE, baseline / height, text, va="baseline", **look)
+    _key(figure, height, truth is not None, score_name)
     return figure
 
 
-def _words(
-    place: int,
-    given: Sequence[str],
-    likely: Sequence[str],
-    scores: np.ndarray,
-    rivals: Sequence[str],
-    truth: Sequence[str] | None,
-    inches: float,
-) -> list[tuple[str, dict[str, str]]]:
-    """Return the lines below a cell, each with its style."""
-    disputed = likely[place] != given[place]
-    found = [(fit(given[place], inches, _SIZE), {"color": INK})]
-    style = {"color": ALARM, "weight": "bold"} if disputed else {"color": MUTED}
-    seems = likely[place] if disputed else "same" if rivals[place] == given[place] else f"same, else {rivals[place]}"
-    found.append((fit(f"→ {seems}", inches, _SIZE, weight=style.get("weight", "normal")), style))
-    if truth is not None:
-        mark = "✓" if likely[place] == truth[place] else "✗"
-        found.append((fit(f"{mark} {truth[place]}", inches, _SIZE), {"color": INK}))
-    return [*found, (f"{place + 1}.  {scores[place]:.3g}".replace("-", "−"), {"color": MUTED})]
-
-
-def _picture(axes: Axes, image: np.ndarray) -> None:
-    if image.shape[-1] == 1:
-        axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+def _words(given: str, likely: str, rival: str, truth: str | None, inches: float) -> list[tuple[str, dict[str, str]]]:
+    """Return the lines below a cell on its labels, each with its style."""
+    if likely != given:
+        seems, style = likely, {"color": ALARM, "weight": "bold"}
     else:
-        axes.imshow(image, interpolation="nearest")
-
-
-def _text(axes: Axes, caption: str, inches: float) -> None:
-    axes.text(
-        0.5,
-        0.5,
-        fit(caption, inches - 0.08, _SIZE, lines=3),
-        ha="center",
-        va="center",
-        fontsize=_SIZE,
-        parse_math=False,
-    )
+        seems, style = "same" if rival == given else f"same, else {rival}", {"color": MUTED}
+    lines = [
+        (fit(given, inches, _SIZE), {"color": INK}),
+        (fit(f"→ {seems}", inches, _SIZE, weight=style.get("weight", "normal")), style),
+    ]
+    if truth is not None:
+        lines.append((fit(f"{'✓' if likely == truth else '✗'} {truth}", inches, _SIZE), {"color": INK}))
+    return lines
 
 
 def _key(figure: Figure, height: float, known: bool, score_name: str) -> None:
@@ -319,7 +276,6 @@ def _key(figure: Figure, height: float, known: bool, score_name: str) -> None:
     figure.text(0.05 / DOUBLE, 0.1 / height, words, fontsize=_SIZE, color=MUTED, va="center")
     if known:
         names = {"label wrong": _WRONG_LABEL, "label right": _RIGHT_LABEL}
-        handles = [
-            Patch(facecolor="white", edgecolor=colour, linewidth=1.5, label=name) for name, colour in names.items()
-        ]
+        look: dict[str, Any] = {"facecolor": "white", "linewidth": 1.5}
+        handles = [Patch(edgecolor=colour, label=name, **look) for name, colour in names.items()]
         figure.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 0), ncols=2, borderpad=0.2)

@@ -1,6 +1,7 @@
 """How long predictions hold out against growing perturbations, by a score of the probes."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -8,14 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from losskernel.figures.shared.lettering import fit
-from losskernel.figures.shared.style import ALARM, DOUBLE, SEQUENTIAL, SINGLE, paper
+from losskernel.figures.shared.lettering import fit, legend_below
+from losskernel.figures.shared.style import ALARM, DOUBLE, SEQUENTIAL, SINGLE, new_figure, paper
 
 _QUARTERS = ("lowest quarter", "second", "third", "highest quarter")
 _TITLES = {"noise": "Gaussian noise", "adversarial": "adversarial steps"}
 _AXES = {"noise": "sd of the noise / sd of the inputs", "adversarial": "largest change / sd of the inputs"}
 
 
+@paper()
 def flip_curves(
     kinds: Mapping[str, tuple[np.ndarray, np.ndarray]],
     scores: Mapping[str, np.ndarray],
@@ -42,44 +44,43 @@ def flip_curves(
     for name, (levels, shares) in kinds.items():
         if np.shape(shares) != (count, len(levels)):
             raise ValueError(f"{name} must be shares [{count}, {len(levels)}], got {np.shape(shares)}; fix its shape")
-    colours = [to_hex(colormaps[SEQUENTIAL](place)) for place in (0.88, 0.6, 0.35, 0.05)]
-    with paper():
-        width, keys = (DOUBLE, 0.55) if len(kinds) > 1 else (SINGLE, 0.95)
-        figure = Figure(figsize=(width, keys + 1.8 * len(scores)), layout="constrained")
-        panels = figure.subplots(len(scores), len(kinds), sharex="col", sharey=True, squeeze=False)
-        for row, (score, values) in zip(panels, scores.items(), strict=True):
-            quarters = np.array_split(np.argsort(values, kind="stable"), len(_QUARTERS))
-            for axes, (kind, (levels, shares)) in zip(row, kinds.items(), strict=True):
-                for quarter, colour in zip(quarters, colours, strict=True):
-                    _curve(axes, levels, shares[quarter], colour, "-")
-                if marked is not None and marked.any():
-                    _curve(axes, levels, shares[marked], ALARM, (0, (3, 1.5)))
-                note = "\n".join(fit(line, 2.0, 7, 2) for line in notes.get((score, kind), "").splitlines())
-                box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
-                axes.text(0.98, 0.97, note, ha="right", va="top", fontsize=7, transform=axes.transAxes, bbox=box)
-                # What lies beyond the size at which all but a hundredth flip is one flat line.
-                gone = np.flatnonzero(shares.mean(axis=0) > 0.99)
-                axes.set_xlim(0, levels[gone[0]] if gone.size else levels[-1])
-            row[0].set_ylabel(f"share not flipped\n(quarters of {score.replace('_', '-')})")
-        for axes, kind in zip(panels[0], kinds, strict=True):
-            axes.set_title(_TITLES.get(kind, kind))
-        for axes, kind in zip(panels[-1], kinds, strict=True):
-            axes.set_xlabel(_AXES.get(kind, f"size of {kind}"))
-        panels[0, 0].set_ylim(0, 1.03)
-        lines = panels[0, 0].get_lines()
-        names = [*_QUARTERS, marked_name][: len(lines)]
-        columns = len(names) if len(kinds) > 1 else 2
-        title = "quarters by each score; ρ > 0: high scores flip first"
-        look = {"title": title, "title_fontsize": 7, "columnspacing": 1.4}
-        figure.legend(lines, names, loc="outside lower center", ncols=columns, **look)
+    colours = [to_hex(colormaps[SEQUENTIAL](shade)) for shade in (0.88, 0.6, 0.35, 0.05)]
+    width, keys = (DOUBLE, 0.55) if len(kinds) > 1 else (SINGLE, 0.95)
+    figure = new_figure(width, keys + 1.8 * len(scores))
+    panels = figure.subplots(len(scores), len(kinds), sharex="col", sharey=True, squeeze=False)
+    for row, (score, values) in zip(panels, scores.items(), strict=True):
+        # ties are split in the order of the probes
+        quarters = np.array_split(np.argsort(values, kind="stable"), len(_QUARTERS))
+        for axes, (kind, (levels, shares)) in zip(row, kinds.items(), strict=True):
+            for quarter, name, colour in zip(quarters, _QUARTERS, colours, strict=True):
+                _curve(axes, levels, shares[quarter], name, colour, "-")
+            if marked is not None and marked.any():
+                _curve(axes, levels, shares[marked], marked_name, ALARM, (0, (3, 1.5)))
+            _note(axes, notes.get((score, kind), ""))
+            # What lies beyond the size at which all but a hundredth flip is one flat line.
+            gone = np.flatnonzero(shares.mean(axis=0) > 0.99)
+            axes.set_xlim(0, levels[gone[0]] if gone.size else levels[-1])
+        row[0].set_ylabel(f"share not flipped\n(quarters of {score.replace('_', '-')})")
+    for above, below, kind in zip(panels[0], panels[-1], kinds, strict=True):
+        above.set_title(_TITLES.get(kind, kind))
+        below.set_xlabel(_AXES.get(kind, f"size of {kind}"))
+    panels[0, 0].set_ylim(0, 1.03)
+    title = "quarters by each score; ρ > 0: high scores flip first"
+    legend_below(figure, title=title, columns=5 if len(kinds) > 1 else 2)
     return figure
 
 
-def _curve(axes: Axes, levels: np.ndarray, shares: np.ndarray, colour: str, style: object) -> None:
+def _note(axes: Axes, text: str) -> None:
+    text = "\n".join(fit(line, 2.0, 7, 2) for line in text.splitlines())
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
+    axes.text(0.98, 0.97, text, ha="right", va="top", fontsize=7, transform=axes.transAxes, bbox=box)
+
+
+def _curve(axes: Axes, levels: np.ndarray, shares: np.ndarray, name: str, colour: str, style: Any) -> None:
     """One minus the mean of shares [n, L] against the levels, from 1 at no perturbation, with its standard error."""
     sizes = np.concatenate([[0.0], levels])
     left = np.concatenate([[1.0], 1 - shares.mean(axis=0)])
     spread = shares.std(axis=0, ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else np.zeros(len(levels))
     error = np.concatenate([[0.0], spread])
     axes.fill_between(sizes, left - error, np.minimum(left + error, 1), color=colour, alpha=0.2, linewidth=0)
-    axes.plot(sizes, left, color=colour, linestyle=style, linewidth=1.3)
+    axes.plot(sizes, left, color=colour, linestyle=style, linewidth=1.3, label=name)

@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
+from losskernel import figures
 from losskernel.config_keys import Use, row
 from losskernel.figures.html import banner, caption, heading, picture, write_page
 from losskernel.figures.shared.presentation import number, with_error
@@ -167,15 +168,9 @@ def _maps(folder: Path) -> tuple[list[dict[str, Any]], str]:
             library = library or (script.group(0) if is_plotly else "")
             if is_plotly or "src=" in script.group(1):  # a script with src= would need the network
                 content = content.replace(script.group(0), "")
-        library = library or _installed_plotly()
+        library = library or figures.plotly_script()
         maps.append({"framed": False, "title": title, "content": Markup(content)})
     return maps, library
-
-
-def _installed_plotly() -> str:
-    from plotly.offline import get_plotlyjs  # heavy, and needed only for maps saved without the library
-
-    return f"<script>{get_plotlyjs()}</script>"
 
 
 def _table(path: Path) -> dict[str, Any]:

@@ -6,12 +6,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from losskernel import figures
 from losskernel.analyses.result import MetricPanel, Result
 from losskernel.errors import InputError, require, require_number
-from losskernel.figures.shared.sweep_axis import plain
+from losskernel.figures import Figure
+from losskernel.figures.shared.lettering import plain
 from losskernel.geometry import classical_scaling
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.tracking.tracker import Tracker

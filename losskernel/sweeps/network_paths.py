@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from losskernel import figures
 from losskernel.analyses.paths.map_sheets import curves_of, sheets_of
 from losskernel.analyses.paths.measured_paths import conditions, errors_of, layer_paths, median_error
 from losskernel.analyses.result import Result
 from losskernel.errors import InputError, TraceError
+from losskernel.figures import Figure
 from losskernel.figures.paths.path_map import Route, along_colours
+from losskernel.figures.shared.lettering import plain
 from losskernel.figures.shared.style import palette
-from losskernel.figures.shared.sweep_axis import plain
 from losskernel.geometry import AngularCKA, Arrangement, Point, classical_scaling, frechet_distance, path_distances
 from losskernel.geometry.point import evenly
 from losskernel.representations.points import TRAINED, PointSet, open_points

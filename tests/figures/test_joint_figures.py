@@ -31,7 +31,7 @@ def joint_points(**changed: Any) -> JointPoints:
     places = np.random.default_rng(0).uniform(-1, 1, size=(10, 2))
     curved = {(a, b): np.linspace(places[a], places[b], 20) for a, b in pairwise([0, 1, 2, 3])}
     given: dict[str, Any] = {
-        "places": places,
+        "positions": places,
         "kinds": KINDS,
         "names": NAMES,
         "joined": curved,
@@ -40,7 +40,7 @@ def joint_points(**changed: Any) -> JointPoints:
         "localizations": [30.0, 300.0],
         "laplace": None,
         "training": [Track("loss kernel over training", [9, 8])],
-        "own": 8,
+        "run_kernel": 8,
         "failed": [7],
     }
     return JointPoints(**given | changed)

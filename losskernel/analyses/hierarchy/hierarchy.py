@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from losskernel import figures
 from losskernel.analyses.hierarchy.comparison import LABELS, RANDOM, Comparison, noise_floor, summary, with_ends
@@ -16,6 +15,7 @@ from losskernel.analyses.result import MetricPanel, Result
 from losskernel.analyses.taxonomy_classes import Classes, Level
 from losskernel.data.taxonomy import MEASURES
 from losskernel.errors import require, require_integer
+from losskernel.figures import Figure
 from losskernel.figures.shared.style import INK
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces

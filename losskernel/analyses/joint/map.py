@@ -60,7 +60,7 @@ def map_of(joint: Joint, sweep: Sweep | None, over_training: Sequence[Family]) -
     items = [joint.points[number] for number in numbers]
     names = _names(joint, tracks.path, over_training)
     points = JointPoints(
-        places=azimuthal(layout.coordinates, axes),
+        positions=azimuthal(layout.coordinates, axes),
         kinds=[item.kind for item in items],
         names={row[number]: name for number, name in names.items()},
         joined={(a, b): azimuthal(arc(layout.coordinates[a], layout.coordinates[b]), axes) for a, b in lines},
@@ -71,7 +71,7 @@ def map_of(joint: Joint, sweep: Sweep | None, over_training: Sequence[Family]) -
         training=[
             Track(f"{family.label} over training", track) for family, track in zip(over_training, training, strict=True)
         ],
-        own=row[joint.main],
+        run_kernel=row[joint.main],
         failed=[index for index, item in enumerate(items) if item.settings.get("failed", 0.0) > 0],
     )
     return Mapped(points, layout.stress, numbers)

@@ -5,10 +5,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from losskernel import figures
 from losskernel.analyses.paths.measured_paths import HIDDEN, INPUTS, LayerPath, MeasuredPath, MeasuredPaths
+from losskernel.figures import Figure
 from losskernel.figures.paths.path_map import Falling, Route, Sheet, along_colours
 from losskernel.figures.paths.path_profiles import Course
 from losskernel.figures.shared.lettering import with_unit

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from losskernel.figures.shared.colouring import HIGHLIGHT, OWN, printed
-from losskernel.figures.shared.lettering import fit
-from losskernel.figures.shared.style import DOUBLE, MUTED, OKABE_ITO, SINGLE, paper
+from losskernel.figures.shared.colouring import LOSS_KERNELS, printed
+from losskernel.figures.shared.lettering import fit, legend_below, mark_sample
+from losskernel.figures.shared.style import DOUBLE, HIGHLIGHT, MUTED, OKABE_ITO, SINGLE, new_figure, paper
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +40,7 @@ _SURE = 0.05
 _CHANCE = "#C9C9C9"
 
 
+@paper()
 def kernel_comparison(table: pd.DataFrame, columns: Sequence[str]) -> Figure:
     """A dot per kernel in every panel, with its interval; the loss kernel's rows on a tint, above the others.
 
@@ -55,31 +56,29 @@ def kernel_comparison(table: pd.DataFrame, columns: Sequence[str]) -> Figure:
         raise ValueError(f"table has no column {missing[0]!r}; it has {', '.join(map(str, table.columns))}")
     if not len(columns) or not len(table):
         raise ValueError("table and columns must not be empty; name a measure and give a row per kernel")
-    own = table["kernel"].isin(list(OWN)).to_numpy()
-    table = table.iloc[np.argsort(~own, kind="stable")].reset_index(drop=True)
+    ours = table["kernel"].isin(list(LOSS_KERNELS)).to_numpy()
+    # the loss kernel's rows first, others in their order
+    table = table.iloc[np.argsort(~ours, kind="stable")].reset_index(drop=True)
     rows, across = -(-len(columns) // _ACROSS), min(len(columns), _ACROSS)
-    with paper():
-        wide = max(SINGLE, _NAMES + (DOUBLE - _NAMES) * across / _ACROSS)
-        figure = Figure(figsize=(wide, rows * (_ROW * len(table) + 0.75) + 0.3), layout="constrained")
-        figure.get_layout_engine().set(wspace=0.04, hspace=0.06)  # pyright: ignore
-        panels = figure.subplots(rows, across, squeeze=False).ravel()
-        for place, (axes, column) in enumerate(zip(panels, columns, strict=False)):
-            _panel(axes, table, column, int(own.sum()), named=place % across == 0)
-        for axes in panels[len(columns) :]:
-            axes.set_visible(False)
-        keys, columns_of_keys = _handles(table, columns), 4 if across > 2 else 2
-        figure.legend(handles=keys, loc="outside lower center", ncols=columns_of_keys, handletextpad=0.4)
+    wide = max(SINGLE, _NAMES + (DOUBLE - _NAMES) * across / _ACROSS)
+    figure = new_figure(wide, rows * (_ROW * len(table) + 0.75) + 0.3, wspace=0.04, hspace=0.06)
+    panels = figure.subplots(rows, across, squeeze=False).ravel()
+    for index, (axes, column) in enumerate(zip(panels, columns, strict=False)):
+        _panel(axes, table, column, int(ours.sum()), named=index % across == 0)
+    for axes in panels[len(columns) :]:
+        axes.set_visible(False)
+    legend_below(figure, _handles(table, columns), columns=4)
     return figure
 
 
-def _panel(axes: Axes, table: pd.DataFrame, column: str, own: int, named: bool) -> None:
-    if own:
-        axes.axhspan(-0.5, own - 0.5, color=HIGHLIGHT, linewidth=0, zorder=0)
+def _panel(axes: Axes, table: pd.DataFrame, column: str, highlighted: int, named: bool) -> None:
+    if highlighted:
+        axes.axhspan(-0.5, highlighted - 0.5, color=HIGHLIGHT, linewidth=0, zorder=0)
     for row, values in enumerate(table.to_dict("records")):
         value = values[column]
         if not np.isfinite(value):
             continue
-        colour = OKABE_ITO[0] if str(values["kernel"]) in OWN else MUTED
+        colour = OKABE_ITO[0] if str(values["kernel"]) in LOSS_KERNELS else MUTED
         chance = _pair(values, f"{column}_null")
         if chance is not None:
             axes.fill_between(chance, row - 0.32, row + 0.32, color=_CHANCE, linewidth=0, zorder=1)
@@ -115,7 +114,6 @@ def _handles(table: pd.DataFrame, columns: Sequence[str]) -> list[Artist]:
     if any(name.endswith("_null_low") for name in there):
         handles.append(Patch(color=_CHANCE, linewidth=0, label="90 % of permutations"))
     if any(name.endswith("_p") for name in there):
-        look = {"markerfacecolor": "white", "markersize": 4.2}
-        handles.append(Line2D([], [], linestyle="", marker="o", color=MUTED, label="p > 0.05", **look))  # pyright: ignore
+        handles.append(mark_sample("p > 0.05", "o", MUTED, 4.2, face="white"))
     handles.append(Patch(color=HIGHLIGHT, linewidth=0, label="the loss kernel"))
     return handles

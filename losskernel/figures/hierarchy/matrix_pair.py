@@ -10,7 +10,8 @@ from matplotlib.image import AxesImage
 
 from losskernel.data.taxonomy import Tree
 from losskernel.figures.shared.lettering import LINE, fit, spread
-from losskernel.figures.shared.style import DIVERGING, DOUBLE, FAINT, paper
+from losskernel.figures.shared.presentation import minus
+from losskernel.figures.shared.style import DIVERGING, DOUBLE, FAINT, colour_bar, new_figure, paper, require_shape
 from losskernel.figures.trees.trees import (
     draw_tree,
     leaves_below,
@@ -28,6 +29,7 @@ _LOW, _HIGH = 2, 98  # percentiles between which the colours run
 _SIGNED = 0.5  # a negative end at least this share of the positive one has its own colours
 
 
+@paper()
 def matrix_pair(
     similarity: np.ndarray,
     distance: np.ndarray,
@@ -49,27 +51,24 @@ def matrix_pair(
         raise ValueError(f"tree must have >= 3 leaves, got {count}; a matrix of fewer shows no order")
     matrices = {"similarity": np.array(similarity, dtype=float), "distance": np.array(distance, dtype=float)}
     for name, matrix in matrices.items():
-        if matrix.shape != (count, count):
-            raise ValueError(f"{name} must be {(count, count)} like the tree's leaves, got {matrix.shape}")
+        require_shape(name, matrix, (count, count), "pass the classes that are the tree's leaves")
         if not np.isfinite(matrix[~np.eye(count, dtype=bool)]).all():
             raise ValueError(f"{name} must be finite off the diagonal; drop the classes that have no value")
     order = tree.order()
     within = np.diag(matrices["similarity"])
-    with paper():
-        figure = Figure(figsize=(DOUBLE, _SIDE + 1.15), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.04, h_pad=0.02, wspace=0.02)  # pyright: ignore
-        left, right = figure.subplots(1, 2)
-        # within the matrix' own axes, so that leaves are level with rows
-        across = (_NAMES + _TREE + _STRIP) / _SIDE
-        _edge(left.inset_axes((-across - 0.01, 0, across, 1)), tree, order)
-        image, limits = _draw_similarity(left, matrices["similarity"][np.ix_(order, order)])
-        _bar(figure, left, image, f"{similarity_label}\n{limits}\n{_left_out(within)}")
-        image = _draw(right, matrices["distance"][np.ix_(order, order)], "Blues_r", None)
-        _bar(figure, right, image, f"{distance_label}\n{_percentiles(image)}\n").ax.invert_xaxis()
-        left.set_title("kernel")
-        right.set_title("hierarchy")
-        for axes in (left, right):
-            axes.set_xlabel(f"{count:,} classes in the hierarchy's order", fontsize=7)
+    figure = new_figure(DOUBLE, _SIDE + 1.15, w_pad=0.04, h_pad=0.02, wspace=0.02)
+    left, right = figure.subplots(1, 2)
+    # within the matrix' own axes, so that leaves are level with rows
+    across = (_NAMES + _TREE + _STRIP) / _SIDE
+    _edge(left.inset_axes((-across - 0.01, 0, across, 1)), tree, order)
+    image, limits = _draw_similarity(left, matrices["similarity"][np.ix_(order, order)])
+    _bar(figure, left, image, f"{similarity_label}\n{limits}\n{_left_out(within)}")
+    image = _draw(right, matrices["distance"][np.ix_(order, order)], "Blues_r", None)
+    _bar(figure, right, image, f"{distance_label}\n{_percentiles(image)}\n").ax.invert_xaxis()
+    left.set_title("kernel")
+    right.set_title("hierarchy")
+    for axes in (left, right):
+        axes.set_xlabel(f"{count:,} classes in the hierarchy's order", fontsize=7)
     return figure
 
 
@@ -98,21 +97,20 @@ def _draw(axes: Axes, matrix: np.ndarray, colours: str, limits: tuple[float, flo
 
 def _percentiles(image: AxesImage) -> str:
     low, high = image.get_clim()
-    return f"colours {low:.2g} to {high:.2g}: {_LOW}nd to {_HIGH}th percentile".replace("-", "−")
+    return minus(f"colours {low:.2g} to {high:.2g}: {_LOW}nd to {_HIGH}th percentile")
 
 
 def _left_out(within: np.ndarray) -> str:
     known = within[np.isfinite(within)]
-    median = f" (median {np.median(known):.2g})".replace("-", "−") if known.size else ""
+    median = minus(f" (median {np.median(known):.2g})") if known.size else ""
     return f"diagonal: within a class, left out{median}"
 
 
 def _bar(figure: Figure, axes: Axes, image: AxesImage, text: str) -> Colorbar:
-    bar = figure.colorbar(image, ax=axes, location="bottom", extend="both", shrink=0.9, aspect=32, pad=0.02)
-    bar.set_label(text, fontsize=6.5)
+    bar = colour_bar(figure, image, axes, text, 6.5, below=True, shrink=0.9, aspect=32, extend="both")
     bar.ax.tick_params(labelsize=6.5)
     bar.ax.locator_params(nbins=5)
-    bar.outline.set(edgecolor=FAINT, linewidth=0.6)  # pyright: ignore[reportCallIssue]
+    bar.outline.set(visible=True, edgecolor=FAINT, linewidth=0.6)  # pyright: ignore[reportCallIssue]
     return bar
 
 

@@ -1,6 +1,7 @@
 """How the loss kernel agrees with layers, labels and loss gradients."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,9 +10,19 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter
 
-from losskernel.figures.shared.lettering import fit, key_below, width
-from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MUTED, OKABE_ITO, SINGLE, paper
-from losskernel.figures.shared.sweep_axis import plain
+from losskernel.figures.shared.lettering import fit, legend_below, letter, plain, width
+from losskernel.figures.shared.style import (
+    DOUBLE,
+    FAINT,
+    INK,
+    MUTED,
+    OKABE_ITO,
+    SINGLE,
+    colour_bar,
+    new_figure,
+    number_cells,
+    paper,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +32,16 @@ _ROW, _MOST_NUMBERS = 0.19, 16  # inches; columns whose numbers can be read
 _SIZE, _WIDEST = 6.5, 2.2
 # From so far on, in rad, kernels have nothing to do with each other, and none is near.
 _UNRELATED = np.pi / 2 - 0.03
+_MOST_PANELS = 4  # panels
+_NUMBERS = ("cosine", "beyond", "low", "high", "beyond_corrected", "null_low", "null_high")
+# Corrected angles below this are 0 to the noise of the correction.
+_LEAST = 3e-3
+_FEW = 4  # points in closed form that are marked one by one
+_COLOURS = (OKABE_ITO[3], OKABE_ITO[0], OKABE_ITO[2], OKABE_ITO[4], OKABE_ITO[5], OKABE_ITO[1])
+_MARKERS = ("D", "o", "X", "h", "s", "^")
 
 
+@paper()
 def kernels_layers(
     distances: np.ndarray,
     kernels: Sequence[str],
@@ -34,7 +53,7 @@ def kernels_layers(
     """A row a kernel, a column a layer or target; the nearest layer framed, unless it is as far as unrelated ones are.
 
     distances: [K, L] rad, NaN where two do not belong together. floors: [K] angle that noise alone gives; what is not
-    above it cannot be told from the kernel itself, and stands in italics. of_path: columns among which the nearest is
+    above it is within the noise of the kernel itself, and is in italics. of_path: columns among which the nearest is
     sought; others, behind a gap, are targets.
 
     Raises:
@@ -45,44 +64,35 @@ def kernels_layers(
     names = [fit(name, _WIDEST, _SIZE) for name in kernels]
     columns = [fit(name, 1.2, _SIZE) for name in layers]
     slanted = max(width(name, _SIZE) for name in columns) > 0.75 * (DOUBLE - _WIDEST - 1) / len(layers)
-    with paper():
-        height = 0.95 + _ROW * len(kernels) + (0.6 if slanted else 0.0)
-        figure = Figure(figsize=(DOUBLE, height), layout="constrained")
-        axes = figure.subplots()
-        top = max(float(np.nanmax(distances)), 1e-3)
-        image = axes.imshow(np.ma.masked_invalid(distances), cmap="Blues_r", vmin=0, vmax=1.05 * top, aspect="auto")
-        for (row, column), value in np.ndenumerate(distances):
-            if np.isfinite(value) and len(layers) <= _MOST_NUMBERS:
-                look = {"color": "white" if value < 0.5 * top else INK, "fontsize": 6}
-                style = "italic" if value <= floors[row] else "normal"
-                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontstyle=style, **look)
-        sought = len(layers) if of_path is None else of_path
-        if sought < len(layers):
-            axes.axvline(sought - 0.5, color="white", linewidth=3)
-        for row, values in enumerate(distances[:, :sought]):
-            if np.isfinite(values).any() and np.nanmin(values) < _UNRELATED:
-                _frame(axes, row, int(np.nanargmin(values)))
-        axes.set_yticks(range(len(kernels)), [plain(name) for name in names], fontsize=_SIZE)
-        turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
-        axes.set_xticks(range(len(layers)), [plain(name) for name in columns], fontsize=_SIZE, **turned)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        bar = figure.colorbar(image, ax=axes, aspect=18, pad=0.01, shrink=min(1.0, 1.6 / (_ROW * len(kernels) + 0.3)))
-        bar.set_label("angular CKA distance, rad", fontsize=7)
-        bar.ax.spines[:].set_visible(False)
-        if note:
-            axes.set_xlabel(note, fontsize=6.5)
+    figure = new_figure(DOUBLE, 0.95 + _ROW * len(kernels) + (0.6 if slanted else 0.0))
+    axes = figure.subplots()
+    # the scale begins at 0, where kernels are the same
+    top = max(float(np.nanmax(distances)), 1e-3)
+    image = axes.imshow(np.ma.masked_invalid(distances), cmap="Blues_r", vmin=0, vmax=1.05 * top, aspect="auto")
+    if len(layers) <= _MOST_NUMBERS:
+        number_cells(axes, distances, distances < 0.5 * top, distances <= np.asarray(floors)[:, None], 6)
+    sought = len(layers) if of_path is None else of_path
+    axes.axvline(sought - 0.5, color="white", linewidth=3)  # a gap before the targets
+    _frame_nearest(axes, distances[:, :sought])
+    axes.set_yticks(range(len(kernels)), list(map(plain, names)), fontsize=_SIZE)
+    turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    axes.set_xticks(range(len(layers)), list(map(plain, columns)), fontsize=_SIZE, **turned)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(note, fontsize=6.5)
+    shrink = min(1.0, 1.6 / (_ROW * len(kernels) + 0.3))
+    colour_bar(figure, image, axes, "angular CKA distance, rad", shrink=shrink, aspect=18, pad=0.01)
     return figure
 
 
-def _frame(axes: Axes, row: int, column: int) -> None:
+def _frame_nearest(axes: Axes, distances: np.ndarray) -> None:
     look = {"fill": False, "edgecolor": OKABE_ITO[3], "linewidth": 1.3}
-    axes.add_patch(Rectangle((column - 0.47, row - 0.44), 0.94, 0.88, **look))
+    for row, values in enumerate(distances):
+        if np.isfinite(values).any() and np.nanmin(values) < _UNRELATED:
+            axes.add_patch(Rectangle((int(np.nanargmin(values)) - 0.47, row - 0.44), 0.94, 0.88, **look))
 
 
-_MOST_PANELS = 4  # panels
-
-
+@paper()
 def beyond_labels(table: "pd.DataFrame", kernels: Sequence[str], target: str, note: str = "") -> Figure:
     """A panel a kernel: the raw cosine with every layer, and the cosine that is left beside the labels.
 
@@ -93,43 +103,33 @@ def beyond_labels(table: "pd.DataFrame", kernels: Sequence[str], target: str, no
         ValueError: the table has no row of a kernel.
     """
     drawn = list(kernels)[:_MOST_PANELS]
-    own = table.groupby(["target", "kernel"], sort=False)
+    groups = table.groupby(["target", "kernel"], sort=False)
     parts: list[Any] = [
-        own.get_group((target, name)) if (target, name) in own.groups else table.head(0) for name in drawn
+        groups.get_group((target, name)) if (target, name) in groups.groups else table.head(0) for name in drawn
     ]
     if not parts or any(part.empty for part in parts):
         raise ValueError(f"the table has no rows of {drawn} and {target!r}; name kernels that it holds")
     layers = list(dict.fromkeys(name for part in parts for name in part["layer"]))
-    with paper():
-        names = [fit(name, 1.1, 6.5) for name in layers]
-        figure = Figure(figsize=(DOUBLE, 1.15 + 0.19 * len(layers)), layout="constrained")
-        panels = figure.subplots(1, len(parts), sharex=True, sharey=True, squeeze=False)[0]
-        for letter, axes, part, kernel in zip("abcd", panels, parts, drawn, strict=False):
-            _panel(axes, part, layers)
-            room = (DOUBLE - max(width(name, 6.5) for name in names) - 0.5) / len(parts) - 0.2
-            title = fit(kernel.replace("localization", "γ"), room, 8)
-            axes.set_title(f"$\\bf{{{letter}}}$  {plain(title)}", loc="left", pad=4)
-            axes.set_xlabel("cosine with the layer")
-        panels[0].set_yticks(range(len(layers)), [plain(name) for name in names], fontsize=6.5)
-        panels[0].invert_yaxis()
-        handles, labels = panels[0].get_legend_handles_labels()
-        title = {"title": note, "title_fontsize": 6.5} if note else {}
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, columnspacing=1.4, **title)
+    names = [fit(name, 1.1, 6.5) for name in layers]
+    figure = new_figure(DOUBLE, 1.15 + 0.19 * len(layers))
+    panels = figure.subplots(1, len(parts), sharex=True, sharey=True, squeeze=False)[0]
+    for number, (axes, part, kernel) in enumerate(zip(panels, parts, drawn, strict=True)):
+        _panel(axes, part, layers)
+        room = (DOUBLE - max(width(name, 6.5) for name in names) - 0.5) / len(parts) - 0.2
+        title = fit(kernel.replace("localization", "γ"), room, 8)
+        letter(axes, number, plain(title))
+        axes.set_xlabel("cosine with the layer")
+    panels[0].set_yticks(range(len(layers)), [plain(name) for name in names], fontsize=6.5)
+    panels[0].invert_yaxis()
+    legend_below(figure, note=note, columns=4)
     return figure
 
 
 def _panel(axes: Axes, part: "pd.DataFrame", layers: Sequence[str]) -> None:
     rows = np.array([layers.index(name) for name in part["layer"]], dtype=float)
     values: dict[str, Any] = {name: part[name].to_numpy(float) for name in part.columns if name in _NUMBERS}
-    axes.barh(
-        rows,
-        values["null_high"] - values["null_low"],
-        left=values["null_low"],
-        height=0.8,
-        color=FAINT,
-        label="by chance (90 %)",
-        zorder=1,
-    )
+    chance = {"height": 0.8, "color": FAINT, "label": "by chance (90 %)", "zorder": 1}
+    axes.barh(rows, values["null_high"] - values["null_low"], left=values["null_low"], **chance)
     axes.axvline(0, color=MUTED, linewidth=0.6, zorder=1.5)
     axes.plot(values["cosine"], rows, "o", color=OKABE_ITO[5], markersize=4.5, label="raw", zorder=2)
     axes.hlines(rows, values["low"], values["high"], color=OKABE_ITO[3], linewidth=1.2, zorder=3)
@@ -139,14 +139,7 @@ def _panel(axes: Axes, part: "pd.DataFrame", layers: Sequence[str]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-_NUMBERS = ("cosine", "beyond", "low", "high", "beyond_corrected", "null_low", "null_high")
-
-
-# Corrected angles below this are 0 to the noise of the correction.
-_LEAST = 3e-3
-_FEW = 4  # points in closed form that are marked one by one
-
-
+@paper()
 def localization_sweep(
     localizations: Sequence[float] | np.ndarray,
     angles: Sequence[float] | np.ndarray,
@@ -159,7 +152,7 @@ def localization_sweep(
     """Raw angles, angles without sampling noise, what noise alone gives, and a guide of slope -1, on log-log axes.
 
     localizations: [n] γ. angles, corrected, floors: [n] rad; a corrected angle of 0, where the kernels agree to the
-    last that noise lets see, stands as an arrow at the bottom. exact: name -> γ [k] and angles [k] in closed form.
+    limit of the noise, is an arrow at the bottom. exact: name -> γ [k] and angles [k] in closed form.
     failed: [n] kernels whose diagnosis fails, drawn hollow. note: in the panel.
 
     Raises:
@@ -168,36 +161,36 @@ def localization_sweep(
     gamma, raw = np.asarray(localizations, dtype=float), np.asarray(angles, dtype=float)
     if gamma.ndim != 1 or len(gamma) == 0 or raw.shape != gamma.shape:
         raise ValueError(f"angles must be one a localization, got shapes {raw.shape} and {gamma.shape}")
-    known = [np.asarray(each, dtype=float) for each in (corrected, floors) if each is not None]
-    lowest = min([_LEAST, *(float(each[each > 0].min()) for each in [raw, *known] if (each > 0).any())])
-    exact = exact or {}
-    lowest = min([lowest, *(float(values.min()) for _, values in exact.values())]) / 1.6
-    with paper():
-        figure = Figure(figsize=(SINGLE, 2.9), layout="constrained")
-        axes = figure.subplots()
-        if floors is not None:
-            floor = np.asarray(floors, dtype=float)
-            axes.fill_between(gamma, np.full_like(gamma, lowest), floor, color=FAINT, alpha=0.7, linewidth=0)
-            axes.plot(gamma, floor, color=MUTED, linewidth=0.7, linestyle=":", label="noise floor")
-        for place, (name, (at, values)) in enumerate(exact.items()):
-            look: dict[str, Any] = {"linestyle": ("-", "--", "-.")[place % 3], "marker": "^" if len(at) < _FEW else ""}
-            axes.plot(at, values, color=INK, linewidth=0.9, markersize=4, label=name, **look)
-        bad = np.zeros(len(gamma), dtype=bool) if failed is None else np.asarray(failed, dtype=bool)
-        axes.plot(gamma, raw, color=OKABE_ITO[0], linewidth=1.0, zorder=3)
-        axes.plot(gamma[~bad], raw[~bad], "o", color=OKABE_ITO[0], markersize=4, label="sampled, raw", zorder=3)
-        if bad.any():
-            hollow = {"markerfacecolor": "white", "color": OKABE_ITO[0], "markersize": 4}
-            axes.plot(gamma[bad], raw[bad], "o", label="its diagnosis fails", zorder=3, **hollow)
-        if corrected is not None:
-            _corrected(axes, gamma, np.asarray(corrected, dtype=float), lowest)
-        least = 0.0 if floors is None else 1.5 * np.asarray(floors, dtype=float)
-        _guide(axes, gamma, np.where(raw > least, raw, np.nan), lowest)
-        axes.set(xscale="log", yscale="log", xlabel="localization γ", ylabel="angle to the loss gradients, rad")
-        axes.set_ylim(lowest, 2.2)
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.legend(loc="lower left", borderaxespad=0.2, handlelength=1.6)
-        if note:
-            axes.set_title(note, loc="right", fontsize=6.5, color=MUTED)
+    floor = None if floors is None else np.asarray(floors, dtype=float)
+    clean = None if corrected is None else np.asarray(corrected, dtype=float)
+    known = [values for values in (raw, clean, floor) if values is not None]
+    curves = [*known, *(values for _, values in (exact or {}).values())]
+    # the axis is logarithmic, so it must end above 0; below its end values are arrows
+    lowest = min([_LEAST, *(float(values[values > 0].min()) for values in curves if (values > 0).any())]) / 1.6
+    figure = new_figure(SINGLE, 2.9)
+    axes = figure.subplots()
+    if floor is not None:
+        axes.fill_between(gamma, np.full_like(gamma, lowest), floor, color=FAINT, alpha=0.7, linewidth=0)
+        axes.plot(gamma, floor, color=MUTED, linewidth=0.7, linestyle=":", label="noise floor")
+    for (name, (at, values)), style in zip((exact or {}).items(), cycle(("-", "--", "-."))):
+        look: dict[str, Any] = {"linestyle": style, "marker": "^" if len(at) < _FEW else "", "markersize": 4}
+        axes.plot(at, values, color=INK, linewidth=0.9, label=name, **look)
+    bad = np.zeros(len(gamma), dtype=bool) if failed is None else np.asarray(failed, dtype=bool)
+    look = {"color": OKABE_ITO[0], "markersize": 4, "zorder": 3}
+    axes.plot(gamma, raw, linewidth=1.0, **look)
+    axes.plot(gamma[~bad], raw[~bad], "o", label="sampled, raw", **look)
+    if bad.any():
+        axes.plot(gamma[bad], raw[bad], "o", label="its diagnosis fails", markerfacecolor="white", **look)
+    if clean is not None:
+        _corrected(axes, gamma, clean, lowest)
+    # the guide begins where angles are clear of the noise
+    least = 0.0 if floor is None else 1.5 * floor
+    _guide(axes, gamma, np.where(raw > least, raw, np.nan), lowest)
+    axes.set(xscale="log", yscale="log", xlabel="localization γ", ylabel="angle to the loss gradients, rad")
+    axes.set_ylim(lowest, 2.2)
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.legend(loc="lower left", borderaxespad=0.2, handlelength=1.6)
+    axes.set_title(note, loc="right", fontsize=6.5, color=MUTED)
     return figure
 
 
@@ -206,68 +199,62 @@ def _corrected(axes: Axes, gamma: np.ndarray, values: np.ndarray, lowest: float)
     look = {"color": OKABE_ITO[3], "markersize": 4, "zorder": 3.5}
     axes.plot(gamma[seen], values[seen], "s-", linewidth=1.0, label="without sampling noise", **look)
     if gone.any():
-        axes.plot(
-            gamma[gone], np.full(gone.sum(), 1.15 * lowest), "v", clip_on=False, label="the same: 0 or less", **look
-        )
+        bottom = np.full(gone.sum(), 1.15 * lowest)
+        axes.plot(gamma[gone], bottom, "v", clip_on=False, label="the same: 0 or less", **look)
 
 
-def _guide(axes: Axes, gamma: np.ndarray, told: np.ndarray, lowest: float) -> None:
-    """Draw a line of slope -1 beside what is above the noise, `told` [n] being NaN elsewhere."""
-    known = np.flatnonzero(np.isfinite(told) & (told < 0.3))
+def _guide(axes: Axes, gamma: np.ndarray, raw: np.ndarray, lowest: float) -> None:
+    """Draw a line of slope -1 beside the angles above the noise; raw: [n], NaN elsewhere."""
+    known = np.flatnonzero(np.isfinite(raw) & (raw < 0.3))
     if len(known):
-        level = 1.5 * gamma[known[0]] * told[known[0]]
+        # parallel to the angles, and above them so that it hides none
+        level = 1.5 * gamma[known[0]] * raw[known[0]]
         ends = np.array([max(gamma.min(), 0.5 * gamma[known[0]]), min(gamma.max(), level / lowest)])
         axes.plot(ends, level / ends, color=MUTED, linewidth=0.8, linestyle="-.", label="slope −1")
 
 
-_COLOURS = (OKABE_ITO[3], OKABE_ITO[0], OKABE_ITO[2], OKABE_ITO[4], OKABE_ITO[5], OKABE_ITO[1])
-_MARKERS = ("D", "o", "X", "h", "s", "^")
-
-
+@paper()
 def joint_training(table: "pd.DataFrame", drawn: Sequence[str], target: str, note: str = "") -> Figure:
     """Over training: the distance to the labels, to the own trained point, and the angle between velocities.
 
     table: columns what, step, to_labels, to_end, velocity. drawn: what is drawn, the loss kernel first. target: name of
-    the labels. Step 0, the untrained network, stands one gap left of the first step.
+    the labels. Step 0, the untrained network, is drawn one gap left of the first step.
 
     Raises:
         ValueError: the table has no row of something drawn.
     """
-    own = table.groupby("what", sort=False)
-    parts: list[Any] = [own.get_group(name) if name in own.groups else table.head(0) for name in drawn]
+    groups = table.groupby("what", sort=False)
+    parts: list[Any] = [groups.get_group(name) if name in groups.groups else table.head(0) for name in drawn]
     if not parts or any(part.empty for part in parts):
         raise ValueError(f"the table has no rows of {list(drawn)}; name what it holds")
     panels = [("to_labels", f"distance to {plain(target)}, rad"), ("to_end", "distance to its own end, rad")]
     if any(part["velocity"].notna().any() for part in parts):
         panels.append(("velocity", "angle between velocities, rad"))
-    with paper():
-        figure = Figure(figsize=(DOUBLE, 2.75), layout="constrained")
-        for letter, axes, (column, label) in zip("abc", figure.subplots(1, len(panels)), panels, strict=False):
-            for part, colour, marker in zip(parts, _COLOURS, _MARKERS, strict=False):
-                kernel = part is parts[0]
-                look = {"color": colour, "marker": marker, "linewidth": 1.6 if kernel else 1.0}
-                steps = _placed(part["step"].to_numpy(float))
-                axes.plot(steps, part[column].to_numpy(float), markersize=3.5, zorder=3 if kernel else 2, **look)
-            if column == "velocity":
-                axes.axhline(np.pi / 2, color=FAINT, linewidth=1.5, zorder=1)
-                axes.set_ylim(0, np.pi)
-                axes.set_yticks([0, np.pi / 2, np.pi], ["0", "π/2", "π"])
-                for height, word in ((0.02, "alike"), (0.93, "opposed")):
-                    axes.text(0.02, height, word, transform=axes.transAxes, fontsize=6.5, color=MUTED)
-            else:
-                axes.set_ylim(0)
-            axes.set_ylabel(label)
-            _steps(axes, np.unique(table["step"].to_numpy(float)))
-            axes.set_title(f"$\\bf{{{letter}}}$", loc="left", pad=4)
-        lines = figure.axes[0].get_lines()[: len(parts)]
-        for line, name in zip(lines, drawn, strict=False):
-            line.set_label(plain(name))
-        key_below(figure, lines, note)
+    figure = new_figure(DOUBLE, 2.75)
+    for number, (axes, (column, label)) in enumerate(zip(figure.subplots(1, len(panels)), panels, strict=True)):
+        for part, name, colour, marker in zip(parts, drawn, _COLOURS, _MARKERS, strict=False):
+            leading = part is parts[0]
+            look = {"color": colour, "marker": marker, "linewidth": 1.6 if leading else 1.0, "label": plain(name)}
+            steps = _placed(part["step"].to_numpy(float))
+            axes.plot(steps, part[column].to_numpy(float), markersize=3.5, zorder=3 if leading else 2, **look)
+        if column == "velocity":
+            axes.axhline(np.pi / 2, color=FAINT, linewidth=1.5, zorder=1)
+            axes.set_ylim(0, np.pi)
+            axes.set_yticks([0, np.pi / 2, np.pi], ["0", "π/2", "π"])
+            for height, word in ((0.02, "alike"), (0.93, "opposed")):
+                axes.text(0.02, height, word, transform=axes.transAxes, fontsize=6.5, color=MUTED)
+        else:
+            axes.set_ylim(0)
+        axes.set_ylabel(label)
+        _steps(axes, np.unique(table["step"].to_numpy(float)))
+        letter(axes, number)
+    legend_below(figure, note=note)
     return figure
 
 
 def _placed(steps: np.ndarray) -> np.ndarray:
     """Return places on a logarithmic axis, step 0 a factor of three below step 1."""
+    # zero has no logarithm
     return np.where(steps > 0, steps, 1 / 3)
 
 

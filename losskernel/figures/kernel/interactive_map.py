@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,28 +19,7 @@ if TYPE_CHECKING:
 
 _MAX_LEGEND = 32
 
-# Plotly's own hover boxes cannot hold pictures; they lie once in layout.meta, found by the point's probe index.
-_HOVER_PICTURES = """
-const plot = document.getElementById("{plot_id}");
-const pictures = (plot.layout.meta || {}).thumbnails;
-if (pictures) {
-  const picture = document.createElement("img");
-  picture.style.cssText = "position:fixed;display:none;width:96px;height:96px;object-fit:contain;" +
-    "image-rendering:pixelated;background:#fff;border:1px solid #888;pointer-events:none;z-index:10";
-  plot.appendChild(picture);
-  plot.on("plotly_hover", (hover) => {
-    const point = hover.points[0];
-    const mouse = hover.event || {clientX: 0, clientY: 0};
-    const clear = 10 * String(point.text || "").split("<br>").length + 16;  // the half height of the text's box
-    const above = mouse.clientY - clear - 96;
-    picture.src = pictures[point.customdata];
-    picture.style.left = Math.max(4, Math.min(mouse.clientX - 48, window.innerWidth - 104)) + "px";
-    picture.style.top = (above > 0 ? above : mouse.clientY + clear) + "px";
-    picture.style.display = "block";
-  });
-  plot.on("plotly_unhover", () => { picture.style.display = "none"; });
-}
-"""
+_HOVER_PICTURES = (Path(__file__).parent / "hover_pictures.js").read_text(encoding="utf-8")
 
 
 def interactive_map(
@@ -100,6 +80,13 @@ def interactive_page(figure: go.Figure) -> str:
     )
 
 
+def plotly_script() -> str:
+    """Return plotly.js as an element of a page, for maps that were saved without it."""
+    from plotly.offline import get_plotlyjs
+
+    return f"<script>{get_plotlyjs()}</script>"
+
+
 def stamp_page(page: str, text: str) -> str:
     """Return a page with a warning above all else, as when its kernel failed the diagnosis."""
     warning = (
@@ -107,8 +94,8 @@ def stamp_page(page: str, text: str) -> str:
         f"margin:0;padding:8px 12px'>{html.escape(text)}</p>"
     )
     opening = re.search(r"<body[^>]*>", page)
-    place = opening.end() if opening else 0
-    return page[:place] + warning + page[place:]
+    start = opening.end() if opening else 0
+    return page[:start] + warning + page[start:]
 
 
 def _hover_texts(labels: Mapping[str, np.ndarray], count: int) -> np.ndarray:
@@ -139,14 +126,8 @@ def _parts(name: str, colouring: Colouring, values: np.ndarray) -> Iterator[tupl
 def _layout(figure: go.Figure, names: list[str]) -> dict[str, object]:
     traces: tuple[Any, ...] = figure.data  # pyright: ignore[reportAssignmentType]
     owners = [trace.meta for trace in traces]
-    buttons = [
-        {
-            "label": f"colour: {html.escape(name)}",
-            "method": "restyle",
-            "args": ["visible", [owner == name for owner in owners]],
-        }
-        for name in names
-    ]
+    shown = {name: ["visible", [owner == name for owner in owners]] for name in names}
+    buttons = [{"label": f"colour: {html.escape(name)}", "method": "restyle", "args": shown[name]} for name in names]
     has_space = any(trace.type == "scatter3d" for trace in traces)
     bare = {"showticklabels": False, "zeroline": False, "gridcolor": "#EEEEEE", "ticks": ""}
     right = 0.49 if has_space else 1.0

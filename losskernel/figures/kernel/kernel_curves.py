@@ -8,9 +8,28 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
 from losskernel.figures.shared.colouring import Colouring, colour_by
-from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MANY, MUTED, OKABE_ITO, SINGLE, paper
+from losskernel.figures.shared.lettering import legend_below
+from losskernel.figures.shared.style import (
+    DOUBLE,
+    FAINT,
+    INK,
+    MANY,
+    MUTED,
+    OKABE_ITO,
+    SINGLE,
+    colour_bar,
+    new_figure,
+    paper,
+    require_finite,
+    require_shape,
+)
+
+_BINS = 60  # of a histogram
+_MAX_MODES = 6
+_MAX_HANDLES = 12
 
 
+@paper()
 def loss_traces(
     draws: np.ndarray,
     burn_in: np.ndarray | None,
@@ -31,43 +50,37 @@ def loss_traces(
         ValueError: a shape is wrong, or a number of steps is not positive (zero is a burn-in of none).
     """
     draws = np.asarray(draws, dtype=float)
-    if draws.ndim != 2 or draws.size == 0:
-        raise ValueError(f"draws must be [chains, draws], not empty, got {draws.shape}; pass one row per chain")
-    chains, count = draws.shape
+    require_shape("draws", draws, ("chains", "draws"), "pass one row per chain")
     if steps_per_draw < 1:
         raise ValueError(f"steps_per_draw must be >= 1, got {steps_per_draw}; pass schedule.thinning")
     if burn_in_steps < 0:
         raise ValueError(f"burn_in_steps must be >= 0, got {burn_in_steps}; pass schedule.burn_in")
-    if burn_in is not None and (np.ndim(burn_in) != 2 or len(burn_in) != chains):
-        raise ValueError(f"burn_in must be [{chains}, moments], got {np.shape(burn_in)}; pass the chains of draws")
-    if distance is not None and np.shape(distance) != draws.shape:
-        raise ValueError(f"distance must be {draws.shape} like draws, got {np.shape(distance)}; pass one per draw")
-
+    if burn_in is not None and (np.ndim(burn_in) != 2 or len(burn_in) != len(draws)):
+        raise ValueError(f"burn_in must be [{len(draws)}, moments], got {np.shape(burn_in)}; pass the chains of draws")
+    if distance is not None:
+        require_shape("distance", distance, draws.shape, "pass one per draw")
     # A draw is the weights after a step, so the first lies one interval past the burn-in.
-    steps = burn_in_steps + steps_per_draw * np.arange(1, count + 1)
-    losses = draws
-    loss_steps = steps
-    if burn_in is not None and np.shape(burn_in)[1] > 0 and burn_in_steps > 0:
-        moments = np.shape(burn_in)[1]
-        losses = np.concatenate([np.asarray(burn_in, dtype=float), draws], axis=1)
-        loss_steps = np.concatenate([np.arange(1, moments + 1) * burn_in_steps / moments, steps])
+    steps = burn_in_steps + steps_per_draw * np.arange(1, draws.shape[1] + 1)
+    # no burn-in is a burn-in of no moments
+    early = np.empty((len(draws), 0)) if burn_in is None or burn_in_steps == 0 else np.asarray(burn_in, dtype=float)
+    moments = early.shape[1]
+    early_steps = np.arange(1, moments + 1) * burn_in_steps / max(moments, 1)
+    losses = np.concatenate([early, draws], axis=1)
 
-    with paper():
-        panels = 1 if distance is None else 2
-        figure = Figure(figsize=(SINGLE if panels == 1 else DOUBLE, 2.3), layout="constrained")
-        first, *others = figure.subplots(1, panels, squeeze=False)[0]
-        _draw(first, loss_steps, losses, burn_in_steps, steps[-1])
-        if start is not None:
-            first.axhline(start, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), label=f"loss at w* = {start:.3g}")
-        floor = losses.min() if start is None else min(losses.min(), start)
-        if floor > 0 and losses.max() > 30 * floor:
-            first.set_yscale("log")
-        first.set_ylabel(loss_name)
-        for axes in others:
-            _draw(axes, steps, np.asarray(distance, dtype=float), burn_in_steps, steps[-1])
-            axes.set_ylabel("distance |w − w*|")
-        handles, labels = first.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, columnspacing=1.2)
+    panels = 1 if distance is None else 2
+    figure = new_figure(SINGLE if panels == 1 else DOUBLE, 2.3)
+    first, *others = figure.subplots(1, panels, squeeze=False)[0]
+    _draw(first, np.concatenate([early_steps, steps]), losses, burn_in_steps, steps[-1])
+    if start is not None:
+        first.axhline(start, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), label=f"loss at w* = {start:.3g}")
+    least = min(losses.min(), np.inf if start is None else start)
+    if least > 0 and losses.max() > 30 * least:
+        first.set_yscale("log")
+    first.set_ylabel(loss_name)
+    for axes in others:
+        _draw(axes, steps, np.asarray(distance, dtype=float), burn_in_steps, steps[-1])
+        axes.set_ylabel("distance |w − w*|")
+    legend_below(figure, columns=4)
     return figure
 
 
@@ -84,9 +97,7 @@ def _draw(axes: Axes, steps: np.ndarray, values: np.ndarray, burn_in_steps: int,
     axes.set_xlabel("sampler step")
 
 
-_BINS = 60
-
-
+@paper()
 def within_across(
     within: np.ndarray,
     across: np.ndarray,
@@ -105,60 +116,48 @@ def within_across(
     """
     samples = {"within": np.asarray(within, dtype=float), "across": np.asarray(across, dtype=float)}
     for name, values in samples.items():
-        if values.ndim != 1 or values.size == 0:
-            raise ValueError(f"{name} must be [pairs], not empty, got {values.shape}; pass a flat array of values")
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name} must be finite, got NaN or infinity; drop those pairs first")
-    pooled = np.concatenate(list(samples.values()))
-    low, high = np.percentile(pooled, [0.5, 99.5])
-    logarithmic = bool(pooled.min() > 0 and high > 30 * low)
-    if logarithmic:
-        edges = np.geomspace(low, pooled.max(), _BINS + 1)
-    else:
-        edges = np.linspace(pooled.min(), max(pooled.max(), pooled.min() + 1e-12), _BINS + 1)
+        require_shape(name, values, ("pairs",), "pass a flat array of values")
+        require_finite(name, values, "drop those pairs first")
+    edges, logarithmic = _bins(np.concatenate(list(samples.values())))
     widths = np.diff(np.log10(edges) if logarithmic else edges)
 
-    with paper():
-        figure = Figure(figsize=(SINGLE, 2.3), layout="constrained")
-        axes = figure.subplots()
-        means = {name: float(values.mean()) for name, values in samples.items()}
-        lower = min(means, key=lambda name: means[name])
-        looks = (("same", OKABE_ITO[3]), ("different", OKABE_ITO[0]))
-        for (name, values), (relation, colour) in zip(samples.items(), looks, strict=True):
-            density = np.histogram(values, edges)[0] / (values.size * widths)
-            axes.stairs(density, edges, fill=True, color=colour, alpha=0.3)
-            axes.stairs(density, edges, color=colour, linewidth=1.0, label=f"{relation} {group_name}")
-            axes.axvline(means[name], color=colour, linewidth=1.0, ymax=1.0)
-            # The two means' texts lean away from each other, so they never meet.
-            axes.annotate(
-                f"mean {means[name]:.2g}",
-                (means[name], 1),
-                (-2 if name == lower else 2, 2),
-                xycoords=axes.get_xaxis_transform(),
-                textcoords="offset points",
-                ha="right" if name == lower else "left",
-                color=colour,
-                fontsize=7,
-            )
-        if floor is not None:
-            label = f"Monte-Carlo floor {floor:.2g}"
-            axes.axvline(floor, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), label=label)
-        if logarithmic:
-            axes.set_xscale("log")
-        elif pooled.min() < 0 < pooled.max():
-            axes.axvline(0, color=MUTED, linewidth=0.5, zorder=0)
-        axes.set_xlim(edges[0], edges[-1])
-        axes.set_ylim(0)
-        axes.set_xlabel(f"{value_label} of a pair of probes")
-        axes.set_ylabel("density (per decade)" if logarithmic else "density")
-        figure.legend(loc="outside lower center", ncols=3, columnspacing=1.0, handletextpad=0.4)
+    figure = new_figure(SINGLE, 2.3)
+    axes = figure.subplots()
+    means = {name: float(values.mean()) for name, values in samples.items()}
+    lower = min(means, key=lambda name: means[name])
+    looks = (("same", OKABE_ITO[3]), ("different", OKABE_ITO[0]))
+    for (name, values), (relation, colour) in zip(samples.items(), looks, strict=True):
+        density = np.histogram(values, edges)[0] / (values.size * widths)
+        axes.stairs(density, edges, fill=True, color=colour, alpha=0.3)
+        axes.stairs(density, edges, color=colour, linewidth=1.0, label=f"{relation} {group_name}")
+        axes.axvline(means[name], color=colour, linewidth=1.0)
+        # The two means' texts lean away from each other, so they never meet.
+        shift, side = (-2, "right") if name == lower else (2, "left")
+        above = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "color": colour, "fontsize": 7}
+        axes.annotate(f"mean {means[name]:.2g}", (means[name], 1), (shift, 2), ha=side, **above)
+    if floor is not None:
+        label = f"Monte-Carlo floor {floor:.2g}"
+        axes.axvline(floor, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), label=label)
+    if logarithmic:
+        axes.set_xscale("log")
+    elif edges[0] < 0 < edges[-1]:
+        axes.axvline(0, color=MUTED, linewidth=0.5, zorder=0)
+    axes.set(xlim=(edges[0], edges[-1]), xlabel=f"{value_label} of a pair of probes")
+    axes.set_ylim(0)
+    axes.set_ylabel("density (per decade)" if logarithmic else "density")
+    legend_below(figure, columns=3)
     return figure
 
 
-_MAX_MODES = 6
-_MAX_HANDLES = 12
+def _bins(values: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Return the edges of the histogram's bins, and whether they are evenly spaced on a logarithmic axis."""
+    low, high = np.percentile(values, [0.5, 99.5])
+    if values.min() > 0 and high > 30 * low:
+        return np.geomspace(low, values.max(), _BINS + 1), True
+    return np.linspace(values.min(), max(values.max(), values.min() + 1e-12), _BINS + 1), False
 
 
+@paper()
 def spectrum(
     eigenvalues: np.ndarray,
     effective_rank: float,
@@ -183,22 +182,21 @@ def spectrum(
         raise ValueError("groups need modes to order, got modes=None; pass the leading eigenvectors [k, N]")
     if modes is not None and (np.ndim(modes) != 2 or not 1 <= len(modes) <= _MAX_MODES):
         raise ValueError(f"modes must be [k <= {_MAX_MODES}, N], got {np.shape(modes)}; pass the leading ones")
-    colouring = None
-    if modes is not None and groups is not None:
-        colouring = colour_by(groups, "groups", np.shape(modes)[1])
+    rows = [] if modes is None else list(np.asarray(modes, dtype=float))
+    colouring = None if groups is None else colour_by(groups, "groups", len(rows[0]))
 
-    with paper():
-        figure = Figure(figsize=(DOUBLE, 2.6), layout="constrained")
-        widths = [1.0, 1.0] if modes is None else [1.0, 1.0, 1.6]
-        grid = GridSpec(1 if modes is None else len(modes), len(widths), figure=figure, width_ratios=widths)
-        figure.get_layout_engine().set(wspace=0.1)  # pyright: ignore
-        _scree(figure.add_subplot(grid[:, 0]), values)
-        _cumulative(figure.add_subplot(grid[:, 1]), values, effective_rank)
-        if modes is not None:
-            strips = [figure.add_subplot(grid[row, 2]) for row in range(len(modes))]
-            _modes(strips, np.asarray(modes, dtype=float), values, colouring)
-            if colouring is not None:
-                _name_groups(figure, strips, colouring, group_name)
+    figure = new_figure(DOUBLE, 2.6, wspace=0.1)
+    widths = [1.0, 1.0, 1.6] if rows else [1.0, 1.0]
+    grid = GridSpec(max(len(rows), 1), len(widths), figure=figure, width_ratios=widths)
+    _scree(figure.add_subplot(grid[:, 0]), values)
+    _cumulative(figure.add_subplot(grid[:, 1]), values, effective_rank)
+    if rows:
+        strips = [figure.add_subplot(grid[row, 2]) for row in range(len(rows))]
+        _modes(strips, np.stack(rows), values, colouring)
+        if colouring is not None and colouring.scale is not None:
+            colour_bar(figure, colouring.scale, strips, group_name, size=8, shrink=1.0, aspect=30, pad=0.12)
+        elif colouring is not None and len(colouring.names) <= _MAX_HANDLES:
+            legend_below(figure, colouring.handles(), title=group_name, columns=_MAX_HANDLES)
     return figure
 
 
@@ -216,12 +214,13 @@ def _scree(axes: Axes, values: np.ndarray) -> None:
     axes.set_yscale("log")
     _rank_axis(axes, len(positive))
     axes.set_ylabel("eigenvalue")
+    # the same axis read as shares of the trace
     share = axes.secondary_yaxis("right", functions=(lambda y: y / values.sum(), lambda s: s * values.sum()))
     share.set_ylabel("share of the trace")
     share.spines["right"].set_visible(True)
     if len(positive) < len(values):
-        hidden = len(values) - len(positive)
-        axes.text(0.04, 0.04, f"{hidden} not positive,\nnot shown", transform=axes.transAxes, color=MUTED, fontsize=6)
+        note = f"{len(values) - len(positive)} not positive,\nnot shown"
+        axes.text(0.04, 0.04, note, transform=axes.transAxes, color=MUTED, fontsize=6)
 
 
 def _cumulative(axes: Axes, values: np.ndarray, effective_rank: float) -> None:
@@ -237,6 +236,7 @@ def _cumulative(axes: Axes, values: np.ndarray, effective_rank: float) -> None:
 def _modes(strips: list[Axes], modes: np.ndarray, values: np.ndarray, colouring: Colouring | None) -> None:
     count = modes.shape[1]
     order = np.arange(count) if colouring is None else colouring.order
+    # one scale for all modes, so that their sizes compare
     reach = 1.1 * np.abs(modes).max()
     for number, (axes, mode) in enumerate(zip(strips, modes, strict=True)):
         colours = OKABE_ITO[0] if colouring is None else colouring.rgba[order]
@@ -250,19 +250,3 @@ def _modes(strips: list[Axes], modes: np.ndarray, values: np.ndarray, colouring:
         axes.tick_params(axis="x", bottom=axes is strips[-1], labelbottom=axes is strips[-1])
     strips[0].set_title("leading modes, and their share", fontsize=7)
     strips[-1].set_xlabel("probe" if colouring is None else "probe, ordered by group")
-
-
-def _name_groups(figure: Figure, strips: list[Axes], colouring: Colouring, group_name: str) -> None:
-    if colouring.scale is not None:
-        bar = figure.colorbar(colouring.scale, ax=strips, label=group_name, aspect=30, pad=0.12)
-        bar.ax.spines[:].set_visible(False)
-    elif len(colouring.names) <= _MAX_HANDLES:
-        figure.legend(
-            handles=colouring.handles(),
-            title=group_name,
-            title_fontsize=7,
-            loc="outside lower right",
-            ncols=len(colouring.names),
-            columnspacing=1.0,
-            handletextpad=0.2,
-        )

@@ -5,18 +5,28 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
 from losskernel.figures.shared.colouring import Colouring, colour_by
-from losskernel.figures.shared.style import DIVERGING, DOUBLE, INK, paper
+from losskernel.figures.shared.lettering import legend_below
+from losskernel.figures.shared.style import (
+    DIVERGING,
+    DOUBLE,
+    INK,
+    colour_bar,
+    new_figure,
+    paper,
+    require_finite,
+    require_shape,
+)
 
 _MAX_ROWS = 1000
 _MAX_HANDLES = 10
 _CLIP_PERCENTILE = 95
 
 
+@paper()
 def kernel_matrix(
     correlation: np.ndarray,
     groups: np.ndarray | None = None,
@@ -41,40 +51,37 @@ def kernel_matrix(
     count = len(correlation)
     if correlation.ndim != 2 or correlation.shape != (count, count) or count < 2:
         raise ValueError(f"correlation must be [N, N] with N >= 2, got {correlation.shape}; pass a square matrix")
-    if clusters is not None and np.shape(clusters) != (count,):
-        raise ValueError(f"clusters must have shape ({count},), got {np.shape(clusters)}; pass one per probe")
     colouring = None if groups is None else colour_by(groups, "groups", count)
-
-    by_group = np.arange(count) if colouring is None else colouring.order
-    by_group = by_group[np.linspace(0, count - 1, min(count, _MAX_ROWS)).round().astype(int)]
-    shown = correlation[np.ix_(by_group, by_group)]
-    if not np.isfinite(shown).all():
-        raise ValueError("correlation must be finite, got NaN or infinity; drop those probes first")
-    blocks = np.zeros(len(by_group), dtype=int) if clusters is None else np.asarray(clusters)[by_group]
+    rows = np.arange(count) if colouring is None else colouring.order
+    rows = rows[np.linspace(0, count - 1, min(count, _MAX_ROWS)).round().astype(int)]
+    shown = correlation[np.ix_(rows, rows)]
+    require_finite("correlation", shown, "drop those probes first")
+    if clusters is not None:
+        require_shape("clusters", clusters, (count,), "pass one per probe")
+    blocks = np.zeros(len(rows), dtype=int) if clusters is None else np.asarray(clusters)[rows]
     leaves = _leaf_order(shown, blocks)
     limit = _robust_limit(shown)
 
-    with paper():
-        figure = Figure(figsize=(DOUBLE, _height(colouring)), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        unit = "probe" if len(by_group) == count else f"probe (an even {len(by_group):,} of {count:,})"
-        _draw(left, shown, limit)
-        left.set_title(f"Ordered by {group_name}" if colouring else "In the given order", pad=12)
-        left.set_xlabel(unit)
-        image = _draw(right, shown[np.ix_(leaves, leaves)], limit)
-        right.set_title("Ordered by clustering", pad=12)
-        right.set_xlabel(unit)
-        if clusters is not None:
-            _outline_clusters(right, blocks[leaves])
+    figure = new_figure(DOUBLE, _height(colouring))
+    panels = figure.subplots(1, 2)
+    orders = {
+        f"Ordered by {group_name}" if colouring else "In the given order": np.arange(len(rows)),
+        "Ordered by clustering": leaves,
+    }
+    for axes, (title, order) in zip(panels, orders.items(), strict=True):
+        _draw(axes, shown[np.ix_(order, order)], limit)
+        axes.set_title(title, pad=12)
+        axes.set_xlabel("probe" if len(rows) == count else f"probe (an even {len(rows):,} of {count:,})")
         if colouring is not None:
-            _edge_bars(left, colouring.rgba[by_group])
-            _edge_bars(right, colouring.rgba[by_group][leaves])
-            _name_groups(figure, left, colouring, by_group, group_name)
-        bar = figure.colorbar(image, ax=[left, right], extend="both", shrink=0.9, aspect=28, pad=0.015)
-        magnitude = f"|{value_label.strip('|')}|"
-        clip = f"clipped at ±{limit:.2g}, the 95th percentile of {magnitude} off the diagonal"
-        bar.set_label(f"{value_label}\n({clip})", fontsize=7)
-        bar.ax.spines[:].set_visible(False)
+            _edge_bars(axes, colouring.rgba[rows][order])
+    if clusters is not None:
+        _outline_clusters(panels[1], blocks[leaves])
+    if colouring is not None:
+        _name_groups(figure, panels[0], colouring, rows, group_name)
+    magnitude = f"|{value_label.strip('|')}|"
+    clip = f"clipped at ±{limit:.2g}, the {_CLIP_PERCENTILE}th percentile of {magnitude} off the diagonal"
+    image = panels[1].images[0]
+    colour_bar(figure, image, list(panels), f"{value_label}\n({clip})", shrink=0.9, aspect=28, pad=0.015, extend="both")
     return figure
 
 
@@ -109,20 +116,16 @@ def _leaves(matrix: np.ndarray) -> np.ndarray:
     return leaves_list(optimal_leaf_ordering(linkage(condensed, method="average"), condensed))
 
 
-def _draw(axes: Axes, matrix: np.ndarray, limit: float) -> AxesImage:
-    image = axes.imshow(matrix, cmap=DIVERGING, vmin=-limit, vmax=limit)
-    axes.set_xticks([])
-    axes.set_yticks([])
+def _draw(axes: Axes, matrix: np.ndarray, limit: float) -> None:
+    axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    return image
+    axes.imshow(matrix, cmap=DIVERGING, vmin=-limit, vmax=limit)
 
 
 def _edge_bars(axes: Axes, rgba: np.ndarray) -> None:
-    top = axes.inset_axes((0, 1.012, 1, 0.025))
-    side = axes.inset_axes((-0.037, 0, 0.025, 1))
-    top.imshow(rgba[None, :], aspect="auto", interpolation="nearest")
-    side.imshow(rgba[:, None], aspect="auto", interpolation="nearest")
-    for bar in (top, side):
+    for bounds, strip in (((0, 1.012, 1, 0.025), rgba[None, :]), ((-0.037, 0, 0.025, 1), rgba[:, None])):
+        bar = axes.inset_axes(bounds)
+        bar.imshow(strip, aspect="auto", interpolation="nearest")
         bar.set_axis_off()
 
 
@@ -135,24 +138,14 @@ def _outline_clusters(axes: Axes, blocks: np.ndarray) -> None:
 
 def _name_groups(figure: Figure, axes: Axes, colouring: Colouring, rows: np.ndarray, group_name: str) -> None:
     if colouring.scale is not None:
-        bar = figure.colorbar(
-            colouring.scale, ax=figure.axes[:2], location="bottom", shrink=0.4, aspect=40, pad=0.02, label=group_name
-        )
-        bar.ax.spines[:].set_visible(False)
+        both = figure.axes[:2]
+        colour_bar(figure, colouring.scale, both, group_name, size=8, below=True, shrink=0.4, aspect=40)
         return
     if len(colouring.names) <= _MAX_HANDLES:
-        figure.legend(
-            handles=colouring.handles(),
-            title=group_name,
-            title_fontsize=7,
-            loc="outside lower center",
-            ncols=len(colouring.names),
-            columnspacing=1.2,
-            handletextpad=0.2,
-        )
+        legend_below(figure, colouring.handles(), title=group_name, columns=_MAX_HANDLES)
         return
-    codes = colouring.codes[rows]
-    sizes = np.bincount(codes, minlength=len(colouring.names))
+    # Names are written beside their rows, where even the smallest group has room for a line of type (6 points).
+    sizes = np.bincount(colouring.codes[rows], minlength=len(colouring.names))
     points_per_row = 2.7 * 72 / len(rows)
     if sizes.min() * points_per_row < 6:
         axes.set_ylabel(f"{len(colouring.names)} groups of {group_name}", labelpad=14)

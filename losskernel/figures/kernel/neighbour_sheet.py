@@ -1,5 +1,7 @@
 """The probes most alike to a few queries, as a sheet to read."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -7,14 +9,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from losskernel.figures.shared.colouring import colour_by
-from losskernel.figures.shared.lettering import LINE, fit
-from losskernel.figures.shared.style import DOUBLE, INK, blend, paper
+from losskernel.figures.shared.lettering import LINE, fit, legend_below
+from losskernel.figures.shared.presentation import minus
+from losskernel.figures.shared.style import DOUBLE, INK, blend, new_figure, paper, require_shape
 
 _MAX_COLUMNS = 12
 _MAX_HANDLES = 10
 _SIZE = 6.5  # points
 
 
+@paper()
 def neighbour_sheet(
     query_indices: np.ndarray,
     neighbour_indices: np.ndarray,
@@ -33,88 +37,93 @@ def neighbour_sheet(
     Raises:
         ValueError: a shape is wrong, or an index is not a probe.
     """
-    queries = np.asarray(query_indices)
-    neighbours = np.asarray(neighbour_indices)
+    queries, neighbours = np.asarray(query_indices), np.asarray(neighbour_indices)
     similarity = np.asarray(similarity, dtype=float)
+    _check(queries, neighbours, similarity, images, captions)
+    colouring = colour_by(np.asarray(captions if groups is None else groups), "groups", len(captions))
+    rows, columns = neighbours.shape[0], neighbours.shape[1] + 1
+    cell = DOUBLE / max(columns, 7)
+    # each row: a picture as high as wide, or a lower cell of text, and the lines beneath it
+    row_height = max(0.4 * cell, 0.4) + 0.26 if images is None else cell + 0.26 + 2 * _SIZE * LINE
+    height = rows * row_height + (0.1 if groups is None else 0.35)
+    figure = new_figure(cell * columns, height, w_pad=0.05, h_pad=0.05, wspace=0.07, hspace=0.05)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    scale = grey_scale(images)
+    for panels, query, near, values in zip(grid, queries, neighbours, similarity, strict=True):
+        probes = [query, *near]
+        names = [fit(captions[probe], cell - 0.1, _SIZE, lines=2) for probe in probes]
+        # as many lines as the longest name of the row has, so that its similarities are level
+        lines = 1 + max(name.count("\n") for name in names)
+        notes = ["query", *(minus(f"{value_label} = {value:.2f}") for value in values)]
+        for axes, probe, name, note in zip(panels, probes, names, notes, strict=True):
+            colour = to_rgb(tuple(colouring.rgba[probe]))
+            image = None if images is None else np.asarray(images[probe])
+            draw_cell(axes, image, scale, captions[probe], cell - 0.1, _SIZE)
+            if image is None:
+                axes.set_facecolor(blend(colour, 0.22))
+            else:
+                note = name + "\n" * (lines - name.count("\n")) + note
+            axes.spines[:].set(visible=True, color=colour, linewidth=0.8 if image is None else 1.6)
+            axes.set_xlabel(note, fontsize=_SIZE, labelpad=5)
+        frame_query(panels[0], 0.055)
+    if groups is not None and colouring.scale is None and len(colouring.names) <= _MAX_HANDLES:
+        legend_below(figure, colouring.handles(), columns=_MAX_HANDLES)
+    return figure
+
+
+def _check(
+    queries: np.ndarray, neighbours: np.ndarray, similarity: np.ndarray, images: np.ndarray | None, captions: list[str]
+) -> None:
     if queries.ndim != 1 or queries.size == 0:
         raise ValueError(f"query_indices must be [Q], not empty, got {queries.shape}; pass a flat array of indices")
     if neighbours.ndim != 2 or len(neighbours) != len(queries) or not 1 <= neighbours.shape[1] <= _MAX_COLUMNS:
         expected = f"[{len(queries)}, k <= {_MAX_COLUMNS}]"
         raise ValueError(f"neighbour_indices must be {expected}, got {neighbours.shape}; pass a row per query")
-    if similarity.shape != neighbours.shape:
-        raise ValueError(f"similarity must be {neighbours.shape}, got {similarity.shape}; pass one per neighbour")
+    require_shape("similarity", similarity, neighbours.shape, "pass one per neighbour")
     used = np.concatenate([queries, neighbours.ravel()])
     if used.dtype.kind not in "iu":
         raise ValueError(f"query_indices and neighbour_indices must be integers, got {used.dtype}; pass indices")
     if used.min() < 0 or used.max() >= len(captions):
         raise ValueError(f"captions must cover probe {used.max()}, got {len(captions)}; pass one per probe, from 0")
-    if images is not None and (len(images) != len(captions) or np.ndim(images) not in (3, 4)):
-        expected = f"[{len(captions)}, H, W] or [{len(captions)}, H, W, 3]"
-        raise ValueError(f"images must be {expected}, got {np.shape(images)}; pass one per caption")
-    colouring = colour_by(np.asarray(captions if groups is None else groups), "groups", len(captions))
-
-    # One grey scale for all images, so that a faint one looks faint.
-    scale = (0.0, 1.0) if images is None else (float(np.min(images)), float(np.max(images)))
-    rows, columns = neighbours.shape[0], neighbours.shape[1] + 1
-    cell = DOUBLE / max(columns, 7)
-    names = [[fit(captions[probe], cell - 0.1, _SIZE, lines=2) for probe in row] for row in np.c_[queries, neighbours]]
-    # as many lines as the longest name of the row has, so that its similarities are level
-    lines = [1 + max(name.count("\n") for name in row) for row in names]
-    with paper():
-        width = cell * columns
-        # each row: a picture as high as wide, or a lower cell of text, and the lines beneath it
-        row_height = max(0.4 * cell, 0.4) + 0.26 if images is None else cell + 0.26 + 2 * _SIZE * LINE
-        height = rows * row_height + (0.1 if groups is None else 0.35)
-        figure = Figure(figsize=(width, height), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05, wspace=0.07, hspace=0.05)  # pyright: ignore
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for row in range(rows):
-            for column, probe in enumerate([queries[row], *neighbours[row]]):
-                axes = grid[row, column]
-                axes.set(xticks=[], yticks=[])
-                axes.spines[:].set_visible(True)
-                colour = to_rgb(tuple(colouring.rgba[probe]))
-                note = (
-                    "query" if column == 0 else f"{value_label} = {similarity[row, column - 1]:.2f}".replace("-", "−")
-                )
-                if images is None:
-                    _text_cell(axes, fit(captions[probe], cell - 0.18, _SIZE, lines=3), colour)
-                else:
-                    _image_cell(axes, np.asarray(images[probe]), scale, colour)
-                    name = names[row][column]
-                    note = name + "\n" * (lines[row] - name.count("\n")) + note
-                axes.set_xlabel(note, fontsize=_SIZE, labelpad=5)
-                if column == 0:
-                    axes.add_patch(_frame(axes))
-        if groups is not None and colouring.scale is None and len(colouring.names) <= _MAX_HANDLES:
-            figure.legend(handles=colouring.handles(), loc="outside lower center", ncols=_MAX_HANDLES)
-    return figure
+    require_images(images, len(captions))
 
 
-def _frame(axes: Axes) -> FancyBboxPatch:
-    # outside the cell, for on a dark image a dark edge would not show
-    return FancyBboxPatch(
-        (0, 0),
-        1,
-        1,
-        boxstyle="square,pad=0.055",
-        transform=axes.transAxes,
-        facecolor="none",
-        edgecolor=INK,
-        linewidth=1.4,
-        clip_on=False,
-    )
+def require_images(images: np.ndarray | None, count: int) -> None:
+    """Refuse pictures that are not [count, H, W] or [count, H, W, 3]; None is a sheet without pictures.
+
+    Raises:
+        ValueError: they have another shape.
+    """
+    if images is not None and (len(images) != count or np.ndim(images) not in (3, 4)):
+        raise ValueError(f"images must be [{count}, H, W] or [{count}, H, W, 3], got {np.shape(images)}; pass all")
 
 
-def _image_cell(axes: Axes, image: np.ndarray, scale: tuple[float, float], colour: tuple[float, float, float]) -> None:
-    if image.ndim == 2:
-        axes.imshow(image, cmap="gray", vmin=scale[0], vmax=scale[1], interpolation="nearest")
+def grey_scale(images: np.ndarray | None) -> tuple[float, float]:
+    """Return one range of values for all pictures, so that a faint one looks faint."""
+    return (0.0, 1.0) if images is None else (float(np.min(images)), float(np.max(images)))
+
+
+def draw_cell(
+    axes: Axes, image: np.ndarray | None, scale: tuple[float, float], caption: str, inches: float, size: float
+) -> None:
+    """Fill a cell of a sheet with a picture, or with its caption, cut to so many inches, where there is none.
+
+    image: [H, W] or [H, W, 1] grey in the range `scale`, or [H, W, 3] colour in 0..1, or 0..255 if `scale` exceeds 1.
+    """
+    axes.set(xticks=[], yticks=[])
+    if image is None:
+        text = fit(caption, inches - 0.08, size, lines=3)
+        centred: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False}
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, fontsize=size, **centred)
+    elif image.ndim == 2 or image.shape[-1] == 1:
+        grey = image.reshape(image.shape[:2])
+        axes.imshow(grey, cmap="gray", vmin=scale[0], vmax=scale[1], interpolation="nearest")
     else:
-        axes.imshow(image.astype(float) / (255 if scale[1] > 1 else 1), interpolation="nearest")
-    axes.spines[:].set(color=colour, linewidth=1.6)
+        shown = image if image.dtype == np.uint8 else image.astype(float) / (255 if scale[1] > 1 else 1)
+        axes.imshow(shown, interpolation="nearest")
 
 
-def _text_cell(axes: Axes, text: str, colour: tuple[float, float, float]) -> None:
-    axes.set_facecolor(blend(colour, 0.22))
-    axes.spines[:].set(color=colour, linewidth=0.8)
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=_SIZE)
+def frame_query(axes: Axes, pad: float) -> None:
+    """Frame the cell of a query, so far outside as `pad` of its side: on a dark image a dark edge would not show."""
+    look = {"transform": axes.transAxes, "facecolor": "none", "edgecolor": INK, "linewidth": 1.4, "clip_on": False}
+    axes.add_patch(FancyBboxPatch((0, 0), 1, 1, boxstyle=f"square,pad={pad:.3f}", **look))

@@ -9,14 +9,16 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
-from losskernel.figures.shared.colouring import Colouring, colour_by
-from losskernel.figures.shared.style import DOUBLE, FAINT, SINGLE, paper
+from losskernel.figures.shared.colouring import Colouring, colour_by, colour_key
+from losskernel.figures.shared.presentation import minus
+from losskernel.figures.shared.style import DOUBLE, FAINT, RASTERISE, SINGLE, new_figure, paper, points_of, shuffled
 
 _MAX_DIRECT_LABELS = 12
-_MAX_LEGEND = 32
-_RASTERISE = 3000  # a PDF with more vector points than this opens slowly
+_VIEWS = (-60, 0, 60)  # azimuths of the orbit, degrees
+ELEVATION = 18
 
 
+@paper()
 def map_2d(xy: np.ndarray, labels: np.ndarray, label_name: str) -> Figure:
     """Probes in the plane, coloured by a label, which is named beside its points where there is room.
 
@@ -25,30 +27,24 @@ def map_2d(xy: np.ndarray, labels: np.ndarray, label_name: str) -> Figure:
     Raises:
         ValueError: a shape is wrong, or a coordinate is not finite.
     """
-    xy = _points(xy, 2, "xy")
+    xy = points_of(xy, 2, "xy")
     colouring = colour_by(labels, "labels", len(xy))
-    order = _shuffled(len(xy))
-    with paper():
-        figure = Figure(figsize=(SINGLE, SINGLE), layout="constrained")
-        axes = figure.subplots()
-        axes.scatter(
-            *xy[order].T,
-            s=_point_size(len(xy)),
-            c=colouring.rgba[order],
-            linewidths=0,
-            alpha=0.85,
-            rasterized=len(xy) > _RASTERISE,
-        )
-        axes.set(xticks=[], yticks=[], xlabel="map axis 1", ylabel="map axis 2")
-        axes.set_aspect("equal", adjustable="datalim")
-        if _has_room(xy, colouring):
-            _label_directly(axes, xy, colouring)
-            axes.set_title(f"coloured by {label_name}", fontsize=7)
-        else:
-            _key(figure, [axes], colouring, label_name)
+    order = shuffled(len(xy))
+    figure = new_figure(SINGLE, SINGLE)
+    axes = figure.subplots()
+    look = {"s": _point_size(len(xy)), "linewidths": 0, "alpha": 0.85, "rasterized": len(xy) > RASTERISE}
+    axes.scatter(*xy[order].T, c=colouring.rgba[order], **look)
+    axes.set(xticks=[], yticks=[], xlabel="map axis 1", ylabel="map axis 2")
+    axes.set_aspect("equal", adjustable="datalim")
+    if _has_room(xy, colouring):
+        _label_directly(axes, xy, colouring)
+        axes.set_title(f"coloured by {label_name}", fontsize=7)
+    else:
+        colour_key(figure, [axes], colouring, label_name)
     return figure
 
 
+@paper()
 def map_3d(xyz: np.ndarray, labels: np.ndarray, label_name: str) -> Figure:
     """One map in space seen from three sides, 60 degrees apart around the vertical axis.
 
@@ -57,28 +53,13 @@ def map_3d(xyz: np.ndarray, labels: np.ndarray, label_name: str) -> Figure:
     Raises:
         ValueError: a shape is wrong, or a coordinate is not finite.
     """
-    xyz = _points(xyz, 3, "xyz")
+    xyz = points_of(xyz, 3, "xyz")
     colouring = colour_by(labels, "labels", len(xyz))
-    with paper():
-        figure = Figure(figsize=(DOUBLE, 2.9), layout="constrained")
-        views = [figure.add_subplot(1, 3, place, projection="3d") for place in (1, 2, 3)]
-        draw_views(views, xyz, colouring.rgba, _point_size(len(xyz)))
-        _key(figure, views, colouring, label_name)
+    figure = new_figure(DOUBLE, 2.9)
+    views = [figure.add_subplot(1, 3, index, projection="3d") for index in (1, 2, 3)]
+    draw_views(views, xyz, colouring.rgba, _point_size(len(xyz)))
+    colour_key(figure, views, colouring, label_name)
     return figure
-
-
-def _points(values: np.ndarray, dimensions: int, name: str) -> np.ndarray:
-    values = np.asarray(values, dtype=float)
-    if values.ndim != 2 or values.shape[1] != dimensions or len(values) == 0:
-        raise ValueError(f"{name} must be [N, {dimensions}], not empty, got {values.shape}; pass one row per probe")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} must be finite, got NaN or infinity; drop those probes first")
-    return values
-
-
-def _shuffled(count: int) -> np.ndarray:
-    # Drawn in the given order, the last group would cover the others.
-    return np.random.default_rng(0).permutation(count)
 
 
 def _point_size(count: int) -> float:
@@ -108,38 +89,6 @@ def _label_directly(axes: Axes, xy: np.ndarray, colouring: Colouring) -> None:
         axes.text(x, y, name, color=dark, weight="bold", ha="center", va="center", path_effects=outline)
 
 
-def _key(figure: Figure, axes: Sequence[Axes], colouring: Colouring, label_name: str) -> None:
-    if colouring.scale is not None:
-        bar = figure.colorbar(
-            colouring.scale,
-            ax=list(axes),
-            location="bottom",
-            shrink=0.6,
-            aspect=25 * len(axes),
-            pad=0.04,
-            label=label_name,
-        )
-        bar.ax.spines[:].set_visible(False)
-    elif len(colouring.names) <= _MAX_LEGEND:
-        letters = max(map(len, [*colouring.names, "1234"])) + 3
-        room = 50 if len(axes) == 1 else 110  # letters that fit in a line of the legend
-        figure.legend(
-            handles=colouring.handles(),
-            title=label_name,
-            title_fontsize=7,
-            loc="outside lower center",
-            ncols=max(1, min(len(colouring.names), room // letters)),
-            columnspacing=1.0,
-            handletextpad=0.1,
-        )
-    else:
-        axes[0].set_title(f"{len(colouring.names)} values of {label_name}", fontsize=7)
-
-
-_VIEWS = (-60, 0, 60)  # azimuths of the orbit, degrees
-ELEVATION = 18
-
-
 def draw_views(views: Sequence[Axes], xyz: np.ndarray, rgba: np.ndarray, size: float) -> None:
     """Draw points [N, 3] with colours [N, 4] on three axes in space, 60 degrees apart around the vertical axis.
 
@@ -154,15 +103,8 @@ def draw_views(views: Sequence[Axes], xyz: np.ndarray, rgba: np.ndarray, size: f
     for axes, azimuth in zip(views, _VIEWS, strict=True):
         if not isinstance(axes, Axes3D):
             raise TypeError("views must be axes in space; make them with projection='3d'")
-        axes.scatter(
-            *xyz.T,
-            s=size,  # pyright: ignore[reportArgumentType]
-            c=rgba,
-            linewidths=0,
-            depthshade=True,
-            clip_on=False,
-            rasterized=len(xyz) > _RASTERISE,
-        )
+        look: dict[str, Any] = {"s": size, "linewidths": 0, "depthshade": True, "clip_on": False}
+        axes.scatter(*xyz.T, c=rgba, rasterized=len(xyz) > RASTERISE, **look)
         limits = [(centre - reach, centre + reach) for centre in middle]
         axes.set(xlim=limits[0], ylim=limits[1], zlim=limits[2], xticks=[], yticks=[], zticks=[])
         axes.set_box_aspect((1, 1, 1), zoom=1.25)  # pyright: ignore[reportArgumentType]
@@ -171,4 +113,4 @@ def draw_views(views: Sequence[Axes], xyz: np.ndarray, rgba: np.ndarray, size: f
         for axis in sides:
             axis.set_pane_color((1, 1, 1, 0))
             axis.line.set_color(FAINT)
-        axes.set_title(f"azimuth {azimuth}°".replace("-", "−"), fontsize=7, y=0.98)
+        axes.set_title(minus(f"azimuth {azimuth}°"), fontsize=7, y=0.98)

@@ -13,30 +13,40 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from losskernel.figures.shared.lettering import fit, key_below, name_points, width, with_unit
-from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MUTED, OKABE_ITO, paper
-from losskernel.figures.shared.sweep_axis import plain
+from losskernel.figures.shared.lettering import fit, legend_below, letter, name_points, plain, width, with_unit
+from losskernel.figures.shared.style import (
+    DOUBLE,
+    FAINT,
+    INK,
+    MUTED,
+    OKABE_ITO,
+    colour_bar,
+    new_figure,
+    number_cells,
+    paper,
+    require_shape,
+)
 
 _MANY = 16  # points on a path whose markers must be small
 _METHODS = {"spherical MDS": (OKABE_ITO[0], "o"), "tangent PCA": (OKABE_ITO[3], "s")}
 _TARGET = {"marker": "*", "color": OKABE_ITO[3], "markersize": 10, "markeredgecolor": "white", "markeredgewidth": 0.5}
 _INPUTS = {"marker": "s", "color": INK, "markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.5}
+_MOST_NUMBERS = 10  # rows of the matrix whose entries can be read
+_MOST_NAMES = 20
+_LONGEST = 1.6  # inches of a name
+_SHORT = 0.75  # inches; where names are longer, the map shows numbers instead
 
 
 @dataclass(frozen=True)
 class Route:
-    """One network's way over the maps.
+    """One network's way over the maps."""
 
-    name: for the legend. numbers: [n] of its points, in order, joined by a line. branches: further pairs of points,
-    joined by fine lines. leading: drawn heavily, on top of others. dashed: as what has not been trained.
-    """
-
-    name: str
-    numbers: Sequence[int]
+    name: str  # for the legend
+    numbers: Sequence[int]  # [n] of its points, in order, joined by a line
     colour: str
-    branches: Sequence[tuple[int, int]] = ()
-    leading: bool = False
-    dashed: bool = False
+    branches: Sequence[tuple[int, int]] = ()  # further pairs of points, joined by fine lines
+    leading: bool = False  # drawn heavily, on top of others
+    dashed: bool = False  # as what has not been trained
 
     @property
     def edges(self) -> list[tuple[int, int]]:
@@ -63,29 +73,27 @@ class Route:
 
 @dataclass(frozen=True)
 class Sheet:
-    """One map. places: [P, 2], rad. joined: pair of points -> [n, 2] the line between them; others are straight."""
+    """One map."""
 
     title: str
-    places: np.ndarray
+    positions: np.ndarray  # [P, 2], rad
     stress: float
     xlabel: str
     ylabel: str
-    joined: Mapping[tuple[int, int], np.ndarray]
+    joined: Mapping[tuple[int, int], np.ndarray]  # pair of points -> line between them, [n, 2]; others are straight
 
 
 @dataclass(frozen=True)
 class Falling:
-    """Stress [k] against dimensions [k] of one way of making maps, and from which on 95 % of its fall are recovered.
-
-    needed: None beyond those dimensions.
-    """
+    """How the stress of one kind of map falls with its dimensions."""
 
     title: str
-    dimensions: np.ndarray
-    stress: np.ndarray
-    needed: int | None
+    dimensions: np.ndarray  # [k]
+    stress: np.ndarray  # [k]
+    needed: int | None  # dimensions that recover 95 % of the fall; None beyond those measured
 
 
+@paper()
 def path_map(
     sheets: Sequence[Sheet],
     curves: Sequence[Falling],
@@ -108,31 +116,28 @@ def path_map(
         raise ValueError("sheets must not be empty; give one map at least")
     used = {target, *inputs, *names, *(number for route in routes for number in route.numbers)}
     for sheet in sheets:
-        if np.ndim(sheet.places) != 2 or max(used) >= len(sheet.places):
-            raise ValueError(
-                f"{sheet.title} has {np.shape(sheet.places)} places for point {max(used)}; pass all points"
-            )
-    with paper():
-        figure = Figure(figsize=(DOUBLE, 3.15), layout="constrained")
-        figure.get_layout_engine().set(wspace=0.04)  # pyright: ignore
-        panels = figure.subplots(1, len(sheets) + 1, width_ratios=[*[1.0] * len(sheets), 0.62])
-        for axes, sheet in zip(panels, sheets, strict=False):
-            _draw(axes, sheet, routes, inputs, target)
-        _curves(panels[-1], curves)
-        titles = [*(sheet.title for sheet in sheets), "stress"]
-        for letter, axes, title in zip("abcd", panels, titles, strict=False):
-            axes.set_title(f"$\\bf{{{letter}}}$  {title}", loc="left", pad=5)
-        handles = [*_handles(routes), _key(_INPUTS, "inputs"), _key(_TARGET, plain(target_name))]
-        key_below(figure, handles, note)
-        figure.draw_without_rendering()  # names are placed where the layout has put the points
-        for axes, sheet in zip(panels, sheets, strict=False):
-            name_points(axes, sheet.places, names, _lines(sheet, routes))
+        if np.ndim(sheet.positions) != 2 or max(used) >= len(sheet.positions):
+            shape = np.shape(sheet.positions)
+            raise ValueError(f"{sheet.title} has {shape} places for point {max(used)}; pass all points")
+    figure = new_figure(DOUBLE, 3.15, wspace=0.04)
+    panels = figure.subplots(1, len(sheets) + 1, width_ratios=[*[1.0] * len(sheets), 0.62])
+    for axes, sheet in zip(panels, sheets, strict=False):
+        _draw(axes, sheet, routes, inputs, target)
+    _curves(panels[-1], curves)
+    titles = [*(sheet.title for sheet in sheets), "stress"]
+    for number, (axes, title) in enumerate(zip(panels, titles, strict=True)):
+        letter(axes, number, title)
+    handles = [*_handles(routes), _key(_INPUTS, "inputs"), _key(_TARGET, plain(target_name))]
+    legend_below(figure, handles, note=note)
+    figure.draw_without_rendering()  # names are placed where the layout has put the points
+    for axes, sheet in zip(panels, sheets, strict=False):
+        name_points(axes, sheet.positions, names, _lines(sheet, routes))
     return figure
 
 
 def along_colours(count: int) -> list[str]:
     """Return colours for networks in the order of training, the last the darkest."""
-    return [to_hex(colormaps["viridis_r"](0.16 + 0.84 * place / max(count - 1, 1))) for place in range(count)]
+    return [to_hex(colormaps["viridis_r"](0.16 + 0.84 * index / max(count - 1, 1))) for index in range(count)]
 
 
 def _lines(sheet: Sheet, routes: Sequence[Route]) -> list[np.ndarray]:
@@ -140,23 +145,24 @@ def _lines(sheet: Sheet, routes: Sequence[Route]) -> list[np.ndarray]:
 
 
 def _line(sheet: Sheet, edge: tuple[int, int]) -> np.ndarray:
-    return sheet.joined.get(edge, sheet.places[list(edge)])
+    return sheet.joined.get(edge, sheet.positions[list(edge)])
 
 
 def _draw(axes: Axes, sheet: Sheet, routes: Sequence[Route], inputs: Sequence[int], target: int) -> None:
-    for place, route in enumerate(routes):
-        level = 4 if route.leading else 2 + place / len(routes)
+    for index, route in enumerate(routes):
+        level = 4 if route.leading else 2 + index / len(routes)
         fine: dict[str, Any] = route.line | {"linewidth": 0.5, "alpha": 0.7}
         for edges, look in ((route.branches, fine), (route.edges, route.line)):
             for edge in edges:
                 axes.plot(*_line(sheet, edge).T, zorder=level, **look)
         between = [number for number in route.numbers if number not in inputs]
+        # many points on one line would merge into a band
         size = (3.6 if len(between) < _MANY else 2.6) if route.leading else 2.2
         for numbers, points in ((route.beside, 1.5), (between, size)):
-            axes.plot(*sheet.places[numbers].T, linestyle="", markersize=points, zorder=level + 0.1, **route.mark)
+            axes.plot(*sheet.positions[numbers].T, linestyle="", markersize=points, zorder=level + 0.1, **route.mark)
     for number in dict.fromkeys(inputs):
-        axes.plot(*sheet.places[number], zorder=5, **_INPUTS)  # pyright: ignore[reportArgumentType]
-    axes.plot(*sheet.places[target], zorder=5, **_TARGET)  # pyright: ignore[reportArgumentType]
+        axes.plot(*sheet.positions[number], zorder=5, **_INPUTS)  # pyright: ignore[reportArgumentType]
+    axes.plot(*sheet.positions[target], zorder=5, **_TARGET)  # pyright: ignore[reportArgumentType]
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.12)
     axes.set(xlabel=sheet.xlabel, ylabel=sheet.ylabel)
@@ -172,33 +178,28 @@ def _curves(axes: Axes, curves: Sequence[Falling]) -> None:
         if curve.needed is not None and curve.needed <= curve.dimensions[-1]:
             height = float(np.interp(curve.needed, curve.dimensions, curve.stress))
             axes.plot(curve.needed, height, marker="o", markersize=8, markerfacecolor="none", color=colour, zorder=4)
+    # two dimensions: those of the maps beside it
     axes.axvline(2, color=FAINT, linewidth=3, zorder=0)
     axes.set_ylim(0)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set(xlabel="dimensions of the map", ylabel="share of distances that is wrong")
-    axes.plot(
-        [], [], marker="o", markersize=8, markerfacecolor="none", color=INK, linestyle="", label="95 % of the fall"
-    )
+    ring: dict[str, Any] = {"marker": "o", "markersize": 8, "markerfacecolor": "none", "color": INK, "linestyle": ""}
+    axes.plot([], [], label="95 % of the fall", **ring)
     axes.legend(loc="upper right", handlelength=1.2, borderaxespad=0.1)
 
 
 def _handles(routes: Sequence[Route]) -> list[Line2D]:
-    return [Line2D([], [], markersize=3, label=plain(each.name), **each.line, **each.mark) for each in routes]
+    return [Line2D([], [], markersize=3, label=plain(route.name), **route.line, **route.mark) for route in routes]
 
 
 def _key(look: Mapping[str, object], label: str) -> Line2D:
     return Line2D([], [], linestyle="", label=label, **look)  # pyright: ignore[reportArgumentType]
 
 
-_MOST_NUMBERS = 10  # rows of the matrix whose entries can be read
-_MOST_NAMES = 20
-_LONGEST = 1.6  # inches of a name
-_SHORT = 0.75  # inches; where names are longer, numbers stand for them on the map
-
-
+@paper()
 def path_distances(
     distances: np.ndarray,
-    places: np.ndarray,
+    positions: np.ndarray,
     stress: float,
     names: Sequence[str],
     colours: Sequence[str],
@@ -208,42 +209,38 @@ def path_distances(
 ) -> Figure:
     """The distances between n paths as a matrix, and a map on which each path is one point.
 
-    distances: [n, n]. places: [n, 2] of the map, with its stress. joined: paths that follow on each other, such as
+    distances: [n, n]. positions: [n, 2] of the map, with its stress. joined: paths that follow on each other, such as
     those of one training, drawn with a line. unit: of distances.
 
     Raises:
         ValueError: the arrays do not belong to the names.
     """
     count = len(names)
-    for key, found, shape in (("distances", distances, (count, count)), ("places", places, (count, 2))):
-        if np.shape(found) != shape:
-            raise ValueError(f"{key} must be {shape}, one per path, got {np.shape(found)}")
-    marks = [plain(name) for name in names]
+    require_shape("distances", distances, (count, count), "pass one per path")
+    require_shape("places", positions, (count, 2), "pass one per path")
+    marks = list(map(plain, names))
     if max(width(name, 6.5) for name in names) > _SHORT:
-        marks = [str(place + 1) for place in range(count)]
+        marks = [str(number) for number in range(1, count + 1)]
         names = [f"{mark}: {name}" for mark, name in zip(marks, names, strict=True)]
-    with paper():
-        figure = Figure(figsize=(0.8 * DOUBLE, 2.9), layout="constrained")
-        figure.get_layout_engine().set(wspace=0.06)  # pyright: ignore
-        left, right = figure.subplots(1, 2, width_ratios=[1.12, 1.0])
-        _matrix(figure, left, distances, names, marks, with_unit("mean distance", unit))
-        for path in joined:
-            for pair in pairwise(path):
-                right.plot(*places[list(pair)].T, color=MUTED, linewidth=0.8, zorder=1)
-        for place, colour in zip(places, colours, strict=True):
-            right.plot(*place, marker="o", markersize=5.5, color=colour, markeredgecolor="white", markeredgewidth=0.4)
-        right.set_aspect("equal", adjustable="datalim")
-        right.margins(0.18)
-        right.set(xlabel=with_unit("first axis", unit), ylabel=with_unit("second axis", unit))
-        right.locator_params(nbins=4)
-        left.set_title("$\\bf{a}$  distances between paths", loc="left", pad=5)
-        right.set_title("$\\bf{b}$  map of paths (stress " + f"{stress:.2f})", loc="left", pad=5)
-        figure.supxlabel(fit(note, 0.97 * figure.get_figwidth(), 6.5, lines=2), fontsize=6.5, color=MUTED)
-        figure.draw_without_rendering()
-        step = -(-count // _MOST_NAMES)
-        shown = {place: marks[place] for place in range(0, count, step)}
-        lines = [places[list(pair)] for path in joined for pair in pairwise(path)]
-        name_points(right, places, shown, lines, shown if count <= _MOST_NUMBERS else ())
+    figure = new_figure(0.8 * DOUBLE, 2.9, wspace=0.06)
+    left, right = figure.subplots(1, 2, width_ratios=[1.12, 1.0])
+    _matrix(figure, left, distances, names, marks, with_unit("mean distance", unit))
+    lines = [positions[list(pair)] for path in joined for pair in pairwise(path)]
+    for line in lines:
+        right.plot(*line.T, color=MUTED, linewidth=0.8, zorder=1)
+    for point, colour in zip(positions, colours, strict=True):
+        right.plot(*point, marker="o", markersize=5.5, color=colour, markeredgecolor="white", markeredgewidth=0.4)
+    right.set_aspect("equal", adjustable="datalim")
+    right.margins(0.18)
+    right.set(xlabel=with_unit("first axis", unit), ylabel=with_unit("second axis", unit))
+    right.locator_params(nbins=4)
+    letter(left, 0, "distances between paths")
+    letter(right, 1, f"map of paths (stress {stress:.2f})")
+    figure.supxlabel(fit(note, 0.97 * figure.get_figwidth(), 6.5, lines=2), fontsize=6.5, color=MUTED)
+    figure.draw_without_rendering()
+    step = -(-count // _MOST_NAMES)
+    shown = {index: marks[index] for index in range(0, count, step)}
+    name_points(right, positions, shown, lines, shown if count <= _MOST_NUMBERS else ())
     return figure
 
 
@@ -251,11 +248,10 @@ def _matrix(
     figure: Figure, axes: Axes, distances: np.ndarray, names: Sequence[str], marks: Sequence[str], label: str
 ) -> None:
     count, top = len(names), max(float(np.nanmax(distances)), 1e-3)
+    # the darkest cell keeps room for a white number
     image = axes.imshow(distances, cmap="Blues", vmin=0, vmax=1.15 * top)
     if count <= _MOST_NUMBERS:
-        for i, j in np.ndindex(count, count):
-            look: dict[str, Any] = {"color": "white" if distances[i, j] > 0.65 * top else INK, "fontsize": 5.5}
-            axes.text(j, i, f"{distances[i, j]:.2f}", ha="center", va="center", **look)
+        number_cells(axes, distances, distances > 0.65 * top, np.zeros_like(distances))
     ticks = range(0, count, -(-count // _MOST_NAMES))
     texts = [plain(fit(names[tick], _LONGEST, 6.5)) for tick in ticks]
     axes.set_yticks(ticks, texts, fontsize=6.5)
@@ -263,6 +259,4 @@ def _matrix(
     axes.set_xticks(ticks, [marks[tick] if short else "" for tick in ticks], fontsize=6.5)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, shrink=0.85, aspect=22, pad=0.02)
-    bar.set_label(label, fontsize=7)
-    bar.ax.spines[:].set_visible(False)
+    colour_bar(figure, image, axes, label)

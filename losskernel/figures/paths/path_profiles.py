@@ -9,38 +9,37 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from losskernel.figures.shared.lettering import LINE, fit, key_below, width, with_unit
-from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MUTED, OKABE_ITO, paper
-from losskernel.figures.shared.sweep_axis import Axis, plain
+from losskernel.figures.shared.lettering import LINE, fit, legend_below, letter, plain, width, with_unit
+from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MUTED, OKABE_ITO, new_figure, paper
+from losskernel.figures.shared.sweep_axis import Axis
 
 _PANEL = 1.12  # inches
 _NAME = 6.5  # points
 _LONGEST = 1.1  # inches of a name
 _ROOM = 6.3  # inches that the layers have across the figure
 _OPEN: dict[str, Any] = {"markerfacecolor": "white", "linestyle": (0, (3, 1.5)), "linewidth": 0.9}
+_COLOURS = (*OKABE_ITO[:1], *OKABE_ITO[2:6])
+_MARKS = ("o", "s", "^", "D", "v")
 
 
 @dataclass(frozen=True)
 class Course:
-    """One network's profile over P layers. Distances in the space's units, angles in radians, NaN where unknown.
+    """One network's profile over P layers; distances in the space's units, angles in rad, NaN where unknown."""
 
-    name, colour: of the network. to_target, off, fraction: [P]. step, progress, heading: [P - 1], of the step from each
-    layer to the next. turning: [P - 2], at the inner layers. to_target_error: [P], step_error: [P - 1] standard errors.
-    """
-
-    name: str
+    name: str  # of the network
     colour: str
-    to_target: np.ndarray
-    off: np.ndarray
-    fraction: np.ndarray
-    step: np.ndarray
-    progress: np.ndarray
-    heading: np.ndarray
-    turning: np.ndarray
-    to_target_error: np.ndarray
-    step_error: np.ndarray
+    to_target: np.ndarray  # [P]
+    off: np.ndarray  # [P], distance from the geodesic between inputs and target
+    fraction: np.ndarray  # [P], of the way from the inputs to the target
+    step: np.ndarray  # [P - 1], length of the step to the next layer
+    progress: np.ndarray  # [P - 1], what the step gains on the target
+    heading: np.ndarray  # [P - 1], angle between the step and the way to the target
+    turning: np.ndarray  # [P - 2], angle between steps at the inner layers
+    to_target_error: np.ndarray  # [P], standard errors
+    step_error: np.ndarray  # [P - 1], standard errors
 
 
+@paper()
 def path_profiles(layers: Sequence[str], courses: Sequence[Course], note: str, unit: str = "rad") -> Figure:
     """Four aligned panels over the layers: distances, steps, angles, and the way done from the inputs to the target.
 
@@ -52,57 +51,49 @@ def path_profiles(layers: Sequence[str], courses: Sequence[Course], note: str, u
     count = len(layers)
     for course in courses:
         if len(course.to_target) != count or len(course.step) != count - 1:
-            raise ValueError(
-                f"{course.name} must have {count} layers, got {len(course.to_target)}; pass one value each"
-            )
+            got = len(course.to_target)
+            raise ValueError(f"{course.name} must have {count} layers, got {got}; pass one value each")
     upright = _upright(layers)
+    # room below for names side by side on two lines, or upright
     height = 4 * _PANEL + 0.75 + (_longest(layers) if upright else 2 * _NAME * LINE)
-    with paper():
-        figure = Figure(figsize=(DOUBLE, height), layout="constrained")
-        figure.get_layout_engine().set(hspace=0.03, h_pad=0.03)  # pyright: ignore
-        panels = figure.subplots(4, 1, sharex=True)
-        for place, course in enumerate(courses):
-            shift = 0.06 * (place - (len(courses) - 1) / 2)
-            _distances(panels[0], course, shift)
-            _steps(panels[1], course, shift)
-            _angles(panels[2], course, shift)
-            _way(panels[3], course, shift)
-        _furnish(panels, unit)
-        words = ("distance", "step to the next layer", "direction", "way from the inputs to the target")
-        for letter, axes, title in zip("abcd", panels, words, strict=True):
-            axes.set_title(f"$\\bf{{{letter}}}$  {title}", loc="left", pad=3)
-            for place in range(count):
-                axes.axvline(place, color=FAINT, linewidth=0.4, zorder=0)
-        _name_layers(panels[-1], layers, upright)
-        handles = [Line2D([], [], color=each.colour, linewidth=2.0, label=plain(each.name)) for each in courses]
-        key_below(figure, handles, note)
+    figure = new_figure(DOUBLE, height, hspace=0.03, h_pad=0.03)
+    panels = figure.subplots(4, 1, sharex=True)
+    # courses lie a little beside each other, so that error bars do not overlap
+    for index, course in enumerate(courses):
+        shift = 0.06 * (index - (len(courses) - 1) / 2)
+        _distances(panels[0], course, shift)
+        _steps(panels[1], course, shift)
+        _angles(panels[2], course, shift)
+        _way(panels[3], course, shift)
+    _furnish(panels, unit)
+    words = ("distance", "step to the next layer", "direction", "way from the inputs to the target")
+    for number, (axes, title) in enumerate(zip(panels, words, strict=True)):
+        letter(axes, number, title, 3)
+        for index in range(count):
+            axes.axvline(index, color=FAINT, linewidth=0.4, zorder=0)
+    _name_layers(panels[-1], layers, upright)
+    handles = [Line2D([], [], color=course.colour, linewidth=2.0, label=plain(course.name)) for course in courses]
+    legend_below(figure, handles, note=note)
     return figure
 
 
 def _distances(axes: Axes, course: Course, shift: float) -> None:
-    places = np.arange(len(course.to_target)) + shift
+    positions = np.arange(len(course.to_target)) + shift
     look: dict[str, Any] = {"color": course.colour}
     error = np.nan_to_num(course.to_target_error)
-    axes.errorbar(places, course.to_target, error, marker="o", markersize=3.2, elinewidth=0.8, zorder=3, **look)
-    axes.plot(places, course.off, marker="D", markersize=3.0, **_OPEN, **look)
+    axes.errorbar(positions, course.to_target, error, marker="o", markersize=3.2, elinewidth=0.8, zorder=3, **look)
+    axes.plot(positions, course.off, marker="D", markersize=3.0, **_OPEN, **look)
 
 
 def _steps(axes: Axes, course: Course, shift: float) -> None:
     middle = np.arange(len(course.step)) + 0.5 + shift
-    for place, (length, gained) in enumerate(zip(course.step, course.progress, strict=True)):
-        ends = [place + 0.08, place + 0.92]
+    for index, (length, gained) in enumerate(zip(course.step, course.progress, strict=True)):
+        ends = [index + 0.08, index + 0.92]
         axes.plot(ends, [length] * 2, color=course.colour, linewidth=1.8, solid_capstyle="butt", zorder=3)
         axes.fill_between(ends, 0, gained, color=course.colour, alpha=0.22, linewidth=0)
         axes.plot(ends, [gained] * 2, color=course.colour, linewidth=0.7, linestyle=(0, (3, 1.5)))
-    axes.errorbar(
-        middle,
-        course.step,
-        np.nan_to_num(course.step_error),
-        fmt="none",
-        ecolor=course.colour,
-        elinewidth=0.8,
-        zorder=4,
-    )
+    look: dict[str, Any] = {"ecolor": course.colour, "elinewidth": 0.8, "zorder": 4}
+    axes.errorbar(middle, course.step, np.nan_to_num(course.step_error), fmt="none", **look)
 
 
 def _angles(axes: Axes, course: Course, shift: float) -> None:
@@ -113,8 +104,8 @@ def _angles(axes: Axes, course: Course, shift: float) -> None:
 
 
 def _way(axes: Axes, course: Course, shift: float) -> None:
-    places = np.arange(len(course.fraction)) + shift
-    axes.plot(places, course.fraction, marker="o", markersize=3.2, zorder=3, color=course.colour)
+    positions = np.arange(len(course.fraction)) + shift
+    axes.plot(positions, course.fraction, marker="o", markersize=3.2, zorder=3, color=course.colour)
 
 
 def _furnish(panels: Sequence[Axes], unit: str) -> None:
@@ -143,7 +134,7 @@ def _key(axes: Axes, entries: dict[str, dict[str, Any]]) -> None:
 
 
 def _upright(layers: Sequence[str]) -> bool:
-    """Whether names must stand upright, for side by side they would run into one another."""
+    """Whether names must be turned upright, because side by side they would overlap."""
     return max(width(name, _NAME) for name in layers) > 0.92 * _ROOM / len(layers)
 
 
@@ -153,17 +144,15 @@ def _longest(layers: Sequence[str]) -> float:
 
 def _name_layers(axes: Axes, layers: Sequence[str], upright: bool) -> None:
     most = int(_ROOM / (_NAME * LINE))
+    # of more names than fit upright, an even part
     every = -(-len(layers) // most) if upright else 1
-    shown = [place for place in range(len(layers)) if place % every == 0 or place == len(layers) - 1]
-    axes.set_xticks(shown, [plain(fit(layers[place], _LONGEST, _NAME)) for place in shown])
+    shown = [index for index in range(len(layers)) if index % every == 0 or index == len(layers) - 1]
+    axes.set_xticks(shown, [plain(fit(layers[index], _LONGEST, _NAME)) for index in shown])
     axes.tick_params(axis="x", labelsize=_NAME, labelrotation=90 if upright else 0, length=0 if upright else 2.5)
     axes.set_xlim(-0.5, len(layers) - 0.5)
 
 
-_COLOURS = (*OKABE_ITO[:1], *OKABE_ITO[2:6])
-_MARKS = ("o", "s", "^", "D", "v")
-
-
+@paper()
 def path_training(
     axis: Axis,
     totals: Mapping[str, tuple[np.ndarray, np.ndarray]],
@@ -183,27 +172,25 @@ def path_training(
     for name, (values, errors) in [*totals.items(), *distances.items()]:
         if np.shape(values) != (count,) or np.shape(errors) != (count,):
             raise ValueError(f"{name!r} must have {count} values and errors, one per step, got {np.shape(values)}")
-    with paper():
-        figure = Figure(figsize=(DOUBLE, 2.4), layout="constrained")
-        figure.get_layout_engine().set(wspace=0.05)  # pyright: ignore
-        panels = figure.subplots(1, len(totals) + 1)
-        for axes, (title, curve) in zip(panels, totals.items(), strict=False):
-            _bars(axes, axis, curve, {"color": INK, "marker": "o"})
-            axes.set_ylabel(title)
-        for place, (name, curve) in enumerate(distances.items()):
-            look: dict[str, Any] = {"color": _COLOURS[place % len(_COLOURS)], "marker": _MARKS[place % len(_MARKS)]}
-            _bars(panels[-1], axis, curve, look, plain(name))
-        panels[-1].set_ylabel(with_unit("distance to the target", unit))
-        for letter, axes in zip("abcdef", panels, strict=False):
-            axes.set_title(f"$\\bf{{{letter}}}$", loc="left", pad=4)
-            axis.draw(axes, named=True, most=6)
-            axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
-        key_below(figure, panels[-1].get_legend_handles_labels()[0], note)
+    figure = new_figure(DOUBLE, 2.4, wspace=0.05)
+    panels = figure.subplots(1, len(totals) + 1)
+    for axes, (title, curve) in zip(panels, totals.items(), strict=False):
+        _bars(axes, axis, curve, {"color": INK, "marker": "o"})
+        axes.set_ylabel(title)
+    for index, (name, curve) in enumerate(distances.items()):
+        look: dict[str, Any] = {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKS[index % len(_MARKS)]}
+        _bars(panels[-1], axis, curve, look, plain(name))
+    panels[-1].set_ylabel(with_unit("distance to the target", unit))
+    for number, axes in enumerate(panels):
+        letter(axes, number)
+        axis.draw(axes, named=True, most=6)
+        axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
+    legend_below(figure, note=note)
     return figure
 
 
 def _bars(axes: Axes, axis: Axis, curve: tuple[np.ndarray, np.ndarray], look: dict[str, Any], label: str = "") -> None:
     values, errors = curve
     axes.errorbar(
-        axis.places, values, np.nan_to_num(errors), markersize=3.5, elinewidth=0.8, label=label or None, **look
+        axis.positions, values, np.nan_to_num(errors), markersize=3.5, elinewidth=0.8, label=label or None, **look
     )

@@ -1,34 +1,39 @@
 """How labels become colours and kernels get their names: few distinct values are groups, many numbers are a scale."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgba_array
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from losskernel.figures.shared.style import FAINT, SEQUENTIAL, palette
+from losskernel.figures.shared.lettering import legend_below, mark_sample
+from losskernel.figures.shared.style import FAINT, SEQUENTIAL, colour_bar, palette
 
 # A scale beats groups once a legend of its values could no longer be read at a glance.
 _MAX_NUMERIC_GROUPS = 12
+MAX_LEGEND = 32  # names of groups
+
+
+# The loss kernel's own rows, as tables name them.
+LOSS_KERNELS = {"coupling": "loss kernel, coupling R²", "abs_r": "loss kernel, |R|", "r": "loss kernel, R"}
+OTHERS = {"labels": "labels alone", "penultimate": "penultimate features", "layers": "layers (CKA)"}
 
 
 @dataclass(frozen=True)
 class Colouring:
-    """Colours of N labelled things.
+    """Colours of N labelled things."""
 
-    rgba: [N, 4]. order: [N], a stable order in which equal labels are contiguous. names: of the groups, in the
-    order of the palette; empty for a scale. codes: [N] group of each, -1 for a scale. scale: for a colour bar,
-    None for groups.
-    """
-
-    rgba: np.ndarray
-    order: np.ndarray
-    names: list[str]
-    codes: np.ndarray
-    scale: ScalarMappable | None
+    rgba: np.ndarray  # [N, 4]
+    order: np.ndarray  # [N], a stable order in which equal labels are contiguous
+    names: list[str]  # [G] of the groups, in the order of the palette; empty for a scale
+    codes: np.ndarray  # [N], group of each, -1 for a scale
+    scale: ScalarMappable | None  # for a colour bar; None for groups
 
     @property
     def colours(self) -> np.ndarray:
@@ -37,10 +42,8 @@ class Colouring:
 
     def handles(self, size: float = 5.0) -> list[Line2D]:
         """Legend entries, one per group, each once."""
-        return [
-            Line2D([], [], linestyle="", marker="o", markersize=size, markeredgewidth=0, color=colour, label=name)
-            for colour, name in zip(self.colours, self.names, strict=True)
-        ]
+        groups = zip(self.names, self.colours, strict=True)
+        return [mark_sample(name, "o", colour, size - 1) for name, colour in groups]
 
 
 def colour_by(labels: np.ndarray, name: str, count: int) -> Colouring:
@@ -68,6 +71,17 @@ def colour_by(labels: np.ndarray, name: str, count: int) -> Colouring:
     return Colouring(colours[codes], np.argsort(codes, kind="stable"), names, codes, None)
 
 
+def colour_key(figure: Figure, axes: Sequence[Axes], colouring: Colouring, name: str) -> None:
+    """Explain a colouring below axes: a colour bar for a scale, a legend for up to 32 groups, else their number."""
+    if colouring.scale is not None:
+        aspect = 25.0 * len(axes)
+        colour_bar(figure, colouring.scale, axes, name, size=8, below=True, shrink=0.6, aspect=aspect, pad=0.04)
+    elif len(colouring.names) <= MAX_LEGEND:
+        legend_below(figure, colouring.handles(), title=name, columns=MAX_LEGEND)
+    else:
+        figure.supxlabel(f"{len(colouring.names)} values of {name}", fontsize=7)
+
+
 def _natural(name: str) -> list[tuple[int, str]]:
     # "class 10" comes after "class 9"
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
@@ -81,12 +95,6 @@ def _scale(labels: np.ndarray) -> Colouring:
     return Colouring(rgba, order, [], np.full(len(labels), -1), scale)
 
 
-# The loss kernel's own rows, as tables name them.
-OWN = {"coupling": "loss kernel, coupling R²", "abs_r": "loss kernel, |R|", "r": "loss kernel, R"}
-OTHERS = {"labels": "labels alone", "penultimate": "penultimate features", "layers": "layers (CKA)"}
-HIGHLIGHT = "#DDEBF4"
-
-
 def printed(name: str) -> str:
     """Return a kernel's name for print."""
-    return OWN.get(name) or OTHERS.get(name) or name.replace("_", " ")
+    return LOSS_KERNELS.get(name) or OTHERS.get(name) or name.replace("_", " ")

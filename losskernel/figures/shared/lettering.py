@@ -1,20 +1,34 @@
-"""Words that must fit: their width in print, lines cut to measure, labels that keep apart, names beside points."""
+"""The words of figures: their width in print, cut to measure, kept apart; letters, legends, names beside points."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from string import ascii_lowercase
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 from scipy.optimize import isotonic_regression
 
 from losskernel.figures.shared.style import INK, MUTED
 
+Colour: TypeAlias = str | Sequence[float] | np.ndarray
+
 LINE = 1.25 / 72  # inches from one line to the next, per point of type
+_SAMPLE = 0.36  # inches of a legend's entry besides its words
+_DIRECTIONS = 16
+_REACHES = (4.5, 8.0, 13.0, 19.0)  # points of print from a point to its name's nearest edge
+# What it costs a name to lie on a name, on a point, on a line, and outside the panel, each as a share of its area or
+# per spot; and to be far away, per point of print.
+_NAME, _SPOT, _OUTSIDE, _FAR = 400.0, 3.0, 200.0, 0.3
+_CLEAR = 2.0  # points of print around a name
+_LED = 12.0  # points of print from which a thin line leads to the name
+# A name that costs more is left out, unless it must be there: it would hide what it names.
+_DEAR = 18.0
 
 
 @lru_cache(maxsize=4096)
@@ -51,7 +65,7 @@ def _longest(text: str, inches: float, size: float, weight: str) -> int:
     return next(fits, 1)
 
 
-def spread(places: np.ndarray, sizes: np.ndarray, low: float, high: float) -> np.ndarray:
+def spread(positions: np.ndarray, sizes: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return centres [n] of labels as near to `places` [n] as they can be without touching, within [low, high].
 
     sizes: [n] along the line, gaps included. The order of the places is kept. Where the sizes exceed the room, the
@@ -59,34 +73,81 @@ def spread(places: np.ndarray, sizes: np.ndarray, low: float, high: float) -> np
 
     Source: least squares under order, by isotonic regression of what is left after the sizes are packed.
     """
-    places, sizes = np.asarray(places, dtype=float), np.asarray(sizes, dtype=float)
-    if places.size == 0:
-        return places
+    positions, sizes = np.asarray(positions, dtype=float), np.asarray(sizes, dtype=float)
+    if positions.size == 0:
+        return positions
     if sizes.sum() > high - low:
         sizes = sizes * (high - low) / sizes.sum()
-    order = np.argsort(places, kind="stable")
+    order = np.argsort(positions, kind="stable")
     packed = np.cumsum(sizes[order]) - sizes[order] / 2  # centres, were all packed from 0
-    slack = isotonic_regression(places[order] - packed).x
-    result = np.empty_like(places)
+    slack = isotonic_regression(positions[order] - packed).x
+    result = np.empty_like(positions)
     result[order] = np.clip(slack, low, high - sizes.sum()) + packed
     return result
 
 
-_DIRECTIONS = 16
-_REACHES = (4.5, 8.0, 13.0, 19.0)  # points of print from a point to its name's nearest edge
-# What it costs a name to lie on a name, on a point, on a line, and outside the panel, each as a share of its area or
-# per spot; and to be far away, per point of print.
-_NAME, _SPOT, _OUTSIDE, _FAR = 400.0, 3.0, 200.0, 0.3
-_CLEAR = 2.0  # points of print around a name
-_LED = 12.0  # points of print from which a thin line leads to the name
-# A name that costs more is left out, unless it must be there: it would hide what it names.
-_DEAR = 18.0
-_SAMPLE = 0.42  # inches of a legend's entry besides its words
+def letter(axes: Axes, number: int, title: str = "", pad: float = 4.0, size: float = 8.0) -> None:
+    """Write a panel's letter, a for number 0, and its title above its left end."""
+    axes.set_title(f"$\\bf{{{ascii_lowercase[number]}}}$  {title}".rstrip(), loc="left", pad=pad, fontsize=size)
+
+
+def legend_below(
+    figure: Figure, handles: Sequence[Artist] | None = None, title: str = "", note: str = "", columns: int = 8
+) -> None:
+    """Put a legend below a figure, read row by row, in as many columns as fit; above it a title, or a note in grey.
+
+    Args:
+        figure: of any width.
+        handles: entries; those that the figure's panels have by default.
+        title: what the entries are.
+        note: what all panels depend on, in place of a title.
+        columns: at most.
+    """
+    if handles is None:
+        entries = [axes.get_legend_handles_labels() for axes in figure.axes]
+        handles = list({text: handle for pair in entries for handle, text in zip(*pair, strict=True)}.values())
+    room = 0.97 * figure.get_figwidth()
+    columns = _columns([width(str(handle.get_label()), 7.0) for handle in handles], room, columns)
+    # matplotlib fills a legend column by column.
+    order = [handle for column in range(columns) for handle in handles[column::columns]]
+    legend = figure.legend(
+        handles=order,
+        title=title or fit(note, room, 6.5, lines=2),
+        title_fontsize=7 if title else 6.5,
+        loc="outside lower center",
+        ncols=columns,
+        columnspacing=1.2,
+        handletextpad=0.4,
+        handlelength=1.8,
+    )
+    legend.get_title().set(color=INK if title else MUTED, multialignment="center")
+
+
+def _columns(widths: Sequence[float], room: float, most: int) -> int:
+    """Return how many columns entries of these widths need, read row by row, so that the rows are as few as can be."""
+    count = len(widths)
+    for columns in range(min(most, count), 1, -1):
+        if sum(max(widths[column::columns]) + _SAMPLE for column in range(columns)) <= room:
+            return -(-count // -(-count // columns))  # as few as so many rows need
+    return 1
+
+
+def mark_sample(
+    label: str, marker: str, colour: Colour, size: float = 4.0, face: Colour | None = None, edge: Colour | None = None
+) -> Line2D:
+    """Return a legend's entry for a marker; face and edge: their colours where they differ."""
+    look: dict[str, Any] = {
+        "color": colour,
+        "markerfacecolor": face or colour,
+        "markeredgecolor": edge or colour,
+        "markeredgewidth": 0.8,
+    }
+    return Line2D([], [], linestyle="", marker=marker, markersize=size, label=label, **look)
 
 
 def name_points(
     axes: Axes,
-    places: np.ndarray,
+    positions: np.ndarray,
     names: Mapping[int, str],
     lines: Sequence[np.ndarray] = (),
     needed: Collection[int] = (),
@@ -94,33 +155,44 @@ def name_points(
 ) -> None:
     """Write names beside points, the first ones having the best choice; one without a clear place is left out.
 
-    The layout must stand: call it after `figure.draw_without_rendering()`, with the limits of the axes set.
+    Call it after the layout is final, that is after `figure.draw_without_rendering()`, with the limits of the axes set.
 
-    places: [P, 2] of all points, in the axes' coordinates. names: number of a point -> its name, the most important
+    positions: [P, 2] of all points, in the axes' coordinates. names: number of a point -> its name, the most important
     first. lines: [n, 2] each, which names should not cross. needed: points whose names must be there.
     """
     dots = axes.figure.dpi / 72  # of the display, per point of print
-    spots = axes.transData.transform(places) / dots
+    spots = axes.transData.transform(positions) / dots
     traced = [_filled(axes.transData.transform(line) / dots) for line in lines if len(line) > 1]
     obstacles = np.concatenate([np.repeat(spots, 3, axis=0), *traced])  # a point weighs more than a bit of line
-    frame = axes.get_window_extent()
-    inside = np.array([[frame.x0, frame.y0], [frame.x1, frame.y1]]) / dots
+    extent = axes.get_window_extent()
+    frame = np.array([[extent.x0, extent.y0], [extent.x1, extent.y1]]) / dots
     taken: list[np.ndarray] = []
     for number, name in names.items():
         box = np.array([72 * width(name, size), 1.05 * size])
-        cost, centre, reach = _best(spots[number], box, obstacles, inside, taken)
+        cost, centre, reach = _best(spots[number], box, obstacles, frame, taken)
         if cost > _DEAR and number not in needed:
             continue
         taken.append(np.array([centre - box / 2, centre + box / 2]))
         look: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center", "zorder": 6}
         shift = centre - spots[number]
-        written = [axes.annotate(name, places[number], shift, fontsize=size, color=INK, **look)]
+        written = [axes.annotate(name, positions[number], shift, fontsize=size, color=INK, **look)]
         if reach >= _LED:
             leader = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2.0}
             edge = shift * min(1.0, reach / max(float(np.linalg.norm(shift)), 1e-9))
-            written.append(axes.annotate("", places[number], edge, arrowprops=leader, **look))
-        for each in written:
-            each.set_in_layout(False)  # else the panel would shrink after the names were placed
+            written.append(axes.annotate("", positions[number], edge, arrowprops=leader, **look))
+        for text in written:
+            text.set_in_layout(False)  # else the panel would shrink after the names were placed
+
+
+def shortened(name: str, longest: int = 28) -> str:
+    """Return a name that fits beside a figure: of a long one both ends, since either may be what differs."""
+    half = (longest - 1) // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"
+
+
+def plain(text: str) -> str:
+    """Return a text as matplotlib shows it letter by letter: a dollar sign opens no formula."""
+    return text.replace("$", r"\$")
 
 
 def with_unit(text: str, unit: str) -> str:
@@ -128,31 +200,11 @@ def with_unit(text: str, unit: str) -> str:
     return f"{text}, {unit}" if unit else text
 
 
-def key_below(figure: Figure, handles: Sequence[Artist], note: str, columns: int = 7) -> None:
-    """Put a legend below a figure, read row by row, and over it what all of its panels depend on."""
-    widest = max((width(str(handle.get_label()), 7.0) for handle in handles), default=0.0)
-    columns = max(min(columns, int(0.97 * figure.get_figwidth() / (widest + _SAMPLE))), 1)
-    rows = max(-(-len(handles) // columns), 1)
-    columns = max(-(-len(handles) // rows), 1)
-    order = [handle for column in range(columns) for handle in handles[column::columns]]  # as matplotlib fills it
-    legend = figure.legend(
-        handles=order,
-        title=fit(note, 0.97 * figure.get_figwidth(), 6.5, lines=2),
-        title_fontsize=6.5,
-        loc="outside lower center",
-        ncols=columns,
-        columnspacing=1.2,
-        handletextpad=0.5,
-        handlelength=1.8,
-    )
-    legend.get_title().set(color=MUTED, multialignment="center")
-
-
 def _best(
-    spot: np.ndarray, box: np.ndarray, obstacles: np.ndarray, inside: np.ndarray, taken: Sequence[np.ndarray]
+    spot: np.ndarray, box: np.ndarray, obstacles: np.ndarray, frame: np.ndarray, taken: Sequence[np.ndarray]
 ) -> tuple[float, np.ndarray, float]:
     """Return what the cheapest place for a box costs, its centre, and how far it is from its point."""
-    found: list[tuple[float, int, np.ndarray, float]] = []
+    candidates: list[tuple[float, int, np.ndarray, float]] = []
     for reach in _REACHES:
         for turn in range(_DIRECTIONS):
             angle = 2 * np.pi * turn / _DIRECTIONS
@@ -162,11 +214,11 @@ def _best(
             centre = spot + (reach + depth) * way
             low, high = centre - box / 2, centre + box / 2
             covered = int(((obstacles > low - _CLEAR) & (obstacles < high + _CLEAR)).all(axis=1).sum())
-            beyond = float(np.maximum(inside[0] - low, 0).sum() + np.maximum(high - inside[1], 0).sum())
+            beyond = float(np.maximum(frame[0] - low, 0).sum() + np.maximum(high - frame[1], 0).sum())
             cost = _FAR * reach + _SPOT * covered + _OUTSIDE * (beyond > 0) + beyond
             cost += sum(_NAME * _overlap(low, high, *other) for other in taken)
-            found.append((cost, len(found), centre, reach))
-    cost, _, centre, reach = min(found, key=lambda each: each[:2])
+            candidates.append((cost, len(candidates), centre, reach))
+    cost, _, centre, reach = min(candidates, key=lambda candidate: candidate[:2])
     return cost, centre, reach
 
 
@@ -180,4 +232,4 @@ def _filled(line: np.ndarray) -> np.ndarray:
     """Return points along a line, three points of print apart."""
     reached = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
     at = np.linspace(0, reached[-1], int(reached[-1] / 3) + 2)
-    return np.stack([np.interp(at, reached, each) for each in line.T], axis=1)
+    return np.stack([np.interp(at, reached, side) for side in line.T], axis=1)

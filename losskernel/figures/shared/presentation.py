@@ -8,18 +8,14 @@ from typing import TypeGuard
 
 @dataclass(frozen=True)
 class VerdictLook:
-    """How a verdict is shown. Icon, marker and word say it as well as colour: for grey prints and colour-blind eyes.
+    """How a verdict is shown: icon, marker and word as well as colour, for grey prints and colour-blind eyes."""
 
-    word: in legends, tables and chips. icon: one character of text. marker: of matplotlib. colour: of marks in
-    figures. ink: of text on a page, dark enough for white and for tint. tint: behind such text.
-    """
-
-    word: str
-    icon: str
-    marker: str
-    colour: str
-    ink: str
-    tint: str
+    word: str  # in legends, tables and chips
+    icon: str  # one character of text
+    marker: str  # of matplotlib
+    colour: str  # of marks in figures
+    ink: str  # of text on a page, dark enough for white and for the tint
+    tint: str  # behind such text
 
 
 VERDICTS = {

@@ -18,23 +18,19 @@ _SIZE = 7.0  # points
 _GAP = 0.03  # inches between thumbnails
 _BETWEEN = 0.14  # inches between strips
 RADIUS = 0.075  # of a number's disc
+_PAD = 0.07  # inches between a region's members and its outline
+_BRIDGED = 0.3  # half of the widest gap, in inches, across which an outline stays whole
+_GRID = 200
 
 
 @dataclass(frozen=True)
 class Region:
-    """A coherent part of a map.
+    """A coherent part of a map."""
 
-    Attributes:
-        number: printed on the map and at its strip, from 1.
-        name: of the branch of the hierarchy that it holds.
-        members: indices of its probes, [n].
-        centre: on the map, [2].
-    """
-
-    number: int
-    name: str
-    members: np.ndarray
-    centre: np.ndarray
+    number: int  # printed on the map and at its strip, from 1
+    name: str  # of the branch of the hierarchy that it holds
+    members: np.ndarray  # [n], indices of its probes
+    centre: np.ndarray  # [2], on the map
 
 
 def strips_height(regions: int, across: float, pictures: bool) -> float:
@@ -58,8 +54,8 @@ def draw_strips(
     """
     across, along = inches
     cell, side = _cell(across), _side(across)
-    for place, (region, probes) in enumerate(zip(regions, shown, strict=True)):
-        row, column = divmod(place, COLUMNS)
+    for index, (region, probes) in enumerate(zip(regions, shown, strict=True)):
+        row, column = divmod(index, COLUMNS)
         left, top = column * (cell + _BETWEEN), along - row * _row(across, images is not None)
         middle = top - _SIZE * LINE * 0.6
         draw_number(axes, region.number, (left + RADIUS, middle))
@@ -111,11 +107,6 @@ def _side(across: float) -> float:
 
 def _row(across: float, pictures: bool) -> float:
     return _SIZE * LINE + (_side(across) + 0.16 if pictures else 0.06)
-
-
-_PAD = 0.07  # inches between a region's members and its outline
-_BRIDGED = 0.3  # half of the widest gap, in inches, across which an outline stays whole
-_GRID = 200
 
 
 def mark_regions(axes: Axes, xy: np.ndarray, regions: Sequence[Region], inches: float) -> None:

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from losskernel.data.taxonomy import Tree
-from losskernel.figures.shared.lettering import fit, width
-from losskernel.figures.shared.style import DOUBLE, INK, MUTED, paper
+from losskernel.figures.shared.lettering import fit, legend_below, mark_sample, width
+from losskernel.figures.shared.style import DOUBLE, INK, MUTED, new_figure, paper
 from losskernel.figures.trees.trees import children_of, draw_tree, leaves_below, position_colours, tree_colours
 
 _MOST_NAMED = 80
@@ -23,12 +23,11 @@ _NAME = 1.1  # inches at most, of a leaf's name
 _MARKS = ((0.95, 4.6, INK), (0.75, 3.6, MUTED), (0.5, 3.0, "white"))
 
 
-def tanglegram(
-    found: Tree, known: Tree, title_found: str = "read off the kernel", title_known: str = "WordNet"
-) -> Figure:
-    """A found tree beside the known one, its branches turned so that the fewest lines between the leaves cross.
+@paper()
+def tanglegram(derived: Tree, known: Tree, title_known: str = "WordNet") -> Figure:
+    """A derived tree beside the known one, its branches turned so that the fewest lines between the leaves cross.
 
-    Leaves are the same in both, in the same numbering. The found tree's heights are those of its merges; branches
+    Leaves are the same in both, in the same numbering. The derived tree's heights are those of its merges; branches
     that the known tree has too are in its colours, and those whose support is at least 0.5 are marked. More than 80
     leaves are drawn without names and marks.
 
@@ -38,45 +37,35 @@ def tanglegram(
     Source: Fernau, Kaufmann & Poths 2010 (one tree fixed: each branching of a binary tree is settled by itself).
     """
     count = known.leaves
-    if found.leaves != count or found.ids[:count] != known.ids[:count]:
-        raise ValueError(f"found must have the {count} leaves of known in the same order, got {found.leaves}")
+    if derived.leaves != count or derived.ids[:count] != known.ids[:count]:
+        raise ValueError(f"derived must have the {count} leaves of known in the same order, got {derived.leaves}")
     if count < 3:
         raise ValueError(f"known must have >= 3 leaves, got {count}; smaller trees cannot differ")
     left, right = np.empty(count), np.empty(count)
     right[known.order()] = np.arange(count)
-    order = untangled(found, right)
+    order = untangled(derived, right)
     left[order] = np.arange(count)
     named = count <= _MOST_NAMED
-    with paper():
-        height = float(np.clip(_LINE * count, _LEAST, _MOST if not named else _LINE * _MOST_NAMED))
-        figure = Figure(figsize=(DOUBLE, height + 0.75), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.01, h_pad=0.02, wspace=0.0)  # pyright: ignore
-        panels = figure.subplots(1, 3, width_ratios=_WIDTHS)
-        for axes in panels:
-            axes.set_ylim(count - 0.4, -0.6)
-            axes.set_axis_off()
-        _found(panels[0], found, known, left)
-        _lines(panels[1], known, left, right)
-        _known(panels[2], known, right)
-        panels[0].set_title(title_found)
-        panels[2].set_title(title_known)
-        crossings = f"{crossed(left, right):,} of {count * (count - 1) // 2:,} pairs of lines cross"
-        note = crossings if named else f"{count:,} leaves, too many to name; {crossings}"
-        panels[1].set_title(note, fontsize=6.5, color=MUTED)
-        figure.legend(
-            handles=_handles(found, title_known),
-            loc="outside lower center",
-            ncols=5,
-            columnspacing=1.4,
-            handletextpad=0.4,
-        )
+    height = float(np.clip(_LINE * count, _LEAST, _MOST if not named else _LINE * _MOST_NAMED))
+    figure = new_figure(DOUBLE, height + 0.75, w_pad=0.01, h_pad=0.02, wspace=0.0)
+    panels = figure.subplots(1, 3, width_ratios=_WIDTHS, sharey=True)
+    panels[0].set_ylim(count - 0.4, -0.6)
+    _derived(panels[0], derived, known, left)
+    _lines(panels[1], known, left, right)
+    _known(panels[2], known, right)
+    panels[0].set_title("read off the kernel")
+    panels[2].set_title(title_known)
+    crossings = f"{crossed(left, right):,} of {count * (count - 1) // 2:,} pairs of lines cross"
+    note = crossings if named else f"{count:,} leaves, too many to name; {crossings}"
+    panels[1].set_title(note, fontsize=6.5, color=MUTED)
+    legend_below(figure, _handles(derived, title_known), columns=5)
     return figure
 
 
 def untangled(tree: Tree, target: np.ndarray) -> np.ndarray:
-    """Return the leaves [G] in the order of the tree that crosses fewest lines to places `target` [G].
+    """Return the leaves [G] in the order of the tree that crosses fewest lines to positions `target` [G].
 
-    Exact where every branching has two branches, each of which is settled by itself; others by their mean place.
+    Exact where every branching has two branches, each of which is settled by itself; others by their mean position.
     """
     target = np.asarray(target, dtype=float)
     below = leaves_below(tree)
@@ -101,29 +90,28 @@ def crossed(left: np.ndarray, right: np.ndarray) -> int:
     return int((order[:, None] > order)[np.triu_indices(len(order), 1)].sum())
 
 
-def _found(axes: Axes, tree: Tree, known: Tree, rows: np.ndarray) -> None:
-    """Draw the found tree, root at the left, with a scale of its merges and the support of its branches."""
+def _derived(axes: Axes, tree: Tree, known: Tree, rows: np.ndarray) -> None:
+    """Draw the derived tree, root at the left, with a scale of its merges and the support of its branches."""
     inner = tree.heights[tree.leaves :]
     low, high = float(inner.min()), float(inner.max())
     span = high - low or 1.0
-    # Merges often begin far above the leaves; the way there tells nothing.
+    # Merges often begin far above the leaves; the empty stretch below them would waste the panel.
     levels = np.maximum(tree.heights, low - 0.12 * span)
     shared = set(known.clades().values())
     colours = np.tile(to_rgba(_PALE), (len(tree.ids), 1))
-    positions = known.positions()
-    colours[: tree.leaves] = position_colours(positions)
+    hues = known.positions()
+    colours[: tree.leaves] = position_colours(hues)
     below = leaves_below(tree)
     for node in range(tree.leaves, tree.root):
         if frozenset(below[node].tolist()) in shared:
-            colours[node] = position_colours(positions[below[node]].mean(keepdims=True))[0]
-    places = draw_tree(axes, tree, rows, levels, colours, upright=False, linewidth=_thickness(len(rows)))
+            colours[node] = position_colours(hues[below[node]].mean(keepdims=True))[0]
+    positions = draw_tree(axes, tree, rows, levels, colours, upright=False, linewidth=_thickness(len(rows)))
     for node in range(tree.leaves, tree.root) if len(rows) <= _MOST_NAMED else ():
         mark = next((mark for mark in _MARKS if tree.support[node] >= mark[0]), None)
         if mark is not None:
             look = {"markersize": mark[1], "markerfacecolor": mark[2], "markeredgecolor": INK, "markeredgewidth": 0.6}
-            axes.plot(levels[node], places[node], "o", zorder=4, **look)  # pyright: ignore[reportArgumentType]
+            axes.plot(levels[node], positions[node], "o", zorder=4, **look)  # pyright: ignore[reportArgumentType]
     axes.set_xlim(high + 0.04 * span, low - 0.13 * span)
-    axes.set_axis_on()
     axes.spines[["left", "top", "right"]].set_visible(False)
     axes.set_yticks([])
     axes.locator_params(axis="x", nbins=4)
@@ -134,12 +122,14 @@ def _found(axes: Axes, tree: Tree, known: Tree, rows: np.ndarray) -> None:
 def _known(axes: Axes, tree: Tree, rows: np.ndarray) -> None:
     draw_tree(axes, tree, rows, tree.heights, tree_colours(tree), upright=False, linewidth=_thickness(len(rows)))
     axes.set_xlim(0, 1.04 * tree.heights[tree.root])
+    axes.set_axis_off()
 
 
 def _lines(axes: Axes, tree: Tree, left: np.ndarray, right: np.ndarray) -> None:
     """Draw a line from each leaf on the left to itself on the right, from name to name where there is room."""
     across, count = _WIDTHS[1], len(left)
     axes.set_xlim(0, across)
+    axes.set_axis_off()
     named, ends = count <= _MOST_NAMED, np.zeros(count)
     if named:
         names = [fit(tree.names[leaf], _NAME, _SIZE) for leaf in range(count)]
@@ -160,13 +150,11 @@ def _thickness(count: int) -> float:
     return float(np.clip(70 / count, 0.3, 0.8))
 
 
-def _handles(found: Tree, title_known: str) -> list[Line2D]:
+def _handles(derived: Tree, title_known: str) -> list[Line2D]:
     handles = [
         Line2D([], [], color=position_colours(np.array([0.3]))[0], label=f"branch of {title_known} too, or one class"),
         Line2D([], [], color=_PALE, label="other branch"),
     ]
-    if np.isfinite(found.support).any() and found.leaves <= _MOST_NAMED:
-        for least, size, face in _MARKS:
-            look = {"markersize": size, "markerfacecolor": face, "markeredgecolor": INK, "markeredgewidth": 0.6}
-            handles.append(Line2D([], [], linestyle="", marker="o", label=f"support ≥ {least:g}", **look))  # pyright: ignore
+    if np.isfinite(derived.support).any() and derived.leaves <= _MOST_NAMED:
+        handles += [mark_sample(f"support ≥ {least:g}", "o", INK, size, face=face) for least, size, face in _MARKS]
     return handles

@@ -1,6 +1,7 @@
-"""Trees as drawings: where their nodes lie, which branches deserve a name, their lines, and colours by place."""
+"""How trees are drawn: coordinates of nodes, branches to name, lines, and colours by position among the leaves."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,6 +13,20 @@ _WORTH_NAMING = 0.015  # share of the leaves below which a branch is left unname
 _SMALL_ENOUGH = 2.0  # times an equal share of the leaves: such a branch is not split further
 _STANDS_FOR = 0.7  # share of a branch's leaves that its named parts must hold
 _RASTERISE = 400  # leaves
+# Hue turns by less than a circle, so that the first and the last branch differ. Seen by a deuteranope a circle of hues
+# folds onto one line from blue to yellow; lightness that is high at the greens and low at the reds unfolds it, and
+# falling along the way makes its ends differ in grey. The numbers are those of a random search for the path whose least
+# ratio of Oklab distance to distance along it (above 0.3 of its length: to 0.3) is greatest over normal, deuteranope
+# and protanope vision (Machado 2009): 0.69, 0.52, 0.67.
+_FIRST_HUE, _TURN = 250.0, -295.0  # degrees in Oklab: blue, green, yellow, red, purple
+_LIGHTNESS, _FALL = 0.683, 0.10
+_TILT, _LIGHTEST_HUE = 0.115, 165.0
+_CHROMA = 0.16
+_LINEAR_OF_CONES = (  # from the responses of the long, medium and short cones to linear RGB
+    (4.0767416621, -3.3077115913, 0.2309699292),
+    (-1.2684380046, 2.6097574011, -0.3413193965),
+    (-0.0041960863, -0.7034186147, 1.7076147010),
+)
 
 
 def children_of(tree: Tree) -> list[list[int]]:
@@ -25,7 +40,7 @@ def children_of(tree: Tree) -> list[list[int]]:
 def leaves_below(tree: Tree) -> list[np.ndarray]:
     """Return the leaves below every node, itself where it is one: M arrays."""
     below: list[np.ndarray] = []
-    for node, children in enumerate(children_of(tree)):  # a node stands before its parent
+    for node, children in enumerate(children_of(tree)):  # a node has a lower number than its parent
         below.append(np.concatenate([below[child] for child in children]) if children else np.array([node]))
     return below
 
@@ -49,7 +64,7 @@ def main_branches(tree: Tree, most: int) -> list[int]:
             break
         parts = [child for child in children[largest] if len(below[child]) >= least]
         covered = sum(len(below[child]) for child in parts)
-        # Named parts must stand for their branch, and fit beside the names there are.
+        # Named parts must hold most of their branch, and their names must fit beside the others.
         if len(cut) - 1 + len(parts) > most or covered < _STANDS_FOR * len(below[largest]):
             whole.add(largest)
             continue
@@ -58,62 +73,44 @@ def main_branches(tree: Tree, most: int) -> list[int]:
     return sorted(cut, key=lambda node: rank[below[node]].min())
 
 
-def node_places(tree: Tree, leaf_places: np.ndarray) -> np.ndarray:
-    """Return where the nodes [M] stand along the leaves [G]: inner nodes midway between their outermost children."""
-    places = np.zeros(len(tree.ids))
-    places[: len(leaf_places)] = leaf_places
+def node_midpoints(tree: Tree, leaf_positions: np.ndarray) -> np.ndarray:
+    """Return the nodes' coordinates [M] along the leaves [G]: inner nodes midway between their outermost children."""
+    positions = np.zeros(len(tree.ids))
+    positions[: len(leaf_positions)] = leaf_positions
     for node, children in enumerate(children_of(tree)):
         if children:
-            places[node] = (places[children].min() + places[children].max()) / 2
-    return places
+            positions[node] = (positions[children].min() + positions[children].max()) / 2
+    return positions
 
 
 def draw_tree(
     axes: Axes,
     tree: Tree,
-    leaf_places: np.ndarray,
+    leaf_positions: np.ndarray,
     levels: np.ndarray,
     colours: np.ndarray | Sequence[str],
     upright: bool,
     linewidth: float = 0.7,
 ) -> np.ndarray:
-    """Draw a tree's elbows and return where its nodes stand along the leaves, [M].
+    """Draw a tree's elbows and return the coordinates of its nodes along the leaves, [M].
 
-    leaf_places: [G] along the leaves' axis. levels: [M] across it. colours: [M], of each node's line to its parent.
+    leaf_positions: [G] along the leaves' axis. levels: [M] across it. colours: [M], of each node's line to its parent.
     upright: the leaves lie along x and the levels along y, else the other way.
     """
-    places = node_places(tree, leaf_places)
+    positions = node_midpoints(tree, leaf_positions)
     lines, looks = [], []
     for node, children in enumerate(children_of(tree)):
         if node != tree.root:
-            lines.append([(places[node], levels[node]), (places[node], levels[tree.parents[node]])])
+            lines.append([(positions[node], levels[node]), (positions[node], levels[tree.parents[node]])])
             looks.append(colours[node])
         if children:
-            lines.append([(places[children].min(), levels[node]), (places[children].max(), levels[node])])
+            lines.append([(positions[children].min(), levels[node]), (positions[children].max(), levels[node])])
             looks.append(colours[node])
     points = np.array(lines)
-    axes.add_collection(
-        LineCollection(
-            list(points if upright else points[..., ::-1]),
-            colors=looks,
-            linewidths=linewidth,
-            capstyle="projecting",
-            rasterized=len(leaf_places) > _RASTERISE,
-        ),
-        autolim=False,
-    )
-    return places
-
-
-# Hue turns by less than a circle, so that the first and the last branch differ. Seen by a deuteranope a circle of hues
-# folds onto one line from blue to yellow; lightness that is high at the greens and low at the reds unfolds it, and
-# falling along the way tells its ends apart in grey. The numbers are those of a random search for the path whose least
-# ratio of Oklab distance to distance along it (above 0.3 of its length: to 0.3) is greatest over normal, deuteranope
-# and protanope vision (Machado 2009): 0.69, 0.52, 0.67.
-_FIRST_HUE, _TURN = 250.0, -295.0  # degrees in Oklab: blue, green, yellow, red, purple
-_LIGHTNESS, _FALL = 0.683, 0.10
-_TILT, _LIGHTEST_HUE = 0.115, 165.0
-_CHROMA = 0.16
+    look: dict[str, Any] = {"linewidths": linewidth, "rasterized": len(leaf_positions) > _RASTERISE}
+    elbows = LineCollection(list(points if upright else points[..., ::-1]), colors=looks, capstyle="projecting", **look)
+    axes.add_collection(elbows, autolim=False)
+    return positions
 
 
 def tree_colours(tree: Tree) -> np.ndarray:
@@ -125,17 +122,17 @@ def tree_colours(tree: Tree) -> np.ndarray:
 
 
 def node_positions(tree: Tree) -> np.ndarray:
-    """Return the place of every node in [0, 1], [M]: of a leaf its position, of an inner node its leaves' mean."""
+    """Return the position of every node in [0, 1], [M]: of a leaf its position, of an inner node its leaves' mean."""
     leaves = tree.positions()
-    places = np.full(len(tree.ids), leaves.mean())
-    places[: len(leaves)] = leaves
+    positions = np.full(len(tree.ids), leaves.mean())
+    positions[: len(leaves)] = leaves
     for node, below in tree.clades().items():
-        places[node] = leaves[list(below)].mean()
-    return places
+        positions[node] = leaves[list(below)].mean()
+    return positions
 
 
 def position_colours(positions: np.ndarray) -> np.ndarray:
-    """Return the colours [n, 4] of places in [0, 1], each as saturated as the screen's gamut holds, to a bound."""
+    """Return the colours [n, 4] of positions in [0, 1], each as saturated as the screen's gamut holds, to a bound."""
     positions = np.asarray(positions, dtype=float)
     hue = np.deg2rad(_FIRST_HUE + _TURN * positions)
     lightness = _LIGHTNESS - _FALL * (positions - 0.5) + _TILT * np.cos(hue - np.deg2rad(_LIGHTEST_HUE))
@@ -155,11 +152,4 @@ def _linear_rgb(lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray) -> n
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
     medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
     short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
-    return np.stack(
-        [
-            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
-            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
-            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
-        ],
-        axis=-1,
-    )
+    return np.stack([long, medium, short], axis=-1) @ np.transpose(_LINEAR_OF_CONES)

@@ -14,7 +14,7 @@ from losskernel.data.taxonomy.readers import shipped
 from losskernel.figures import Region, stamp, taxonomy_map, taxonomy_orbit, tree_colours, turning
 from losskernel.figures.trees.map_regions import mark_regions, typical
 from losskernel.figures.trees.taxonomy_map import shortened
-from losskernel.figures.trees.trees import leaves_below, main_branches, node_places, position_colours
+from losskernel.figures.trees.trees import leaves_below, main_branches, node_midpoints, position_colours
 
 TREE = balanced(2, 2, 3, 5)
 # What a deuteranope sees, linear RGB: Machado, Oliveira & Fernandes 2009.
@@ -94,7 +94,7 @@ def test_leaves_below_a_node_are_those_that_have_it_above_them() -> None:
 
 def test_a_node_stands_midway_between_its_outermost_children() -> None:
     rows = np.arange(60.0)
-    places = node_places(TREE, rows)
+    places = node_midpoints(TREE, rows)
     assert places[TREE.parents[0]] == 2.0  # of leaves 0 to 4
     assert places[TREE.root] == pytest.approx(29.5)
 

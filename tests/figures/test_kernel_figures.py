@@ -7,9 +7,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
+from drawn import legend, rendered, words
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
-from matplotlib.text import Text
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
 from losskernel.figures import (
@@ -41,20 +41,6 @@ def _two_tasks(count: int = 40) -> tuple[np.ndarray, np.ndarray]:
 
 def _images(figure: Figure) -> list[np.ndarray]:
     return [np.asarray(axes.images[0].get_array()) for axes in figure.axes[:2]]
-
-
-def _texts(figure: Figure) -> str:
-    return "\n".join(text.get_text() for text in figure.findobj(Text) if isinstance(text, Text))
-
-
-def _legend(figure: Figure) -> list[str]:
-    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-
-
-def _rendered(figure: Figure) -> bytes:
-    with io.BytesIO() as file, paper():
-        figure.savefig(file, format="png", dpi=40)
-        return file.getvalue()
 
 
 # --- kernel_matrix
@@ -107,10 +93,10 @@ def test_a_large_matrix_is_thinned_evenly_and_says_so() -> None:
 
 def test_few_groups_are_in_a_legend_and_more_stand_at_the_axis_if_they_fit() -> None:
     correlation, task = _two_tasks()
-    assert _legend(kernel_matrix(correlation, task)) == ["add", "mul"]
+    assert legend(kernel_matrix(correlation, task)) == ["add", "mul"]
     names = np.array([f"class {number}" for number in range(20)] * 2)
     figure = kernel_matrix(correlation, names)
-    assert _legend(figure) == []
+    assert legend(figure) == []
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()][9:11] == ["class 9", "class 10"]
     crowded = np.array([f"class {number}" for number in range(40)])
     assert kernel_matrix(correlation, crowded, group_name="class").axes[0].get_ylabel() == "40 groups of class"
@@ -122,9 +108,9 @@ def test_few_groups_are_in_a_legend_and_more_stand_at_the_axis_if_they_fit() -> 
 def test_within_across_marks_means_and_floor() -> None:
     within, across = RNG.uniform(0.3, 0.5, 400), np.abs(RNG.normal(0, 0.02, 400)) + 1e-4
     figure = within_across(within, across, 0.016)
-    assert f"mean {within.mean():.2g}" in _texts(figure)
-    assert f"mean {across.mean():.2g}" in _texts(figure)
-    assert _legend(figure) == ["same task", "different task", "Monte-Carlo floor 0.016"]
+    assert f"mean {within.mean():.2g}" in words(figure)
+    assert f"mean {across.mean():.2g}" in words(figure)
+    assert legend(figure) == ["same task", "different task", "Monte-Carlo floor 0.016"]
     assert figure.axes[0].get_xscale() == "log"
 
 
@@ -144,13 +130,13 @@ def test_a_map_names_its_groups_once() -> None:
     groups = np.repeat(["ant", "bee", "cat"], 20)
     direct = map_2d(xy + far, groups, "animal")
     assert [text.get_text() for text in direct.axes[0].texts] == ["ant", "bee", "cat"]
-    assert _legend(direct) == []
-    assert _legend(map_2d(np.tile(xy[:20], (3, 1)), groups, "animal")) == [
+    assert legend(direct) == []
+    assert legend(map_2d(np.tile(xy[:20], (3, 1)), groups, "animal")) == [
         "ant",
         "bee",
         "cat",
     ]  # equal medians leave no room
-    assert _legend(map_3d(RNG.normal(size=(60, 3)), groups, "animal")) == ["ant", "bee", "cat"]
+    assert legend(map_3d(RNG.normal(size=(60, 3)), groups, "animal")) == ["ant", "bee", "cat"]
 
 
 def test_many_numbers_get_a_colour_bar() -> None:
@@ -170,7 +156,7 @@ def test_loss_traces_count_sampler_steps() -> None:
     np.testing.assert_array_equal(np.asarray(line.get_xdata())[:5], [50, 100, 150, 200, 205])
     np.testing.assert_array_equal(distance.get_xdata(), 200 + 5 * np.arange(1, 11))
     np.testing.assert_array_equal(distance.get_ydata(), draws[0] + 1)
-    assert "loss at w* = 0.9" in _legend(figure)
+    assert "loss at w* = 0.9" in legend(figure)
     assert len(loss_traces(draws, None, 5, 0, None, None).axes) == 1
 
 
@@ -178,8 +164,8 @@ def test_spectrum_sorts_and_reports_shares() -> None:
     figure = spectrum(np.array([1.0, 6.0, 3.0, -1e-9]), 2.1, np.eye(4)[:2], np.array(list("abab")))
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), [6, 3, 1])
     np.testing.assert_allclose(np.asarray(figure.axes[1].lines[0].get_ydata()), [0.6, 0.9, 1.0, 1.0])
-    assert "60%" in _texts(figure)
-    assert "1 not positive" in _texts(figure)
+    assert "60%" in words(figure)
+    assert "1 not positive" in words(figure)
 
 
 def test_neighbour_sheet_prints_each_similarity() -> None:
@@ -197,14 +183,14 @@ def test_neighbour_sheet_prints_each_similarity() -> None:
             "R = 0.50",
             "R = 0.10",
         ]
-        assert _rendered(figure)
+        assert rendered(figure)
 
 
 def test_the_stamp_is_seen_and_takes_no_room_from_the_data() -> None:
     figure = map_2d(RNG.normal(size=(20, 2)), np.arange(20), "index")
     height = figure.get_size_inches()[1]
     assert stamp(figure, "FAILED diagnosis: chains still climb") is figure
-    assert "chains still climb" in _texts(figure)
+    assert "chains still climb" in words(figure)
     assert figure.get_size_inches()[1] > height
     with pytest.raises(ValueError, match="text must say what is wrong"):
         stamp(figure, " ")
@@ -270,7 +256,7 @@ _TEXT = ["a", "b", "c", "d"]
         (lambda: kernel_matrix(np.eye(3), np.arange(4)), r"groups must have shape \(3,\), got \(4,\)"),
         (
             lambda: kernel_matrix(np.eye(3), None, np.arange(4)),
-            r"clusters must have shape \(3,\), got \(4,\)",
+            r"clusters must be \[3\], got \(4,\)",
         ),
         (lambda: within_across(np.zeros(0), np.ones(3)), r"within must be \[pairs\], not empty"),
         (lambda: within_across(np.ones(3), np.ones((3, 3))), r"across must be \[pairs\].*got \(3, 3\)"),
@@ -296,7 +282,7 @@ _TEXT = ["a", "b", "c", "d"]
         (lambda: loss_traces(_XY, np.zeros((3, 2)), 1, 9, None, None), r"burn_in must be \[4, moments\]"),
         (
             lambda: loss_traces(_XY, None, 1, 0, None, np.zeros((4, 3))),
-            r"distance must be \(4, 2\) like draws",
+            r"distance must be \[4, 2\], got \(4, 3\)",
         ),
         (lambda: spectrum(np.zeros((2, 2)), 1.0, None), r"eigenvalues must be \[M\].*got \(2, 2\)"),
         (lambda: spectrum(np.array([1.0, -1.0]), 1.0, None), "eigenvalues must have a positive sum"),
@@ -310,7 +296,7 @@ _TEXT = ["a", "b", "c", "d"]
         ),
         (
             lambda: neighbour_sheet(np.arange(4), _NEAR, np.zeros(4), None, _TEXT),
-            r"similarity must be \(4, 2\)",
+            r"similarity must be \[4, 2\]",
         ),
         (
             lambda: neighbour_sheet(np.arange(4), _NEAR, _XY, None, _TEXT[:2]),
@@ -335,7 +321,7 @@ def test_figures_leave_matplotlib_and_their_arguments_as_they_were() -> None:
     settings = dict(matplotlib.rcParams)
     correlation, task = _two_tasks()
     before = correlation.copy()
-    assert _rendered(kernel_matrix(correlation, task))
+    assert rendered(kernel_matrix(correlation, task))
     np.testing.assert_array_equal(correlation, before)
     assert dict(matplotlib.rcParams) == settings
 

@@ -1,17 +1,16 @@
 """Figures of a comparison show the numbers they are given, and mark what they must."""
 
-import io
 import math
 import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn import legend, rendered, words
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
-from losskernel.figures import Kernels, comparison, kernel_similarity, paper
+from losskernel.figures import Kernels, comparison, kernel_similarity
 from losskernel.figures.shared.presentation import VERDICTS
 from losskernel.figures.shared.sweep_axis import Axis
 from losskernel.figures.sweeps.metrics_against_settings import Curve, Panel, Row
@@ -23,20 +22,6 @@ WORDS = ("fail", "warn", "pass", "none")
 def curve(values: list[float], **more: object) -> Curve:
     array = np.array(values)
     return Curve("", "black", array, array - 0.1, array + 0.1, WORDS, **more)  # pyright: ignore[reportArgumentType]
-
-
-def texts(figure: Figure) -> str:
-    return "\n".join(text.get_text() for text in figure.findobj(Text) if isinstance(text, Text))
-
-
-def legend(figure: Figure) -> list[str]:
-    return [text.get_text() for each in figure.legends for text in each.get_texts()]
-
-
-def rendered(figure: Figure) -> bytes:
-    with io.BytesIO() as file, paper():
-        figure.savefig(file, format="png", dpi=40)
-        return file.getvalue()
 
 
 def markers(axes: Axes) -> list[str]:
@@ -51,7 +36,7 @@ def test_values_over_more_than_a_decade_stand_on_a_logarithmic_axis() -> None:
     assert not Axis("x", ["1", "2", "10"], [1, 2, 10]).logarithmic
     assert not Axis("x", ["-1", "100"], [-1, 100]).logarithmic
     assert not Axis("x", ["a", "b"]).logarithmic
-    np.testing.assert_array_equal(Axis("x", ["a", "b"]).places, [0, 1])
+    np.testing.assert_array_equal(Axis("x", ["a", "b"]).positions, [0, 1])
 
 
 def test_values_that_crowd_on_a_plain_axis_have_round_names() -> None:
@@ -65,7 +50,7 @@ def test_values_that_crowd_on_a_plain_axis_have_round_names() -> None:
 
 def test_a_zero_stands_one_gap_left_of_a_logarithmic_axis() -> None:
     axis = Axis("x", ["0", "1", "10", "100"], [0, 1, 10, 100])
-    np.testing.assert_allclose(axis.places, [0.1, 1, 10, 100])
+    np.testing.assert_allclose(axis.positions, [0.1, 1, 10, 100])
     ticks = Figure().subplots()
     axis.draw(ticks, named=True)
     assert [label.get_text() for label in ticks.get_xticklabels()] == ["0", "1", "10", "100"]
@@ -80,7 +65,7 @@ def test_a_stretch_covers_its_values_and_no_others() -> None:
 
 
 def test_curves_are_moved_apart_by_equal_shares_of_a_gap() -> None:
-    np.testing.assert_allclose(GAMMA.shifted(0.5) / GAMMA.places, 10)
+    np.testing.assert_allclose(GAMMA.shifted(0.5) / GAMMA.positions, 10)
     np.testing.assert_allclose(Axis("x", ["1", "3"], [1, 3]).shifted(0.1), [1.2, 3.2])
 
 
@@ -112,7 +97,7 @@ def test_names_of_neighbours_stand_a_letter_apart() -> None:
     assert many == [str(20 * tick) for tick in range(20)]
 
 
-def test_long_names_of_places_leave_room_for_the_panels() -> None:
+def test_long_names_of_values_leave_room_for_the_panels() -> None:
     names = [f"/home/someone/outputs/some/very/long/folder/of/a/run/step-{n}.pt" for n in range(3)]
     axis = Axis("checkpoint", names)
     panels = [Panel(f"{n}", [Curve("", "k", np.ones(3), np.ones(3), np.ones(3), WORDS[:3])]) for n in range(4)]
@@ -177,7 +162,7 @@ def test_control_and_floor_are_lines_of_their_own() -> None:
 def test_thresholds_are_named_and_bounds_kept() -> None:
     far = [Panel("ESS", [curve([50, 200, 1000, 9000])], thresholds=[(400, "warn"), (100, "fail")])]
     figure = comparison(far, GAMMA, [Row("", "black", WORDS)])
-    assert {"warn", "fail"} <= set(texts(figure).split("\n"))
+    assert {"warn", "fail"} <= set(words(figure).split("\n"))
     assert figure.axes[1].get_yscale() == "log"
     bounded = comparison([Panel("ARI", [curve([0.1, 0.5, 0.9, 1.0])], bounds=(0, 1))], GAMMA, [Row("", "black", WORDS)])
     assert list(bounded.axes[1].get_yticks()) == [0, 0.5, 1]
@@ -196,13 +181,13 @@ def test_what_does_not_fit_the_axis_is_refused() -> None:
 
 
 def kernels(paths: list[list[int]], names: list[str], count: int = 4) -> Kernels:
-    places = np.stack([np.arange(count), np.arange(count) % 2], 1).astype(float)
-    distances = np.abs(places[:, :1] - places[:, 0]) / 10
+    positions = np.stack([np.arange(count), np.arange(count) % 2], 1).astype(float)
+    distances = np.abs(positions[:, :1] - positions[:, 0]) / 10
     floor = np.full((count, count), 0.02)
     where = [place % 4 for place in range(count)]
     labels = [f"run {number}" for number in range(count)]
     zero = np.full(count, 0.4)
-    return Kernels(distances, floor, zero, places, 0.1, labels, ["pass"] * count, where, paths, names)
+    return Kernels(distances, floor, zero, positions, 0.1, labels, ["pass"] * count, where, paths, names)
 
 
 def test_the_matrix_shows_distances_and_on_its_diagonal_the_floor() -> None:
@@ -210,7 +195,7 @@ def test_the_matrix_shows_distances_and_on_its_diagonal_the_floor() -> None:
     shown = np.asarray(figure.axes[0].images[0].get_array())
     np.testing.assert_allclose(np.diag(shown), 0.02)
     np.testing.assert_allclose(shown[0, 1:], [0.1, 0.2, 0.3])
-    assert "0.30" in texts(figure)
+    assert "0.30" in words(figure)
     rendered(figure)
 
 
@@ -260,19 +245,19 @@ def test_without_an_order_there_is_no_path() -> None:
     figure = kernel_similarity(kernels([[0, 1, 2, 3]], [""]), Axis("model", list("abcd")))
     assert len(figure.axes) == 3  # matrix, map, colour bar
     assert all(len(np.atleast_1d(line.get_xdata())) == 1 for line in figure.axes[1].lines)
-    assert "run 3" in texts(figure)
+    assert "run 3" in words(figure)
     rendered(figure)
 
 
 def test_names_of_points_close_together_are_joined() -> None:
     close = kernels([[0, 1, 2, 3]], [""])
-    close.places[1] = close.places[0] + 1e-3
-    assert "run 0, run 1" in texts(kernel_similarity(close, GAMMA))
+    close.positions[1] = close.positions[0] + 1e-3
+    assert "run 0, run 1" in words(kernel_similarity(close, GAMMA))
 
 
 def test_arrays_that_do_not_fit_are_refused() -> None:
     good = kernels([[0, 1, 2, 3]], [""])
-    with pytest.raises(ValueError, match=r"places must be \(4, 2\), got \(4, 3\); pass one entry per kernel"):
+    with pytest.raises(ValueError, match=r"positions must be \[4, 2\], got \(4, 3\); pass one entry per kernel"):
         Kernels(good.distances, good.floor, good.to_control, np.zeros((4, 3)), 0.0, good.names, [], [], [], [])
 
 

@@ -63,7 +63,7 @@ def test_both_matrices_follow_the_tree_and_leave_the_diagonal_out() -> None:
     order = shuffled[tree.order()]
     assert inverse[order].tolist() == tree.order().tolist()
     for drawn, matrix in ((left, similarity()), (right, distance())):
-        assert drawn.mask.diagonal().all()
+        assert np.diagonal(drawn.mask).all()
         assert drawn.mask.sum() == COUNT
         np.testing.assert_allclose(drawn.compressed(), matrix[np.ix_(order, order)][~np.eye(COUNT, dtype=bool)])
     blocks = np.abs(np.diff(right.filled(0)[0])) > 0
@@ -312,13 +312,13 @@ _ONE = [np.ones(3)]
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: matrix_pair(np.eye(3), distance(), TREE), r"similarity must be \(24, 24\).*got \(3, 3\)"),
+        (lambda: matrix_pair(np.eye(3), distance(), TREE), r"similarity must be \[24, 24\].*got \(3, 3\)"),
         (lambda: matrix_pair(similarity(), np.full((24, 24), np.nan), TREE), "distance must be finite off"),
         (lambda: matrix_pair(np.eye(2), np.eye(2), balanced(2)), "tree must have >= 3 leaves, got 2"),
         (lambda: relatedness(["a", "b"], _ONE, np.ones(2), np.ones(2), np.ones(2), None), r"per relation \(2\), got 1"),
         (lambda: relatedness(["a"], [np.ones(0)], np.ones(1), np.ones(1), np.ones(1), None), "correlations of 'a'"),
         (lambda: relatedness(["a"], _ONE, np.ones(2), np.ones(1), np.ones(1), None), "coupling must be 1 finite"),
-        (lambda: tanglegram(TREE, balanced(2, 3)), "found must have the 6 leaves of known in the same order, got 24"),
+        (lambda: tanglegram(TREE, balanced(2, 3)), "derived must have the 6 leaves of known in the same order, got 24"),
         (lambda: tanglegram(balanced(2), balanced(2)), "known must have >= 3 leaves, got 2"),
         (lambda: kernel_comparison(table(), ["ari"]), "table has no column 'ari'; it has kernel, level"),
         (lambda: kernel_comparison(table(), []), "table and columns must not be empty"),
