@@ -46,7 +46,7 @@ def ess(chains: np.ndarray, method: str = "bulk") -> float:
 
 def load_arviz() -> Any:
     """Return the array functions of ArviZ, imported on first use because the import takes a second."""
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     return array_stats
 
