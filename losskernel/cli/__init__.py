@@ -25,7 +25,8 @@ def _run(config: DictConfig) -> float | None:
     with guarded_job(config, resumable=True):
         from losskernel.cli.build import run_from
 
-        return run_from(config, _output_folder(), _group(), overrides=list(HydraConfig.get().overrides.task))
+        overrides = list(HydraConfig.get().overrides.task)
+        return run_from(config, folder=_output_folder(), sweep=_group(), overrides=overrides)
 
 
 @hydra.main(config_path=CONF, config_name="analyse", version_base="1.3")
