@@ -235,7 +235,7 @@ def test_the_target_and_the_path_can_be_chosen() -> None:
     assert chosen.metrics["distance_to_target_inputs"] == pytest.approx(SPACE.length(point(0), point(77, 2)))
     assert "untrained_length" not in chosen.metrics
     branched = replace(points[-1], after=("first",))
-    branching = replace(points, placed=(*points[:-1], branched))
+    branching = replace(points, points=(*points.points[:-1], branched))
     assert Paths()(branching).metrics["points"] == 3
     assert Paths(along="all")(branching).metrics["points"] == 4
 
