@@ -320,10 +320,10 @@ def test_a_part_of_very_many_probes_gives_errors_and_the_whole_the_values(folder
     traces = planted(per_class=4, draws=60)
     traces = traces.with_baselines({"seen": np.random.default_rng(0).normal(size=(48, 9))})
     whole, part = _comparison(folder, traces), _comparison(folder, traces, limit=24)
-    assert part.part[0].probes == 24
-    assert part.part[1].sizes.tolist() == [2] * 12
+    assert part.subset[0].probes == 24
+    assert part.subset[1].sizes.tolist() == [2] * 12
     places = part.classes.evenly(24)
-    np.testing.assert_array_equal(part.part[0].ids, traces.losses["probe"].values[places])
+    np.testing.assert_array_equal(part.subset[0].ids, traces.losses["probe"].values[places])
     for name in ("coupling", "seen", "random"):
         for number in ("spearman_classes", "knn class", "relation 1"):
             assert part.scores[name][number] == pytest.approx(whole.scores[name][number])
@@ -347,7 +347,7 @@ def test_partial_tests_are_of_the_features_named(folder: Path) -> None:
     assert found.tests["labels"] == {}
     judged = found.scorer(found.similarities["coupling"])
     assert judged["partial"] == pytest.approx(found.tests["coupling"]["partial"].correlation)
-    assert found.own == ["coupling", "abs_r", "r"]
+    assert found.kernel_names == ["coupling", "abs_r", "r"]
 
 
 def test_draws_to_double_are_those_of_all_chains(folder: Path) -> None:
@@ -367,7 +367,7 @@ def test_draws_to_double_are_those_of_all_chains(folder: Path) -> None:
 
 def test_one_chain_is_compared_without_coupling(folder: Path) -> None:
     found = _comparison(folder, planted(per_class=2, chains=1))
-    assert found.own == ["abs_r", "r"]
+    assert found.kernel_names == ["abs_r", "r"]
     assert found.reliability == {}
     numbers = summary(found)
     assert numbers["dendrogram_purity"] == 1
