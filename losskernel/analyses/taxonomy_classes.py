@@ -22,7 +22,7 @@ class Level(NamedTuple):
     groups: np.ndarray
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """Number of the groups."""
         return int(self.groups.max() + 1)
 
@@ -105,7 +105,7 @@ class Classes:
     def middle(self) -> Level:
         """The level whose number of groups is nearest to √G by ratio; above the classes, unless there is none."""
         aim = np.log(len(self.ids)) / 2  # log √G
-        return min(self.levels[1:] or self.levels, key=lambda level: abs(np.log(level.count) - aim))
+        return min(self.levels[1:] or self.levels, key=lambda level: abs(np.log(level.size) - aim))
 
     def _groups(self, depth: int) -> np.ndarray:
         return np.unique(self.tree.groups(depth), return_inverse=True)[1]

@@ -244,5 +244,5 @@ def _known_clades(discovered: DiscoveredTree, support: np.ndarray) -> pd.DataFra
 
 def _levels(discovered: DiscoveredTree) -> pd.DataFrame:
     """Return a row per level above the classes."""
-    rows = [(level.name, level.count, discovered.purity(level.groups)) for level in discovered.classes.levels[1:]]
+    rows = [(level.name, level.size, discovered.purity(level.groups)) for level in discovered.classes.levels[1:]]
     return pd.DataFrame(rows, columns=["level", "groups", "dendrogram_purity"])

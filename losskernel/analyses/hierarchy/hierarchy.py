@@ -171,7 +171,7 @@ def profiles_table(comparison: Comparison) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for name, score in comparison.scores.items():
         for level, chance in levels:
-            row = {"kernel": name, "level": level.name, "groups": level.count}
+            row = {"kernel": name, "level": level.name, "groups": level.size}
             rows.append(row | _of_level(score, level) | {"knn_chance": chance})
     return pd.DataFrame(rows)
 
@@ -191,7 +191,7 @@ def relations_table(comparison: Comparison) -> pd.DataFrame:
             row |= with_ends(scores[name], f"relation {number}", name)
         if number < len(levels):
             level, chance = levels[number]
-            row |= {"groups": level.count, "knn_chance": chance} | _of_level(scores[names[0]], level)
+            row |= {"groups": level.size, "knn_chance": chance} | _of_level(scores[names[0]], level)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -241,7 +241,7 @@ def _neighbours_figure(comparison: Comparison) -> Figure:
         if name not in ("r", LABELS, RANDOM):  # references, whose curves are known or flat
             curves[name] = np.array([score[f"knn {level.name}"] for level in levels])
             errors[name] = np.array([score.get(f"knn {level.name}_se", 0.0) for level in levels])
-    names = [f"{level.name}\n({level.count})" for level in levels]
+    names = [f"{level.name}\n({level.size})" for level in levels]
     ylabel = "share of nearest neighbours\nin the same group"
     return figures.depth_profile(names, curves, errors, comparison.scorer.chance(), ylabel)
 

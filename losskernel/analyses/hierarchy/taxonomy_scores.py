@@ -97,7 +97,7 @@ class Scorer:
         }
         levels = self.classes.levels[1:]
         # Cut into as many clusters as the level has groups, so that neither number rewards a finer partition.
-        partitions = tree_comparison.cuts(tree, [level.count for level in levels])
+        partitions = tree_comparison.cuts(tree, [level.size for level in levels])
         for level, clusters in zip(levels, partitions.T, strict=True):
             numbers |= _recovered(level.name, level.groups, clusters, tree_comparison.parents_of(tree))
         return numbers

@@ -154,15 +154,14 @@ def _nearest_figure(joint: Joint, about: str) -> Any:
 
 
 def _sweep_figure(table: pd.DataFrame, about: str) -> Any:
-    columns = ("localization", "angle", "corrected_angle", "floor")
+    localizations, angles, corrected, floors = (
+        table[column].to_numpy(float) for column in ("localization", "angle", "corrected_angle", "floor")
+    )
     laplace = table.dropna(subset=["laplace"])
     exact = {"Laplace kernel": (laplace["localization"].to_numpy(float), laplace["laplace"].to_numpy(float))}
-    return figures.localization_sweep(
-        *(table[column].to_numpy(float) for column in columns),
-        exact if len(laplace) else None,
-        table["failed"].to_numpy(float) > 0,
-        about,
-    )
+    failed = table["failed"].to_numpy(float) > 0
+    shown = exact if len(laplace) else None
+    return figures.localization_sweep(localizations, angles, corrected, floors, shown, failed, about)
 
 
 def _beyond_figure(joint: Joint, beyond: pd.DataFrame, sweep: Sweep | None, about: str) -> Any:
