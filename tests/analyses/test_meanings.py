@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Mapping
 from functools import cache
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hydra.utils import get_object
+from markupsafe import escape
 from omegaconf import OmegaConf
 from planted_runs import plant_sweep
 from planted_tree import planted, tree_file
