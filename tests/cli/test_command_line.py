@@ -201,6 +201,8 @@ def test_a_full_disk_is_one_clear_error_and_the_run_can_be_continued(
         patch.setattr(Path, "write_text", write_text)
         if full_at == "trained.pt":
             patch.setattr("losskernel.training.checkpoint_files.atomic_save", full)
+        if full_at == "report.html":
+            patch.setattr("losskernel.figures.html.write_whole", full)
         if full_at == "zarr":
             patch.setattr(store.TraceStore, "write", lambda self, *_: store.guard(self.path, full))
         with pytest.raises(TraceError, match=r"cannot write .*No space left on device; free space or choose another"):
