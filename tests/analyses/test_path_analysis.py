@@ -299,8 +299,9 @@ def leave(folder: Path, points: PointSet, config: dict[str, Any]) -> Path:
 
 
 def sweep_of_points(folder: Path) -> list[Path]:
+    asked = {"analysis": {"path": {"_target_": "losskernel.analyses.Paths"}}}
     return [
-        leave(folder / str(job), study(seed, ()), configuration(step_size=10.0**-job) | {"schedule": None})
+        leave(folder / str(job), study(seed, ()), configuration(step_size=10.0**-job) | {"schedule": None} | asked)
         for job, seed in enumerate((0, 0, 1))
     ]
 
