@@ -147,6 +147,7 @@ MOVED = {
     "losskernel.retraining.": "losskernel.representations.baselines.",
     "losskernel.sources.": "losskernel.representations.sources.",
     "losskernel.suspicion.": "losskernel.representations.scores.",
+    "losskernel.cli.sweeps.": "losskernel.cli.",
     "losskernel.tracking.": "losskernel.runs.tracking.",
     "losskernel.wandb_tracker.": "losskernel.runs.tracking.",
     "losskernel.samplers.": "losskernel.",

@@ -110,7 +110,7 @@ def _tuples(value: Any) -> Any:
 class Analysis(Protocol):
     """A question asked of a kernel and the traces it came from.
 
-    One with a true class attribute `controlled` is asked of the companion at nbeta = 0 as well. One with a method
+    One with a true class attribute `controlled` is computed for the control run (nbeta = 0) as well. One with a method
     `check(labels)` is shown the probes' labels, name -> [N], before compute, and raises InputError if they do not suit.
     An analysis owns how its metrics are shown, by class attributes that may be missing: `meanings` (see `meaning_of`),
     and `headline`, `panel` and `objective` (see `Presentation`).

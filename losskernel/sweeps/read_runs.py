@@ -88,15 +88,15 @@ def read_run(folder: Path) -> Run:
     config = flat(current_classes(_yaml(folder / "config.yaml") or failure.get("config") or {}))
     if not (folder / "metrics.json").is_file():
         return Run(folder, config or _composed(folder), missing=str(failure.get("error", "")) or _state(folder))
-    judged, sampled = (folder / "diagnosis.json").is_file(), (folder / "traces.zarr").exists()
-    diagnosis = _json(folder / "diagnosis.json") if judged else {}
+    diagnosed, sampled = (folder / "diagnosis.json").is_file(), (folder / "traces.zarr").exists()
+    diagnosis = _json(folder / "diagnosis.json") if diagnosed else {}
     measured = _json(folder / "metrics.json")
     measured |= {f"diagnosis/{name}": value for name, value in (diagnosis.get("metrics") or {}).items()}
     return Run(
         folder,
         config,
         {name: float(value) for name, value in measured.items() if is_finite(value)},
-        str(diagnosis.get("verdict", "none")) if judged or sampled else UNSAMPLED,
+        str(diagnosis.get("verdict", "none")) if diagnosed or sampled else UNSAMPLED,
         [str(reason) for reason in diagnosis.get("reasons") or []],
         control=str((diagnosis.get("control") or {}).get("verdict", "")),
         asked=_json(folder / ASKED) if (folder / ASKED).is_file() else {},

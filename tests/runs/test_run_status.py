@@ -412,7 +412,7 @@ def test_sampling_reports_progress_and_the_diagnosis_so_far(problem: tuple[Any, 
     assert doing == [
         f"control: {chains} of 2-4{what}"
         for chains in ("chains 2-3", "chain 4")
-        for what in (", burn-in", "", ", judging")
+        for what in (", burn-in", "", ", checking steps")
     ]
     assert running.updates[0]["seconds_left"] is None
     assert running.updates[1]["at_least"]
@@ -425,7 +425,7 @@ def test_sampling_reports_progress_and_the_diagnosis_so_far(problem: tuple[Any, 
     assert running.lines[0] == "control: chains 2-3 of 2-4: 4 steps of burn-in, then 30 draws each"
     assert any("draws/s, " in line and line.endswith(" left") for line in running.lines)
     assert "; mean loss so far: R-hat " in running.lines[-1]
-    assert "drawn and judged in" in running.lines[-1]
+    assert "drawn and checked in" in running.lines[-1]
 
 
 def test_a_resumed_stack_reports_where_it_resumes(problem: tuple[Any, Any, Any], tmp_path: Path) -> None:
@@ -494,7 +494,7 @@ def test_each_line_is_logged_once(problem: tuple[Any, Any, Any], tmp_path: Path,
     told = [re.sub(r"\d+ s$", "0 s", line.partition(" losskernel ")[2]) for line in lines]
     assert told == [
         "12: chain 0 of 1: 0 steps of burn-in, then 4 draws each",
-        "12: chain 0 of 1: drawn and judged in 0 s",
+        "12: chain 0 of 1: drawn and checked in 0 s",
     ]
     RunStatus(tmp_path, log=False).log("nothing")
     assert capsys.readouterr().err == ""

@@ -164,7 +164,7 @@ def _state(job: Job) -> str:
     if not job.at_work:
         unfinished = job.status.get("draws") != job.status.get("of")
         return f"{job.state} {kernel}" if kernel and unfinished else job.state
-    state = next((part for part in ("burn-in", "judging") if doing.endswith(f", {part}")), job.state)
+    state = next((part for part in ("burn-in", "checking steps") if doing.endswith(f", {part}")), job.state)
     detail = ""
     if job.state == "sampling":
         detail = kernel

@@ -188,7 +188,7 @@ class SamplingCallback(ProgressCallback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Stride, batch_idx: int) -> None:
         """Report that step checks begin, which take longer than a draw."""
         if batch == STEP_CHECKS:
-            self._status.update(**self._facts(self._progress(pl_module), ", judging"))
+            self._status.update(**self._facts(self._progress(pl_module), ", checking steps"))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Stride, batch_idx: int
@@ -212,7 +212,7 @@ class SamplingCallback(ProgressCallback):
         self._diagnosis.finish_stack()
         self._status.update(**self._facts(progress))
         duration = lasting(self._before - self._started)
-        self._status.log(f"{self._prefix()}{progress}: drawn and judged in {duration}{self._so_far()}")
+        self._status.log(f"{self._prefix()}{progress}: drawn and checked in {duration}{self._so_far()}")
 
     def _progress(self, module: Any) -> SamplingProgress:
         return SamplingProgress(self._schedule, self._first, module.chain_numbers, module.step)
