@@ -31,7 +31,7 @@ def planted(of_each: int = 4, chains: int = 4, draws: int = 100) -> LossTraces:
 _ATLAS = """
 import json, sys
 import numpy as np
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests", "tests/analyses"]
 from test_atlas import planted
 from losskernel import LossKernel, LossTraces
 from losskernel.analyses import Atlas

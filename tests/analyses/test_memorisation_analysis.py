@@ -18,6 +18,7 @@ from losskernel.analyses.memorisation.suspects import Witnesses, suspects_page
 from losskernel.cli.build import summary
 from losskernel.errors import InputError
 from losskernel.runs.preflight import label_faults
+from losskernel.runs.presentation import presentations
 from losskernel.runs.run import Outcome
 
 
@@ -263,7 +264,7 @@ def test_the_summary_names_the_sheet(tmp_path: Path) -> None:
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "suspects.html").touch()
     diagnosis: Any = type("Passed", (), {"verdict": "pass", "reasons": [], "remedy": ""})
-    said = summary(Outcome(metrics, diagnosis, tmp_path), "class")
+    said = summary(Outcome(metrics, diagnosis, tmp_path, shown=presentations({"memorisation": Memorisation})), "class")
     assert re.search(r"^  mislabelled: AUROC, self-coupling +1 ± 0$", said, re.MULTILINE)
     assert re.search(r"^  labels disputed +12$", said, re.MULTILINE)
     assert f"  suspects.html {tmp_path}/figures/suspects.html" in said
