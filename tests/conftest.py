@@ -46,5 +46,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("slow tests left out; they run with: uv run pytest -m slow")
     for path in sorted(Path(__file__).parent.rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef) and "pytest.mark.slow" in map(ast.unparse, node.decorator_list):
-                terminalreporter.write_line(f"{path.relative_to(Path(__file__).parent)}::{node.name}")
+            marks = [ast.unparse(mark) for mark in node.decorator_list] if isinstance(node, ast.FunctionDef) else []
+            if any("pytest.mark.slow" in mark for mark in marks):
+                cases = "" if "pytest.mark.slow" in marks else " (some of its cases)"
+                terminalreporter.write_line(f"{path.relative_to(Path(__file__).parent)}::{node.name}{cases}")
