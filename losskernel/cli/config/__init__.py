@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 # A checkout has conf/ beside the package, a wheel inside it.
@@ -46,3 +47,7 @@ OmegaConf.register_new_resolver("double", lambda number: 2 * number, replace=Tru
 # Names of job folders in sweeps around a run.
 OmegaConf.register_new_resolver("stem", lambda path: Path(str(path)).stem, replace=True)
 OmegaConf.register_new_resolver("block", _block_name, replace=True)
+
+# Hydra copies its registry of structured configurations for every group that --help lists and every job that it
+# composes, which takes longer than all the rest of --help. It never changes what it loads from it: one is enough.
+ConfigStore.__deepcopy__ = lambda store, _memo: store  # pyright: ignore[reportAttributeAccessIssue]
