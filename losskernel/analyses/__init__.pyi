@@ -11,7 +11,7 @@ from .memorisation.memorisation import Memorisation as Memorisation
 from .neighbours import Neighbours as Neighbours
 from .paths.paths import Paths as Paths
 from .result import Result as Result
-from .robustness.robustness import Robustness as Robustness
+from .robustness import Robustness as Robustness
 from .separation import Separation as Separation
 from .spectrum import Spectrum as Spectrum
 

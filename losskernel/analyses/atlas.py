@@ -1,6 +1,6 @@
 """Does the map of the probes mirror a hierarchy of their classes? UMAP coloured by position in the hierarchy."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -9,8 +9,8 @@ from scipy.stats import binom
 
 from losskernel import figures
 from losskernel.analyses.probe_sheets import map_table, probe_table, thumbnails
-from losskernel.analyses.result import Result
-from losskernel.analyses.taxonomy_classes import Classes
+from losskernel.analyses.result import Result, check_settings
+from losskernel.analyses.taxonomy_classes import TaxonomyAnalysis
 from losskernel.analyses.umap_layout import ALIKE, kept_neighbours, nearest_in, nearest_probes, umap_layout
 from losskernel.data.images.preprocessing import encode
 from losskernel.data.taxonomy import Tree
@@ -134,12 +134,10 @@ _MOST_BRANCHES = 18  # that an interactive page's legend lists
 
 
 @dataclass(frozen=True)
-class Atlas:
+class Atlas(TaxonomyAnalysis):
     """Maps in two and three dimensions on which near synsets have near hues; coherent regions, shown by thumbnails.
 
     Attributes:
-        label: names each probe's class as the taxonomy does.
-        taxonomy: "wordnet", or the path of a file that holds a tree.
         neighbours: UMAP's n_neighbors, and k of the metrics.
         min_distance: UMAP's min_dist.
         of: what makes probes neighbours: "correlation" R, under which classes that compete are far apart, or
@@ -150,8 +148,6 @@ class Atlas:
     Source: Adam, Furman & Hoogland 2025, arXiv 2509.26537 (the map of ImageNet).
     """
 
-    label: str = "wnid"
-    taxonomy: str = "wordnet"
     neighbours: int = 15
     min_distance: float = 0.1
     of: str = "correlation"
@@ -166,23 +162,16 @@ class Atlas:
     }
 
     def __post_init__(self) -> None:
-        for key in ("label", "taxonomy"):
-            value = getattr(self, key)
-            require(isinstance(value, str), f"analysis.atlas.{key} must be a name, got {value!r}")
-        require_integer("analysis.atlas.neighbours", self.neighbours, at_least=2)
+        check_settings(self, "atlas", ("label", "taxonomy"), {"neighbours": 2})
         require_number("analysis.atlas.min_distance", self.min_distance, at_least=0)
         require(self.min_distance <= 1, f"analysis.atlas.min_distance must be <= 1, got {self.min_distance}; lower it")
         require(self.of in ALIKE, f"analysis.atlas.of must be one of {', '.join(ALIKE)}, got {self.of!r}")
         require(isinstance(self.animate, bool), f"analysis.atlas.animate must be true or false, got {self.animate!r}")
 
-    def check(self, labels: Mapping[str, np.ndarray]) -> None:
-        """Raise InputError where the taxonomy does not know the probes' classes."""
-        Classes.of(labels[self.label], self.taxonomy)
-
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return coordinates as a table, the maps as figures, an interactive page and, if asked, an animation."""
         require(kernel.probes >= 10, f"analysis.atlas needs >= 10 probes, got {kernel.probes}; drop the analysis")
-        classes = Classes.of(kernel.label(self.label), self.taxonomy)
+        classes = self.classes(kernel.label(self.label))
         tree, leaf = classes.tree, classes.leaf
         k = min(self.neighbours, kernel.probes - 1)
         near = nearest_probes(kernel, k, self.of)

@@ -164,6 +164,13 @@ def kernel_scores(
     return scores_of(losses_of(kernel, traces), surroundings_of(kernel, groups_of(kernel, given), k))
 
 
+def plain_scores(traces: LossTraces) -> dict[str, np.ndarray]:
+    """Return the loss at the trained weights and every baseline of one column, name -> [N]."""
+    start = traces.record("start_losses")
+    scores = {} if start is None else {"loss": start}
+    return scores | {name: rows[:, 0] for name, rows in traces.baselines.items() if rows.shape[1] == 1}
+
+
 def losses_of(kernel: LossKernel, traces: LossTraces) -> Losses:
     """Return what a kernel and its traces say of each probe's own loss.
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from losskernel import figures
 from losskernel.analyses.probe_sheets import short_captions, thumbnails
-from losskernel.analyses.result import Result
-from losskernel.errors import require, require_integer
+from losskernel.analyses.result import Result, check_settings
+from losskernel.errors import require
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
@@ -34,8 +34,7 @@ class Neighbours:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_integer("analysis.neighbours.random", self.random, at_least=0)
-        require_integer("analysis.neighbours.k", self.k, at_least=1)
+        check_settings(self, "neighbours", least={"random": 0, "k": 1})
         require(self.k <= 12, f"analysis.neighbours.k must be <= 12 to be drawn, got {self.k}; lower it")
         require(
             self.random + len(self.probes) > 0, "analysis.neighbours has no probes; raise analysis.neighbours.random"

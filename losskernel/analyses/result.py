@@ -1,12 +1,13 @@
 """What an analysis returns."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import pandas as pd
 
+from losskernel.errors import require, require_integer
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.representations.points import PointSet
 from losskernel.traces.loss_traces import LossTraces
@@ -137,6 +138,27 @@ class PointAnalysis(Protocol):
         ...
 
 
+def check_settings(
+    analysis: object, name: str, names: Iterable[str] = (), least: Mapping[str, int] | None = None
+) -> None:
+    """Check settings of an analysis that conf calls `name`.
+
+    Args:
+        analysis: with the settings as attributes.
+        name: of its group of keys in conf.
+        names: settings that are text.
+        least: settings that are whole numbers, and the least value of each.
+
+    Raises:
+        InputError: one is neither.
+    """
+    for key in names:
+        value = getattr(analysis, key)
+        require(isinstance(value, str), f"analysis.{name}.{key} must be a name, got {value!r}")
+    for key, lowest in (least or {}).items():
+        require_integer(f"analysis.{name}.{key}", getattr(analysis, key), at_least=lowest)
+
+
 def is_of_points(analysis: object) -> bool:
     """Whether an analysis is asked of points and not of a kernel."""
     return bool(getattr(analysis, "of_points", False))
@@ -153,8 +175,8 @@ def meaning_of(metric: str, analysis: object) -> str:
         return meanings[metric]
     for pattern, sentence in meanings.items():
         fixed, parts = (re.split(r"\{(\w+)\}", pattern)[first::2] for first in (0, 1))
-        if found := re.fullmatch("(.+)".join(map(re.escape, fixed)), metric):
-            for part, text in zip(parts, found.groups(), strict=True):
+        if match := re.fullmatch("(.+)".join(map(re.escape, fixed)), metric):
+            for part, text in zip(parts, match.groups(), strict=True):
                 sentence = sentence.replace(f"{{{part}}}", text)
             return sentence
     return ""

@@ -10,10 +10,10 @@ from sklearn.cluster import SpectralClustering
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from losskernel import figures
-from losskernel.analyses.result import MetricPanel, Result
-from losskernel.errors import require, require_integer
+from losskernel.analyses.result import MetricPanel, Result, check_settings
+from losskernel.errors import require
 from losskernel.figures.shared.style import INK, OKABE_ITO
-from losskernel.kernel.error_bars import Matrices, bootstrap, replicate_mean
+from losskernel.kernel.error_bars import Matrices, bootstrap, noise_floor
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
@@ -84,8 +84,7 @@ class Separation:
 
     def __post_init__(self) -> None:
         require(isinstance(self.group, str), f"analysis.separation.group must be a label's name, got {self.group!r}")
-        for key, least in (("neighbours", 1), ("permutations", 1), ("limit", 10)):
-            require_integer(f"analysis.separation.{key}", getattr(self, key), at_least=least)
+        check_settings(self, "separation", least={"neighbours": 1, "permutations": 1, "limit": 10})
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return metrics, a table over pairs of groups, and the matrix and distribution figures."""
@@ -102,10 +101,7 @@ class Separation:
         clusters = self._cluster(strength, len(names))
         metrics |= self._null(strength, clusters, groups)  # by relabelling: resamples give errors, no null
         metrics |= {"groups": float(len(names)), "probes": float(kernel.probes)}
-        floors = [
-            np.abs(kernel.null_correlation(shift=shift)).mean() for shift in range(1, max(2, min(5, kernel.chains)))
-        ]
-        metrics |= replicate_mean("noise_floor", np.array(floors))
+        metrics |= noise_floor(kernel)
         matrix = figures.kernel_matrix(kernel.correlation(), kernel.label(self.group), clusters, self.group)
         within, across = strength[same & off], strength[~same]
         distribution = figures.within_across(within, across, metrics["noise_floor"], "|R|", self.group)
@@ -125,7 +121,7 @@ class Separation:
             "ratio": across / within,
             "ari": adjusted_rand_score(groups, clusters),
             "nmi": normalized_mutual_info_score(groups, clusters),
-            "purity": self._purity(strength, groups),
+            "purity": (groups[self._nearest(strength)] == groups[:, None]).mean(),
         }
         if kernel.chains >= 2:
             coupling = kernel.coupling()
@@ -143,9 +139,6 @@ class Separation:
         others = strength - 2 * np.eye(len(strength))  # no probe is its own neighbour
         k = min(self.neighbours, len(strength) - 1)
         return np.argpartition(-others, k - 1, axis=1)[:, :k]
-
-    def _purity(self, strength: np.ndarray, groups: np.ndarray) -> float:
-        return float((groups[self._nearest(strength)] == groups[:, None]).mean())
 
     def _null(self, strength: np.ndarray, clusters: np.ndarray, groups: np.ndarray) -> dict[str, float]:
         """Return p-values and null means of the mean |R| within groups, ARI, NMI and purity."""

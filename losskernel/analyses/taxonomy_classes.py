@@ -1,5 +1,6 @@
 """Probes as members of the leaves of a known tree: who is related to whom, and how closely."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -137,6 +138,27 @@ class Classes:
         if len(codes) > limit:
             codes = np.sort(rng.choice(codes, limit, replace=False))
         return Pairs(*np.divmod(codes, count))
+
+
+@dataclass(frozen=True)
+class TaxonomyAnalysis:
+    """What analyses share that compare a kernel with a known taxonomy of the probes' classes.
+
+    Attributes:
+        label: names each probe's class as the taxonomy does.
+        taxonomy: "wordnet", or the path of a file that holds a tree.
+    """
+
+    label: str = "wnid"
+    taxonomy: str = "wordnet"
+
+    def check(self, labels: Mapping[str, np.ndarray]) -> None:
+        """Raise InputError where the taxonomy does not know the probes' classes."""
+        self.classes(labels[self.label])
+
+    def classes(self, labels: np.ndarray) -> Classes:
+        """Return the probes' classes from their labels [N]."""
+        return Classes.of(labels, self.taxonomy)
 
 
 def over_relations(means: np.ndarray, weights: np.ndarray, kinship: np.ndarray) -> np.ndarray:

@@ -8,6 +8,9 @@ import numpy as np
 from losskernel.kernel.estimators import correlation_of, pieces, t_quantile
 from losskernel.kernel.loss_kernel import LossKernel
 
+# Shifts between chains that show the floor of |R|.
+_SHIFTS = 4
+
 
 class Resample(NamedTuple):
     """A kernel in which stretches of the chains count with random weights.
@@ -121,6 +124,13 @@ def replicate_mean(name: str, replicates: np.ndarray, value: float | None = None
     if len(replicates) < 2:
         return {name: mean}
     return interval(name, mean, float(replicates.std(ddof=1) / np.sqrt(len(replicates))), len(replicates) - 1)
+
+
+def noise_floor(kernel: LossKernel) -> dict[str, float]:
+    """Return `noise_floor`: the mean |R| of probes that know nothing of each other, with its error over four shifts."""
+    shifts = range(1, max(2, min(_SHIFTS + 1, kernel.chains)))
+    floors = [np.abs(kernel.null_correlation(shift=shift)).mean() for shift in shifts]
+    return replicate_mean("noise_floor", np.array(floors))
 
 
 def interval(name: str, value: float, error: float, freedom: float) -> dict[str, float]:

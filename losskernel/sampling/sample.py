@@ -31,8 +31,7 @@ from losskernel.sampling.trainer import chain_trainer
 from losskernel.signals import signal_name, stop_on_signal
 from losskernel.storage.settings_diff import differences
 from losskernel.traces.loss_traces import LossTraces, coordinates_of, open_traces
-from losskernel.traces.memory_store import MemoryStore
-from losskernel.traces.records import PRECISION_CHECKS, layout
+from losskernel.traces.records import PRECISION_CHECKS, MemoryStore, layout
 from losskernel.traces.zarr_store import TraceStore
 from losskernel.training.lightning import fit_once
 

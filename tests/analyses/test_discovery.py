@@ -12,8 +12,9 @@ from scipy.spatial.distance import squareform
 
 from losskernel import LossKernel, LossTraces
 from losskernel.analyses import Discovery, Result
+from losskernel.analyses.hierarchy import taxonomy_scores
 from losskernel.analyses.hierarchy.discovery import DiscoveredTree
-from losskernel.analyses.hierarchy.similarities import Reader
+from losskernel.analyses.hierarchy.taxonomy_scores import Reader
 from losskernel.analyses.taxonomy_classes import Classes
 from losskernel.errors import InputError
 from losskernel.kernel.error_bars import bootstrap
@@ -129,7 +130,7 @@ def test_support_is_the_share_of_resamples_that_hold_the_clade(tmp_path: Path) -
     trees: list[set[frozenset[int]]] = []
 
     def keep(part: Any) -> dict[str, float]:
-        trees.append(set(DiscoveredTree.of(classes, reader.means_of_matrices(part)["abs_r"]).clades))
+        trees.append(set(DiscoveredTree.of(classes, reader.means(taxonomy_scores.whole(part))["abs_r"]).clades))
         return {}
 
     bootstrap(own, keep)

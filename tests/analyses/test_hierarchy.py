@@ -8,14 +8,14 @@ from oracles import kernel_of
 from planted_tree import LEAVES, SHARES, exact, planted, tree_file
 
 from losskernel import LossKernel, LossTraces
-from losskernel.analyses.hierarchy.comparison import Comparison, falling, noise_floor, reference_kernels, summary
-from losskernel.analyses.hierarchy.similarities import Reader
-from losskernel.analyses.hierarchy.taxonomy_scores import Scorer, centred_on, reliability, with_errors
+from losskernel.analyses.hierarchy import taxonomy_scores
+from losskernel.analyses.hierarchy.comparison import Comparison, falling, reference_kernels, summary
+from losskernel.analyses.hierarchy.taxonomy_scores import Reader, Scorer, centred_on, reliability, with_errors
 from losskernel.analyses.rank_tests import mantel, partial_mantel, spearman, upper
 from losskernel.analyses.taxonomy_classes import Classes, Pairs
 from losskernel.errors import InputError
 from losskernel.kernel import loss_kernel as kernel
-from losskernel.kernel.error_bars import bootstrap
+from losskernel.kernel.error_bars import bootstrap, noise_floor
 
 
 @pytest.fixture(name="folder", scope="module")
@@ -123,9 +123,9 @@ def _setting(folder: Path, **given: Any) -> tuple[LossKernel, LossTraces, Classe
 def test_class_means_in_blocks_are_those_of_the_whole_matrix(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own, _, classes = _setting(folder, draws=40, signs=True)
     reader = Reader(classes, classes.pairs(300), 5)
-    whole = reader.of_kernel(own)
+    whole = reader.read(taxonomy_scores.in_blocks(own))
     monkeypatch.setattr(kernel, "_BLOCK_NUMBERS", 48 * 7)
-    parts = reader.of_kernel(own)
+    parts = reader.read(taxonomy_scores.in_blocks(own))
     matrices = {"coupling": own.coupling(), "abs_r": np.abs(own.correlation()), "r": own.correlation()}
     assert list(whole) == list(parts) == list(matrices)
     for name, matrix in matrices.items():
@@ -134,8 +134,8 @@ def test_class_means_in_blocks_are_those_of_the_whole_matrix(folder: Path, monke
                 chosen = (classes.leaf[:, None] == first) & (classes.leaf == second) & ~np.eye(48, dtype=bool)
                 assert parts[name].means[first, second] == pytest.approx(matrix[chosen].mean())
         np.testing.assert_allclose(parts[name].means, whole[name].means, atol=1e-12)
-        np.testing.assert_allclose(parts[name].means, reader.means_of_kernel(own)[name], atol=1e-12)
-        np.testing.assert_allclose(parts[name].means, reader.means_of_matrices(own)[name], atol=1e-12)
+        np.testing.assert_allclose(parts[name].means, reader.means(taxonomy_scores.in_blocks(own))[name], atol=1e-12)
+        np.testing.assert_allclose(parts[name].means, reader.means(taxonomy_scores.whole(own))[name], atol=1e-12)
         np.testing.assert_allclose(parts[name].pairs, matrix[reader.pairs.first, reader.pairs.second], atol=1e-12)
         np.testing.assert_allclose(parts[name].pairs, whole[name].pairs, atol=1e-12)
         np.fill_diagonal(matrix, -np.inf)
@@ -194,7 +194,7 @@ def test_relations_have_the_planted_coupling(folder: Path) -> None:
 
 def test_class_means_have_the_planted_correlation(folder: Path) -> None:
     own, _, classes = _setting(folder, draws=600)
-    means = Reader(classes, Pairs(np.array([0]), np.array([1])), 1).of_kernel(own)["r"].means
+    means = Reader(classes, Pairs(np.array([0]), np.array([1])), 1).read(taxonomy_scores.in_blocks(own))["r"].means
     expected = [[exact(first, second) for second in LEAVES] for first in LEAVES]
     np.testing.assert_allclose(means, expected, atol=0.08)
 
@@ -204,7 +204,7 @@ def test_the_true_tree_scores_as_such(folder: Path) -> None:
     reader = Reader(classes, classes.pairs(10_000), 3)
     distance = classes.distance("path")
     scorer = Scorer(classes, distance, reader.pairs, given=-distance)
-    found = scorer(reader.of_kernel(own)["coupling"])
+    found = scorer(reader.read(taxonomy_scores.in_blocks(own))["coupling"])
     # pairs that part at the root are tied in the taxonomy and noise in the kernel
     best = spearman(
         -distance[np.triu_indices(12, 1)] + 1e-9 * np.random.default_rng(0).normal(size=66), upper(distance)
@@ -261,7 +261,10 @@ def test_errors_are_those_of_the_bootstrap(folder: Path) -> None:
     reader = Reader(classes, classes.pairs(10_000), 3)
     found = with_errors(own, reader, Scorer(classes, classes.distance("path"), reader.pairs))
     expected = bootstrap(
-        own, lambda part: {"x": spearman(upper(reader.means_of_matrices(part)["r"]), upper(classes.distance("path")))}
+        own,
+        lambda part: {
+            "x": spearman(upper(reader.means(taxonomy_scores.whole(part))["r"]), upper(classes.distance("path")))
+        },
     )
     for end in ("", "_se", "_low", "_high"):
         assert found["r"][f"spearman_classes{end}"] == pytest.approx(expected[f"x{end}"])
@@ -281,7 +284,7 @@ def test_reliability_is_the_agreement_of_runs_of_the_full_length(folder: Path) -
         own, _, classes = _setting(folder, draws=5, seed=seed, per_class=2)
         reader = Reader(classes, Pairs(np.array([0]), np.array([1])), 1)
         predicted.append(reliability(own, reader)["r"])
-        means.append(upper(reader.means_of_kernel(own)["r"]))
+        means.append(upper(reader.means(taxonomy_scores.in_blocks(own))["r"]))
     agreeing = [spearman(one, -other) for one, other in itertools.combinations(means, 2)]
     assert np.mean(agreeing) == pytest.approx(0.22, abs=0.05)
     assert np.mean(predicted) == pytest.approx(np.mean(agreeing), abs=0.06)
@@ -381,6 +384,6 @@ def test_constant_probes_are_borne(folder: Path) -> None:
     classes = _classes(own.labels["kind"], folder)
     reader = Reader(classes, classes.pairs(1000), 3)
     scorer = Scorer(classes, classes.distance("path"), reader.pairs)
-    found = scorer(reader.of_kernel(own)["coupling"])
+    found = scorer(reader.read(taxonomy_scores.in_blocks(own))["coupling"])
     assert {"spearman_classes", "spearman_images", "ami class", "cophenetic"} <= set(found)
     assert np.isfinite(list(found.values())).all()

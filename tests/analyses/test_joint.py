@@ -16,9 +16,8 @@ from torch.utils.data import TensorDataset
 
 import losskernel as lk
 from losskernel.analyses import JointSpace
-from losskernel.analyses.joint.joint import PLACEBO, Joint, ProbeErrors
+from losskernel.analyses.joint.joint import PLACEBO, Joint, ProbeErrors, beyond_labels, nearest_layers, partial_cosine
 from losskernel.analyses.joint.joint_space import bures_angles, concentration
-from losskernel.analyses.joint.layer_agreement import beyond_labels, nearest_layers, partial_cosine
 from losskernel.analyses.joint.sweep_and_training import (
     families,
     localization_sweep,

@@ -12,9 +12,8 @@ from scipy.stats import kendalltau, spearmanr
 
 from losskernel import LossKernel, LossTraces
 from losskernel.analyses import Robustness
-from losskernel.analyses.robustness import rank_association as association
-from losskernel.analyses.robustness.rank_association import relations
-from losskernel.analyses.robustness.robustness import Flips, read_flips
+from losskernel.analyses import robustness as association
+from losskernel.analyses.robustness import Flips, read_flips, relations
 from losskernel.errors import InputError
 from losskernel.figures import flip_curves
 from losskernel.kernel.error_bars import t_quantile

@@ -16,8 +16,7 @@ from losskernel.storage.settings_diff import differences
 from losskernel.storage.torch_files import atomic_save
 from losskernel.traces import zarr_store as store
 from losskernel.traces.loss_traces import coordinates_of
-from losskernel.traces.memory_store import MemoryStore
-from losskernel.traces.records import CHAIN_RECORDS, layout
+from losskernel.traces.records import CHAIN_RECORDS, MemoryStore, layout
 from losskernel.traces.zarr_store import TraceStore
 
 SHAPE = (3, 8, 5)

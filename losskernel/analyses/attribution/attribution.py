@@ -17,8 +17,8 @@ from losskernel.analyses.attribution.datamodelling_score import (
 )
 from losskernel.analyses.attribution.methods import Method, Roles, bayesian_influence, method_names, method_of
 from losskernel.analyses.probe_sheets import captions, thumbnails
-from losskernel.analyses.result import Result
-from losskernel.errors import require, require_integer
+from losskernel.analyses.result import Result, check_settings
+from losskernel.errors import require
 from losskernel.figures.shared.presentation import minus
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
@@ -113,9 +113,7 @@ class Attribution:
     def __post_init__(self) -> None:
         listed = self.methods is None or (not isinstance(self.methods, str) and len(self.methods) > 0)
         require(listed, f"analysis.attribution.methods must be a list of names or null, got {self.methods!r}")
-        require(isinstance(self.truth, str), f"analysis.attribution.truth must be a name, got {self.truth!r}")
-        for key, least in (("replicates", 2), ("shown", 1), ("top", 1), ("seed", 0)):
-            require_integer(f"analysis.attribution.{key}", getattr(self, key), at_least=least)
+        check_settings(self, "attribution", ("truth",), {"replicates": 2, "shown": 1, "top": 1, "seed": 0})
         most = _LARGEST_SHEET
         require(self.top <= most, f"analysis.attribution.top must be <= {most} to be drawn, got {self.top}; lower it")
 

@@ -9,11 +9,10 @@ import numpy as np
 
 from losskernel.analyses import rank_tests
 from losskernel.analyses.hierarchy import taxonomy_scores
-from losskernel.analyses.hierarchy.similarities import Reader, Similarity
-from losskernel.analyses.hierarchy.taxonomy_scores import ENDS, LEVEL_NUMBERS, Score, Scorer
+from losskernel.analyses.hierarchy.taxonomy_scores import ENDS, LEVEL_NUMBERS, Reader, Score, Scorer, Similarity
 from losskernel.analyses.rank_tests import Permuted
 from losskernel.analyses.taxonomy_classes import Classes
-from losskernel.kernel.error_bars import replicate_mean
+from losskernel.kernel.error_bars import noise_floor
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
@@ -21,8 +20,6 @@ from losskernel.traces.loss_traces import LossTraces
 LABELS, RANDOM = "labels", "random"
 # Image pairs at most for rank correlations between images.
 _PAIRS = 200_000
-# Shifts between chains that show the floor of |R|.
-_SHIFTS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +51,7 @@ class Comparison:
     @cached_property
     def similarities(self) -> dict[str, Similarity]:
         """Every kernel, the loss kernel's similarities first."""
-        read = self._reader.of_kernel(self.kernel)
+        read = self._reader.read(taxonomy_scores.in_blocks(self.kernel))
         for name, rows in self._baselines.items():
             read |= self._reader.of_features(name, rows)
         return read
@@ -208,10 +205,3 @@ def falling(score: Score, count: int) -> dict[str, float]:
         leading = next((index for index, disjoint in enumerate(apart) if not disjoint), len(apart))
         numbers |= {"levels_apart": float(sum(apart)), "leading_levels_apart": float(leading)}
     return numbers
-
-
-def noise_floor(kernel: LossKernel) -> dict[str, float]:
-    """Return the mean |R| of probes that know nothing of each other, with its error over shifts of the chains."""
-    shifts = range(1, max(2, min(_SHIFTS + 1, kernel.chains)))
-    floors = [np.abs(kernel.null_correlation(shift=shift)).mean() for shift in shifts]
-    return replicate_mean("noise_floor", np.array(floors))

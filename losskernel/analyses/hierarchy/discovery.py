@@ -1,6 +1,5 @@
 """A taxonomy read off the kernel alone, with the support of its branches, beside the known one."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -10,18 +9,16 @@ import pandas as pd
 
 from losskernel import figures
 from losskernel.analyses import tree_comparison
-from losskernel.analyses.hierarchy.similarities import Reader
-from losskernel.analyses.hierarchy.taxonomy_scores import centred_on
-from losskernel.analyses.result import Result
-from losskernel.analyses.taxonomy_classes import Classes, Pairs
+from losskernel.analyses.hierarchy.taxonomy_scores import Reader, centred_on, in_blocks, whole
+from losskernel.analyses.result import Result, check_settings
+from losskernel.analyses.taxonomy_classes import Classes, TaxonomyAnalysis
 from losskernel.data.taxonomy import Tree
-from losskernel.errors import require, require_integer
+from losskernel.errors import require
 from losskernel.kernel.error_bars import Matrices, bootstrap
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
 _KINDS = ("coupling", "abs_r", "r")
-_NO_PAIRS = Pairs(np.array([], dtype=int), np.array([], dtype=int))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,15 +98,13 @@ class DiscoveredTree:
 
 
 @dataclass(frozen=True)
-class Discovery:
+class Discovery(TaxonomyAnalysis):
     """Build the average-linkage tree of class means of the kernel, and compare it with a known tree.
 
     A branch's support is the share of resamples of the chains in whose tree it stands. p-values permute the leaves of
     the tree; `x_null` is the mean over such random trees.
 
     Attributes:
-        label: names each probe's class as the taxonomy does.
-        taxonomy: "wordnet", or the path of a file that holds a tree.
         of: what the tree is built from: "coupling", "abs_r" or "r".
         permutations: of the leaves.
         limit: probes at most behind errors and support, evenly from every class; matrices are N × N.
@@ -118,8 +113,6 @@ class Discovery:
     Source: Felsenstein 1985 (support).
     """
 
-    label: str = "wnid"
-    taxonomy: str = "wordnet"
     of: str = "coupling"
     permutations: int = 999
     limit: int = 2000
@@ -142,17 +135,9 @@ class Discovery:
     }
 
     def __post_init__(self) -> None:
-        for key in ("label", "taxonomy"):
-            value = getattr(self, key)
-            require(isinstance(value, str), f"analysis.discovery.{key} must be a name, got {value!r}")
         kinds = ", ".join(_KINDS)
         require(self.of in _KINDS, f"analysis.discovery.of must be one of {kinds}, got {self.of!r}")
-        for key, least in (("permutations", 1), ("limit", 10)):
-            require_integer(f"analysis.discovery.{key}", getattr(self, key), at_least=least)
-
-    def check(self, labels: Mapping[str, np.ndarray]) -> None:
-        """Raise InputError where the taxonomy does not know the probes' classes."""
-        Classes.of(labels[self.label], self.taxonomy)
+        check_settings(self, "discovery", ("label", "taxonomy"), {"permutations": 1, "limit": 10})
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return how alike the trees are, tables of clades and levels, and both trees side by side."""
@@ -160,8 +145,8 @@ class Discovery:
             self.of != "coupling" or kernel.chains >= 2,
             "analysis.discovery.of=coupling needs >= 2 chains, got 1; raise schedule.chains or set of=abs_r",
         )
-        classes = Classes.of(kernel.label(self.label), self.taxonomy)
-        discovered = DiscoveredTree.of(classes, _reader(classes).means_of_kernel(kernel)[self.of])
+        classes = self.classes(kernel.label(self.label))
+        discovered = DiscoveredTree.of(classes, Reader(classes).means(in_blocks(kernel))[self.of])
         rough, resampled = self._resampled(kernel, traces, classes)
         exact, null = discovered.numbers(), discovered.by_chance(self.permutations, self.seed)
         metrics = centred_on(rough, exact) | _p_values(exact, null)
@@ -188,20 +173,16 @@ class Discovery:
             chosen = classes.evenly(self.limit)
             kernel = LossKernel.from_traces(LossTraces(traces.dataset.isel(probe=chosen)))
             classes = classes.at(chosen)
-        reader = _reader(classes)
+        reader = Reader(classes)
         clades: list[set[frozenset[int]]] = []
 
         def statistic(part: Matrices) -> dict[str, float]:
-            discovered = DiscoveredTree.of(classes, reader.means_of_matrices(part)[self.of])
+            discovered = DiscoveredTree.of(classes, reader.means(whole(part))[self.of])
             clades.append(set(discovered.clades))
             return discovered.numbers()
 
         numbers = bootstrap(kernel, statistic)
         return numbers, clades[1:]  # the first is the kernel itself
-
-
-def _reader(classes: Classes) -> Reader:
-    return Reader(classes, _NO_PAIRS, 1)
 
 
 def _p_values(exact: dict[str, float], null: dict[str, np.ndarray]) -> dict[str, float]:

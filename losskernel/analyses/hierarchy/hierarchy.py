@@ -1,6 +1,5 @@
 """Does the kernel follow a known taxonomy of the classes, and does it say more than features do?"""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -8,15 +7,16 @@ import numpy as np
 import pandas as pd
 
 from losskernel import figures
-from losskernel.analyses.hierarchy.comparison import LABELS, RANDOM, Comparison, noise_floor, summary, with_ends
+from losskernel.analyses.hierarchy.comparison import LABELS, RANDOM, Comparison, summary, with_ends
 from losskernel.analyses.hierarchy.taxonomy_scores import LEVEL_NUMBERS, Score
 from losskernel.analyses.rank_tests import spearman, upper
-from losskernel.analyses.result import MetricPanel, Result
-from losskernel.analyses.taxonomy_classes import Classes, Level
+from losskernel.analyses.result import MetricPanel, Result, check_settings
+from losskernel.analyses.taxonomy_classes import Level, TaxonomyAnalysis
 from losskernel.data.taxonomy import MEASURES
-from losskernel.errors import require, require_integer
+from losskernel.errors import require
 from losskernel.figures import Figure
 from losskernel.figures.shared.style import INK
+from losskernel.kernel.error_bars import noise_floor
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
@@ -33,7 +33,7 @@ _COLUMNS = ("spearman_classes", "partial", "knn", "ami", "dendrogram_purity")
 
 
 @dataclass(frozen=True)
-class Hierarchy:
+class Hierarchy(TaxonomyAnalysis):
     """Compare coupling, |R| and R, and other kernels over the same probes, with distances in a taxonomy.
 
     Sibling classes compete for probability, so that R between them is often below 0: relatedness shows in the
@@ -42,8 +42,6 @@ class Hierarchy:
     Clusters and trees are compared at the level whose number of groups is nearest to √classes; tables hold all levels.
 
     Attributes:
-        label: names each probe's class as the taxonomy does.
-        taxonomy: "wordnet", or the path of a file that holds a tree.
         measure: of the distance in the taxonomy, one of losskernel.data.taxonomy.MEASURES.
         features: baseline for which the partial Mantel test controls.
         permutations: of the classes, for p-values.
@@ -52,8 +50,6 @@ class Hierarchy:
         seed: fixes permutations, sampled pairs and the random baseline.
     """
 
-    label: str = "wnid"
-    taxonomy: str = "wordnet"
     measure: str = "path"
     features: str = "penultimate"
     permutations: int = 999
@@ -107,21 +103,14 @@ class Hierarchy:
     }
 
     def __post_init__(self) -> None:
-        for key in ("label", "taxonomy", "features"):
-            value = getattr(self, key)
-            require(isinstance(value, str), f"analysis.hierarchy.{key} must be a name, got {value!r}")
         known = ", ".join(MEASURES)
         require(self.measure in MEASURES, f"analysis.hierarchy.measure must be one of {known}, got {self.measure!r}")
-        for key, least in (("permutations", 1), ("neighbours", 1), ("limit", 10)):
-            require_integer(f"analysis.hierarchy.{key}", getattr(self, key), at_least=least)
-
-    def check(self, labels: Mapping[str, np.ndarray]) -> None:
-        """Raise InputError where the taxonomy does not know the probes' classes."""
-        Classes.of(labels[self.label], self.taxonomy)
+        least = {"permutations": 1, "neighbours": 1, "limit": 10}
+        check_settings(self, "hierarchy", ("label", "taxonomy", "features"), least)
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return correlations, tests and levels, tables of all kernels, and the figures."""
-        classes = Classes.of(kernel.label(self.label), self.taxonomy)
+        classes = self.classes(kernel.label(self.label))
         comparison = Comparison(
             kernel,
             traces,

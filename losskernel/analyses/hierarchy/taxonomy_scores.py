@@ -1,17 +1,132 @@
 """Scores of every kernel against the taxonomy: values, errors over chains, permutation tests, draws it would take."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, islice
+from typing import NamedTuple
 
 import numpy as np
 
 from losskernel.analyses import rank_tests, tree_comparison
-from losskernel.analyses.hierarchy.similarities import Reader, Similarity
 from losskernel.analyses.taxonomy_classes import Classes, Pairs, over_relations
+from losskernel.analyses.tree_comparison import average_linkage
 from losskernel.kernel.error_bars import Matrices, bootstrap
 from losskernel.kernel.loss_kernel import LossKernel
+
+# Rows [n, N] of every similarity, and which.
+Block = tuple[slice, Mapping[str, np.ndarray]]
+_NO_PAIRS = Pairs(np.array([], dtype=int), np.array([], dtype=int))
+
+
+class Similarity(NamedTuple):
+    """One similarity over probes, as far as the hierarchy needs it.
+
+    Attributes:
+        means: over pairs of different probes of every two classes, [G, G]; NaN for a class of one probe with itself.
+        pairs: the similarities of the chosen pairs of probes, [P].
+        nearest: the most similar other probes of each, in no order; ties are broken at random, [N, k].
+        linkage: average-linkage tree of the probes, [N - 1, 4], where all rows were read in one block.
+    """
+
+    means: np.ndarray
+    pairs: np.ndarray
+    nearest: np.ndarray
+    linkage: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Reads similarities over the same probes.
+
+    Attributes:
+        classes: of the probes.
+        pairs: of probes to read.
+        neighbours: k.
+        seed: breaks ties.
+    """
+
+    classes: Classes
+    pairs: Pairs = _NO_PAIRS
+    neighbours: int = 1
+    seed: int = 0
+
+    def of_features(self, name: str, features: np.ndarray) -> dict[str, Similarity]:
+        """Read the cosines of rows [N, d]."""
+        kernel = LossKernel.from_features(features)
+        return self.read((block, {name: kernel.correlation(block)}) for block in kernel.blocks())
+
+    def read(self, blocks: Iterable[Block]) -> dict[str, Similarity]:
+        """Read similarities from `in_blocks` of a loss kernel, or from `whole` of a kernel or a resample of it."""
+        count = len(self.classes.leaf)
+        shuffled = np.random.default_rng(self.seed).permutation(count)  # [N]
+        parts: dict[str, list[Similarity]] = {}
+        for block, similarities in blocks:
+            probes = np.arange(count)[block]
+            for name, rows in similarities.items():
+                linkage = average_linkage(rows) if len(probes) == count else None
+                nearest = self._nearest(rows, probes, shuffled)  # [n, k]
+                part = Similarity(self._sums(rows, probes), self._chosen(rows, probes), nearest, linkage)
+                parts.setdefault(name, []).append(part)
+        return {name: self._joined(members) for name, members in parts.items()}
+
+    def means(self, blocks: Iterable[Block]) -> dict[str, np.ndarray]:
+        """Return only the means over classes [G, G] of the similarities."""
+        sums: dict[str, np.ndarray] = {}
+        for block, similarities in blocks:
+            probes = np.arange(len(self.classes.leaf))[block]
+            for name, rows in similarities.items():
+                sums[name] = sums.get(name, 0.0) + self._sums(rows, probes)
+        return {name: self._mean(total) for name, total in sums.items()}
+
+    def _joined(self, parts: list[Similarity]) -> Similarity:
+        sums, pairs, nearest, linkages = zip(*parts, strict=True)
+        return Similarity(self._mean(np.sum(sums, axis=0)), np.concatenate(pairs), np.concatenate(nearest), linkages[0])
+
+    def _mean(self, sums: np.ndarray) -> np.ndarray:
+        weights = self.classes.weights  # [G, G]
+        return np.divide(sums, weights, out=np.full(weights.shape, np.nan), where=weights > 0)
+
+    def _sums(self, rows: np.ndarray, probes: np.ndarray) -> np.ndarray:
+        """Return what rows [n, N] add to the sums over classes [G, G], a probe's similarity with itself left out."""
+        leaf, count = self.classes.leaf, len(self.classes.ids)
+        order = np.argsort(leaf, kind="stable")  # [N], by class
+        starts = np.searchsorted(leaf[order], np.arange(count))  # [G], first column of each class
+        # Where the probes are sorted by class already, a copy of all rows is saved.
+        is_sorted = np.array_equal(order, np.arange(len(order)))
+        sums = np.add.reduceat(rows if is_sorted else rows[:, order], starts, axis=1)  # [n, G]
+        sums[np.arange(len(probes)), leaf[probes]] -= rows[np.arange(len(probes)), probes]
+        return (leaf[probes] == np.arange(count)[:, None]).astype(float) @ sums
+
+    def _chosen(self, rows: np.ndarray, probes: np.ndarray) -> np.ndarray:
+        # Pairs are sorted by their first probe, so that those of a block are a slice.
+        low, high = np.searchsorted(self.pairs.first, [probes[0], probes[-1] + 1])
+        return rows[self.pairs.first[low:high] - probes[0], self.pairs.second[low:high]]
+
+    def _nearest(self, rows: np.ndarray, probes: np.ndarray, shuffled: np.ndarray) -> np.ndarray:
+        k = min(self.neighbours, len(shuffled) - 1)
+        # Of equal columns argpartition keeps any: in shuffled order none is favoured, by class or otherwise.
+        apart = -rows[:, shuffled]  # [n, N]
+        apart[np.arange(len(probes)), np.argsort(shuffled)[probes]] = np.inf  # no probe is its own neighbour
+        return shuffled[np.argpartition(apart, k - 1, axis=1)[:, :k]]
+
+
+def in_blocks(kernel: LossKernel) -> Iterator[Block]:
+    """Yield a loss kernel's "coupling" (of two chains or more), "abs_r" and "r" in blocks of rows."""
+    for block in kernel.blocks():
+        yield block, _named(kernel.correlation(block), kernel.coupling(block) if kernel.chains >= 2 else None)
+
+
+def whole(matrices: Matrices) -> list[Block]:
+    """Return the same of a kernel or a resample of it as one block, through its whole matrices [N, N]."""
+    correlation = matrices.correlation()
+    return [(slice(0, len(correlation)), _named(correlation, matrices.coupling() if matrices.chains >= 2 else None))]
+
+
+def _named(correlation: np.ndarray, coupling: np.ndarray | None) -> dict[str, np.ndarray]:
+    named = {} if coupling is None else {"coupling": coupling}
+    return named | {"abs_r": np.abs(correlation), "r": correlation}
+
 
 # Name of a number -> its value; with the endings of the bootstrap its error and interval.
 Score = dict[str, float]
@@ -128,7 +243,7 @@ def with_errors(kernel: LossKernel, reader: Reader, scorer: Scorer) -> dict[str,
     """Return the numbers of a loss kernel's similarities with errors over its chains; it holds matrices [N, N]."""
 
     def statistic(part: Matrices) -> Score:
-        scored = values(scorer, reader.of_matrices(part))
+        scored = values(scorer, reader.read(whole(part)))
         return {f"{kind}|{name}": value for kind, score in scored.items() for name, value in score.items()}
 
     # The bootstrap knows flat names alone: they are joined for it and split again.
@@ -187,7 +302,7 @@ def reliability(kernel: LossKernel, reader: Reader) -> dict[str, float]:
     correlations: dict[str, list[float]] = {}
     for first in islice(combinations(range(kernel.chains), half), _SPLITS):
         second = [chain for chain in range(kernel.chains) if chain not in first][:half]
-        parts = [reader.means_of_kernel(kernel.only(chains)) for chains in (first, second)]
+        parts = [reader.means(in_blocks(kernel.only(chains))) for chains in (first, second)]
         for name in parts[0]:
             left, right = (rank_tests.upper(part[name]) for part in parts)
             # `spearman` compares a similarity with a distance; here both are similarities.

@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from losskernel.analyses.joint.joint import PLACEBO, SPACE, Joint, ProbeErrors
-from losskernel.analyses.joint.layer_agreement import beyond_labels, nearest_layers
+from losskernel.analyses.joint.joint import PLACEBO, SPACE, Joint, ProbeErrors, beyond_labels, nearest_layers
 from losskernel.analyses.joint.map import draw
 from losskernel.analyses.joint.sweep_and_training import Family, Sweep, families, localization_sweep, training_table
-from losskernel.analyses.result import Result
-from losskernel.errors import InputError, require, require_integer
+from losskernel.analyses.result import Result, check_settings
+from losskernel.errors import InputError, require
 from losskernel.geometry import Bures, Path, Point
 from losskernel.geometry.point import FORMS
 from losskernel.representations.points import TRAINED, PointSet
@@ -121,8 +120,7 @@ class JointSpace:
 
     def __post_init__(self) -> None:
         require(self.form in FORMS, f"analysis.joint.form must be one of {FORMS}, got {self.form!r}")
-        for key, least in (("permutations", 1), ("limit", 10), ("seed", 0)):
-            require_integer(f"analysis.joint.{key}", getattr(self, key), at_least=least)
+        check_settings(self, "joint", least={"permutations": 1, "limit": 10, "seed": 0})
 
     def __call__(self, points: PointSet) -> Result:
         """Return distances, tables and figures.

@@ -27,15 +27,6 @@ class Mapped(NamedTuple):
     numbers: list[int]  # of the points, in the order of the map
 
 
-class _Tracks(NamedTuple):
-    """Numbers of the points that the map joins by lines."""
-
-    path: list[int]  # through the trained network's layers
-    sweep: list[int]  # loss kernels by rising localization, and the gradients
-    laplace: list[int]  # the same in closed form
-    training: list[list[int]]  # each family's checkpoints
-
-
 def map_of(joint: Joint, sweep: Sweep | None, over_training: Sequence[Family]) -> Mapped:
     """Return the map of the trained network's path, the targets, its kernels, and some families over training.
 
@@ -47,8 +38,9 @@ def map_of(joint: Joint, sweep: Sweep | None, over_training: Sequence[Family]) -
         sweep: of localizations; None draws none.
         over_training: whose points at every checkpoint are drawn, the loss kernel's first.
     """
-    tracks = _tracks(joint, sweep, over_training)
-    joined = [tracks.path, tracks.sweep, tracks.laplace, *tracks.training]
+    # Numbers of the points that are joined by lines: layers, loss kernels by rising localization, checkpoints.
+    layers, rising = joint.points.path(TRAINED), [*sweep.numbers, sweep.end] if sweep else []
+    joined = [layers, rising, _laplace_track(joint, sweep), *(family.numbers for family in over_training)]
     shown = {*joint.points.of("target"), *joint.kernels(TRAINED)}
     numbers = sorted(shown.union(*joined))  # of the points on the map
     layout = spherical_mds(joint.arrangement.distances[np.ix_(numbers, numbers)])  # [P, 3] unit vectors
@@ -58,7 +50,7 @@ def map_of(joint: Joint, sweep: Sweep | None, over_training: Sequence[Family]) -
     path, swept, laplace, *training = ([row[number] for number in track] for track in joined)
     lines = [pair for track in (path, swept, laplace, *training) for pair in pairwise(track)]
     items = [joint.points[number] for number in numbers]
-    names = _names(joint, tracks.path, over_training)
+    names = _names(joint, layers, over_training)
     points = JointPoints(
         positions=azimuthal(layout.coordinates, axes),
         kinds=[item.kind for item in items],
@@ -77,15 +69,12 @@ def map_of(joint: Joint, sweep: Sweep | None, over_training: Sequence[Family]) -
     return Mapped(points, layout.stress, numbers)
 
 
-def _tracks(joint: Joint, sweep: Sweep | None, over_training: Sequence[Family]) -> _Tracks:
-    training = [family.numbers for family in over_training]
-    path = joint.points.path(TRAINED)
-    if sweep is None:
-        return _Tracks(path, [], [], training)
-    laplace = joint.points.of("laplace", network=TRAINED)
-    laplace = sorted(laplace, key=lambda number: joint.points[number].settings["localization"])
-    # One Laplace kernel makes no path.
-    return _Tracks(path, [*sweep.numbers, sweep.end], [*laplace, sweep.end] if len(laplace) >= 2 else [], training)
+def _laplace_track(joint: Joint, sweep: Sweep | None) -> list[int]:
+    """Return the numbers of the Laplace kernels by rising localization, and of the gradients; one makes no path."""
+    numbers = joint.points.of("laplace", network=TRAINED)
+    if sweep is None or len(numbers) < 2:
+        return []
+    return [*sorted(numbers, key=lambda number: joint.points[number].settings["localization"]), sweep.end]
 
 
 def _names(joint: Joint, path: Sequence[int], over_training: Sequence[Family]) -> Mapping[int, str]:
@@ -138,19 +127,16 @@ def _nearest_figure(joint: Joint, about: str) -> Any:
     rows = [*joint.kernels(), joint.placebo]
     labels = list(dict.fromkeys(points[number].label for number in points.path(TRAINED)))
     targets = points.of("target")
-    distances = np.full((len(rows), len(labels) + len(targets)), np.nan)
-    for row, kernel in enumerate(rows):
-        for number in points.path(points[kernel].network):
-            label = points[number].label
-            if label in labels:
-                distances[row, labels.index(label)] = joint.angle(kernel, number)
-        for column, target in enumerate(targets, start=len(labels)):
-            distances[row, column] = joint.angle(kernel, target)
+    distances: list[list[float]] = []
+    for kernel in rows:
+        angles = {points[number].label: joint.angle(kernel, number) for number in points.path(points[kernel].network)}
+        to_layers = [angles.get(label, np.nan) for label in labels]
+        distances.append([*to_layers, *(joint.angle(kernel, target) for target in targets)])
     floors = np.array([np.nan_to_num(joint.floor[kernel, points.path()[0]]) for kernel in rows])
     names = [joint.name(number) for number in rows]
     columns = [*labels, *(joint.name(target) for target in targets)]
     note = f"{about}; every kernel beside the layers of its own weights (@ training step); framed: the nearest"
-    return figures.kernels_layers(distances, names, columns, floors, len(labels), note)
+    return figures.kernels_layers(np.array(distances), names, columns, floors, len(labels), note)
 
 
 def _sweep_figure(table: pd.DataFrame, about: str) -> Any:

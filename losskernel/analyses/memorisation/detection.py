@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from losskernel.analyses.kernel_scores import groups_of, resampled_scores
 from losskernel.kernel.error_bars import Resample, interval, replicate_mean
@@ -200,24 +201,6 @@ def _resamples(
 _ROWS = 500  # of R at once
 
 
-class Twins(NamedTuple):
-    """Where the twin of each twin ranks.
-
-    Attributes:
-        ids: [T] of the probes.
-        twins: [T] ids of their twins.
-        ranks: [T] of the twin among all other probes by R, 1 = nearest; equals count in its favour.
-        correlations: [T] R with the twin.
-        pairs: [T] number of the pair.
-    """
-
-    ids: np.ndarray
-    twins: np.ndarray
-    ranks: np.ndarray
-    correlations: np.ndarray
-    pairs: np.ndarray
-
-
 def clustering(name: str, nearest: np.ndarray, marked: np.ndarray, permutations: int, seed: int) -> dict[str, float]:
     """Return the share of marked probes among the nearest of marked probes, `name`, with its error over those.
 
@@ -241,10 +224,12 @@ def clustering(name: str, nearest: np.ndarray, marked: np.ndarray, permutations:
     return replicate_mean(name, shares) | {f"{name}_chance": chance, f"{name}_p": (1 + count) / (1 + permutations)}
 
 
-def find_twins(kernel: LossKernel, numbers: np.ndarray) -> Twins | None:
-    """Return where twins rank, from each probe's pair number, [N], below 0 for none; None where there is no pair.
+def find_twins(kernel: LossKernel, numbers: np.ndarray) -> pd.DataFrame | None:
+    """Return a row per twin, from each probe's pair number, [N], below 0 for none; None where there is no pair.
 
-    Only pairs of which both are among the probes count.
+    Only pairs of which both are among the probes count. Columns: ids of the probes and of their twins; ranks of the
+    twin among all other probes by R, 1 = nearest, equals counting in its favour; correlations, R with the twin; pairs,
+    the number of the pair.
     """
     pairs, counts = np.unique(numbers[numbers >= 0], return_counts=True)
     members = np.flatnonzero(np.isin(numbers, pairs[counts == 2]))
@@ -262,15 +247,12 @@ def find_twins(kernel: LossKernel, numbers: np.ndarray) -> Twins | None:
         correlations.append(with_twin)
         ranks.append(1 + (rows > with_twin[:, None]).sum(axis=1))
     ids = np.asarray(kernel.ids)
-    return Twins(ids[members], ids[others], np.concatenate(ranks), np.concatenate(correlations), numbers[members])
+    columns = {"ids": ids[members], "twins": ids[others], "ranks": np.concatenate(ranks)}
+    return pd.DataFrame(columns | {"correlations": np.concatenate(correlations), "pairs": numbers[members]})
 
 
-def twin_numbers(twins: Twins) -> dict[str, float]:
+def twin_numbers(twins: pd.DataFrame) -> dict[str, float]:
     """Return the share of twins whose nearest probe is their twin, and its mean rank, with errors over pairs."""
-    nearest = (twins.ranks == 1).reshape(-1, 2).mean(axis=1)  # [pairs]
-    rank = twins.ranks.reshape(-1, 2).mean(axis=1)  # [pairs]
-    return (
-        replicate_mean("twin_nearest", nearest)
-        | replicate_mean("twin_rank", rank)
-        | {"twin_pairs": float(len(nearest))}
-    )
+    ranks = twins["ranks"].to_numpy().reshape(-1, 2)  # [pairs, 2]
+    numbers = replicate_mean("twin_nearest", (ranks == 1).mean(axis=1))
+    return numbers | replicate_mean("twin_rank", ranks.mean(axis=1)) | {"twin_pairs": float(len(ranks))}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from losskernel import figures
-from losskernel.analyses.kernel_scores import groups_of, losses_of, scores_of, surroundings_of
+from losskernel.analyses.kernel_scores import groups_of, losses_of, plain_scores, scores_of, surroundings_of
 from losskernel.analyses.memorisation.detection import (
     NO_DRAWS,
     NUMBERS,
@@ -20,10 +20,10 @@ from losskernel.analyses.memorisation.detection import (
 )
 from losskernel.analyses.memorisation.suspects import Opinion, opinion, suspects, suspects_page, witnesses
 from losskernel.analyses.probe_sheets import thumbnails
-from losskernel.analyses.result import MetricPanel, Result
+from losskernel.analyses.result import MetricPanel, Result, check_settings
 from losskernel.analyses.umap_layout import nearest_probes, umap_layout
 from losskernel.data.images.preprocessing import encode
-from losskernel.errors import require, require_integer
+from losskernel.errors import require
 from losskernel.figures.shared.style import INK, OKABE_ITO
 from losskernel.kernel.error_bars import replicate_mean
 from losskernel.kernel.estimators import Neighbours
@@ -116,11 +116,8 @@ class Memorisation:
     }
 
     def __post_init__(self) -> None:
-        for key in ("label", "truth", "rank_by"):
-            value = getattr(self, key)
-            require(isinstance(value, str), f"analysis.memorisation.{key} must be a name, got {value!r}")
-        for key, least in (("shown", 1), ("neighbours", 1), ("replicates", 2), ("limit", 10), ("seed", 0)):
-            require_integer(f"analysis.memorisation.{key}", getattr(self, key), at_least=least)
+        least = {"shown": 1, "neighbours": 1, "replicates": 2, "limit": 10, "seed": 0}
+        check_settings(self, "memorisation", ("label", "truth", "rank_by"), least)
         require(
             self.shown <= _ON_SHEET,
             f"analysis.memorisation.shown must be <= {_ON_SHEET} to be drawn, got {self.shown}; the table holds all",
@@ -138,7 +135,8 @@ class Memorisation:
         require(count >= 10, f"analysis.memorisation needs >= 10 probes, got {count}; drop the analysis")
         given = kernel.label(self.label)  # [N]
         around = surroundings_of(kernel, groups_of(kernel, given), self.neighbours)
-        scores = scores_of(losses_of(kernel, traces), around) | plain_scores(traces)
+        plain = {name: values.astype(float) for name, values in plain_scores(traces).items()}
+        scores = scores_of(losses_of(kernel, traces), around) | plain
         known = ", ".join(scores)
         require(self.rank_by in scores, f"analysis.memorisation.rank_by={self.rank_by}: choose one of {known}")
         opinions = opinion(given, around)
@@ -157,7 +155,7 @@ class Memorisation:
         metrics |= _likely_accuracy(opinions, kernel, marks.get(self.truth))
         if _TWIN in kernel.labels and (twins := find_twins(kernel, kernel.labels[_TWIN])) is not None:
             metrics |= twin_numbers(twins)
-            tables["memorisation_twins"] = pd.DataFrame(twins._asdict())
+            tables["memorisation_twins"] = twins
         beside = {name: kernel.labels[name] for name in (_TRUE, self.truth, _BACKDOORED) if name in kernel.labels}
         ranked = suspects(kernel, given, opinions, scores, self.rank_by, beside)
         tables["memorisation_suspects"] = ranked
@@ -210,13 +208,6 @@ class Memorisation:
             pictures = dict(zip(used.tolist(), encode(images[used]), strict=True))
         truth = _TRUE if _TRUE in table else None
         return suspects_page(first, beside, kernel.ids.tolist(), pictures, self.rank_by, truth)
-
-
-def plain_scores(traces: LossTraces) -> dict[str, np.ndarray]:
-    """Return the loss at the trained weights and every baseline of one column, name -> [N]."""
-    start = traces.record("start_losses")
-    scores = {} if start is None else {"loss": start}
-    return scores | {name: rows[:, 0].astype(float) for name, rows in traces.baselines.items() if rows.shape[1] == 1}
 
 
 def _truth(name: str, values: np.ndarray) -> np.ndarray:

@@ -150,7 +150,7 @@ def errors_of(path: Sequence[Point], target: Point, space: object) -> Errors:
     if not isinstance(space, AngularCKA) or inputs < _LEAST:
         return Errors(np.full(count, np.nan), np.full(count - 1, np.nan), *[float("nan")] * 4)
     probes = evenly(inputs, _MOST)
-    jackknife = _Jackknife(space, probes)
+    jackknife = _Jackknife(space.centring, probes)
     goal, first = jackknife.kernel(target), jackknife.kernel(path[0])
     # One kernel [n, n] at a time beside the one before it: all of them need not fit into memory.
     before, to, steps = first, [jackknife.distances(first, goal)], []
@@ -174,22 +174,22 @@ def median_error(errors: Sequence[Errors]) -> float:
     return float(np.median(known)) if len(known) else float("nan")
 
 
-class _Jackknife:
+class _Jackknife(NamedTuple):
     """Distances between kernels without each of the probes."""
 
-    def __init__(self, space: AngularCKA, probes: np.ndarray) -> None:
-        self._centring, self._probes = space.centring, probes
+    centring: str
+    probes: np.ndarray
 
     def kernel(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
         """Return the centred kernel [n, n], and its squared lengths [n] without each probe."""
         # Masking is done again for every set of probes: it begins from the kernels before it.
-        before = "double" if self._centring == "masked" else self._centring
-        kernel = centred(point.over(self._probes).gram(), before)
-        return kernel, products_without(kernel, kernel, self._centring)
+        before = "double" if self.centring == "masked" else self.centring
+        kernel = centred(point.over(self.probes).gram(), before)
+        return kernel, products_without(kernel, kernel, self.centring)
 
     def distances(self, left: tuple[np.ndarray, np.ndarray], right: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """Return the angles [n] between two kernels, in radians."""
-        cosine = products_without(left[0], right[0], self._centring) / np.sqrt(left[1] * right[1])
+        cosine = products_without(left[0], right[0], self.centring) / np.sqrt(left[1] * right[1])
         return np.arccos(np.clip(cosine, -1.0, 1.0))
 
 
@@ -282,10 +282,11 @@ def _floor(path: LayerPath, target: int, errors: Errors, count: int) -> np.ndarr
 
 def _of_all(arrangement: Arrangement, used: Sequence[int], count: int) -> Arrangement:
     """Return the arrangement under the numbers of the whole set, NaN of the points that are not in it."""
-    distances, cosines = np.full((2, count, count), np.nan)
-    pairs = np.ix_(used, used)  # rows and columns of the points that are on a path
-    distances[pairs] = arrangement.distances
-    if arrangement.cosines is None:
-        return Arrangement(distances)
-    cosines[pairs] = arrangement.cosines
-    return Arrangement(distances, cosines)
+
+    def spread(matrix: np.ndarray) -> np.ndarray:
+        every = np.full((count, count), np.nan)
+        every[np.ix_(used, used)] = matrix  # rows and columns of the points that are on a path
+        return every
+
+    cosines = arrangement.cosines
+    return Arrangement(spread(arrangement.distances), None if cosines is None else spread(cosines))

@@ -157,17 +157,11 @@ def distances_table(measured: MeasuredPaths) -> pd.DataFrame:
 def totals(measured: MeasuredPath) -> dict[str, float]:
     """Return one path's numbers, `x_se` being the standard error of x over probes."""
     profile, errors = measured.profile, measured.errors
-    numbers = {
-        "points": float(len(measured.path.numbers)),
-        "length": profile.length,
-        "length_se": errors.length,
-        "straightness": profile.straightness,
-        "straightness_se": errors.straightness,
-        "chord": measured.chord,
-        "chord_se": errors.chord,
-        "efficiency": measured.efficiency,
-        "efficiency_se": errors.efficiency,
-    }
+    numbers = {"points": float(len(measured.path.numbers))}
+    numbers |= {"length": profile.length, "length_se": errors.length}
+    numbers |= {"straightness": profile.straightness, "straightness_se": errors.straightness}
+    numbers |= {"chord": measured.chord, "chord_se": errors.chord}
+    numbers |= {"efficiency": measured.efficiency, "efficiency_se": errors.efficiency}
     for name, index in measured.path.landmarks.items():
         numbers[f"distance_to_target_{name}"] = float(profile.to_target[index])
         numbers[f"distance_to_target_{name}_se"] = float(errors.to_target[index])

@@ -1,1 +1,0 @@
-"""How scores of the probes relate to the sizes of perturbation at which their predictions flip."""
