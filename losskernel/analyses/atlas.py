@@ -15,11 +15,8 @@ from losskernel.analyses.umap_layout import ALIKE, kept_neighbours, nearest_in, 
 from losskernel.data.images.preprocessing import encode
 from losskernel.data.taxonomy import Tree
 from losskernel.errors import require, require_integer, require_number
-from losskernel.figures.trees.map_regions import Region
 from losskernel.figures.trees.trees import children_of, leaves_below, main_branches
-from losskernel.kernel.error_bars import replicate_mean
-from losskernel.kernel.estimators import Neighbours
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel, Neighbours, replicate_mean
 from losskernel.traces.loss_traces import LossTraces
 
 # Shares of the probes that a cluster has at least; several, because branches come in all sizes.
@@ -40,7 +37,7 @@ class _Candidate(NamedTuple):
     worth: float
 
 
-def find_regions(xy: np.ndarray, tree: Tree, leaf: np.ndarray, limit: int = 8) -> list[Region]:
+def find_regions(xy: np.ndarray, tree: Tree, leaf: np.ndarray, limit: int = 8) -> list[figures.Region]:
     """Return at most `limit` clusters of the map, each named by the lowest branch that holds 80 % of its points.
 
     xy: [N, 2]. leaf: [N], each probe's leaf. Clusters come from HDBSCAN at several sizes. Preferred are those that
@@ -70,7 +67,7 @@ def find_regions(xy: np.ndarray, tree: Tree, leaf: np.ndarray, limit: int = 8) -
     rank = np.argsort(tree.order())  # [G], position of each leaf in the tree's order
     chosen.sort(key=lambda region: float(np.mean(rank[leaf[list(region.members)]])))
     return [
-        Region(number, tree.names[region.node], np.array(sorted(region.members)), region.centre)
+        figures.Region(number, tree.names[region.node], np.array(sorted(region.members)), region.centre)
         for number, region in enumerate(chosen, 1)
     ]
 

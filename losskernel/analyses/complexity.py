@@ -9,8 +9,7 @@ from scipy.special import logsumexp
 from losskernel.analyses.probe_sheets import probe_table
 from losskernel.analyses.result import MetricPanel, Result
 from losskernel.figures.shared.style import INK
-from losskernel.kernel.error_bars import batch_means
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel, batch_means
 from losskernel.traces.loss_traces import LossTraces
 
 

@@ -9,10 +9,9 @@ import pandas as pd
 from losskernel import figures
 from losskernel.analyses.result import MetricPanel, Result
 from losskernel.figures.shared.style import INK
+from losskernel.kernel import LossKernel, batch_means, replicate_mean
 from losskernel.kernel.diagnosis import statistics as diagnostics
 from losskernel.kernel.diagnosis.diagnose import diagnose
-from losskernel.kernel.error_bars import batch_means, replicate_mean
-from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
 

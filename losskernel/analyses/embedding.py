@@ -12,8 +12,7 @@ from losskernel.analyses.result import Result
 from losskernel.analyses.umap_layout import kept_neighbours, nearest_probes, umap_layout
 from losskernel.data.images.preprocessing import encode
 from losskernel.errors import require, require_integer
-from losskernel.kernel.error_bars import replicate_mean
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel, replicate_mean
 from losskernel.traces.loss_traces import LossTraces
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from losskernel.errors import require, require_integer
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
 

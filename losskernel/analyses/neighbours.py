@@ -11,7 +11,7 @@ from losskernel import figures
 from losskernel.analyses.probe_sheets import short_captions, thumbnails
 from losskernel.analyses.result import Result, check_settings
 from losskernel.errors import require
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
 

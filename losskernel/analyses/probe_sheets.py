@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from losskernel.figures.shared.presentation import minus
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
 _LABELS = 3  # that a caption names at most

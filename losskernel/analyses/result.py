@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 import pandas as pd
 
 from losskernel.errors import require, require_integer
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel
 from losskernel.representations.points import PointSet
 from losskernel.traces.loss_traces import LossTraces
 

@@ -13,8 +13,7 @@ from losskernel.analyses.kernel_scores import kernel_scores, plain_scores
 from losskernel.analyses.probe_sheets import probe_table
 from losskernel.analyses.result import Result, check_settings
 from losskernel.errors import require, require_number
-from losskernel.kernel.error_bars import interval, replicate_mean
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel, interval, replicate_mean
 from losskernel.traces.loss_traces import LossTraces
 
 STATISTICS = ("spearman", "partial", "concordance")

@@ -13,8 +13,7 @@ from losskernel import figures
 from losskernel.analyses.result import MetricPanel, Result, check_settings
 from losskernel.errors import require
 from losskernel.figures.shared.style import INK, OKABE_ITO
-from losskernel.kernel.error_bars import Matrices, bootstrap, noise_floor
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel, Matrices, bootstrap, noise_floor
 from losskernel.traces.loss_traces import LossTraces
 
 

@@ -11,9 +11,8 @@ from losskernel.analyses.probe_sheets import probe_table
 from losskernel.analyses.result import MetricPanel, Result
 from losskernel.errors import require, require_integer
 from losskernel.figures.shared.style import INK
+from losskernel.kernel import LossKernel, Matrices, bootstrap
 from losskernel.kernel.diagnosis import statistics as diagnostics
-from losskernel.kernel.error_bars import Matrices, bootstrap
-from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
 # The error of a rank takes dozens of eigenvalue problems of this size.

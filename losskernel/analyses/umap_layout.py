@@ -5,8 +5,7 @@ import warnings
 import numpy as np
 
 from losskernel.errors import require
-from losskernel.kernel.estimators import Neighbours, nearest
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel, Neighbours, nearest
 
 ALIKE = ("correlation", "coupling")
 

@@ -8,19 +8,13 @@ import numpy as np
 import pandas as pd
 
 from losskernel import figures
-from losskernel.analyses.attribution.datamodelling_score import (
-    MethodScores,
-    Retrainings,
-    score_methods,
-    score_name,
-    unit_ranks,
-)
+from losskernel.analyses.attribution import datamodelling_score as scoring
 from losskernel.analyses.attribution.methods import Method, Roles, bayesian_influence, method_names, method_of
 from losskernel.analyses.probe_sheets import captions, thumbnails
 from losskernel.analyses.result import Result, check_settings
 from losskernel.errors import require
 from losskernel.figures.shared.presentation import minus
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
 _LARGEST_SHEET = 5  # helpful, and as many harmful
@@ -141,10 +135,10 @@ class Attribution:
         drawn: dict[str, Any] = {"influential": sheet}
         metrics = {"queries": float(len(roles.queries)), "training_samples": float(len(roles.train))}
         # Without retraining there is nothing to score the methods by: only tables and the sheet are made.
-        truth = Retrainings.of(traces.baselines, self.truth, roles)
+        truth = scoring.Retrainings.of(traces.baselines, self.truth, roles)
         if truth is None:
             return Result(metrics, tables, drawn)
-        scores = score_methods(methods(), truth, replicates=self.replicates, seed=self.seed)
+        scores = scoring.score_methods(methods(), truth, replicates=self.replicates, seed=self.seed)
         tables["lds"] = score_table(scores, names)
         bounds = [scores.numbers[f"ceiling{end}"] for end in ("", "_low", "_high") if "ceiling" in scores.numbers]
         drawn["datamodelling"] = figures.datamodelling_scores(tables["lds"], bounds or None)
@@ -163,7 +157,7 @@ class Attribution:
 
 def agreement(methods: Iterable[Method]) -> pd.DataFrame:
     """Return a table of every two methods: the rank correlation of their influences on a query, mean over queries."""
-    ranks = {method.name: unit_ranks(method.scores().T) for method in methods}  # [Q, T] each
+    ranks = {method.name: scoring.unit_ranks(method.scores().T) for method in methods}  # [Q, T] each
     rows = [
         {"method": name} | {other: float((first * second).sum(-1).mean()) for other, second in ranks.items()}
         for name, first in ranks.items()
@@ -171,12 +165,12 @@ def agreement(methods: Iterable[Method]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def score_table(scores: MethodScores, methods: Sequence[str]) -> pd.DataFrame:
+def score_table(scores: scoring.MethodScores, methods: Sequence[str]) -> pd.DataFrame:
     """Return a row per output and method: score, error, 90 % interval, chance, p, and the first method's lead."""
     records = []
     for output in scores.actual:
         for method in methods:
-            lds, lead = score_name(output, f"lds_{method}"), score_name(output, f"lead_over_{method}")
+            lds, lead = (scoring.score_name(output, f"{score}_{method}") for score in ("lds", "lead_over"))
             low, high, p = scores.chance[lds]
             record: dict[str, Any] = {"method": method, "output": output}
             record |= {f"lds{end}": scores.numbers[lds + end] for end in _ENDS}
@@ -206,7 +200,7 @@ def _sheet(
     return figures.influential_sheet(queries, probes[:, :k], probes[:, k:], values, errors, images, words)
 
 
-def _predicted_retrained(scores: MethodScores, method: str, words: list[str]) -> Any:
+def _predicted_retrained(scores: scoring.MethodScores, method: str, words: list[str]) -> Any:
     """Draw one of the queries predicted best, a middle one, and one predicted worst."""
     output = list(scores.actual)[-1]
     values = scores.of_queries(method, output)  # [Q]

@@ -7,8 +7,7 @@ import numpy as np
 
 from losskernel.analyses.attribution.methods import Method, Roles
 from losskernel.errors import require
-from losskernel.kernel.error_bars import interval
-from losskernel.kernel.estimators import inverse
+from losskernel.kernel import interval, inverse
 
 
 class Retrainings(NamedTuple):

@@ -6,8 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from losskernel.errors import InputError, require
-from losskernel.kernel.estimators import inverse, pieces
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel, inverse, pieces
 
 # Of the loss kernel: K and R between training samples and queries.
 COVARIANCE, CORRELATION = KERNEL_METHODS = ("covariance", "correlation")

@@ -12,8 +12,7 @@ from losskernel.analyses.hierarchy import taxonomy_scores
 from losskernel.analyses.hierarchy.taxonomy_scores import ENDS, LEVEL_NUMBERS, Reader, Score, Scorer, Similarity
 from losskernel.analyses.rank_tests import Permuted
 from losskernel.analyses.taxonomy_classes import Classes
-from losskernel.kernel.error_bars import noise_floor
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel, noise_floor
 from losskernel.traces.loss_traces import LossTraces
 
 # Two kernels that know nothing of the images: the classes alone, and noise.

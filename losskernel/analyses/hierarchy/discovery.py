@@ -14,8 +14,7 @@ from losskernel.analyses.result import Result, check_settings
 from losskernel.analyses.taxonomy_classes import Classes, TaxonomyAnalysis
 from losskernel.data.taxonomy import Tree
 from losskernel.errors import require
-from losskernel.kernel.error_bars import Matrices, bootstrap
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel, Matrices, bootstrap
 from losskernel.traces.loss_traces import LossTraces
 
 _KINDS = ("coupling", "abs_r", "r")

@@ -14,10 +14,8 @@ from losskernel.analyses.result import MetricPanel, Result, check_settings
 from losskernel.analyses.taxonomy_classes import Level, TaxonomyAnalysis
 from losskernel.data.taxonomy import MEASURES
 from losskernel.errors import require
-from losskernel.figures import Figure
 from losskernel.figures.shared.style import INK
-from losskernel.kernel.error_bars import noise_floor
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel, noise_floor
 from losskernel.traces.loss_traces import LossTraces
 
 # Numbers of a kernel that belong to no level.
@@ -221,7 +219,7 @@ def _figures(comparison: Comparison, table: pd.DataFrame, distance_label: str) -
     return drawn
 
 
-def _neighbours_figure(comparison: Comparison) -> Figure:
+def _neighbours_figure(comparison: Comparison) -> figures.Figure:
     """Draw k-NN precision at every level, beside chance; errors over chains."""
     levels = comparison.classes.levels
     curves: dict[str, np.ndarray] = {}
@@ -235,7 +233,7 @@ def _neighbours_figure(comparison: Comparison) -> Figure:
     return figures.depth_profile(names, curves, errors, comparison.scorer.chance(), ylabel)
 
 
-def _relatedness_figure(comparison: Comparison) -> Figure:
+def _relatedness_figure(comparison: Comparison) -> figures.Figure:
     """Draw R and coupling by relation."""
     score, relations = comparison.scores["coupling"], comparison.classes.relations
     present = [number for number in range(len(relations)) if f"relation {number}" in score]

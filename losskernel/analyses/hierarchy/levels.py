@@ -11,8 +11,7 @@ import pandas as pd
 from losskernel import figures
 from losskernel.analyses.result import Result
 from losskernel.errors import require, require_integer
-from losskernel.kernel.error_bars import Matrices, bootstrap
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel, Matrices, bootstrap
 from losskernel.traces.loss_traces import LossTraces
 
 PREFIX = "level_"

@@ -11,8 +11,7 @@ import numpy as np
 from losskernel.analyses import rank_tests, tree_comparison
 from losskernel.analyses.taxonomy_classes import Classes, Pairs, over_relations
 from losskernel.analyses.tree_comparison import average_linkage
-from losskernel.kernel.error_bars import Matrices, bootstrap
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel, Matrices, bootstrap
 
 # Rows [n, N] of every similarity, and which.
 Block = tuple[slice, Mapping[str, np.ndarray]]

@@ -7,17 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from losskernel import geometry
 from losskernel.errors import InputError, require
-from losskernel.geometry import (
-    AngularCKA,
-    Arrangement,
-    Point,
-    benjamini_hochberg,
-    corrected_cosines,
-    noise_floor,
-    permutation_nulls,
-    project,
-)
+from losskernel.geometry import AngularCKA, Arrangement, Point
 from losskernel.geometry.significance import Null, halves, jackknife_error, products_without
 from losskernel.representations.points import LOSS_KERNEL, TRAINED, NamedPoint, PointSet
 
@@ -82,14 +74,14 @@ class Joint:
         between = _between_halves(cosines, count)  # [S, S]
         half = np.maximum(between.diagonal(), 0.0)
         reliability[sampled] = 2 * half / (1 + half)  # Spearman-Brown: all chains, from one half of them
-        corrected = corrected_cosines(cosines[:count, :count], reliability)
-        corrected[np.ix_(sampled, sampled)] = corrected_cosines(between, half)
+        corrected = geometry.corrected_cosines(cosines[:count, :count], reliability)
+        corrected[np.ix_(sampled, sampled)] = geometry.corrected_cosines(between, half)
         return cls(formed, whole.of(range(count)), reliability, corrected)
 
     @property
     def floor(self) -> np.ndarray:
         """[P, P] angle at which noise alone puts two samples of one kernel."""
-        return noise_floor(self.reliability)
+        return geometry.noise_floor(self.reliability)
 
     @property
     def main(self) -> int:
@@ -162,8 +154,8 @@ class ProbeErrors:
         return np.arccos(np.clip(self.cosines(first, second), -1.0, 1.0))
 
     def nulls(self, points: list[Point], kernel: Point, within: np.ndarray | None = None) -> list[Null]:
-        """Compare a kernel's cosine with each point to those of relabelled probes; see `permutation_nulls`."""
-        return permutation_nulls(points, kernel, SPACE, self.permutations, self.seed, within)
+        """Compare a kernel's cosine with each point to those of relabelled probes; see `geometry.permutation_nulls`."""
+        return geometry.permutation_nulls(points, kernel, SPACE, self.permutations, self.seed, within)
 
     def _product(self, first: int, second: int) -> np.ndarray:
         pair = (min(first, second), max(first, second))
@@ -286,7 +278,7 @@ def _nearest_row(joint: Joint, errors: ProbeErrors, kernel: int, path: Sequence[
         "lead": float(angles[order[1]] - angle),
         "lead_se": float(jackknife_error(errors.angles(kernel, second) - without)),
         "p": float(p_values[order[0]]),
-        "p_adjusted": float(benjamini_hochberg(p_values)[order[0]]),
+        "p_adjusted": float(geometry.benjamini_hochberg(p_values)[order[0]]),
         "fraction": fraction,
         "off": off,
     }
@@ -297,7 +289,7 @@ def _foot(joint: Joint, kernel: int) -> tuple[float, float]:
     inputs, targets = joint.points.of("input"), joint.points.of("target")
     if not inputs or not targets:
         return float("nan"), float("nan")
-    foot = project(joint.arrangement, kernel, inputs[0], targets[0])
+    foot = geometry.project(joint.arrangement, kernel, inputs[0], targets[0])
     return float(foot.fraction), float(foot.distance)
 
 
@@ -330,7 +322,7 @@ def _beyond_nulls(
     nulls = errors.nulls(rests, rest)  # one per layer
     within = None if groups is None else errors.nulls(rests, rest, groups)
     p_values = [_two_sided(null) for null in nulls]
-    adjusted = benjamini_hochberg(p_values)
+    adjusted = geometry.benjamini_hochberg(p_values)
     return [
         {
             "null_low": null.quantile(0.05),

@@ -7,12 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from losskernel import figures
+from losskernel import figures, geometry
 from losskernel.analyses.joint.joint import KERNELS, Joint
 from losskernel.analyses.joint.sweep_and_training import Family, Sweep
-from losskernel.figures import JointPoints, Track
-from losskernel.geometry.maps.globe import arc, azimuthal, frame
-from losskernel.geometry.maps.spherical_mds import spherical_mds
 from losskernel.representations.points import LOSS_KERNEL, TRAINED
 
 # Kernels in closed form that get a panel beside the run's.
@@ -22,7 +19,7 @@ _CLOSED_FORMS = ("laplace", "gradient")
 class Mapped(NamedTuple):
     """What is drawn, and the share of the distances that the map gets wrong."""
 
-    points: JointPoints
+    points: figures.JointPoints
     stress: float
     numbers: list[int]  # of the points, in the order of the map
 
@@ -43,26 +40,26 @@ def map_of(joint: Joint, sweep: Sweep | None, over_training: Sequence[Family]) -
     joined = [layers, rising, _laplace_track(joint, sweep), *(family.numbers for family in over_training)]
     shown = {*joint.points.of("target"), *joint.kernels(TRAINED)}
     numbers = sorted(shown.union(*joined))  # of the points on the map
-    layout = spherical_mds(joint.arrangement.distances[np.ix_(numbers, numbers)])  # [P, 3] unit vectors
-    axes = frame(layout.coordinates)
+    layout = geometry.spherical_mds(joint.arrangement.distances[np.ix_(numbers, numbers)])
+    globe = layout.coordinates  # [P, 3] unit vectors
+    axes = geometry.frame(globe)
     # From here on a point is known by its row on the map.
     row = {number: index for index, number in enumerate(numbers)}
     path, swept, laplace, *training = ([row[number] for number in track] for track in joined)
     lines = [pair for track in (path, swept, laplace, *training) for pair in pairwise(track)]
     items = [joint.points[number] for number in numbers]
+    courses = zip(over_training, training, strict=True)
     names = _names(joint, layers, over_training)
-    points = JointPoints(
-        positions=azimuthal(layout.coordinates, axes),
+    points = figures.JointPoints(
+        positions=geometry.azimuthal(globe, axes),
         kinds=[item.kind for item in items],
         names={row[number]: name for number, name in names.items()},
-        joined={(a, b): azimuthal(arc(layout.coordinates[a], layout.coordinates[b]), axes) for a, b in lines},
-        path=Track("path through the layers", path),
-        sweep=Track("rising localization", swept) if sweep else None,
+        joined={(a, b): geometry.azimuthal(geometry.arc(globe[a], globe[b]), axes) for a, b in lines},
+        path=figures.Track("path through the layers", path),
+        sweep=figures.Track("rising localization", swept) if sweep else None,
         localizations=[float(value) for value in sweep.table["localization"]] if sweep else [],
-        laplace=Track("the same in closed form", laplace) if laplace else None,
-        training=[
-            Track(f"{family.label} over training", track) for family, track in zip(over_training, training, strict=True)
-        ],
+        laplace=figures.Track("the same in closed form", laplace) if laplace else None,
+        training=[figures.Track(f"{family.label} over training", track) for family, track in courses],
         run_kernel=row[joint.main],
         failed=[index for index, item in enumerate(items) if item.settings.get("failed", 0.0) > 0],
     )

@@ -7,9 +7,7 @@ import numpy as np
 import pandas as pd
 
 from losskernel.analyses.kernel_scores import groups_of, resampled_scores
-from losskernel.kernel.error_bars import Resample, interval, replicate_mean
-from losskernel.kernel.estimators import correlation_of, pieces
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel, Resample, correlation_of, interval, pieces, replicate_mean
 from losskernel.traces.loss_traces import LossTraces
 
 NUMBERS = ("auroc", "ap", "recall")

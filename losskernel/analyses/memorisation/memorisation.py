@@ -9,15 +9,7 @@ import pandas as pd
 
 from losskernel import figures
 from losskernel.analyses.kernel_scores import groups_of, losses_of, plain_scores, scores_of, surroundings_of
-from losskernel.analyses.memorisation.detection import (
-    NO_DRAWS,
-    NUMBERS,
-    clustering,
-    detection_rows,
-    find_twins,
-    resampled_draws,
-    twin_numbers,
-)
+from losskernel.analyses.memorisation import detection
 from losskernel.analyses.memorisation.suspects import Opinion, opinion, suspects, suspects_page, witnesses
 from losskernel.analyses.probe_sheets import thumbnails
 from losskernel.analyses.result import MetricPanel, Result, check_settings
@@ -25,9 +17,7 @@ from losskernel.analyses.umap_layout import nearest_probes, umap_layout
 from losskernel.data.images.preprocessing import encode
 from losskernel.errors import require
 from losskernel.figures.shared.style import INK, OKABE_ITO
-from losskernel.kernel.error_bars import replicate_mean
-from losskernel.kernel.estimators import Neighbours
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel, Neighbours, replicate_mean
 from losskernel.traces.loss_traces import LossTraces
 
 # Labels that wrappers of datasets plant.
@@ -146,15 +136,15 @@ class Memorisation:
         tables: dict[str, pd.DataFrame] = {}
         for name, marked in marks.items():
             prefix = "" if name == self.truth else f"{name}_"
-            draws = resampled_draws(traces, given, marked, self.neighbours, self.limit, self.seed)
-            rows = detection_rows(scores, marked, draws or NO_DRAWS, self.replicates, self.seed)
+            draws = detection.resampled_draws(traces, given, marked, self.neighbours, self.limit, self.seed)
+            rows = detection.detection_rows(scores, marked, draws or detection.NO_DRAWS, self.replicates, self.seed)
             tables[f"memorisation_{prefix}detection"] = table = pd.DataFrame(rows)
-            metrics |= _numbers(table, prefix, NUMBERS if name == self.truth else ("auroc",))
+            metrics |= _numbers(table, prefix, detection.NUMBERS if name == self.truth else ("auroc",))
             nearest = near.indices[:, : self.neighbours]  # [N, k]
-            metrics |= clustering(f"{prefix}clustering", nearest, marked, self.replicates, self.seed)
+            metrics |= detection.clustering(f"{prefix}clustering", nearest, marked, self.replicates, self.seed)
         metrics |= _likely_accuracy(opinions, kernel, marks.get(self.truth))
-        if _TWIN in kernel.labels and (twins := find_twins(kernel, kernel.labels[_TWIN])) is not None:
-            metrics |= twin_numbers(twins)
+        if _TWIN in kernel.labels and (twins := detection.find_twins(kernel, kernel.labels[_TWIN])) is not None:
+            metrics |= detection.twin_numbers(twins)
             tables["memorisation_twins"] = twins
         beside = {name: kernel.labels[name] for name in (_TRUE, self.truth, _BACKDOORED) if name in kernel.labels}
         ranked = suspects(kernel, given, opinions, scores, self.rank_by, beside)

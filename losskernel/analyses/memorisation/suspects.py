@@ -10,7 +10,7 @@ import pandas as pd
 
 from losskernel.analyses.kernel_scores import Surroundings, trusted
 from losskernel.figures.shared.presentation import minus, number
-from losskernel.kernel.loss_kernel import LossKernel
+from losskernel.kernel import LossKernel
 
 _HERE = Path(__file__).parent
 

@@ -6,19 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from losskernel import figures
+from losskernel import figures, geometry
 from losskernel.analyses.paths.measured_paths import HIDDEN, INPUTS, LayerPath, MeasuredPath, MeasuredPaths
-from losskernel.figures import Figure
 from losskernel.figures.paths.path_map import Falling, Route, Sheet, along_colours
 from losskernel.figures.paths.path_profiles import Course
 from losskernel.figures.shared.lettering import with_unit
 from losskernel.figures.shared.style import OKABE_ITO
 from losskernel.figures.shared.sweep_axis import Axis
 from losskernel.geometry import Arrangement
-from losskernel.geometry.maps.dimensions import dimensions_needed, stress_curve
-from losskernel.geometry.maps.globe import arc, azimuthal, frame
-from losskernel.geometry.maps.linear import classical_scaling, tangent_pca
-from losskernel.geometry.maps.spherical_mds import spherical_mds
 from losskernel.geometry.paths.path import FLOORS, LEAST_SIDE
 from losskernel.representations.points import TRAINED
 
@@ -38,27 +33,27 @@ def sheets_of(arrangement: Arrangement, edges: Edges, unit: str = "rad") -> list
     """
     names = [with_unit(f"axis {axis}", unit) for axis in (1, 2)]
     if arrangement.cosines is None:
-        flat = classical_scaling(arrangement.distances)
+        flat = geometry.classical_scaling(arrangement.distances)
         return [Sheet("classical scaling", flat.coordinates, flat.stress, names[0], names[1], {})]
-    tangent = tangent_pca(arrangement)
+    tangent = geometry.tangent_pca(arrangement)
     shares = [f"{name} ({share:.0%})" for name, share in zip(names, tangent.explained, strict=True)]
     second = Sheet("tangent PCA", tangent.coordinates, tangent.stress, shares[0], shares[1], {})
-    globe = spherical_mds(arrangement.distances)
-    axes = frame(globe.coordinates)  # seen from above the middle of the points
-    drawn = azimuthal(globe.coordinates, axes)
-    joined = {edge: azimuthal(arc(globe.coordinates[edge[0]], globe.coordinates[edge[1]]), axes) for edge in edges}
+    globe = geometry.spherical_mds(arrangement.distances)
+    on_globe, axes = globe.coordinates, geometry.frame(globe.coordinates)  # seen from above the middle of the points
+    drawn = geometry.azimuthal(on_globe, axes)
+    joined = {(a, b): geometry.azimuthal(geometry.arc(on_globe[a], on_globe[b]), axes) for a, b in edges}
     return [Sheet("spherical MDS", drawn, globe.stress, names[0], names[1], joined), second]
 
 
 def curves_of(arrangement: Arrangement) -> list[Falling]:
     """Return the stress of each way of making maps in ever more dimensions, and how many recover 95 % of its fall."""
     if arrangement.cosines is None:
-        curve = stress_curve(arrangement, _DIMENSIONS, "classical")
-        needed = dimensions_needed(arrangement, "classical", _RECOVERED)
+        curve = geometry.stress_curve(arrangement, _DIMENSIONS, "classical")
+        needed = geometry.dimensions_needed(arrangement, "classical", _RECOVERED)
         return [Falling("classical scaling", curve.dimensions, curve.stress, needed)]
     curves = []
     for method, title in (("spherical", "spherical MDS"), ("tangent", "tangent PCA")):
-        curve = stress_curve(arrangement, _DIMENSIONS, method)
+        curve = geometry.stress_curve(arrangement, _DIMENSIONS, method)
         # In all dimensions points of a sphere have no stress, which need not be searched for.
         enough = curve.dimensions[curve.raw <= (1 - _RECOVERED) * curve.raw[0]]
         curves.append(Falling(title, curve.dimensions, curve.stress, int(enough[0]) if len(enough) else None))
@@ -104,7 +99,7 @@ def maps_of(measured: MeasuredPaths) -> Maps:
     return Maps(row, routes, sheets_of(arrangement, edges, measured.space.unit), curves_of(arrangement))
 
 
-def draw(measured: MeasuredPaths, maps: Maps, names: int) -> dict[str, Figure]:
+def draw(measured: MeasuredPaths, maps: Maps, names: int) -> dict[str, figures.Figure]:
     """Return the map of paths, profiles over layers, numbers along training, and whole paths against each other."""
     drawn = {"path_map": _map(measured, maps, names), "path_profiles": _profiles(measured)}
     steps = [item for item in measured.paths if item.path.step is not None]
@@ -128,7 +123,7 @@ def _route(path: LayerPath, row: dict[int, int], colour: str, leading: bool) -> 
     return Route(_title(path), [row[number] for number in path.numbers], colour, branches, leading, path.step == 0)
 
 
-def _map(measured: MeasuredPaths, maps: Maps, most: int) -> Figure:
+def _map(measured: MeasuredPaths, maps: Maps, most: int) -> figures.Figure:
     path, row = measured.paths[-1].path, maps.row
     inputs = list(dict.fromkeys(row[item.path.numbers[0]] for item in measured.paths))
     goal = row[measured.target]
@@ -139,7 +134,7 @@ def _map(measured: MeasuredPaths, maps: Maps, most: int) -> Figure:
     return figures.path_map(maps.sheets, maps.curves, maps.routes, names, inputs, goal, measured.conditions, target)
 
 
-def _profiles(measured: MeasuredPaths) -> Figure:
+def _profiles(measured: MeasuredPaths) -> figures.Figure:
     """Draw the trained network's profile, and the first one's if it has the same layers."""
     main, first = measured.paths[-1], measured.paths[0]
     both = first is not main and first.path.labels == main.path.labels  # panels share the axis of layers
@@ -172,7 +167,7 @@ def _course(measured: MeasuredPath, colour: str) -> Course:
     )
 
 
-def _training(measured: MeasuredPaths, steps: Sequence[MeasuredPath]) -> Figure:
+def _training(measured: MeasuredPaths, steps: Sequence[MeasuredPath]) -> figures.Figure:
     values = [float(item.path.step or 0) for item in steps]
     axis = Axis("training step", [f"{value:g}" for value in values], values)
 
@@ -199,9 +194,9 @@ def _to_target(measured: MeasuredPath, name: str) -> tuple[float, float]:
     return float(measured.profile.to_target[index]), float(measured.errors.to_target[index])
 
 
-def _distances(measured: MeasuredPaths) -> Figure:
+def _distances(measured: MeasuredPaths) -> figures.Figure:
     between, unit = measured.between, measured.space.unit
-    layout = classical_scaling(between)  # [paths, 2]
+    layout = geometry.classical_scaling(between)  # [paths, 2]
     names = [_title(item.path) for item in measured.paths]
     note = f"{measured.conditions} · distances: mean over equal fractions of both lengths"
     colours, joined = along_colours(len(names)), [range(len(names))]  # one line, in the order of training
