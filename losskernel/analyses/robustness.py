@@ -157,7 +157,8 @@ def relations(
             "spearman": permutation_p(columns, radii, others[:, :0], permutations, seed),
             "partial": permutation_p(columns, radii, others, permutations, seed),
         }
-        values, errors = _statistics(columns, radii, others), _errors(columns, radii, others, seed)
+        values, resampled = _statistics(columns, radii, others), over_probes(columns, radii, others, _REPLICATES, seed)
+        errors = dict(zip(STATISTICS, (*resampled, concordance(columns, radii)[1]), strict=True))
         for index, name in enumerate(group):
             rows[name] = {"score": name, "held": ", ".join(fixed)}
             for statistic in STATISTICS:
@@ -167,12 +168,6 @@ def relations(
                 if statistic in p_values:
                     rows[name][f"{statistic}_p"] = float(p_values[statistic][index])
     return pd.DataFrame([rows[name] for name in scores])
-
-
-def _errors(scores: np.ndarray, radii: np.ndarray, held: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Return the error over probes of each statistic, [S]."""
-    plain, partial = over_probes(scores, radii, held, _REPLICATES, seed)
-    return dict(zip(STATISTICS, (plain, partial, concordance(scores, radii)[1]), strict=True))
 
 
 def _statistics(scores: np.ndarray, radii: np.ndarray, held: np.ndarray) -> dict[str, np.ndarray]:
@@ -241,13 +236,13 @@ def read_flips(baselines: Mapping[str, np.ndarray], kinds: tuple[str, ...], shar
     Raises:
         InputError: none was measured.
     """
-    flips = {kind: Flips.of(*_rows(baselines, kind), share) for kind in kinds if f"{kind}_flips" in baselines}
+    flips: dict[str, Flips] = {}
+    for kind in kinds:
+        if f"{kind}_flips" in baselines:
+            levels, shares = baselines[f"{kind}_levels"][0], baselines[f"{kind}_flips"]
+            flips[kind] = Flips.of(levels.astype(float), shares.astype(float), share)
     require(len(flips) > 0, "analysis.robustness: no flips were measured; run again with baselines=[perturbations]")
     return flips
-
-
-def _rows(baselines: Mapping[str, np.ndarray], kind: str) -> tuple[np.ndarray, np.ndarray]:
-    return baselines[f"{kind}_levels"][0].astype(float), baselines[f"{kind}_flips"].astype(float)
 
 
 KINDS = ("noise", "adversarial")

@@ -100,16 +100,14 @@ class Classes:
         """The classes themselves, then their groups from the deepest to those right below the root."""
         deepest = self.kinship.max() - 1  # depth of the lowest common ancestor of two classes
         classes = Level("class", np.arange(len(self.ids)))
-        return [classes, *(Level(f"depth {depth}", self._groups(depth)) for depth in range(deepest, 0, -1))]
+        groups = {depth: np.unique(self.tree.groups(depth), return_inverse=True)[1] for depth in range(deepest, 0, -1)}
+        return [classes, *(Level(f"depth {depth}", numbers) for depth, numbers in groups.items())]
 
     @property
     def middle(self) -> Level:
         """The level whose number of groups is nearest to √G by ratio; above the classes, unless there is none."""
         aim = np.log(len(self.ids)) / 2  # log √G
         return min(self.levels[1:] or self.levels, key=lambda level: abs(np.log(level.size) - aim))
-
-    def _groups(self, depth: int) -> np.ndarray:
-        return np.unique(self.tree.groups(depth), return_inverse=True)[1]
 
     def at(self, probes: np.ndarray) -> "Classes":
         """Return the same tree with some of the probes."""

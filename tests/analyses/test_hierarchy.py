@@ -9,7 +9,7 @@ from planted_tree import LEAVES, SHARES, exact, planted, tree_file
 
 from losskernel import LossKernel, LossTraces
 from losskernel.analyses.hierarchy import taxonomy_scores
-from losskernel.analyses.hierarchy.comparison import Comparison, falling, reference_kernels, summary
+from losskernel.analyses.hierarchy.comparison import Comparison, HierarchySettings, falling, reference_kernels, summary
 from losskernel.analyses.hierarchy.taxonomy_scores import Reader, Scorer, centred_on, reliability, with_errors
 from losskernel.analyses.rank_tests import mantel, partial_mantel, spearman, upper
 from losskernel.analyses.taxonomy_classes import Classes, Pairs
@@ -314,9 +314,9 @@ def test_falling_says_where_it_stops() -> None:
 
 def _comparison(folder: Path, traces: LossTraces, **given: Any) -> Comparison:
     classes = _classes(traces.labels["kind"], folder)
-    settings: dict[str, Any] = {"features": "seen", "permutations": 19, "neighbours": 5, "limit": 2000, "seed": 0}
+    settings: dict[str, Any] = {"features": "seen", "permutations": 19, "neighbours": 5} | given
     own = LossKernel.from_traces(traces)
-    return Comparison(own, traces, classes, classes.distance("path"), **(settings | given))
+    return Comparison(own, traces, classes, classes.distance("path"), HierarchySettings(**settings))
 
 
 def test_a_part_of_very_many_probes_gives_errors_and_the_whole_the_values(folder: Path) -> None:

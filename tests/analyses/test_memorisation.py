@@ -250,21 +250,21 @@ def test_numbers_of_detection_are_those_of_scikit_learn(ties: bool) -> None:
     counts = resampled_counts(wrong, 5, seed=0)
     found = detect(score, wrong, counts)
     for place, count in enumerate(counts):
-        assert found.auroc[place] == pytest.approx(roc_auc_score(wrong, score, sample_weight=count))
-        assert found.ap[place] == pytest.approx(average_precision_score(wrong, score, sample_weight=count))
+        assert found["auroc"][place] == pytest.approx(roc_auc_score(wrong, score, sample_weight=count))
+        assert found["ap"][place] == pytest.approx(average_precision_score(wrong, score, sample_weight=count))
     once = detect(score, wrong)
-    assert once.auroc[0] == pytest.approx(roc_auc_score(wrong, score))
-    assert once.ap[0] == pytest.approx(average_precision_score(wrong, score))
+    assert once["auroc"][0] == pytest.approx(roc_auc_score(wrong, score))
+    assert once["ap"][0] == pytest.approx(average_precision_score(wrong, score))
     if not ties:
         highest = np.argsort(-score)[: wrong.sum()]
-        assert once.recall[0] == pytest.approx(wrong[highest].mean())
+        assert once["recall"][0] == pytest.approx(wrong[highest].mean())
 
 
 def test_recall_among_equal_scores_is_that_of_chance() -> None:
     wrong = np.array([True, False, True, False, False, True])
     # The three highest: the first, and two of the four in the middle, of which two are wrong.
-    assert detect(np.array([9.0, 5, 5, 5, 1, 5]), wrong).recall[0] == pytest.approx((1 + 2 * 2 / 4) / 3)
-    assert detect(np.ones(6), wrong) == pytest.approx(np.array([[0.5], [0.5], [0.5]]))
+    assert detect(np.array([9.0, 5, 5, 5, 1, 5]), wrong)["recall"][0] == pytest.approx((1 + 2 * 2 / 4) / 3)
+    assert list(detect(np.ones(6), wrong).values()) == [0.5, 0.5, 0.5]
 
 
 def test_resamples_keep_how_many_are_wrong() -> None:
@@ -309,7 +309,7 @@ def test_differences_are_paired_and_errors_hold_the_draws() -> None:
     for column in ("auroc", "minus_loss"):
         expected = np.hypot(rows["own"][f"{column}_se"], moved["own"]["auroc_draws_se"])
         assert moved["own"][f"{column}_se"] == pytest.approx(expected)
-    each = [detect(values, wrong).auroc[0] for values in drawn.scores["own"]]
+    each = [detect(values, wrong)["auroc"][0] for values in drawn.scores["own"]]
     assert moved["own"]["auroc_draws_se"] == pytest.approx(np.std(each, ddof=1) * np.sqrt(21 / 19))
     assert moved["loss"]["auroc_draws_se"] == 0
 

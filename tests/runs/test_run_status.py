@@ -21,8 +21,7 @@ from command import TINY, call
 import losskernel as lk
 from losskernel.data import arithmetic
 from losskernel.errors import Interrupted
-from losskernel.kernel.diagnosis.diagnose import diagnose
-from losskernel.kernel.diagnosis.interim import ENOUGH, interim
+from losskernel.kernel.diagnosis.diagnose import ENOUGH, diagnose, interim
 from losskernel.models import MLP
 from losskernel.runs.status.interim_diagnosis import InterimDiagnosis
 from losskernel.runs.status.progress_callback import (

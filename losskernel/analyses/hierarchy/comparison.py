@@ -11,7 +11,7 @@ from losskernel.analyses import rank_tests
 from losskernel.analyses.hierarchy import taxonomy_scores
 from losskernel.analyses.hierarchy.taxonomy_scores import ENDS, LEVEL_NUMBERS, Reader, Score, Scorer, Similarity
 from losskernel.analyses.rank_tests import Permuted
-from losskernel.analyses.taxonomy_classes import Classes
+from losskernel.analyses.taxonomy_classes import Classes, TaxonomyAnalysis
 from losskernel.kernel import LossKernel, noise_floor
 from losskernel.traces.loss_traces import LossTraces
 
@@ -19,6 +19,27 @@ from losskernel.traces.loss_traces import LossTraces
 LABELS, RANDOM = "labels", "random"
 # Image pairs at most for rank correlations between images.
 _PAIRS = 200_000
+
+
+@dataclass(frozen=True)
+class HierarchySettings(TaxonomyAnalysis):
+    """How a kernel is compared with a taxonomy.
+
+    Attributes:
+        measure: of the distance in the taxonomy, one of losskernel.data.taxonomy.MEASURES.
+        features: baseline for which the partial Mantel test controls.
+        permutations: of the classes, for p-values.
+        neighbours: k of the k-NN precision.
+        limit: probes at most behind error bars and trees of probes, evenly from every class; matrices are N × N.
+        seed: fixes permutations, sampled pairs, choices among equals and the random baseline.
+    """
+
+    measure: str = "path"
+    features: str = "penultimate"
+    permutations: int = 999
+    neighbours: int = 10
+    limit: int = 2000
+    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,22 +51,14 @@ class Comparison:
         traces: what it was built from, with baselines.
         classes: of the probes.
         distance: of every two classes in the taxonomy, [G, G].
-        features: baseline for which partial tests control.
-        permutations: of the classes.
-        neighbours: k of the k-NN precision.
-        limit: probes at most behind errors and trees of probes.
-        seed: fixes permutations, sampled pairs, choices among equals and the random baseline.
+        settings: of the comparison.
     """
 
     kernel: LossKernel
     traces: LossTraces
     classes: Classes
     distance: np.ndarray
-    features: str
-    permutations: int
-    neighbours: int
-    limit: int
-    seed: int
+    settings: HierarchySettings
 
     @cached_property
     def similarities(self) -> dict[str, Similarity]:
@@ -93,10 +106,10 @@ class Comparison:
     @cached_property
     def tests(self) -> dict[str, dict[str, Permuted]]:
         """Permutation tests of every kernel: spearman_classes, partial and reverse."""
+        fixed = (self.settings.permutations, self.settings.seed)
+        given = {self.settings.features: None}  # the features themselves
         return {
-            name: taxonomy_scores.tests(
-                similarity, self.distance, None if name == self.features else self._given, self.permutations, self.seed
-            )
+            name: taxonomy_scores.tests(similarity, self.distance, given.get(name, self._given), *fixed)
             for name, similarity in self.similarities.items()
         }
 
@@ -118,22 +131,22 @@ class Comparison:
         draws = self.kernel.chains * self.kernel.draws
         # A baseline of one column is a score, such as the margin: probes with the same score are not alike.
         kernels = {name: rows for name, rows in self.traces.baselines.items() if rows.shape[1] > 1}
-        return kernels | reference_kernels(self.classes.leaf, draws, self.seed)
+        return kernels | reference_kernels(self.classes.leaf, draws, self.settings.seed)
 
     @cached_property
     def _given(self) -> np.ndarray | None:
-        return self.similarities[self.features].means if self.features in self._baselines else None
+        return self.similarities[self.settings.features].means if self.settings.features in self._baselines else None
 
     @cached_property
     def _chosen(self) -> np.ndarray | None:
-        return self.classes.evenly(self.limit) if self.kernel.probes > self.limit else None
+        return self.classes.evenly(self.settings.limit) if self.kernel.probes > self.settings.limit else None
 
     @cached_property
     def _reader(self) -> Reader:
         return self._reader_of(self.classes)
 
     def _reader_of(self, classes: Classes) -> Reader:
-        return Reader(classes, classes.pairs(_PAIRS, self.seed), self.neighbours, self.seed)
+        return Reader(classes, classes.pairs(_PAIRS, self.settings.seed), self.settings.neighbours, self.settings.seed)
 
 
 def reference_kernels(leaf: np.ndarray, columns: int, seed: int) -> dict[str, np.ndarray]:

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from losskernel import figures
-from losskernel.analyses.hierarchy.comparison import LABELS, RANDOM, Comparison, summary, with_ends
+from losskernel.analyses.hierarchy.comparison import LABELS, RANDOM, Comparison, HierarchySettings, summary, with_ends
 from losskernel.analyses.hierarchy.taxonomy_scores import LEVEL_NUMBERS, Score
 from losskernel.analyses.rank_tests import spearman, upper
 from losskernel.analyses.result import MetricPanel, Result, check_settings
-from losskernel.analyses.taxonomy_classes import Level, TaxonomyAnalysis
+from losskernel.analyses.taxonomy_classes import Level
 from losskernel.data.taxonomy import MEASURES
 from losskernel.errors import require
 from losskernel.figures.shared.style import INK
@@ -31,29 +31,14 @@ _COLUMNS = ("spearman_classes", "partial", "knn", "ami", "dendrogram_purity")
 
 
 @dataclass(frozen=True)
-class Hierarchy(TaxonomyAnalysis):
+class Hierarchy(HierarchySettings):
     """Compare coupling, |R| and R, and other kernels over the same probes, with distances in a taxonomy.
 
     Sibling classes compete for probability, so that R between them is often below 0: relatedness shows in the
     coupling (R² without noise floor), not in R. Correlations are positive where the kernel agrees with the taxonomy;
     their p-values permute classes (Mantel), their errors are over chains. Pairs within a class are left out of them.
     Clusters and trees are compared at the level whose number of groups is nearest to √classes; tables hold all levels.
-
-    Attributes:
-        measure: of the distance in the taxonomy, one of losskernel.data.taxonomy.MEASURES.
-        features: baseline for which the partial Mantel test controls.
-        permutations: of the classes, for p-values.
-        neighbours: k of the k-NN precision.
-        limit: probes at most behind error bars and trees of probes, evenly from every class; matrices are N × N.
-        seed: fixes permutations, sampled pairs and the random baseline.
     """
-
-    measure: str = "path"
-    features: str = "penultimate"
-    permutations: int = 999
-    neighbours: int = 10
-    limit: int = 2000
-    seed: int = 0
 
     controlled: ClassVar[bool] = True
     objective: ClassVar[str] = "spearman_classes_coupling"
@@ -109,17 +94,7 @@ class Hierarchy(TaxonomyAnalysis):
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return correlations, tests and levels, tables of all kernels, and the figures."""
         classes = self.classes(kernel.label(self.label))
-        comparison = Comparison(
-            kernel,
-            traces,
-            classes,
-            classes.distance(self.measure),
-            self.features,
-            self.permutations,
-            self.neighbours,
-            self.limit,
-            self.seed,
-        )
+        comparison = Comparison(kernel, traces, classes, classes.distance(self.measure), self)
         tables = {
             "hierarchy_kernels": kernels_table(comparison),
             "hierarchy_levels": relations_table(comparison),
@@ -248,7 +223,7 @@ def _relatedness_figure(comparison: Comparison) -> figures.Figure:
 def _correlations(comparison: Comparison, relations: list[int]) -> list[np.ndarray]:
     """Return R of some pairs of different probes of each relation."""
     kernel, classes = comparison.subset
-    rng = np.random.default_rng(comparison.seed)
+    rng = np.random.default_rng(comparison.settings.seed)
     first, second = np.triu_indices(kernel.probes, 1)
     kinship = classes.kinship[classes.leaf[first], classes.leaf[second]]  # [pairs]
     values = kernel.correlation()[first, second]  # [pairs]

@@ -13,22 +13,11 @@ from losskernel.traces.loss_traces import LossTraces
 NUMBERS = ("auroc", "ap", "recall")
 
 
-class Detected(NamedTuple):
-    """How well one score detects the probes that are wrong, each [B] for B resamples of the probes.
+def detect(score: np.ndarray, wrong: np.ndarray, counts: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Return how well one score ranks wrong probes above right ones, each [B] for B resamples of the probes.
 
-    Attributes:
-        auroc: chance that a wrong probe's score exceeds a right one's, ties counting half.
-        ap: average precision, as scikit-learn has it.
-        recall: share of the m wrong probes among the m highest scores; among equal scores, by chance.
-    """
-
-    auroc: np.ndarray
-    ap: np.ndarray
-    recall: np.ndarray
-
-
-def detect(score: np.ndarray, wrong: np.ndarray, counts: np.ndarray | None = None) -> Detected:
-    """Return how well one score ranks wrong probes above right ones.
+    auroc: chance that a wrong probe's score exceeds a right one's, ties counting half. ap: average precision, as
+    scikit-learn has it. recall: share of the m wrong probes among the m highest scores; among equal scores, by chance.
 
     Args:
         score: [N], higher = more suspicious.
@@ -48,7 +37,8 @@ def detect(score: np.ndarray, wrong: np.ndarray, counts: np.ndarray | None = Non
     precision = np.divide(above, seen, out=np.zeros_like(above), where=seen > 0)
     # Of a group of equal scores that straddles the first m, a random part is among them.
     taken = np.clip((positives - (seen - hits - misses)) / np.maximum(hits + misses, 1.0), 0.0, 1.0)
-    return Detected(auroc, (hits * precision).sum(axis=1) / positives, (hits * taken).sum(axis=1) / positives)
+    ap, recall = ((hits * part).sum(axis=1) / positives for part in (precision, taken))
+    return {"auroc": auroc, "ap": ap, "recall": recall}
 
 
 def resampled_counts(wrong: np.ndarray, replicates: int, seed: int) -> np.ndarray:
@@ -82,8 +72,7 @@ class Draws(NamedTuple):
         # Exponential weights vary by less than their own mean's share, as in losskernel.kernel.error_bars.
         factor = np.sqrt((self.pieces + 1) / (self.pieces - 1))
         return {
-            number: float(factor * np.std([getattr(values, number)[0] for values in detected], ddof=1))
-            for number in NUMBERS
+            number: float(factor * np.std([values[number][0] for values in detected], ddof=1)) for number in NUMBERS
         }
 
     def freedom(self, name: str, replicates: int) -> float:
@@ -114,21 +103,20 @@ def detection_rows(
     values = {name: detect(score, wrong) for name, score in scores.items()}
     scatter = {name: detect(score, wrong, counts) for name, score in scores.items()}
     rivals = [name for name in scores if name not in draws.scores]
-    best = max(rivals, key=lambda name: values[name].auroc[0], default=None)
+    best = max(rivals, key=lambda name: values[name]["auroc"][0], default=None)
     rows: list[dict[str, Any]] = []
     for name in scores:
         draw_errors, freedom = draws.errors(name), draws.freedom(name, replicates)
         row: dict[str, Any] = {"score": name, "kind": "kernel" if name in draws.scores else "baseline"}
         for number in NUMBERS:
-            error = float(np.hypot(np.std(getattr(scatter[name], number), ddof=1), draw_errors[number]))
-            row |= _bounded(interval(number, float(getattr(values[name], number)[0]), error, freedom), 0.0, 1.0)
+            error = float(np.hypot(np.std(scatter[name][number], ddof=1), draw_errors[number]))
+            row |= _bounded(interval(number, float(values[name][number][0]), error, freedom), 0.0, 1.0)
             row |= {f"{number}_draws_se": draw_errors[number]}
         for column, other in (("minus_loss", "loss"), ("minus_rival", best)):
             if name in draws.scores and other in rivals:
-                difference = float(values[name].auroc[0] - values[other].auroc[0])
-                error = float(
-                    np.hypot(np.std(scatter[name].auroc - scatter[other].auroc, ddof=1), draw_errors["auroc"])
-                )
+                difference = float(values[name]["auroc"][0] - values[other]["auroc"][0])
+                spread = np.std(scatter[name]["auroc"] - scatter[other]["auroc"], ddof=1)
+                error = float(np.hypot(spread, draw_errors["auroc"]))
                 row |= _bounded(interval(column, difference, error, freedom), -1.0, 1.0)
         if name in draws.scores and best is not None:
             row["rival"] = best

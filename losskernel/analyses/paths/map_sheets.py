@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -151,20 +152,8 @@ def _with_errors(measured: MeasuredPaths) -> str:
 
 
 def _course(measured: MeasuredPath, colour: str) -> Course:
-    profile, errors = measured.profile, measured.errors
-    return Course(
-        _title(measured.path),
-        colour,
-        profile.to_target,
-        profile.off,
-        profile.fraction,
-        profile.step,
-        profile.progress,
-        profile.heading,
-        profile.turning,
-        errors.to_target,
-        errors.step,
-    )
+    drawn = attrgetter("to_target", "off", "fraction", "step", "progress", "heading", "turning")(measured.profile)
+    return Course(_title(measured.path), colour, *drawn, measured.errors.to_target, measured.errors.step)
 
 
 def _training(measured: MeasuredPaths, steps: Sequence[MeasuredPath]) -> figures.Figure:

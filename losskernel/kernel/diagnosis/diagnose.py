@@ -1,14 +1,14 @@
-"""diagnose(): whether a kernel may be trusted, as a verdict with reasons and the change most likely to help."""
+"""diagnose(): whether a kernel may be trusted, with reasons and a remedy; interim(): the same while it is sampled."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from losskernel.kernel.diagnosis import statistics as diagnostics
-from losskernel.kernel.diagnosis.remedies import setting_of
-from losskernel.kernel.diagnosis.screens import FEW_DRAWS, Finding, Verdict, hold, worst_first
+from losskernel.kernel.diagnosis.remedies import Setting, setting_of
+from losskernel.kernel.diagnosis.screens import FEW_DRAWS, SCREENS, Finding, Verdict, hold, worst_first
 from losskernel.kernel.estimators import inverse
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
@@ -78,18 +78,22 @@ def _row(finding: Finding) -> dict[str, Any]:
 
 def _chains(kernel: LossKernel, unit: np.ndarray, mean_loss: np.ndarray) -> dict[str, float]:
     """Return whether the chains are independent of each other, and all moving."""
+    metrics = {"constant_probes": float(kernel.constant.mean())} | _twins_and_spread(mean_loss, unit)
     shared, score = diagnostics.chain_correlation(unit)
-    twins, spread = diagnostics.twins(mean_loss), diagnostics.chain_spread(unit)
-    named = {} if twins is None else {"first_twin": float(twins[0]), "second_twin": float(twins[1])}
-    return named | {
-        "constant_probes": float(kernel.constant.mean()),
-        "twin_chains": float(twins is not None),
-        "dead_chain": float(spread.min()),
-        "stillest_chain": float(spread.argmin()),
-        # A repeated chain is correlated with itself; the screen of twin chains reports it already.
-        "chain_correlation": 0.0 if twins else shared,
-        "chain_correlation_score": 0.0 if twins or shared < 0.005 else score,
-    }
+    # A repeated chain is correlated with itself; the screen of twin chains reports it already.
+    shared = 0.0 if metrics["twin_chains"] else shared
+    return metrics | {"chain_correlation": shared, "chain_correlation_score": 0.0 if shared < 0.005 else score}
+
+
+def _twins_and_spread(
+    mean_loss: np.ndarray, standardised: np.ndarray, chains: Sequence[int] | None = None
+) -> dict[str, float]:
+    """Return whether two chains are one, and how still the stillest is; `chains` are their numbers."""
+    twins, spread = diagnostics.twins(mean_loss), diagnostics.chain_spread(standardised)
+    numbers = range(len(mean_loss)) if chains is None else chains
+    named = {} if twins is None else {"first_twin": float(numbers[twins[0]]), "second_twin": float(numbers[twins[1]])}
+    stillest = {"dead_chain": float(spread.min()), "stillest_chain": float(numbers[int(spread.argmin())])}
+    return named | {"twin_chains": float(twins is not None)} | stillest
 
 
 def _mixing(kernel: LossKernel, losses: np.ndarray, mean_loss: np.ndarray) -> dict[str, float]:
@@ -204,12 +208,9 @@ def _steps(traces: LossTraces) -> dict[str, float]:
 def _distance(traces: LossTraces, mean_loss: np.ndarray) -> dict[str, float]:
     """Return whether the weights still drift, and whether the first draws differ from the rest."""
     distance = traces.record("distance")
-    scores = [diagnostics.transient(mean_loss)]
-    metrics = {}
-    if distance is not None:
-        metrics["rhat_distance"] = diagnostics.rhat(distance)
-        scores.append(diagnostics.transient(distance))
-    return metrics | {"transient": float(np.abs(scores).max())}
+    series = [mean_loss] if distance is None else [mean_loss, distance]
+    metrics = {} if distance is None else {"rhat_distance": diagnostics.rhat(distance)}
+    return metrics | {"transient": float(np.abs([diagnostics.transient(part) for part in series]).max())}
 
 
 def _precision(traces: LossTraces) -> dict[str, float]:
@@ -218,3 +219,97 @@ def _precision(traces: LossTraces) -> dict[str, float]:
     if differences is None:
         return {}
     return {"precision_error": diagnostics.precision_error(differences, traces.losses.values)}
+
+
+# Draws of each chain below which no interim verdict is given.
+ENOUGH = 2 * FEW_DRAWS
+TOO_EARLY = "too early"
+# Screens that are meaningful from the start, with short labels. Effective draws are not among them: they still grow.
+_FROM_THE_START = {
+    "twin_chains": "one chain twice",
+    "dead_chain": "a dead chain",
+    "excess_loss": "the chains have left the basin",
+}
+# The first draws of chains that only mix slowly trip these too.
+_FROM_HALF_ON = {
+    "rhat_distance": "the weights drift",
+    "transient": "the first draws lie apart",
+    "trend_share": "the losses drift",
+    "rhat": "the chains disagree",
+}
+
+
+@dataclass(frozen=True)
+class Interim:
+    """The verdict on an unfinished run.
+
+    Attributes:
+        verdict: worst of the screens that are meaningful by now, or "too early".
+        rhat: of the probes' mean loss, rank-normalised, split.
+        ess: bulk effective draws of the probes' mean loss, all chains together.
+        reasons: one sentence per screen that did not pass, causes before their effects, the worst first.
+        words: a one-line summary.
+    """
+
+    verdict: Verdict | Literal["too early"]
+    rhat: float = float("nan")
+    ess: float = float("nan")
+    reasons: tuple[str, ...] = ()
+    words: str = TOO_EARLY
+
+
+def interim(observed: np.ndarray, of: int, chains: Sequence[int], excess_loss: float = float("nan")) -> Interim:
+    """Apply the screens and bounds of the diagnosis to the draws so far.
+
+    Drift and disagreement count from half of the draws on, or once there are as many effective draws as a finished
+    run needs in order not to fail.
+
+    Args:
+        observed: mean loss of the probes, loss of the minibatches, distance from w*, [C, D, 3].
+        of: draws per chain of the finished run.
+        chains: the chains' numbers.
+        excess_loss: by how much the training loss lies above that at w*, in units of P / 2 nbeta.
+    """
+    draws = observed.shape[1]
+    if draws < ENOUGH:
+        return Interim("too early")
+    metrics = _metrics(observed, chains) | {"excess_loss": excess_loss}
+    # A finished run with fewer effective draws would fail: until then, drift and slow mixing look alike.
+    enough_ess = next(screen.bounds.usable for screen in SCREENS if screen.metric == "ess")
+    early = draws < of / 2 and not metrics["ess"] >= enough_ess
+    labels = _FROM_THE_START if early else _FROM_THE_START | _FROM_HALF_ON
+    findings = hold(metrics, Setting(len(chains), draws))
+    flagged = worst_first(finding for finding in findings if finding.metric in labels)
+    numbers = [("R-hat {:.2f}", metrics["rhat"]), ("ESS {:,.0f}", metrics["ess"])]
+    shown = [template.format(value) for template, value in numbers if not np.isnan(value)]
+    words = ", ".join([*shown, *(labels[finding.metric] for finding in flagged[:1])])
+    return Interim(
+        flagged[0].verdict if flagged else "too early" if early else "pass",
+        metrics["rhat"],
+        metrics["ess"],
+        tuple(finding.reason for finding in flagged),
+        f"{TOO_EARLY}: {words}" if early and not flagged else words,
+    )
+
+
+def _metrics(observed: np.ndarray, chains: Sequence[int]) -> dict[str, float]:
+    """Return the diagnosis' metrics of the same names, computed from means over the probes."""
+    mean_loss, distance = observed[:, :, 0], observed[:, :, 2]
+    ess = diagnostics.ess(mean_loss)
+    return _twins_and_spread(mean_loss, _standardised(observed), chains) | {
+        "rhat_distance": diagnostics.rhat(distance),
+        "transient": float(np.abs([diagnostics.transient(mean_loss), diagnostics.transient(distance)]).max()),
+        "trend_share": diagnostics.trend_share(observed[:, :, :1]),
+        "rhat": diagnostics.rhat(mean_loss),
+        "rhat_good": diagnostics.rhat_bound(len(chains), ess),
+        # Not screened here, but read by the sentences and remedies of `hold`.
+        "chain_correlation": 0.0,
+        **dict.fromkeys(("ess", "ess_tail", "ess_kernel"), ess),
+    }
+
+
+def _standardised(observed: np.ndarray) -> np.ndarray:
+    """Return each quantity [C, D, 3] centred per chain, in units of its standard deviation; constant ones are 0."""
+    centred = observed - observed.mean(1, keepdims=True)
+    scatter = np.sqrt(np.square(centred).mean((0, 1)))
+    return centred / np.where(scatter > 0, scatter, 1.0)

@@ -152,7 +152,8 @@ def hold(metrics: Mapping[str, float], setting: Setting) -> list[Finding]:
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings that do not pass: those that fail, then those that warn, each in the table's order."""
-    return sorted((each for each in findings if each.verdict != "pass"), key=lambda each: each.verdict == "warn")
+    flagged = (finding for finding in findings if finding.verdict != "pass")
+    return sorted(flagged, key=lambda finding: finding.verdict == "warn")
 
 
 def _phrases(metrics: Mapping[str, float]) -> dict[str, str]:

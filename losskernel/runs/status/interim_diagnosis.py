@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from losskernel.kernel.diagnosis.interim import ENOUGH, Interim, interim
+from losskernel.kernel.diagnosis.diagnose import ENOUGH, Interim, interim
 from losskernel.kernel.diagnosis.statistics import load_arviz
 
 _EVERY = 30.0  # seconds between two diagnoses
