@@ -182,7 +182,10 @@ class Atlas(TaxonomyAnalysis):
         names = {"branch": _branches(tree)[leaf], "class": np.array(tree.names[: tree.leaves])[leaf]}
         labels = names | {name: values for name, values in kernel.labels.items() if name != "class"}
         page = figures.interactive_map(plane, space, labels, None if images is None else encode(images))
-        table = probe_table(kernel, branch=names["branch"], region=_region_numbers(regions, kernel.probes))
+        numbers = np.zeros(kernel.probes, dtype=int)  # [N], of each probe's region; 0 for none
+        for region in regions:
+            numbers[region.members] = region.number
+        table = probe_table(kernel, branch=names["branch"], region=numbers)
         return Result(
             self._metrics(plane, near, leaf) | {"regions": float(len(regions))},
             {"atlas": map_table(table, plane, space)},
@@ -209,11 +212,3 @@ def _branches(tree: Tree) -> np.ndarray:
     for node in main_branches(tree, _MOST_BRANCHES):
         names[below[node]] = tree.names[node]
     return names.astype(str)
-
-
-def _region_numbers(regions: list[figures.Region], count: int) -> np.ndarray:
-    """Return each probe's region number, [N], 0 for none."""
-    numbers = np.zeros(count, dtype=int)  # [N]
-    for region in regions:
-        numbers[region.members] = region.number
-    return numbers

@@ -98,16 +98,6 @@ def dendrogram_purity(parents: np.ndarray, groups: np.ndarray) -> float:
     return float((met * counts / counts.sum(1, keepdims=True)).sum() / total) if total > 0 else float("nan")
 
 
-def cophenetic_distances(linkage: np.ndarray) -> np.ndarray:
-    """Return the height [M (M - 1) / 2] at which every two members of a tree [M - 1, 4] meet.
-
-    Source: Sokal and Rohlf 1962.
-    """
-    from scipy.cluster.hierarchy import cophenet
-
-    return np.asarray(cophenet(linkage))
-
-
 def pearson(first: np.ndarray, second: np.ndarray) -> float:
     """Return the correlation of two arrays [P]; NaN where one is constant."""
     return float(np.corrcoef(first, second)[0, 1]) if np.ptp(first) > 0 and np.ptp(second) > 0 else float("nan")

@@ -36,6 +36,7 @@ class LossKernel:
         squares = np.einsum("cdn,cdn->cn", chains, chains)
         self._chain_scale = np.sqrt(squares)  # [C, N]
         self._variance = squares.sum(0) / divisor
+        self._scale = inverse(np.sqrt(self._variance))  # of standardised losses
         self.constant = self._variance == 0
 
     @classmethod
@@ -96,7 +97,7 @@ class LossKernel:
 
     def standardised(self) -> np.ndarray:
         """Return unit rows [N, C·D] with R = B Bᵀ; rows of constant probes are zero."""
-        return self.features() * inverse(np.sqrt(self._variance))[:, None]
+        return self.features() * self._scale[:, None]
 
     def covariance(self, rows: Rows = None) -> np.ndarray:
         """Return K [N, N], or K[rows] [n, N]."""
@@ -106,8 +107,7 @@ class LossKernel:
     def correlation(self, rows: Rows = None) -> np.ndarray:
         """Return R [N, N], or R[rows] [n, N]: unit diagonal, and 0 off it where a probe's loss is constant."""
         chosen = self._chosen(rows)
-        scale = inverse(np.sqrt(self._variance))
-        result = self.covariance(rows) * scale[chosen, None] * scale
+        result = self.covariance(rows) * self._scale[chosen, None] * self._scale
         return self._unit_diagonal(np.clip(result, -1.0, 1.0), chosen)
 
     def null_correlation(self, rows: Rows = None, *, shift: int = 1) -> np.ndarray:
@@ -120,9 +120,8 @@ class LossKernel:
         chosen = self._chosen(rows)
         by, axis = (shift, 0) if self.chains > 1 else (self.draws // 2, 1)
         shifted = np.roll(self._chains, by, axis=axis)
-        scale = inverse(np.sqrt(self._variance))
         losses = self._chains.reshape(-1, self.probes)[:, chosen]  # [C·D, n]
-        return losses.T @ shifted.reshape(-1, self.probes) / self._divisor * scale[chosen, None] * scale
+        return losses.T @ shifted.reshape(-1, self.probes) / self._divisor * self._scale[chosen, None] * self._scale
 
     def coupling(self, rows: Rows = None) -> np.ndarray:
         """Return R² [N, N] without Monte-Carlo floor: the mean of R_a ∘ R_b over pairs of different chains.
@@ -166,7 +165,7 @@ class LossKernel:
         )
         if of == "covariance":
             return estimators.batch_means_error(self._chains, per_chain, chosen)
-        unit = self._chains * inverse(np.sqrt(self._variance))
+        unit = self._chains * self._scale
         return estimators.batch_means_error(unit, per_chain, chosen, self.correlation(rows))
 
     def interval(self, rows: Rows = None, *, of: str = "covariance", level: float = 0.9) -> Interval:

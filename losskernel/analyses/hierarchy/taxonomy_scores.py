@@ -67,7 +67,12 @@ class Reader:
                 nearest = self._nearest(rows, probes, shuffled)  # [n, k]
                 part = Similarity(self._sums(rows, probes), self._chosen(rows, probes), nearest, linkage)
                 parts.setdefault(name, []).append(part)
-        return {name: self._joined(members) for name, members in parts.items()}
+        joined: dict[str, Similarity] = {}
+        for name, members in parts.items():
+            sums, pairs, near, linkages = zip(*members, strict=True)
+            means = self._mean(np.sum(sums, axis=0))
+            joined[name] = Similarity(means, np.concatenate(pairs), np.concatenate(near), linkages[0])
+        return joined
 
     def means(self, blocks: Iterable[Block]) -> dict[str, np.ndarray]:
         """Return only the means over classes [G, G] of the similarities."""
@@ -77,10 +82,6 @@ class Reader:
             for name, rows in similarities.items():
                 sums[name] = sums.get(name, 0.0) + self._sums(rows, probes)
         return {name: self._mean(total) for name, total in sums.items()}
-
-    def _joined(self, parts: list[Similarity]) -> Similarity:
-        sums, pairs, nearest, linkages = zip(*parts, strict=True)
-        return Similarity(self._mean(np.sum(sums, axis=0)), np.concatenate(pairs), np.concatenate(nearest), linkages[0])
 
     def _mean(self, sums: np.ndarray) -> np.ndarray:
         weights = self.classes.weights  # [G, G]
@@ -157,11 +158,15 @@ class Scorer:
 
         Numbers of a level are called `knn class`, `ami depth 2` and so on.
         """
-        numbers = self._ranks(similarity) | self._neighbours(similarity)
+        numbers = self._ranks(similarity)
+        for level, groups in zip(self.classes.levels, self._probe_groups, strict=True):
+            numbers[f"knn {level.name}"] = (groups[similarity.nearest] == groups[:, None]).mean()
         if np.ptp(rank_tests.upper(similarity.means)) > 0:
             numbers |= self._class_tree(similarity.means)
         if similarity.linkage is not None:
-            numbers |= self._probe_tree(similarity.linkage)
+            clusters = tree_comparison.cuts(similarity.linkage, [len(self.classes.ids)])[:, 0]
+            parents = tree_comparison.parents_of(similarity.linkage)
+            numbers |= _recovered("class", self.classes.leaf, clusters, parents)
         return {name: float(value) for name, value in numbers.items() if np.isfinite(value)}
 
     def relations(self, similarity: Similarity) -> np.ndarray:
@@ -196,15 +201,11 @@ class Scorer:
             numbers["partial"] = rank_tests.partial(means, classes, rank_tests.upper(self.given))
         return numbers
 
-    def _neighbours(self, similarity: Similarity) -> dict[str, float]:
-        return {
-            f"knn {level.name}": (groups[similarity.nearest] == groups[:, None]).mean()
-            for level, groups in zip(self.classes.levels, self._probe_groups, strict=True)
-        }
-
     def _class_tree(self, means: np.ndarray) -> dict[str, float]:
+        from scipy.cluster.hierarchy import cophenet
+
         tree = tree_comparison.average_linkage(means)  # [G - 1, 4]
-        heights = tree_comparison.cophenetic_distances(tree)  # [pairs]
+        heights = np.asarray(cophenet(tree))  # [pairs], at which every two classes meet
         numbers = {
             "cophenetic": tree_comparison.pearson(heights, self._known[0]),
             "tree_fit": tree_comparison.pearson(heights, -rank_tests.upper(means)),
@@ -215,11 +216,6 @@ class Scorer:
         for level, clusters in zip(levels, partitions.T, strict=True):
             numbers |= _recovered(level.name, level.groups, clusters, tree_comparison.parents_of(tree))
         return numbers
-
-    def _probe_tree(self, linkage: np.ndarray) -> dict[str, float]:
-        leaf = self.classes.leaf
-        clusters = tree_comparison.cuts(linkage, [len(self.classes.ids)])[:, 0]
-        return _recovered("class", leaf, clusters, tree_comparison.parents_of(linkage))
 
 
 def _recovered(name: str, groups: np.ndarray, clusters: np.ndarray, parents: np.ndarray) -> dict[str, float]:

@@ -53,7 +53,8 @@ class Joint:
         sampled_any = len(points.of("loss_kernel")) > 0
         require(sampled_any, "there is no loss kernel; choose a schedule, or points=[loss_kernels]")
         require(len(points.path()) > 0 and len(points.of("layer")) > 0, "there is no layer; choose points=[layers,...]")
-        formed = points.mapped(lambda item: _formed(item, form))
+        kinds = KERNELS if form == "correlation" else ()
+        formed = points.mapped(lambda item: item.point.correlation() if item.kind in kinds else item.point)
         formed = formed.extended([_placebo(formed[_main_kernel(formed)], seed)])
         chains = [len(item.point.chains) for item in formed.points]
         sampled = [number for number, count in enumerate(chains) if count >= 2]
@@ -168,10 +169,6 @@ class ProbeErrors:
             kernel = SPACE.centred(self.points[number].point)
             self._centred[number] = kernel / np.linalg.norm(kernel)
         return self._centred[number]
-
-
-def _formed(item: NamedPoint, form: str) -> Point:
-    return item.point.correlation() if form == "correlation" and item.kind in KERNELS else item.point
 
 
 def _compact(point: Point) -> Point:

@@ -150,7 +150,10 @@ class Memorisation:
         ranked = suspects(kernel, given, opinions, scores, self.rank_by, beside)
         tables["memorisation_suspects"] = ranked
         marked, words = marks.get(self.truth), self.truth.replace("_", " ")
-        notes = None if marked is None else _notes(tables["memorisation_detection"])
+        notes = None
+        if marked is not None:
+            detected = tables["memorisation_detection"].to_dict(orient="records")
+            notes = {row["score"]: f"{row['auroc']:.4f} ± {row['auroc_se']:.4f}" for row in detected}
         drawn = {
             "score_distributions": figures.score_distributions(scores, marked, notes, marked_name=words),
             "memorisation_map": figures.marked_map(
@@ -231,8 +234,3 @@ def _likely_accuracy(opinions: Opinion, kernel: LossKernel, wrong: np.ndarray | 
     numbers = replicate_mean("likely_accuracy_mislabelled", right[wrong])
     numbers |= replicate_mean("likely_accuracy_clean", right[~wrong])
     return numbers | replicate_mean("rival_accuracy_mislabelled", (opinions.rival == true)[wrong].astype(float))
-
-
-def _notes(table: pd.DataFrame) -> dict[str, str]:
-    rows = table.to_dict(orient="records")
-    return {row["score"]: f"{row['auroc']:.4f} ± {row['auroc_se']:.4f}" for row in rows}

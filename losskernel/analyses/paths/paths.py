@@ -118,7 +118,9 @@ class Paths:
         metrics = {"probes": float(len(points.ids))} | totals(main)
         if others and others[0].path.step == 0:
             metrics |= {f"untrained_{name}": value for name, value in totals(others[0]).items()}
-        tables = {"path_profile": profile_table(measured), "path_networks": networks_table(measured)}
+        networks = [{"network": item.path.network, "step": item.path.step, **totals(item)} for item in measured.paths]
+        layers = pd.concat([_layers(path) for path in measured.paths], ignore_index=True)
+        tables = {"path_profile": layers, "path_networks": pd.DataFrame(networks)}
         if others:
             tables["path_distances"] = distances_table(measured)
         # Errors are NaN in spaces without a closed form; a metric is a finite number.
@@ -133,17 +135,6 @@ class Paths:
         if not targets:
             raise InputError("paths need a target; choose points=[layers,targets], or name one in analysis.path.target")
         return targets[0]
-
-
-def profile_table(measured: MeasuredPaths) -> pd.DataFrame:
-    """Return a row per network and layer: distances with standard errors, the step to the next layer, angles (rad)."""
-    return pd.concat([_layers(path) for path in measured.paths], ignore_index=True)
-
-
-def networks_table(measured: MeasuredPaths) -> pd.DataFrame:
-    """Return a row per network: length, straightness, chord, efficiency, distances to the target."""
-    rows = [{"network": item.path.network, "step": item.path.step, **totals(item)} for item in measured.paths]
-    return pd.DataFrame(rows)
 
 
 def distances_table(measured: MeasuredPaths) -> pd.DataFrame:
@@ -169,7 +160,10 @@ def totals(measured: MeasuredPath) -> dict[str, float]:
 
 
 def _layers(measured: MeasuredPath) -> pd.DataFrame:
-    """Return a row per layer of one path; NaN where there is no next step, or no turn."""
+    """Return a row per layer of one path: distances with standard errors, the step to the next layer, angles (rad).
+
+    NaN where there is no next step, or no turn.
+    """
     profile, errors, path = measured.profile, measured.errors, measured.path
     columns: dict[str, Any] = {
         "network": path.network,
