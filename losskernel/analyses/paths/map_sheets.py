@@ -152,8 +152,9 @@ def _with_errors(measured: MeasuredPaths) -> str:
 
 
 def _course(measured: MeasuredPath, colour: str) -> Course:
-    drawn = attrgetter("to_target", "off", "fraction", "step", "progress", "heading", "turning")(measured.profile)
-    return Course(_title(measured.path), colour, *drawn, measured.errors.to_target, measured.errors.step)
+    lines = attrgetter("to_target", "off", "fraction", "step", "progress", "heading", "turning")(measured.profile)
+    drawn = (*lines, measured.errors.to_target, measured.errors.step)
+    return Course(_title(measured.path), colour, *drawn)
 
 
 def _training(measured: MeasuredPaths, steps: Sequence[MeasuredPath]) -> figures.Figure:
