@@ -223,22 +223,6 @@ def scores_of(losses: Losses, around: Surroundings) -> dict[str, np.ndarray]:
     return {name: values for name, values in scores.items() if values is not None}
 
 
-def resampled_scores(
-    resamples: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
-    start: np.ndarray | None,
-    groups: np.ndarray | None,
-    k: int,
-) -> dict[str, np.ndarray]:
-    """Return name -> [replicates, N] of kernels given by K [N, N], R [N, N] and mean losses [N]; R is overwritten."""
-    rows: dict[str, list[np.ndarray]] = {}
-    for covariance, correlation, mean in resamples:
-        variance = np.diagonal(covariance).copy()  # [N]
-        around = surroundings([(slice(0, len(mean)), correlation)], variance, groups, min(k, len(mean) - 1))
-        for name, values in scores_of(Losses(variance, covariance.sum(axis=1), mean, start), around).items():
-            rows.setdefault(name, []).append(values)
-    return {name: np.stack(values) for name, values in rows.items()}
-
-
 def _concordance(variance: np.ndarray, total: np.ndarray) -> np.ndarray:
     """Return each probe's correlation with the sum of all others, [N]; 0 where either never changes."""
     others = total.sum() - 2 * total + variance  # [N], variance of the sum of all others

@@ -5,6 +5,7 @@ from .error_bars import bootstrap as bootstrap
 from .error_bars import interval as interval
 from .error_bars import noise_floor as noise_floor
 from .error_bars import replicate_mean as replicate_mean
+from .error_bars import stretch_grams as stretch_grams
 from .estimators import Neighbours as Neighbours
 from .estimators import correlation_of as correlation_of
 from .estimators import inverse as inverse
@@ -26,4 +27,5 @@ __all__ = [
     "noise_floor",
     "pieces",
     "replicate_mean",
+    "stretch_grams",
 ]

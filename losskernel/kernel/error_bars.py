@@ -102,13 +102,17 @@ def bootstrap(kernel: LossKernel, statistic: Statistic, *, replicates: int = 40,
 
 def _resample_of(kernel: LossKernel, shape: tuple[int, int]) -> Resample:
     """Return the kernel as the resample with all weights 1, its chains cut into stretches [C, B]."""
-    stretches = np.array_split(kernel.features().reshape(kernel.probes, kernel.chains, -1), shape[1], axis=2)
-    # "cmn" is the order in which einsum's result is contiguous (each matrix is symmetric); every resample reads them.
-    grams = np.stack([np.einsum("ncd,mcd->cmn", part, part, optimize=True) for part in stretches], axis=1)
-    resample = Resample(grams, np.ones(shape))
+    resample = Resample(stretch_grams(kernel, shape[1]), np.ones(shape))
     if kernel.chains < 2:  # there is no coupling of one chain
         return resample
     return resample._replace(correlation_at_one=resample.chain_mean_correlation(), coupling_at_one=kernel.coupling())
+
+
+def stretch_grams(kernel: LossKernel, per_chain: int) -> np.ndarray:
+    """Return A Aᵀ of every stretch of consecutive draws, `per_chain` of each chain, [C, B, N, N]; they sum to K."""
+    stretches = np.array_split(kernel.features().reshape(kernel.probes, kernel.chains, -1), per_chain, axis=2)
+    # "cmn" is the order in which einsum's result is contiguous (each matrix is symmetric); every resample reads them.
+    return np.stack([np.einsum("ncd,mcd->cmn", part, part, optimize=True) for part in stretches], axis=1)
 
 
 def batch_means(name: str, series: np.ndarray) -> dict[str, float]:

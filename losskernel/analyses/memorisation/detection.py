@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from losskernel.analyses.kernel_scores import groups_of, resampled_scores
-from losskernel.kernel import LossKernel, Resample, correlation_of, interval, pieces, replicate_mean
+from losskernel.analyses.kernel_scores import Losses, groups_of, scores_of, surroundings
+from losskernel.kernel import LossKernel, Resample, correlation_of, interval, pieces, replicate_mean, stretch_grams
 from losskernel.traces.loss_traces import LossTraces
 
 NUMBERS = ("auroc", "ap", "recall")
@@ -153,9 +153,14 @@ def resampled_draws(
     count = kernel.chains * pieces(kernel.chains, kernel.draws)
     if count < 2 or len(set(wrong[chosen].tolist())) < 2:
         return None
-    groups = groups_of(kernel, given[chosen])
-    scores = resampled_scores(_resamples(kernel, part, seed), part.record("start_losses"), groups, k)
-    return Draws(scores, wrong[chosen], count)
+    groups, start = groups_of(kernel, given[chosen]), part.record("start_losses")
+    rows: dict[str, list[np.ndarray]] = {}
+    for covariance, mean in _resamples(kernel, part, seed):
+        variance, block = np.diagonal(covariance).copy(), (slice(0, len(mean)), correlation_of(covariance))
+        around = surroundings([block], variance, groups, min(k, len(mean) - 1))
+        for name, values in scores_of(Losses(variance, covariance.sum(axis=1), mean, start), around).items():
+            rows.setdefault(name, []).append(values)
+    return Draws({name: np.stack(values) for name, values in rows.items()}, wrong[chosen], count)
 
 
 def proportional(wrong: np.ndarray, limit: int) -> np.ndarray:
@@ -165,13 +170,10 @@ def proportional(wrong: np.ndarray, limit: int) -> np.ndarray:
     return np.sort(np.argsort(wrong, kind="stable")[np.linspace(0, len(wrong) - 1, limit).astype(int)])
 
 
-def _resamples(
-    kernel: LossKernel, traces: LossTraces, seed: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield K [N, N], R [N, N] and the mean losses [N] of resamples, weights being those of the Bayesian bootstrap."""
+def _resamples(kernel: LossKernel, traces: LossTraces, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield K [N, N] and the mean losses [N] of resamples, weights being those of the Bayesian bootstrap."""
     per_chain = pieces(kernel.chains, kernel.draws)  # pieces of each chain, B
-    centred = np.array_split(kernel.features().reshape(kernel.probes, kernel.chains, -1), per_chain, axis=2)
-    grams = np.stack([np.einsum("ncd,mcd->cmn", part, part, optimize=True) for part in centred], axis=1)
+    grams = stretch_grams(kernel, per_chain)
     losses = np.array_split(traces.losses.transpose("chain", "draw", "probe").values, per_chain, axis=1)
     sums = np.stack([part.sum(axis=1, dtype=np.float64) for part in losses], axis=1)  # [C, B, N]
     lengths = np.array([part.shape[1] for part in losses])  # [B] draws of each piece
@@ -179,9 +181,8 @@ def _resamples(
     for _ in range(_RESAMPLES):
         weights = rng.exponential(size=grams.shape[:2])  # [C, B]
         weights /= weights.mean()
-        covariance = Resample(grams, weights).covariance()
         mean = np.tensordot(weights, sums, 2) / (weights * lengths).sum()  # [N]
-        yield covariance, correlation_of(covariance), mean
+        yield Resample(grams, weights).covariance(), mean
 
 
 _ROWS = 500  # of R at once
