@@ -187,10 +187,10 @@ def test_the_spectrum_of_two_blocks() -> None:
 @pytest.mark.slow
 def test_the_spectrums_errors_are_the_scatter_of_independent_runs() -> None:
     runs = [gaussian(4, 200, blocks([6, 6], 0.6), seed) for seed in range(40)]
-    found = [_ask(Spectrum(modes=1), LossTraces.from_arrays(run)).metrics for run in runs]
+    answer = [_ask(Spectrum(modes=1), LossTraces.from_arrays(run)).metrics for run in runs]
     for name in ("effective_rank", "effective_rank_covariance", "leading_share"):
-        scatter = np.std([metrics[name] for metrics in found], ddof=1)
-        assert np.mean([metrics[f"{name}_se"] for metrics in found]) == pytest.approx(scatter, rel=0.35)
+        scatter = np.std([metrics[name] for metrics in answer], ddof=1)
+        assert np.mean([metrics[f"{name}_se"] for metrics in answer]) == pytest.approx(scatter, rel=0.35)
 
 
 def test_very_many_probes_have_the_relative_error_of_an_even_part(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,10 +364,10 @@ def test_one_chain_has_errors_too_from_stretches_of_its_draws() -> None:
 def test_the_errors_of_complexity_are_the_scatter_of_independent_runs() -> None:
     whole = _regular(300.0)
     parts = [LossTraces(whole.dataset.isel(draw=slice(100 * part, 100 * part + 100))) for part in range(30)]
-    found = [_ask(Complexity(), part).metrics for part in parts]
+    answer = [_ask(Complexity(), part).metrics for part in parts]
     for name in ("llc", "singular_fluctuation", "waic", "gain"):
-        scatter = np.std([metrics[name] for metrics in found], ddof=1)
-        assert np.mean([metrics[f"{name}_se"] for metrics in found]) == pytest.approx(scatter, rel=0.4), name
+        scatter = np.std([metrics[name] for metrics in answer], ddof=1)
+        assert np.mean([metrics[f"{name}_se"] for metrics in answer]) == pytest.approx(scatter, rel=0.4), name
 
 
 # --- Convergence
@@ -417,8 +417,8 @@ def test_convergence_gives_what_was_measured_once_a_chain_its_error() -> None:
     dataset = traces.dataset.assign({name: ("chain", values) for name, values in records.items()})
     metrics = _ask(Convergence(), LossTraces(dataset.assign_attrs(provenance=json.dumps(about)))).metrics
     for name, values in records.items():
-        found = {key: metrics[key] for key in (name, f"{name}_se", f"{name}_low", f"{name}_high")}
-        assert found == pytest.approx(replicate_mean(name, values, np.median(values)))
+        numbers = {key: metrics[key] for key in (name, f"{name}_se", f"{name}_low", f"{name}_high")}
+        assert numbers == pytest.approx(replicate_mean(name, values, np.median(values)))
     assert metrics["stiffness"] == pytest.approx(0.105)
 
 
@@ -459,16 +459,16 @@ def test_a_map_keeps_neighbours_together_and_the_same_seed_gives_the_same_map() 
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run([sys.executable, "-c", _MAPS], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["columns"] == ["id", "task", "a", "x", "y", "x3", "y3", "z3"]
-    assert found["finite"]
-    assert found["same"]
-    assert not found["other"]
-    assert 0.5 < found["kept"] <= 1
-    assert found["figures"] == [["map_3d", "map_a", "map_task"], ["map_3d", "map_a"]]
-    assert found["types"] == ["Figure"]
-    assert found["page"] == "<!doctype html>"
-    points = np.array(found["points"])
+    document = json.loads(done.stdout.splitlines()[-1])
+    assert document["columns"] == ["id", "task", "a", "x", "y", "x3", "y3", "z3"]
+    assert document["finite"]
+    assert document["same"]
+    assert not document["other"]
+    assert 0.5 < document["kept"] <= 1
+    assert document["figures"] == [["map_3d", "map_a", "map_task"], ["map_3d", "map_a"]]
+    assert document["types"] == ["Figure"]
+    assert document["page"] == "<!doctype html>"
+    points = np.array(document["points"])
     distance = np.linalg.norm(points[:, None] - points, axis=2)
     np.fill_diagonal(distance, np.inf)
     assert (distance.argmin(1) // 7 == np.arange(14) // 7).all()  # every nearest point on the map is of its task

@@ -62,7 +62,7 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def found() -> dict:
+def atlas() -> dict:
     # without compilation UMAP maps a few probes in a second instead of fifteen; it is decided at import
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run([sys.executable, "-c", _ATLAS], env=environment, capture_output=True, text=True, check=False)
@@ -70,30 +70,30 @@ def found() -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_atlas_puts_dogs_and_cars_on_islands(found: dict) -> None:
-    points = np.array(found["points"])
+def test_the_atlas_puts_dogs_and_cars_on_islands(atlas: dict) -> None:
+    points = np.array(atlas["points"])
     kind = np.arange(24) // 12
     distance = np.linalg.norm(points[:, None] - points, axis=2)
     np.fill_diagonal(distance, np.inf)
     assert (kind[distance.argmin(1)] == kind).all()
-    assert found["finite"]
-    assert found["metrics"]["neighbours_kept"] > 0.4
-    assert found["metrics"]["label_purity_chance"] == pytest.approx(3 / 23)
-    assert 0 < found["metrics"]["label_purity"] < 0.7  # within a block nothing tells the classes apart
+    assert atlas["finite"]
+    assert atlas["metrics"]["neighbours_kept"] > 0.4
+    assert atlas["metrics"]["label_purity_chance"] == pytest.approx(3 / 23)
+    assert 0 < atlas["metrics"]["label_purity"] < 0.7  # within a block nothing tells the classes apart
 
 
-def test_the_atlas_gives_table_figures_page_and_animation(found: dict) -> None:
-    assert found["columns"] == ["id", "wnid", "branch", "region", "x", "y", "x3", "y3", "z3"]
-    assert found["figures"] == ["atlas", "atlas_3d"]
-    assert found["orbit"] == "GIF89a"
-    assert found["still"] == []
-    assert found["pictures"] == 24
-    assert found["coloured"] == ["colour: branch", "colour: class", "colour: wnid"]
-    assert found["metrics"]["regions"] == len(set(found["regions"]) - {0})
+def test_the_atlas_gives_table_figures_page_and_animation(atlas: dict) -> None:
+    assert atlas["columns"] == ["id", "wnid", "branch", "region", "x", "y", "x3", "y3", "z3"]
+    assert atlas["figures"] == ["atlas", "atlas_3d"]
+    assert atlas["orbit"] == "GIF89a"
+    assert atlas["still"] == []
+    assert atlas["pictures"] == 24
+    assert atlas["coloured"] == ["colour: branch", "colour: class", "colour: wnid"]
+    assert atlas["metrics"]["regions"] == len(set(atlas["regions"]) - {0})
 
 
-def test_the_coupling_gives_another_atlas(found: dict) -> None:
-    assert not found["same"]
+def test_the_coupling_gives_another_atlas(atlas: dict) -> None:
+    assert not atlas["same"]
 
 
 # --- neighbours

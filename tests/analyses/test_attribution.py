@@ -61,8 +61,8 @@ def _outputs(influence: np.ndarray, members: np.ndarray, noise: float, repeats: 
 
 
 def _spearman(first: Any, second: Any) -> float:
-    found: Any = stats.spearmanr(first, second)
-    return found.statistic
+    correlation: Any = stats.spearmanr(first, second)
+    return correlation.statistic
 
 
 def _exact(influence: np.ndarray, name: str = "exact") -> Method:
@@ -81,9 +81,9 @@ def test_bayesian_influence_of_a_gaussian_posterior_is_the_closed_form(bend: flo
     correlation = bayesian_influence(kernel, SPLIT, "correlation")
     np.testing.assert_allclose(correlation, expected / scale[6:, None] / scale[:6], atol=0.06)
     # what the literature writes as -Cov, the change of the query's loss with the sample's weight, has the other sign
-    own = losses - losses.mean(1, keepdims=True)
-    tilted = np.exp(-0.05 * own[..., [7]])
-    change = (tilted * own[..., 0:1]).mean() / tilted.mean()
+    repeats = losses - losses.mean(1, keepdims=True)
+    tilted = np.exp(-0.05 * repeats[..., [7]])
+    change = (tilted * repeats[..., 0:1]).mean() / tilted.mean()
     assert np.sign(change) == -np.sign(influence[1, 0])
 
 
@@ -98,7 +98,7 @@ def test_a_score_is_the_mean_of_scipys_rank_correlations() -> None:
     rng, members = np.random.default_rng(2), _members(12)
     influence = rng.normal(size=(30, 6)).round(1)
     outputs = rng.normal(size=(6, 12, 3)).round(1)  # with ties
-    found = score_methods([_exact(influence)], Retrainings(members, {"loss": outputs}), replicates=3)
+    scored = score_methods([_exact(influence)], Retrainings(members, {"loss": outputs}), replicates=3)
     expected = []
     for query in range(6):
         # a sum of tenths ties in theory, not in its last bits
@@ -106,12 +106,12 @@ def test_a_score_is_the_mean_of_scipys_rank_correlations() -> None:
             round(sum(influence[sample, query] for sample in range(30) if members[sample, s]), 6) for s in range(12)
         ]
         expected.append(_spearman(predicted, outputs[query].mean(-1)))
-    assert found.numbers["lds_exact"] == pytest.approx(np.mean(expected))
-    np.testing.assert_allclose(found.of_queries("exact", "loss"), expected)
+    assert scored.numbers["lds_exact"] == pytest.approx(np.mean(expected))
+    np.testing.assert_allclose(scored.of_queries("exact", "loss"), expected)
     pairs = [(0, 1), (0, 2), (1, 2)]
-    own = [[_spearman(outputs[q, :, a], outputs[q, :, b]) for a, b in pairs] for q in range(6)]
-    np.testing.assert_allclose(reliability(outputs), np.mean(own, axis=1))
-    assert found.numbers["reliability"] == pytest.approx(np.mean(own))
+    repeats = [[_spearman(outputs[q, :, a], outputs[q, :, b]) for a, b in pairs] for q in range(6)]
+    np.testing.assert_allclose(reliability(outputs), np.mean(repeats, axis=1))
+    assert scored.numbers["reliability"] == pytest.approx(np.mean(repeats))
 
 
 def test_ties_take_their_mean_rank_and_constants_none() -> None:
@@ -148,12 +148,12 @@ def test_the_ceiling_is_where_a_perfect_method_ends() -> None:
     influence = rng.normal(size=(30, 40))
     members = _members(300)
     truth = Retrainings(members, {"loss": _outputs(influence, members, noise=1.0, repeats=repeats)})
-    found = score_methods([_exact(influence)], truth, replicates=20).numbers
+    scored = score_methods([_exact(influence)], truth, replicates=20).numbers
     # One retraining correlates 1/2 with another; the rank correlation of normal numbers is (6 / π) arcsin (r / 2).
-    assert found["reliability"] == pytest.approx(6 / np.pi * np.arcsin(0.25), abs=0.02)
-    assert found["ceiling"] == pytest.approx(ceiling(found["reliability"], repeats))
-    assert found["lds_exact"] == pytest.approx(6 / np.pi * np.arcsin(np.sqrt(0.75) / 2), abs=0.02)
-    assert found["lds_exact"] == pytest.approx(found["ceiling"], abs=0.03)
+    assert scored["reliability"] == pytest.approx(6 / np.pi * np.arcsin(0.25), abs=0.02)
+    assert scored["ceiling"] == pytest.approx(ceiling(scored["reliability"], repeats))
+    assert scored["lds_exact"] == pytest.approx(6 / np.pi * np.arcsin(np.sqrt(0.75) / 2), abs=0.02)
+    assert scored["lds_exact"] == pytest.approx(scored["ceiling"], abs=0.03)
 
 
 def test_the_ceiling_by_the_prophecy_formula() -> None:
@@ -188,16 +188,18 @@ def test_errors_cover_the_scatter_of_whole_studies() -> None:
     scores, errors, leads, lead_errors = [], [], [], []
     for study in range(30):
         members = _members(30, seed=study)
-        own = np.random.default_rng(study).permutation(60)[:12]  # other queries, too
-        outputs = _outputs(influence[:, own], members, 1.0, 2, seed=study)
+        repeats = np.random.default_rng(study).permutation(60)[:12]  # other queries, too
+        outputs = _outputs(influence[:, repeats], members, 1.0, 2, seed=study)
         truth = Retrainings(members, {"loss": outputs})
-        found = score_methods([_exact(influence[:, own]), _exact(wrong[:, own], "wrong")], truth, replicates=30).numbers
-        scores.append(found["lds_wrong"])
-        errors.append(found["lds_wrong_se"])
-        leads.append(found["lead_over_wrong"])
-        lead_errors.append(found["lead_over_wrong_se"])
-        assert found["lds_wrong_low"] < found["lds_wrong"] < found["lds_wrong_high"]
-        assert found["lead_over_wrong"] == pytest.approx(found["lds_exact"] - found["lds_wrong"])
+        scored = score_methods(
+            [_exact(influence[:, repeats]), _exact(wrong[:, repeats], "wrong")], truth, replicates=30
+        ).numbers
+        scores.append(scored["lds_wrong"])
+        errors.append(scored["lds_wrong_se"])
+        leads.append(scored["lead_over_wrong"])
+        lead_errors.append(scored["lead_over_wrong_se"])
+        assert scored["lds_wrong_low"] < scored["lds_wrong"] < scored["lds_wrong_high"]
+        assert scored["lead_over_wrong"] == pytest.approx(scored["lds_exact"] - scored["lds_wrong"])
     assert 0.8 < np.mean(errors) / np.std(scores, ddof=1) < 2
     assert 0.8 < np.mean(lead_errors) / np.std(leads, ddof=1) < 2
 
@@ -215,7 +217,7 @@ def test_the_error_of_a_kernels_score_holds_the_noise_of_its_draws() -> None:
     assert numbers[20]["repeatability_covariance"] < numbers[2000]["repeatability_covariance"]
     # the agreement of two runs of 20 draws, seen by one of them alone
     runs = [_kernel(_drawn(seed=seed, draws=20)[0]) for seed in range(2, 22)]
-    foretold = [predictions(method_of("covariance", each, {}, SPLIT), members).sum(0) for each in runs]
+    foretold = [predictions(method_of("covariance", item, {}, SPLIT), members).sum(0) for item in runs]
     pairs = [rank_correlation(foretold[k], foretold[k + 1]).mean() for k in range(0, 20, 2)]
     assert numbers[20]["repeatability_covariance"] == pytest.approx(np.mean(pairs), abs=0.12)
 
@@ -229,8 +231,8 @@ def test_methods_are_named_after_what_the_run_has() -> None:
         "margin": rng.normal(size=(36, 1)),
     }
     names = method_names(rows, "class")
-    own = ["covariance", "correlation"]
-    assert names == [*own, "trak", "features", "features_cosine", "same_class", "random"]
+    repeats = ["covariance", "correlation"]
+    assert names == [*repeats, "trak", "features", "features_cosine", "same_class", "random"]
     kernel = _kernel(_drawn()[0])
     made = {name: method_of(name, kernel, rows, SPLIT, "class", seed=1).scores() for name in names}
     np.testing.assert_allclose(made["features"], rows["features"][6:] @ rows["features"][:6].T)
@@ -241,7 +243,7 @@ def test_methods_are_named_after_what_the_run_has() -> None:
     assert not np.array_equal(made["random"], method_of("random", kernel, rows, SPLIT, seed=2).scores())
     with pytest.raises(InputError, match="attribution has no method 'influence'; choose from covariance, correlation"):
         method_of("influence", kernel, rows, SPLIT)
-    assert method_names({}, None) == [*own, "random"]
+    assert method_names({}, None) == [*repeats, "random"]
 
 
 def test_methods_agree_with_themselves_and_scale_does_not_matter() -> None:
@@ -268,9 +270,9 @@ def _traces(truth: bool, margins: bool = True, **others: Any) -> LossTraces:
     members = _members(15)
     outputs = _outputs(exact[6:, :6], members, 0.3, 2).reshape(6, -1)
     given = {"retrained_losses": -outputs, "retrained_margins": outputs, "retrained_members": members}
-    rows = {name: np.zeros((36, each.shape[1])) for name, each in given.items()}
-    for name, each in given.items():
-        rows[name][SPLIT.train if name.endswith("members") else SPLIT.queries] = each
+    rows = {name: np.zeros((36, item.shape[1])) for name, item in given.items()}
+    for name, item in given.items():
+        rows[name][SPLIT.train if name.endswith("members") else SPLIT.queries] = item
     if not margins:
         del rows["retrained_margins"]
     labels = {"class": np.arange(36) % 3, "role": ROLES}
@@ -364,11 +366,11 @@ def test_sampled_influence_at_a_low_temperature_is_the_classical_one() -> None:
     schedule = lk.Schedule(chains=8, burn_in=100, draws=600, thinning=4, batch_size=40)  # without minibatch noise
     kernel = LossKernel.from_traces(lk.sample(model, data, sampler, schedule, progress=False))
     joint = Roles(np.arange(6), np.arange(6, 46))
-    found = nbeta * bayesian_influence(kernel, joint)
+    computed = nbeta * bayesian_influence(kernel, joint)
     rows = Influence(damping=localization / nbeta)(model, data)
     expected = rows[6:] @ rows[:6].T
-    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.98
-    assert (found * expected).sum() / (expected * expected).sum() == pytest.approx(1, abs=0.1)
+    assert np.corrcoef(computed.ravel(), expected.ravel())[0, 1] > 0.98
+    assert (computed * expected).sum() / (expected * expected).sum() == pytest.approx(1, abs=0.1)
 
 
 @pytest.mark.slow

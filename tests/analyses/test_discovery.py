@@ -39,22 +39,22 @@ def _classes(folder: Path, leaves: Any = LEAVES) -> Classes:
 
 def test_the_true_tree_holds_every_clade(tmp_path: Path) -> None:
     classes = _classes(tmp_path)
-    found = DiscoveredTree.of(classes, -classes.distance("path"))
-    numbers = found.numbers()
+    discovered = DiscoveredTree.of(classes, -classes.distance("path"))
+    numbers = discovered.numbers()
     assert numbers["dendrogram_purity"] == numbers["clades_recovered"] == numbers["clade_overlap"] == 1
     # the three branches are joined two by two, which the known tree does not do
     assert numbers["robinson_foulds"] == 1
     assert numbers["robinson_foulds_normalised"] == 1 / (9 + 10)
-    assert found.tree.ids[:12] == tuple(LEAVES)
+    assert discovered.tree.ids[:12] == tuple(LEAVES)
 
 
 def test_a_tree_by_hand(tmp_path: Path) -> None:
     classes = _classes(tmp_path, ["aaa", "aab", "baa", "bab", "caa"])  # known clades: two pairs, no others
     # (aaa aab), then with baa, then with bab
     merges = np.array([[0, 1, 1, 2], [5, 2, 2, 3], [6, 3, 3, 4], [7, 4, 4, 5]], dtype=float)
-    found = DiscoveredTree(classes, merges)
-    assert found.clades == [frozenset({0, 1}), frozenset({0, 1, 2}), frozenset({0, 1, 2, 3})]
-    numbers = found.numbers()
+    discovered = DiscoveredTree(classes, merges)
+    assert discovered.clades == [frozenset({0, 1}), frozenset({0, 1, 2}), frozenset({0, 1, 2, 3})]
+    numbers = discovered.numbers()
     assert numbers["clades_recovered"] == 0.5
     assert numbers["clade_overlap"] == pytest.approx((1 + 0.5) / 2)
     assert numbers["robinson_foulds"] == 3
@@ -65,16 +65,16 @@ def test_a_tree_by_hand(tmp_path: Path) -> None:
 
 def test_chance_keeps_the_shape_and_moves_the_leaves(tmp_path: Path) -> None:
     classes = _classes(tmp_path)
-    found = DiscoveredTree.of(classes, -classes.distance("path"))
-    null = found.by_chance(200, seed=0)
-    assert {name: len(values) for name, values in null.items()} == dict.fromkeys(found.numbers(), 200)
+    discovered = DiscoveredTree.of(classes, -classes.distance("path"))
+    null = discovered.by_chance(200, seed=0)
+    assert {name: len(values) for name, values in null.items()} == dict.fromkeys(discovered.numbers(), 200)
     # of C(12, 2) pairs six are leaf pairs of the tree, as of the known one: six pairs, each met with chance 6 / 66;
     # clades of four are hit with chance 3 / C(12, 4)
     expected = (6 * 6 / 66 + 3 * 3 / 495) / 9
     assert null["clades_recovered"].mean() == pytest.approx(expected, abs=0.02)
     assert null["robinson_foulds"].mean() == pytest.approx(19 - 2 * 9 * null["clades_recovered"].mean())
     assert null["dendrogram_purity"].max() < 1
-    np.testing.assert_array_equal(null["clade_overlap"], found.by_chance(200, seed=0)["clade_overlap"])
+    np.testing.assert_array_equal(null["clade_overlap"], discovered.by_chance(200, seed=0)["clade_overlap"])
 
 
 def test_without_known_clades_trees_cannot_be_compared(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_every_clade_has_its_row(answer: Result) -> None:
 
 def test_support_is_the_share_of_resamples_that_hold_the_clade(tmp_path: Path) -> None:
     traces = planted(per_class=2, draws=15)
-    own = LossKernel.from_traces(traces)
+    kernel = LossKernel.from_traces(traces)
     classes = Classes.of(traces.labels["kind"], tree_file(tmp_path))
     reader = Reader(classes, classes.pairs(10), 1)
     trees: list[set[frozenset[int]]] = []
@@ -133,15 +133,15 @@ def test_support_is_the_share_of_resamples_that_hold_the_clade(tmp_path: Path) -
         trees.append(set(DiscoveredTree.of(classes, reader.means(taxonomy_scores.whole(part))["abs_r"]).clades))
         return {}
 
-    bootstrap(own, keep)
-    found = _ask(traces, tmp_path, of="abs_r").tables["discovery_clades"]
+    bootstrap(kernel, keep)
+    answer = _ask(traces, tmp_path, of="abs_r").tables["discovery_clades"]
     expected = {"; ".join(LEAVES[leaf] for leaf in sorted(clade)): 0.0 for clade in trees[0]}
     for clade in trees[0]:
-        expected["; ".join(LEAVES[leaf] for leaf in sorted(clade))] = np.mean([clade in each for each in trees[1:]])
+        expected["; ".join(LEAVES[leaf] for leaf in sorted(clade))] = np.mean([clade in item for item in trees[1:]])
     assert len(trees) == 41
-    assert dict(zip(found["members"], found["support"], strict=True)) == pytest.approx(expected)
-    assert 0 < found["support"].mean() < 1
-    assert (found["support"].diff().dropna() <= 0).all()
+    assert dict(zip(answer["members"], answer["support"], strict=True)) == pytest.approx(expected)
+    assert 0 < answer["support"].mean() < 1
+    assert (answer["support"].diff().dropna() <= 0).all()
 
 
 @pytest.mark.slow
@@ -159,7 +159,7 @@ def test_noise_holds_no_tree(tmp_path: Path) -> None:
 def test_a_part_of_very_many_probes_gives_the_support(tmp_path: Path) -> None:
     whole, part = (_ask(planted(draws=100), tmp_path, limit=limit) for limit in (48, 24))
     columns = ["node", "height", "nearest", "members"]
-    first, second = (each.tables["discovery_clades"].sort_values("node")[columns] for each in (whole, part))
+    first, second = (item.tables["discovery_clades"].sort_values("node")[columns] for item in (whole, part))
     assert first.reset_index(drop=True).equals(second.reset_index(drop=True))
     assert whole.metrics["clade_overlap"] == part.metrics["clade_overlap"]
 

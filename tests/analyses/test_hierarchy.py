@@ -14,7 +14,6 @@ from losskernel.analyses.hierarchy.taxonomy_scores import Reader, Scorer, centre
 from losskernel.analyses.rank_tests import mantel, partial_mantel, spearman, upper
 from losskernel.analyses.taxonomy_classes import Classes, Pairs
 from losskernel.errors import InputError
-from losskernel.kernel import loss_kernel as kernel
 from losskernel.kernel.error_bars import bootstrap, noise_floor
 
 
@@ -37,11 +36,11 @@ def _every_class(folder: Path, per_class: int = 4) -> Classes:
 def test_classes_know_their_relations(folder: Path) -> None:
     classes = _every_class(folder)
     assert classes.relations == ["same class", "depth 2", "depth 1", "depth 0"]
-    for own, first in enumerate(LEAVES):
+    for alone, first in enumerate(LEAVES):
         for other, second in enumerate(LEAVES):
             common = next((depth for depth in range(3) if first[depth] != second[depth]), 3)
-            assert classes.kinship[own, other] == 3 - common
-            assert classes.distance("path")[own, other] == 2 * (3 - common)
+            assert classes.kinship[alone, other] == 3 - common
+            assert classes.distance("path")[alone, other] == 2 * (3 - common)
     assert classes.names == LEAVES
 
 
@@ -121,12 +120,16 @@ def _setting(folder: Path, **given: Any) -> tuple[LossKernel, LossTraces, Classe
 
 
 def test_class_means_in_blocks_are_those_of_the_whole_matrix(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own, _, classes = _setting(folder, draws=40, signs=True)
+    kernel, _, classes = _setting(folder, draws=40, signs=True)
     reader = Reader(classes, classes.pairs(300), 5)
-    whole = reader.read(taxonomy_scores.in_blocks(own))
-    monkeypatch.setattr(kernel, "_BLOCK_NUMBERS", 48 * 7)
-    parts = reader.read(taxonomy_scores.in_blocks(own))
-    matrices = {"coupling": own.coupling(), "abs_r": np.abs(own.correlation()), "r": own.correlation()}
+    whole = reader.read(taxonomy_scores.in_blocks(kernel))
+    monkeypatch.setattr("losskernel.kernel.loss_kernel._BLOCK_NUMBERS", 48 * 7)
+    parts = reader.read(taxonomy_scores.in_blocks(kernel))
+    matrices = {
+        "coupling": kernel.coupling(),
+        "abs_r": np.abs(kernel.correlation()),
+        "r": kernel.correlation(),
+    }
     assert list(whole) == list(parts) == list(matrices)
     for name, matrix in matrices.items():
         for first in range(12):
@@ -134,8 +137,8 @@ def test_class_means_in_blocks_are_those_of_the_whole_matrix(folder: Path, monke
                 chosen = (classes.leaf[:, None] == first) & (classes.leaf == second) & ~np.eye(48, dtype=bool)
                 assert parts[name].means[first, second] == pytest.approx(matrix[chosen].mean())
         np.testing.assert_allclose(parts[name].means, whole[name].means, atol=1e-12)
-        np.testing.assert_allclose(parts[name].means, reader.means(taxonomy_scores.in_blocks(own))[name], atol=1e-12)
-        np.testing.assert_allclose(parts[name].means, reader.means(taxonomy_scores.whole(own))[name], atol=1e-12)
+        np.testing.assert_allclose(parts[name].means, reader.means(taxonomy_scores.in_blocks(kernel))[name], atol=1e-12)
+        np.testing.assert_allclose(parts[name].means, reader.means(taxonomy_scores.whole(kernel))[name], atol=1e-12)
         np.testing.assert_allclose(parts[name].pairs, matrix[reader.pairs.first, reader.pairs.second], atol=1e-12)
         np.testing.assert_allclose(parts[name].pairs, whole[name].pairs, atol=1e-12)
         np.fill_diagonal(matrix, -np.inf)
@@ -176,48 +179,48 @@ def test_equals_are_neighbours_by_chance(folder: Path) -> None:
 
 
 def test_relations_have_the_planted_coupling(folder: Path) -> None:
-    own, _, classes = _setting(folder, draws=600, signs=True)
+    kernel, _, classes = _setting(folder, draws=600, signs=True)
     reader = Reader(classes, classes.pairs(10_000), 5)
     scorer = Scorer(classes, classes.distance("path"), reader.pairs)
-    scores = with_errors(own, reader, scorer)
+    scores = with_errors(kernel, reader, scorer)
     rho = np.cumsum(SHARES)[::-1]
-    for place, value in enumerate([*rho, 0.0]):
+    for index, value in enumerate([*rho, 0.0]):
         score = scores["coupling"]
-        name = f"relation {place}"
+        name = f"relation {index}"
         assert score[name] == pytest.approx(value**2, abs=4 * score[f"{name}_se"] + 1e-4)
         assert score[f"{name}_se"] < 0.02
     assert scores["abs_r"]["relation 0"] == pytest.approx(rho[0], abs=0.03)
-    assert scores["abs_r"]["relation 3"] == pytest.approx(noise_floor(own)["noise_floor"], rel=0.25)
-    found = falling(scores["coupling"], 4)
-    assert found == {"monotone": 1, "levels_apart": 3, "leading_levels_apart": 3}
+    assert scores["abs_r"]["relation 3"] == pytest.approx(noise_floor(kernel)["noise_floor"], rel=0.25)
+    numbers = falling(scores["coupling"], 4)
+    assert numbers == {"monotone": 1, "levels_apart": 3, "leading_levels_apart": 3}
 
 
 def test_class_means_have_the_planted_correlation(folder: Path) -> None:
-    own, _, classes = _setting(folder, draws=600)
-    means = Reader(classes, Pairs(np.array([0]), np.array([1])), 1).read(taxonomy_scores.in_blocks(own))["r"].means
+    kernel, _, classes = _setting(folder, draws=600)
+    means = Reader(classes, Pairs(np.array([0]), np.array([1])), 1).read(taxonomy_scores.in_blocks(kernel))["r"].means
     expected = [[exact(first, second) for second in LEAVES] for first in LEAVES]
     np.testing.assert_allclose(means, expected, atol=0.08)
 
 
 def test_the_true_tree_scores_as_such(folder: Path) -> None:
-    own, _, classes = _setting(folder)
+    kernel, _, classes = _setting(folder)
     reader = Reader(classes, classes.pairs(10_000), 3)
     distance = classes.distance("path")
     scorer = Scorer(classes, distance, reader.pairs, given=-distance)
-    found = scorer(reader.read(taxonomy_scores.in_blocks(own))["coupling"])
+    scored = scorer(reader.read(taxonomy_scores.in_blocks(kernel))["coupling"])
     # pairs that part at the root are tied in the taxonomy and noise in the kernel
     best = spearman(
         -distance[np.triu_indices(12, 1)] + 1e-9 * np.random.default_rng(0).normal(size=66), upper(distance)
     )
-    assert found["spearman_classes"] == pytest.approx(best, abs=0.05)
-    assert found["spearman_images"] > 0.7
-    assert 0.5 < found["kendall_classes"] < found["spearman_classes"]
-    assert found["cophenetic"] > 0.8
-    assert found["tree_fit"] > 0.95
+    assert scored["spearman_classes"] == pytest.approx(best, abs=0.05)
+    assert scored["spearman_images"] > 0.7
+    assert 0.5 < scored["kendall_classes"] < scored["spearman_classes"]
+    assert scored["cophenetic"] > 0.8
+    assert scored["tree_fit"] > 0.95
     for level in ("class", "depth 2", "depth 1"):
         for number in ("knn", "ami", "nmi", "purity", "dendrogram_purity"):
-            assert found[f"{number} {level}"] == 1
-    assert "partial" not in found  # the features are the taxonomy itself
+            assert scored[f"{number} {level}"] == 1
+    assert "partial" not in scored  # the features are the taxonomy itself
 
 
 def test_chance_is_the_share_of_others(folder: Path) -> None:
@@ -231,9 +234,9 @@ def test_labels_alone_know_the_classes_and_nothing_above(folder: Path) -> None:
     rows = reference_kernels(classes.leaf, 50, seed=0)
     reader = Reader(classes, classes.pairs(10_000), 3)
     scorer = Scorer(classes, classes.distance("path"), reader.pairs)
-    found = scorer(reader.of_features("labels", rows["labels"])["labels"])
-    assert found["knn class"] == found["ami class"] == found["dendrogram_purity class"] == 1
-    assert not {"spearman_classes", "spearman_images", "cophenetic", "ami depth 1"} & set(found)
+    scored = scorer(reader.of_features("labels", rows["labels"])["labels"])
+    assert scored["knn class"] == scored["ami class"] == scored["dendrogram_purity class"] == 1
+    assert not {"spearman_classes", "spearman_images", "cophenetic", "ami depth 1"} & set(scored)
 
 
 def test_random_rows_know_nothing(folder: Path) -> None:
@@ -246,9 +249,9 @@ def test_random_rows_know_nothing(folder: Path) -> None:
         view = reader.of_features("random", rows)["random"]
         tests.append(mantel(view.means, classes.distance("path"), 59))
         if seed == 0:
-            found = Scorer(classes, classes.distance("path"), reader.pairs)(view)
-            assert found["knn depth 1"] == pytest.approx(15 / 47, abs=0.1)
-            assert abs(found["ami class"]) < 0.3
+            scored = Scorer(classes, classes.distance("path"), reader.pairs)(view)
+            assert scored["knn depth 1"] == pytest.approx(15 / 47, abs=0.1)
+            assert abs(scored["ami class"]) < 0.3
     assert np.mean([test.low < test.correlation < test.high for test in tests]) == pytest.approx(0.9, abs=0.15)
     assert np.mean([test.p for test in tests]) == pytest.approx(0.5, abs=0.2)
 
@@ -257,17 +260,17 @@ def test_random_rows_know_nothing(folder: Path) -> None:
 
 
 def test_errors_are_those_of_the_bootstrap(folder: Path) -> None:
-    own, _, classes = _setting(folder, draws=60)
+    kernel, _, classes = _setting(folder, draws=60)
     reader = Reader(classes, classes.pairs(10_000), 3)
-    found = with_errors(own, reader, Scorer(classes, classes.distance("path"), reader.pairs))
+    scored = with_errors(kernel, reader, Scorer(classes, classes.distance("path"), reader.pairs))
     expected = bootstrap(
-        own,
+        kernel,
         lambda part: {
             "x": spearman(upper(reader.means(taxonomy_scores.whole(part))["r"]), upper(classes.distance("path")))
         },
     )
     for end in ("", "_se", "_low", "_high"):
-        assert found["r"][f"spearman_classes{end}"] == pytest.approx(expected[f"x{end}"])
+        assert scored["r"][f"spearman_classes{end}"] == pytest.approx(expected[f"x{end}"])
 
 
 def test_intervals_move_with_the_exact_value() -> None:
@@ -281,25 +284,25 @@ def test_intervals_move_with_the_exact_value() -> None:
 def test_reliability_is_the_agreement_of_runs_of_the_full_length(folder: Path) -> None:
     predicted, means = [], []
     for seed in range(30):
-        own, _, classes = _setting(folder, draws=5, seed=seed, per_class=2)
+        kernel, _, classes = _setting(folder, draws=5, seed=seed, per_class=2)
         reader = Reader(classes, Pairs(np.array([0]), np.array([1])), 1)
-        predicted.append(reliability(own, reader)["r"])
-        means.append(upper(reader.means(taxonomy_scores.in_blocks(own))["r"]))
+        predicted.append(reliability(kernel, reader)["r"])
+        means.append(upper(reader.means(taxonomy_scores.in_blocks(kernel))["r"]))
     agreeing = [spearman(one, -other) for one, other in itertools.combinations(means, 2)]
     assert np.mean(agreeing) == pytest.approx(0.22, abs=0.05)
     assert np.mean(predicted) == pytest.approx(np.mean(agreeing), abs=0.06)
 
 
 def test_reliability_needs_chains_to_part(folder: Path) -> None:
-    own, _, classes = _setting(folder, chains=3, draws=50)
+    kernel, _, classes = _setting(folder, chains=3, draws=50)
     reader = Reader(classes, Pairs(np.array([0]), np.array([1])), 1)
-    assert set(reliability(own, reader)) == {"abs_r", "r"}  # halves of one chain have no coupling
-    assert reliability(own.only([0]), reader) == {}
+    assert set(reliability(kernel, reader)) == {"abs_r", "r"}  # halves of one chain have no coupling
+    assert reliability(kernel.only([0]), reader) == {}
 
 
 def test_falling_says_where_it_stops() -> None:
     means = [0.5, 0.4, 0.2, 0.21]
-    score = {f"relation {place}": value for place, value in enumerate(means)}
+    score = {f"relation {index}": value for index, value in enumerate(means)}
     assert falling(score, 4) == {"monotone": 0}
     for name, value in list(score.items()):
         score |= {f"{name}_low": value - 0.06, f"{name}_high": value + 0.06}
@@ -315,8 +318,8 @@ def test_falling_says_where_it_stops() -> None:
 def _comparison(folder: Path, traces: LossTraces, **given: Any) -> Comparison:
     classes = _classes(traces.labels["kind"], folder)
     settings: dict[str, Any] = {"features": "seen", "permutations": 19, "neighbours": 5} | given
-    own = LossKernel.from_traces(traces)
-    return Comparison(own, traces, classes, classes.distance("path"), HierarchySettings(**settings))
+    kernel = LossKernel.from_traces(traces)
+    return Comparison(kernel, traces, classes, classes.distance("path"), HierarchySettings(**settings))
 
 
 def test_a_part_of_very_many_probes_gives_errors_and_the_whole_the_values(folder: Path) -> None:
@@ -325,8 +328,8 @@ def test_a_part_of_very_many_probes_gives_errors_and_the_whole_the_values(folder
     whole, part = _comparison(folder, traces), _comparison(folder, traces, limit=24)
     assert part.subset[0].probes == 24
     assert part.subset[1].sizes.tolist() == [2] * 12
-    places = part.classes.evenly(24)
-    np.testing.assert_array_equal(part.subset[0].ids, traces.losses["probe"].values[places])
+    indices = part.classes.evenly(24)
+    np.testing.assert_array_equal(part.subset[0].ids, traces.losses["probe"].values[indices])
     for name in ("coupling", "seen", "random"):
         for number in ("spearman_classes", "knn class", "relation 1"):
             assert part.scores[name][number] == pytest.approx(whole.scores[name][number])
@@ -341,38 +344,38 @@ def test_partial_tests_are_of_the_features_named(folder: Path) -> None:
     traces = planted(draws=40)
     classes = _classes(traces.labels["kind"], folder)
     seen = np.eye(12)[classes.leaf] + np.random.default_rng(0).normal(size=(48, 12))
-    found = _comparison(folder, traces.with_baselines({"seen": seen, "other": seen[:, ::-1] ** 2}))
-    given, means = found.similarities["seen"].means, found.similarities["coupling"].means
-    assert found.tests["coupling"]["partial"] == partial_mantel(means, found.distance, given, 19)
-    assert found.tests["coupling"]["reverse"] == partial_mantel(given, found.distance, means, 19)
-    assert set(found.tests["seen"]) == {"spearman_classes"}
-    assert set(found.tests["other"]) == {"spearman_classes", "partial", "reverse"}
-    assert found.tests["labels"] == {}
-    judged = found.scorer(found.similarities["coupling"])
-    assert judged["partial"] == pytest.approx(found.tests["coupling"]["partial"].correlation)
-    assert found.kernel_names == ["coupling", "abs_r", "r"]
+    comparison = _comparison(folder, traces.with_baselines({"seen": seen, "other": seen[:, ::-1] ** 2}))
+    given, means = comparison.similarities["seen"].means, comparison.similarities["coupling"].means
+    assert comparison.tests["coupling"]["partial"] == partial_mantel(means, comparison.distance, given, 19)
+    assert comparison.tests["coupling"]["reverse"] == partial_mantel(given, comparison.distance, means, 19)
+    assert set(comparison.tests["seen"]) == {"spearman_classes"}
+    assert set(comparison.tests["other"]) == {"spearman_classes", "partial", "reverse"}
+    assert comparison.tests["labels"] == {}
+    judged = comparison.scorer(comparison.similarities["coupling"])
+    assert judged["partial"] == pytest.approx(comparison.tests["coupling"]["partial"].correlation)
+    assert comparison.kernel_names == ["coupling", "abs_r", "r"]
 
 
 def test_draws_to_double_are_those_of_all_chains(folder: Path) -> None:
     traces = planted(per_class=2, draws=6, seed=3)
-    found = _comparison(folder, traces)
-    for name, reach in found.reliability.items():
+    comparison = _comparison(folder, traces)
+    for name, reach in comparison.reliability.items():
         reliable = reach["reliability"]
-        if reliable < 0.25 and found.scores[name]["spearman_classes"] > 0:
+        if reliable < 0.25 and comparison.scores[name]["spearman_classes"] > 0:
             assert reach["draws_to_double"] == np.ceil(4 * (1 - max(reliable, 0)) / (1 - 4 * max(reliable, 0)) * 24)
         else:
             assert reach["draws_to_double"] == "never"
-    kept = {name for name, reach in found.reliability.items() if reach["draws_to_double"] != "never"}
+    kept = {name for name, reach in comparison.reliability.items() if reach["draws_to_double"] != "never"}
     assert {f"draws_to_double_{name}" for name in kept} == {
-        name for name in summary(found) if name.startswith("draws_to_double")
+        name for name in summary(comparison) if name.startswith("draws_to_double")
     }
 
 
 def test_one_chain_is_compared_without_coupling(folder: Path) -> None:
-    found = _comparison(folder, planted(per_class=2, chains=1))
-    assert found.kernel_names == ["abs_r", "r"]
-    assert found.reliability == {}
-    numbers = summary(found)
+    comparison = _comparison(folder, planted(per_class=2, chains=1))
+    assert comparison.kernel_names == ["abs_r", "r"]
+    assert comparison.reliability == {}
+    numbers = summary(comparison)
     assert numbers["dendrogram_purity"] == 1
     assert "coupling_same_class" not in numbers
 
@@ -380,10 +383,10 @@ def test_one_chain_is_compared_without_coupling(folder: Path) -> None:
 def test_constant_probes_are_borne(folder: Path) -> None:
     losses = planted(draws=40).losses.values.copy()
     losses[..., :9] = 0.5
-    own = kernel_of(losses, labels={"kind": planted(draws=40).labels["kind"]})
-    classes = _classes(own.labels["kind"], folder)
+    kernel = kernel_of(losses, labels={"kind": planted(draws=40).labels["kind"]})
+    classes = _classes(kernel.labels["kind"], folder)
     reader = Reader(classes, classes.pairs(1000), 3)
     scorer = Scorer(classes, classes.distance("path"), reader.pairs)
-    found = scorer(reader.read(taxonomy_scores.in_blocks(own))["coupling"])
-    assert {"spearman_classes", "spearman_images", "ami class", "cophenetic"} <= set(found)
-    assert np.isfinite(list(found.values())).all()
+    scored = scorer(reader.read(taxonomy_scores.in_blocks(kernel))["coupling"])
+    assert {"spearman_classes", "spearman_images", "ami class", "cophenetic"} <= set(scored)
+    assert np.isfinite(list(scored.values())).all()

@@ -118,11 +118,11 @@ def test_there_is_a_figure_of_everything(answer: Result) -> None:
 
 @pytest.mark.slow
 def test_noise_follows_no_taxonomy(tmp_path: Path) -> None:
-    found = [_ask(_noise(seed=seed, draws=12), tmp_path).metrics for seed in range(3)]
-    values = [metrics[f"spearman_classes_{name}_p"] for metrics in found for name in ("coupling", "abs_r", "random")]
+    answer = [_ask(_noise(seed=seed, draws=12), tmp_path).metrics for seed in range(3)]
+    values = [metrics[f"spearman_classes_{name}_p"] for metrics in answer for name in ("coupling", "abs_r", "random")]
     assert 0.15 < np.mean(values) < 0.85
-    assert all(metrics["leading_levels_apart"] == 0 for metrics in found)
-    assert not any(name.startswith(("partial", "reverse")) for name in found[0])  # there are no features
+    assert all(metrics["leading_levels_apart"] == 0 for metrics in answer)
+    assert not any(name.startswith(("partial", "reverse")) for name in answer[0])  # there are no features
 
 
 def test_one_chain_has_no_coupling(tmp_path: Path) -> None:
@@ -176,8 +176,8 @@ def test_a_label_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("analysis", [Atlas, Discovery, Hierarchy])
 def test_classes_that_the_taxonomy_lacks_are_known_before_compute(analysis: Any, tmp_path: Path) -> None:
     (tmp_path / "tree.json").write_text('{"thing": {"animal": ["dog", "cat"], "tool": ["saw"]}}')
-    asked = {"asked": analysis(label="class", taxonomy=str(tmp_path / "tree.json"))}
-    assert label_faults(asked, {"class": np.array(["dog", "saw", "cat"])}) == []
-    (fault,) = label_faults(asked, {"class": np.array(["dog", "saw", "cow"])})
+    settings = {"asked": analysis(label="class", taxonomy=str(tmp_path / "tree.json"))}
+    assert label_faults(settings, {"class": np.array(["dog", "saw", "cat"])}) == []
+    (fault,) = label_faults(settings, {"class": np.array(["dog", "saw", "cow"])})
     assert fault.startswith("analysis.asked: ")
     assert "'cow'" in fault

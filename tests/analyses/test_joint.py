@@ -102,16 +102,16 @@ def test_the_sampled_kernel_follows_the_exact_one_down_to_its_noise_floor() -> N
     problem = Regression()
     steepest = problem.nbeta * float(np.linalg.eigvalsh(problem.curvature)[-1])
     schedule = lk.Schedule(chains=16, burn_in=40, draws=250, thinning=3, batch_size=200)
-    found, floors = [], []
+    values, floors = [], []
     for gamma in (30.0, 100.0, 1e4):
         sampler = partial(lk.SGHMC, step_size=1 / (gamma + steepest), nbeta=10.0, localization=gamma, momentum=0.3)
         point = sampled_point(lk.sample(problem.model(), problem.data(), sampler, schedule, progress=False))
-        found.append(SPACE.length(point, problem.end()))
+        values.append(SPACE.length(point, problem.end()))
         floors.append(np.arccos(np.sqrt(reliability(point, SPACE))))
     exact = [SPACE.length(Point.from_gram(problem.kernel(gamma)), problem.end()) for gamma in (30.0, 100.0, 1e4)]
-    np.testing.assert_allclose(found[:2], exact[:2], rtol=0.15)
+    np.testing.assert_allclose(values[:2], exact[:2], rtol=0.15)
     assert exact[2] < floors[2] / 3  # nothing but noise is left
-    assert found[2] < 3 * floors[2]
+    assert values[2] < 3 * floors[2]
 
 
 def test_finite_draws_lengthen_a_kernel_as_foretold_and_cross_products_do_not() -> None:
@@ -160,16 +160,16 @@ def planted(chains: int = 4, draws: int = 15, folder: Path | None = None) -> Poi
     placed = [NamedPoint("inputs", Point.from_features(features(5, 0)), "input")]
     for network, step, share in (("step 0", 0, 1.0), ("step 9", 9, 0.5), (TRAINED, 50, 0.0)):
         end = "" if network == TRAINED else f" @ {step}"
-        for place, layer in enumerate(LAYERS):
-            mixed = np.hstack([np.sqrt(1 - share) * layer, np.sqrt(share) * features(10, 7 + place)])
-            kind = "layer" if place == 0 else "output"
-            placed.append(NamedPoint(f"layer {place}{end}", Point.from_features(mixed), kind, network, step, place + 1))
+        for index, layer in enumerate(LAYERS):
+            mixed = np.hstack([np.sqrt(1 - share) * layer, np.sqrt(share) * features(10, 7 + index)])
+            kind = "layer" if index == 0 else "output"
+            placed.append(NamedPoint(f"layer {index}{end}", Point.from_features(mixed), kind, network, step, index + 1))
         mixed = (1 - share) * KERNEL + share * correlation(ONE_HOT @ ONE_HOT.T + 0.2 * np.eye(PROBES))
         settings = {"localization": 100.0, "nbeta": 10.0}
         name = f"loss kernel{end}"
-        own = None if network == TRAINED else step
+        owner = None if network == TRAINED else step
         placed.append(
-            NamedPoint(name, drawn(mixed, step, draws, chains), "loss_kernel", network, own, settings=settings)
+            NamedPoint(name, drawn(mixed, step, draws, chains), "loss_kernel", network, owner, settings=settings)
         )
     gradients = correlation(LAYERS[1] @ LAYERS[1].T)
     placed.append(NamedPoint("class", Point.from_features(ONE_HOT), "target"))
@@ -202,10 +202,10 @@ def joint() -> Joint:
 def test_the_correlation_form_is_that_of_kernels_alone_and_the_covariance_is_kept_on_request() -> None:
     points = planted()
 
-    def stretched(each: NamedPoint) -> Point:
-        if each.kind != "loss_kernel" or each.point.factor is None:
-            return each.point
-        return replace(each.point, factor=each.point.factor * np.linspace(1, 30, PROBES)[:, None])
+    def stretched(item: NamedPoint) -> Point:
+        if item.kind != "loss_kernel" or item.point.factor is None:
+            return item.point
+        return replace(item.point, factor=item.point.factor * np.linspace(1, 30, PROBES)[:, None])
 
     scaled = points.mapped(stretched)
     same, other = Joint.of(scaled), Joint.of(scaled, "covariance")
@@ -234,24 +234,24 @@ def test_noise_that_two_kernels_share_is_not_taken_for_agreement() -> None:
     rng = np.random.default_rng(0)
     draws = [rng.normal(size=(PROBES, 60)) for _ in range(4)]
     kernels = [20 * np.eye(PROBES) + features(2, seed) @ features(2, seed).T for seed in (3, 4)]
-    shared = [Point.from_draws([np.linalg.cholesky(kernel) @ each for each in draws]) for kernel in kernels]
+    shared = [Point.from_draws([np.linalg.cholesky(kernel) @ item for item in draws]) for kernel in kernels]
     points = planted()
     names = iter(("loss kernel", "another"))
     twins = [NamedPoint(next(names), point, "loss_kernel", TRAINED) for point in shared]
-    found = Joint.of(PointSet((*(each for each in points.points if each.kind != "loss_kernel"), *twins)))
-    pair = found.points.number("loss kernel"), found.points.number("another")
+    made = Joint.of(PointSet((*(item for item in points.points if item.kind != "loss_kernel"), *twins)))
+    pair = made.points.number("loss kernel"), made.points.number("another")
     exact = float(SPACE.gram([Point.from_gram(correlation(kernel)) for kernel in kernels])[0, 1])
-    halves = np.cos(found.angle(*pair)) / np.sqrt(found.reliability[pair[0]] * found.reliability[pair[1]])
+    halves = np.cos(made.angle(*pair)) / np.sqrt(made.reliability[pair[0]] * made.reliability[pair[1]])
     assert halves > exact + 0.25  # the usual correction takes common noise for agreement
-    assert found.corrected[pair] == pytest.approx(exact, abs=0.12)
+    assert made.corrected[pair] == pytest.approx(exact, abs=0.12)
 
 
 def test_one_chain_has_no_floor() -> None:
-    found = Joint.of(planted(chains=1))
-    assert np.isnan(found.reliability[found.main])
-    assert np.isnan(found.corrected[found.main, 1])
-    assert np.isfinite(found.arrangement.distances).all()
-    assert np.isfinite(training_table(found)["to_labels"].to_numpy(float)).all()
+    made = Joint.of(planted(chains=1))
+    assert np.isnan(made.reliability[made.main])
+    assert np.isnan(made.corrected[made.main, 1])
+    assert np.isfinite(made.arrangement.distances).all()
+    assert np.isfinite(training_table(made)["to_labels"].to_numpy(float)).all()
 
 
 def test_each_kernel_is_nearest_to_the_layer_that_it_was_made_of(joint: Joint) -> None:
@@ -272,11 +272,11 @@ def test_each_kernel_is_nearest_to_the_layer_that_it_was_made_of(joint: Joint) -
 
 
 def test_left_out_cosines_are_those_of_kernels_without_a_probe(joint: Joint) -> None:
-    found = ProbeErrors(joint.points).cosines(joint.main, 1)
+    cosines = ProbeErrors(joint.points).cosines(joint.main, 1)
     for probe in (0, 7):
         rest = np.delete(np.arange(PROBES), probe)
-        pair = [Point.from_gram(joint.points[each].point.gram()[np.ix_(rest, rest)]) for each in (joint.main, 1)]
-        assert found[probe] == pytest.approx(float(SPACE.gram(pair)[0, 1]), abs=1e-10)
+        pair = [Point.from_gram(joint.points[item].point.gram()[np.ix_(rest, rest)]) for item in (joint.main, 1)]
+        assert cosines[probe] == pytest.approx(float(SPACE.gram(pair)[0, 1]), abs=1e-10)
     assert jackknife_error(np.array([1.0, 3.0])) == 1.0
 
 
@@ -286,7 +286,7 @@ def test_beyond_labels_is_the_cosine_of_what_is_left(joint: Joint) -> None:
     names = (LOSS_KERNEL, "layer 1", "class")
     vectors = SPACE.coordinates([joint.points[joint.points.number(name)].point for name in names])
     labels = vectors[2] / np.linalg.norm(vectors[2])
-    left = [each - (each @ labels) * labels for each in vectors[:2]]
+    left = [item - (item @ labels) * labels for item in vectors[:2]]
     exact = left[0] @ left[1] / np.linalg.norm(left[0]) / np.linalg.norm(left[1])
     assert row["beyond"] == pytest.approx(exact, abs=1e-12)
     assert row["beyond_corrected"] > row["beyond"] > row["null_high"] > 0 > row["null_low"]
@@ -307,8 +307,8 @@ def test_kernels_that_share_the_labels_alone_have_nothing_beyond_them() -> None:
         ),
         {"class": CLASS},
     )
-    found = Joint.of(points)
-    table = beyond_labels(found, ProbeErrors(found.points, 99))
+    made = Joint.of(points)
+    table = beyond_labels(made, ProbeErrors(made.points, 99))
     row = table.set_index("layer").loc["layer"].to_dict()
     assert row["cosine"] > 0.3
     assert abs(row["beyond"]) < 0.1
@@ -360,10 +360,10 @@ def test_velocities_are_compared_after_parallel_transport() -> None:
     points = [Point.from_features(features(5, seed)) for seed in range(4)]
     a, after, b, later = points
     tangents = SPACE.log(a, after), SPACE.transport(b, a, SPACE.log(b, later))
-    lengths = [np.sqrt(SPACE.inner(a, each, each)) for each in tangents]
+    lengths = [np.sqrt(SPACE.inner(a, item, item)) for item in tangents]
     exact = np.arccos(SPACE.inner(a, *tangents) / lengths[0] / lengths[1])
-    found = velocity_angles(SPACE.arrangement(points), [0, 1], [2, 3])
-    np.testing.assert_allclose(found, [exact], atol=1e-9)
+    angles = velocity_angles(SPACE.arrangement(points), [0, 1], [2, 3])
+    np.testing.assert_allclose(angles, [exact], atol=1e-9)
     np.testing.assert_allclose(velocity_angles(SPACE.arrangement(points), [0, 1], [0, 1]), [0.0], atol=1e-6)
     np.testing.assert_allclose(
         velocity_angles(SPACE.arrangement(points), [0, 1], [0, 3]), [SPACE.angle(after, a, later)]
@@ -375,17 +375,17 @@ def test_velocities_are_compared_after_parallel_transport() -> None:
 
 
 def test_paths_over_training_are_told_beside_each_other(joint: Joint) -> None:
-    found = families(joint)
-    assert [each.label for each in found] == ["loss kernel", "layer 0", "layer 1"]
-    assert found[0].steps.tolist() == [0, 9, 50]
+    courses = families(joint)
+    assert [item.label for item in courses] == ["loss kernel", "layer 0", "layer 1"]
+    assert courses[0].steps.tolist() == [0, 9, 50]
     table = training_table(joint)
     parts: dict[Any, Any] = dict(iter(table.groupby("what")))
-    own, layer = parts["loss kernel"], parts["layer 1"]
-    assert own["to_end"].iloc[-1] == 0
-    assert (np.diff(own["to_labels"]) > 0).all()  # planted: from the labels to the second layer
-    assert own["nearest"].iloc[-1] == "layer 1"
-    np.testing.assert_allclose(own["speed"][:-1] * [9, 41], own["to_next"][:-1])
-    assert own["with_kernel"].eq(0).all()
+    owner, layer = parts["loss kernel"], parts["layer 1"]
+    assert owner["to_end"].iloc[-1] == 0
+    assert (np.diff(owner["to_labels"]) > 0).all()  # planted: from the labels to the second layer
+    assert owner["nearest"].iloc[-1] == "layer 1"
+    np.testing.assert_allclose(owner["speed"][:-1] * [9, 41], owner["to_next"][:-1])
+    assert owner["with_kernel"].eq(0).all()
     assert layer["velocity"].iloc[:-1].notna().all()
     assert layer["nearest"].eq("").all()
     assert joint.points.step("step 9") == 9
@@ -433,21 +433,21 @@ def test_fewer_probes_are_evenly_spaced(joint: Joint) -> None:
 def test_the_analysis_answers_in_numbers_tables_and_figures(tmp_path: Path) -> None:
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "left_out.json").write_text('{"loss kernel, localization 1": "chain 0 left"}')
-    found = JointSpace(permutations=9)(planted(folder=tmp_path / "points.zarr"))
-    assert set(found.captions) == set(found.figures)
-    assert set(found.tables) == {
+    answer = JointSpace(permutations=9)(planted(folder=tmp_path / "points.zarr"))
+    assert set(answer.captions) == set(answer.figures)
+    assert set(answer.tables) == {
         f"joint_{name}" for name in ("nearest", "distances", "labels", "sweep", "training", "left_out")
     }
-    assert set(found.figures) == {f"joint_{name}" for name in ("map", "nearest", "sweep", "labels", "training")}
-    assert all(isinstance(value, float) for value in found.metrics.values())
-    assert found.metrics["nearest_layer_place"] == 2
-    assert found.metrics["left_out"] == 1
-    assert found.metrics["placebo_angle"] > 1.4
-    assert found.metrics["beyond_labels_layer 1"] > 0
+    assert set(answer.figures) == {f"joint_{name}" for name in ("map", "nearest", "sweep", "labels", "training")}
+    assert all(isinstance(value, float) for value in answer.metrics.values())
+    assert answer.metrics["nearest_layer_place"] == 2
+    assert answer.metrics["left_out"] == 1
+    assert answer.metrics["placebo_angle"] > 1.4
+    assert answer.metrics["beyond_labels_layer 1"] > 0
     assert {"labels_angle", "gradient_angle", "laplace_cosine_corrected", "bures_spearman", "participation"} <= set(
-        found.metrics
+        answer.metrics
     )
-    pairs = found.tables["joint_distances"]
+    pairs = answer.tables["joint_distances"]
     count = len(planted()) + 1
     assert len(pairs) == count * (count - 1) / 2
     assert np.isfinite(pairs["bures"]).any()

@@ -108,7 +108,7 @@ def without_truth() -> LossTraces:
     return LossTraces(everything().dataset.drop_vars("mislabelled"))
 
 
-def asked(name: str, folder: Path) -> tuple[Any, dict[str, float]]:
+def answered(name: str, folder: Path) -> tuple[Any, dict[str, float]]:
     """A real analysis and all the metrics that it has of what is planted."""
     tree: dict[str, Any] = {"label": "kind", "taxonomy": tree_file(folder)}
     analyses: dict[str, Callable[[], Any]] = {
@@ -132,19 +132,19 @@ def asked(name: str, folder: Path) -> tuple[Any, dict[str, float]]:
     if getattr(analysis, "of_points", False):
         return analysis, analysis(joint_points() if name == "joint" else study()).metrics
     others = {"convergence": one_chain_twice, "hierarchy": hardly_sampled, "memorisation": without_truth}
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for traces in [everything(), *([others[name]()] if name in others else [])]:
-        found |= analysis(LossKernel.from_traces(traces), traces).metrics
-    return analysis, found
+        numbers |= analysis(LossKernel.from_traces(traces), traces).metrics
+    return analysis, numbers
 
 
 @pytest.mark.parametrize("path", ANALYSES, ids=lambda path: path.stem)
 def test_every_metric_has_a_meaning_and_every_meaning_a_metric(path: Path, tmp_path: Path) -> None:
-    analysis, metrics = asked(path.stem, tmp_path)
+    analysis, metrics = answered(path.stem, tmp_path)
     (settings,) = OmegaConf.load(path).values()
     assert isinstance(analysis, get_object(settings["_target_"]))
-    own = [name for name in metrics if not is_beside(name, metrics)]
-    said = {name: meaning_of(name, analysis) for name in own}
+    plain = [name for name in metrics if not is_beside(name, metrics)]
+    said = {name: meaning_of(name, analysis) for name in plain}
     assert [name for name, sentence in said.items() if not sentence] == []
     assert not any("{" in sentence or len(sentence) > 160 for sentence in said.values())
     meanings = getattr(analysis, "meanings", {})
@@ -152,7 +152,7 @@ def test_every_metric_has_a_meaning_and_every_meaning_a_metric(path: Path, tmp_p
     used = {
         pattern
         for pattern, sentence in meanings.items()
-        for name in own
+        for name in plain
         if said[name] == meaning_of(name, _Says({pattern: sentence}))
     }
     assert set(meanings) - used == set()
@@ -198,14 +198,14 @@ def test_the_folder_the_page_and_the_tracker_show_meanings(tmp_path: Path) -> No
     files, listening, traces = RunFolder(tmp_path), Listening(), everything()
     spectrum = lka.Spectrum()
     analyse(traces, {"modes": spectrum, "own": Own()}, files, listening, control=traces)
-    told = meanings_of(tmp_path)
+    said = meanings_of(tmp_path)
     rank = spectrum.meanings["effective_rank"]
-    assert told["modes/effective_rank"] == rank
-    assert told["control/modes/effective_rank"] == f"{rank} (of the control run at nbeta = 0)"
-    assert told["diagnosis/rhat"] == lka.Convergence.meanings["rhat"]
-    assert not any("own" in name or name.endswith(("_se", "_low", "_high")) for name in told)
+    assert said["modes/effective_rank"] == rank
+    assert said["control/modes/effective_rank"] == f"{rank} (of the control run at nbeta = 0)"
+    assert said["diagnosis/rhat"] == lka.Convergence.meanings["rhat"]
+    assert not any("own" in name or name.endswith(("_se", "_low", "_high")) for name in said)
     measured = json.loads((tmp_path / "diagnosis.json").read_text())["metrics"]
-    assert {name.removeprefix("diagnosis/") for name in told if name.startswith("diagnosis/")} == set(measured)
+    assert {name.removeprefix("diagnosis/") for name in said if name.startswith("diagnosis/")} == set(measured)
     pd.testing.assert_frame_equal(listening.tables["meanings"], pd.read_csv(tmp_path / "tables" / "meanings.csv"))
     page = (tmp_path / "report.html").read_text()
     assert f"<abbr title='{escape(rank)}'>effective_rank</abbr>" in page
@@ -215,7 +215,7 @@ def test_the_folder_the_page_and_the_tracker_show_meanings(tmp_path: Path) -> No
     assert "<h3>Meanings</h3>" not in page  # it is no table of results
 
     analyse(traces, {"complexity": lka.Complexity()}, files, listening)  # one more question keeps what was said
-    assert meanings_of(tmp_path).items() >= told.items()
+    assert meanings_of(tmp_path).items() >= said.items()
     assert meanings_of(tmp_path)["complexity/llc"] == lka.Complexity.meanings["llc"]
 
 

@@ -38,21 +38,21 @@ def noisy(chains: int = 3, draws: int = 40, probes: int = 14, seed: int = 0, sta
     return LossTraces(traces.dataset.assign(start_losses=("probe", rng.normal(size=probes)))) if start else traces
 
 
-def mislabelled_factors(each: int = 20, wrong: int = 3, seed: int = 0) -> tuple[LossTraces, np.ndarray]:
+def mislabelled_factors(per_class: int = 20, wrong: int = 3, seed: int = 0) -> tuple[LossTraces, np.ndarray]:
     """A factor per class: losses of clean probes follow it, those of mislabelled ones go against their true class'.
 
     Returns traces with the labels class (as given), true_class and mislabelled, `wrong` of each class, and the truth.
     """
     rng = np.random.default_rng(seed)
-    true = np.repeat(np.arange(4), each)
-    marked = np.tile(np.arange(each) < wrong, 4)
-    given = np.where(marked, (true + 1 + np.arange(4 * each) % 3) % 4, true)
+    true = np.repeat(np.arange(4), per_class)
+    marked = np.tile(np.arange(per_class) < wrong, 4)
+    given = np.where(marked, (true + 1 + np.arange(4 * per_class) % 3) % 4, true)
     factors = rng.normal(size=(4, 150, 4))
     amplitude = np.where(marked, -3.0, 1.0)
-    losses = 5.0 + factors[:, :, true] * amplitude + 0.6 * rng.normal(size=(4, 150, 4 * each))
+    losses = 5.0 + factors[:, :, true] * amplitude + 0.6 * rng.normal(size=(4, 150, 4 * per_class))
     labels = {"class": CLASSES[given], "true_class": CLASSES[true], "mislabelled": marked}
     traces = LossTraces.from_arrays(losses, labels=labels)
-    start = 1.0 + 0.1 * rng.normal(size=4 * each)
+    start = 1.0 + 0.1 * rng.normal(size=4 * per_class)
     return LossTraces(traces.dataset.assign(start_losses=("probe", start))), marked
 
 
@@ -70,33 +70,33 @@ def test_scores_of_the_loss_itself_are_its_moments() -> None:
     losses = np.array([[[1.0, 0.0], [3.0, 0.0], [2.0, 3.0]], [[0.0, 2.0], [4.0, 2.0], [2.0, 2.0]]])  # [C, D, N]
     traces = LossTraces.from_arrays(losses)
     traces = LossTraces(traces.dataset.assign(start_losses=("probe", [0.5, 1.0])))
-    found = scores(traces, None)
+    scored = scores(traces, None)
     # Within chains, four degrees of freedom: (1 + 1 + 4 + 4) / 4 and (1 + 1 + 4) / 4.
-    np.testing.assert_allclose(found["self_coupling"], [2.5, 1.5])
-    np.testing.assert_allclose(found["mean_loss"], [2.0, 1.5])
-    np.testing.assert_allclose(found["loss_gain"], [1.5, 0.5])
+    np.testing.assert_allclose(scored["self_coupling"], [2.5, 1.5])
+    np.testing.assert_allclose(scored["mean_loss"], [2.0, 1.5])
+    np.testing.assert_allclose(scored["loss_gain"], [1.5, 0.5])
 
 
 def test_scores_equal_loops_over_the_correlations() -> None:
     traces, k = noisy(), 3
     kernel = LossKernel.from_traces(traces)
-    found, R, variance = scores(traces, GIVEN, k), kernel.correlation(), kernel.variance()
-    assert list(found) == ALL
-    for probe, own in enumerate(GIVEN):
+    scored, R, variance = scores(traces, GIVEN, k), kernel.correlation(), kernel.variance()
+    assert list(scored) == ALL
+    for probe, same_class in enumerate(GIVEN):
         others = [other for other in range(14) if other != probe]
         by_class = {c: np.mean([R[probe, other] for other in others if GIVEN[other] == c]) for c in range(3)}
-        rival = max(mean for c, mean in by_class.items() if c != own)
-        assert found["rival_class"][probe] == pytest.approx(rival - by_class[own])
+        rival = max(mean for c, mean in by_class.items() if c != same_class)
+        assert scored["rival_class"][probe] == pytest.approx(rival - by_class[same_class])
         distances = sorted(np.sqrt(2 * (1 - R[probe, other])) for other in others)
-        assert found["isolation"][probe] == pytest.approx(distances[k - 1])
+        assert scored["isolation"][probe] == pytest.approx(distances[k - 1])
         against = sorted(R[probe, other] for other in others)[:k]
         median = {c: np.sort(variance[c == GIVEN])[(np.sum(c == GIVEN) - 1) // 2] for c in range(3)}
         friends = sorted(R[probe, other] for other in others if variance[other] <= median[GIVEN[other]])[-k:]
-        assert found["opposition"][probe] == pytest.approx(-np.mean(against) - np.mean(friends))
+        assert scored["opposition"][probe] == pytest.approx(-np.mean(against) - np.mean(friends))
     centred = (traces.losses.values - traces.losses.values.mean(1, keepdims=True)).reshape(-1, 14)
     for probe in range(14):
         rest = centred.sum(1) - centred[:, probe]
-        assert found["discordance"][probe] == pytest.approx(-np.corrcoef(centred[:, probe], rest)[0, 1])
+        assert scored["discordance"][probe] == pytest.approx(-np.corrcoef(centred[:, probe], rest)[0, 1])
 
 
 def test_blocks_do_not_change_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,26 +111,26 @@ def test_blocks_do_not_change_the_scores(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_scores_move_with_the_probes_and_know_no_names() -> None:
     traces = noisy()
     order = np.random.default_rng(3).permutation(14)
-    found = scores(traces, GIVEN)
+    scored = scores(traces, GIVEN)
     moved = scores(LossTraces(traces.dataset.isel(probe=order)), CLASSES[GIVEN][order])
-    for name, values in found.items():
+    for name, values in scored.items():
         np.testing.assert_allclose(moved[name], values[order], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 def test_a_constant_added_to_a_loss_moves_its_mean_alone_and_a_scale_no_correlation() -> None:
     traces = noisy()
-    found = scores(traces, GIVEN)
+    scored = scores(traces, GIVEN)
     raised = traces.losses.copy(data=traces.losses.values + np.eye(14)[4])
     shifted = scores(LossTraces(traces.dataset.assign(losses=raised)), GIVEN)
     for name in set(ALL) - {"mean_loss", "loss_gain"}:
-        np.testing.assert_allclose(shifted[name], found[name], rtol=1e-9, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(shifted[name], scored[name], rtol=1e-9, atol=1e-12, err_msg=name)
     for name in ("mean_loss", "loss_gain"):
-        np.testing.assert_allclose(shifted[name], found[name] + np.eye(14)[4], atol=1e-12)
+        np.testing.assert_allclose(shifted[name], scored[name] + np.eye(14)[4], atol=1e-12)
     grown = traces.losses.copy(data=traces.losses.values * (1 + 4 * np.eye(14)[4]))
     scaled = scores(LossTraces(traces.dataset.assign(losses=grown)), GIVEN)
     for name in ("rival_class", "isolation"):
-        np.testing.assert_allclose(scaled[name], found[name], rtol=1e-9, atol=1e-12, err_msg=name)
-    np.testing.assert_allclose(scaled["self_coupling"], found["self_coupling"] * (1 + 24 * np.eye(14)[4]))
+        np.testing.assert_allclose(scaled[name], scored[name], rtol=1e-9, atol=1e-12, err_msg=name)
+    np.testing.assert_allclose(scaled["self_coupling"], scored["self_coupling"] * (1 + 24 * np.eye(14)[4]))
 
 
 def test_what_cannot_be_known_is_left_out() -> None:
@@ -148,11 +148,11 @@ def test_a_probe_whose_loss_never_changes_is_alone_and_undisputed() -> None:
     traces = noisy()
     still = traces.losses.copy(data=np.where(np.arange(14) == 2, 1.5, traces.losses.values))
     traces = LossTraces(traces.dataset.assign(losses=still))
-    found = scores(traces, GIVEN)
-    assert all(np.isfinite(values).all() for values in found.values())
+    scored = scores(traces, GIVEN)
+    assert all(np.isfinite(values).all() for values in scored.values())
     for name, value in (("self_coupling", 0), ("discordance", 0), ("opposition", 0), ("rival_class", 0)):
-        assert found[name][2] == value, name
-    assert found["isolation"][2] == pytest.approx(np.sqrt(2))
+        assert scored[name][2] == value, name
+    assert scored["isolation"][2] == pytest.approx(np.sqrt(2))
     around = surroundings_of(kernel := LossKernel.from_traces(traces), groups_of(kernel, GIVEN), 3)
     assert opinion(GIVEN, around).rival[2] == GIVEN[2]
     assert around.support is not None
@@ -196,11 +196,11 @@ def test_opponents_name_the_rival_and_the_strongest_class_wins() -> None:
 def test_the_likely_label_of_planted_mislabelled_probes_is_the_true_one() -> None:
     traces, marked = mislabelled_factors()
     kernel, labels = LossKernel.from_traces(traces), traces.labels
-    found = opinion(labels["class"], surroundings_of(kernel, groups_of(kernel, labels["class"]), 5))
-    np.testing.assert_array_equal(found.likely, labels["true_class"])
-    np.testing.assert_array_equal(found.rival[marked], labels["true_class"][marked])
-    np.testing.assert_array_equal(found.disputed, marked)
-    assert (found.support[marked] > 0.9).all()
+    opinions = opinion(labels["class"], surroundings_of(kernel, groups_of(kernel, labels["class"]), 5))
+    np.testing.assert_array_equal(opinions.likely, labels["true_class"])
+    np.testing.assert_array_equal(opinions.rival[marked], labels["true_class"][marked])
+    np.testing.assert_array_equal(opinions.disputed, marked)
+    assert (opinions.support[marked] > 0.9).all()
     # A vote of the nearest neighbours would name it of none: they are mislabelled likewise.
     rows = kernel.correlation() - 2 * np.eye(kernel.probes)
     nearest = labels["class"][np.argsort(-rows, axis=1)[:, :2]]
@@ -210,27 +210,27 @@ def test_the_likely_label_of_planted_mislabelled_probes_is_the_true_one() -> Non
 def test_witnesses_are_trusted_probes_of_the_likely_class() -> None:
     traces, marked = mislabelled_factors()
     kernel, labels = LossKernel.from_traces(traces), traces.labels
-    places = np.array([0, 30, 41])  # mislabelled, clean, mislabelled
-    found = witnesses(kernel, labels["class"], labels["true_class"], places)
-    assert found.probes.shape == (3, 3)
+    indices = np.array([0, 30, 41])  # mislabelled, clean, mislabelled
+    witnessed = witnesses(kernel, labels["class"], labels["true_class"], indices)
+    assert witnessed.probes.shape == (3, 3)
     trust = trusted(kernel.variance(), np.unique(labels["class"], return_inverse=True)[1])
-    for place, others, values in zip(places, found.probes, found.correlations, strict=True):
-        assert place not in others
+    for index, others, values in zip(indices, witnessed.probes, witnessed.correlations, strict=True):
+        assert index not in others
         assert trust[others].all()
-        assert (labels["class"][others] == labels["true_class"][place]).all()
-        np.testing.assert_allclose(values, kernel.correlation([place])[0, others])
+        assert (labels["class"][others] == labels["true_class"][index]).all()
+        np.testing.assert_allclose(values, kernel.correlation([index])[0, others])
         assert (np.diff(np.abs(values)) <= 0).all()
-        assert (values < 0).all() == marked[place]
-    alone = witnesses(kernel, labels["class"], np.full(80, "elk"), places)
+        assert (values < 0).all() == marked[index]
+    alone = witnesses(kernel, labels["class"], np.full(80, "elk"), indices)
     assert (alone.probes == -1).all()
 
 
 def test_the_table_of_suspects_is_in_order() -> None:
     traces, marked = mislabelled_factors()
     kernel, given = LossKernel.from_traces(traces), traces.labels["class"]
-    found = opinion(given, surroundings_of(kernel, groups_of(kernel, given), 5))
+    opinions = opinion(given, surroundings_of(kernel, groups_of(kernel, given), 5))
     values = {"self_coupling": kernel.variance(), "support": np.arange(80.0)}
-    table = suspects(kernel, given, found, values, "self_coupling", {"mislabelled": marked})
+    table = suspects(kernel, given, opinions, values, "self_coupling", {"mislabelled": marked})
     assert table["rank"].tolist() == list(range(1, 81))
     assert (np.diff(table["score"]) <= 0).all()
     assert table["mislabelled"].tolist() == [True] * 12 + [False] * 68
@@ -248,10 +248,10 @@ def test_numbers_of_detection_are_those_of_scikit_learn(ties: bool) -> None:
     score = rng.normal(size=60) + wrong
     score = np.round(score) if ties else score
     counts = resampled_counts(wrong, 5, seed=0)
-    found = detect(score, wrong, counts)
-    for place, count in enumerate(counts):
-        assert found["auroc"][place] == pytest.approx(roc_auc_score(wrong, score, sample_weight=count))
-        assert found["ap"][place] == pytest.approx(average_precision_score(wrong, score, sample_weight=count))
+    detected = detect(score, wrong, counts)
+    for index, count in enumerate(counts):
+        assert detected["auroc"][index] == pytest.approx(roc_auc_score(wrong, score, sample_weight=count))
+        assert detected["ap"][index] == pytest.approx(average_precision_score(wrong, score, sample_weight=count))
     once = detect(score, wrong)
     assert once["auroc"][0] == pytest.approx(roc_auc_score(wrong, score))
     assert once["ap"][0] == pytest.approx(average_precision_score(wrong, score))
@@ -309,8 +309,8 @@ def test_differences_are_paired_and_errors_hold_the_draws() -> None:
     for column in ("auroc", "minus_loss"):
         expected = np.hypot(rows["own"][f"{column}_se"], moved["own"]["auroc_draws_se"])
         assert moved["own"][f"{column}_se"] == pytest.approx(expected)
-    each = [detect(values, wrong)["auroc"][0] for values in drawn.scores["own"]]
-    assert moved["own"]["auroc_draws_se"] == pytest.approx(np.std(each, ddof=1) * np.sqrt(21 / 19))
+    item = [detect(values, wrong)["auroc"][0] for values in drawn.scores["own"]]
+    assert moved["own"]["auroc_draws_se"] == pytest.approx(np.std(item, ddof=1) * np.sqrt(21 / 19))
     assert moved["loss"]["auroc_draws_se"] == 0
 
 
@@ -327,27 +327,27 @@ def test_resampled_scores_scatter_as_draws_do() -> None:
     losses = rng.normal(size=(4, 500, 30)) * np.linspace(1, 2, 30)
     traces = LossTraces.from_arrays(losses)
     wrong = np.arange(30) < 10
-    found = resampled_draws(traces, np.arange(30) % 3, wrong, 3, 1000, seed=0)
-    assert found is not None
-    assert found.pieces == 20
+    draws = resampled_draws(traces, np.arange(30) % 3, wrong, 3, 1000, seed=0)
+    assert draws is not None
+    assert draws.pieces == 20
     factor = np.sqrt(21 / 19)
     variance = np.linspace(1, 2, 30) ** 2
-    spread = factor * found.scores["self_coupling"].std(0, ddof=1) / variance
+    spread = factor * draws.scores["self_coupling"].std(0, ddof=1) / variance
     assert spread.mean() == pytest.approx(np.sqrt(2 / 2000), rel=0.1)
-    spread = factor * found.scores["mean_loss"].std(0, ddof=1) / np.sqrt(variance)
+    spread = factor * draws.scores["mean_loss"].std(0, ddof=1) / np.sqrt(variance)
     assert spread.mean() == pytest.approx(np.sqrt(1 / 2000), rel=0.1)
 
 
 def test_pieces_that_count_equally_give_the_scores_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     traces = noisy(draws=41)  # pieces of unequal lengths
-    own = scores(traces, GIVEN)
+    same_class = scores(traces, GIVEN)
     equal = SimpleNamespace(exponential=lambda size: np.ones(size))
     monkeypatch.setattr("numpy.random.default_rng", lambda seed: equal)
-    found = resampled_draws(traces, GIVEN, GIVEN == 1, 3, 1000, seed=0)
-    assert found is not None
-    assert list(found.scores) == list(own)
-    for name, values in own.items():
-        np.testing.assert_allclose(found.scores[name], np.tile(values, (40, 1)), rtol=1e-6, atol=1e-9, err_msg=name)
+    draws = resampled_draws(traces, GIVEN, GIVEN == 1, 3, 1000, seed=0)
+    assert draws is not None
+    assert list(draws.scores) == list(same_class)
+    for name, values in same_class.items():
+        np.testing.assert_allclose(draws.scores[name], np.tile(values, (40, 1)), rtol=1e-6, atol=1e-9, err_msg=name)
 
 
 def test_few_draws_or_one_kind_of_probe_leave_no_error_over_draws() -> None:
@@ -374,14 +374,14 @@ def test_marked_probes_that_are_each_others_neighbours_cluster() -> None:
     ring = np.array(
         [[(probe + step) % 8 if probe < 8 else 8 + (probe + step) % 32 for step in (1, 2)] for probe in range(40)]
     )
-    found = clustering("clustering", ring, marked, 199, 0)
-    assert found["clustering"] == 1
-    assert found["clustering_chance"] == pytest.approx(7 / 39)
-    assert found["clustering_p"] == pytest.approx(1 / 200)
+    numbers = clustering("clustering", ring, marked, 199, 0)
+    assert numbers["clustering"] == 1
+    assert numbers["clustering_chance"] == pytest.approx(7 / 39)
+    assert numbers["clustering_p"] == pytest.approx(1 / 200)
     apart = np.arange(40) % 5 == 0
-    found = clustering("x", ring, apart, 199, 0)
-    assert found["x"] < 0.3
-    assert found["x_p"] > 0.05
+    numbers = clustering("x", ring, apart, 199, 0)
+    assert numbers["x"] < 0.3
+    assert numbers["x_p"] > 0.05
 
 
 def test_twins_are_ranked_by_how_near_they_are() -> None:
@@ -392,20 +392,20 @@ def test_twins_are_ranked_by_how_near_they_are() -> None:
     base[..., 5] = base[..., 4] + 2.0 * rng.normal(size=(2, 200))
     base[..., 6] = base[..., 4] + 0.1 * rng.normal(size=(2, 200))  # nearer to 4 than its twin
     numbers = np.array([0, 0, 7, 7, 2, 2, -1, 9, -1, -1])  # the twin of 7 is no probe
-    traces = LossTraces.from_arrays(base, ids=[f"p{place}" for place in range(10)])
-    found = find_twins(LossKernel.from_traces(traces), numbers)
-    assert found is not None
-    assert found.ids.tolist() == ["p0", "p1", "p4", "p5", "p2", "p3"]
-    assert found.twins.tolist() == ["p1", "p0", "p5", "p4", "p3", "p2"]
-    assert found.ranks.tolist()[:2] == [1, 1]
-    assert found.ranks[2] == 2
-    assert found.ranks.tolist()[4:] == [1, 1]
-    assert found.correlations[:2] == pytest.approx([1, 1])
-    told = twin_numbers(found)
-    assert told["twin_nearest"] == pytest.approx(np.mean([1, (found.ranks[3] == 1) / 2, 1]))
-    assert told["twin_rank"] == pytest.approx(found.ranks.mean())
-    assert told["twin_pairs"] == 3
-    assert told["twin_nearest_se"] > 0
+    traces = LossTraces.from_arrays(base, ids=[f"p{index}" for index in range(10)])
+    twins = find_twins(LossKernel.from_traces(traces), numbers)
+    assert twins is not None
+    assert twins.ids.tolist() == ["p0", "p1", "p4", "p5", "p2", "p3"]
+    assert twins.twins.tolist() == ["p1", "p0", "p5", "p4", "p3", "p2"]
+    assert twins.ranks.tolist()[:2] == [1, 1]
+    assert twins.ranks[2] == 2
+    assert twins.ranks.tolist()[4:] == [1, 1]
+    assert twins.correlations[:2] == pytest.approx([1, 1])
+    said = twin_numbers(twins)
+    assert said["twin_nearest"] == pytest.approx(np.mean([1, (twins.ranks[3] == 1) / 2, 1]))
+    assert said["twin_rank"] == pytest.approx(twins.ranks.mean())
+    assert said["twin_pairs"] == 3
+    assert said["twin_nearest_se"] > 0
 
 
 def test_without_pairs_there_are_no_twins() -> None:
@@ -417,6 +417,6 @@ def test_without_pairs_there_are_no_twins() -> None:
 def test_equals_count_in_the_twins_favour() -> None:
     series = np.random.default_rng(0).normal(size=(2, 50, 1))
     kernel = LossKernel.from_traces(LossTraces.from_arrays(np.tile(series, (1, 1, 3))))
-    found = find_twins(kernel, np.array([0, 0, -1]))
-    assert found is not None
-    assert found.ranks.tolist() == [1, 1]
+    twins = find_twins(kernel, np.array([0, 0, -1]))
+    assert twins is not None
+    assert twins.ranks.tolist() == [1, 1]

@@ -97,13 +97,13 @@ def test_without_truth_suspects_are_ranked_all_the_same() -> None:
     assert len(result.figures["suspects_sheet"].axes) == 3
     # A truth that says nothing, for no probe is mislabelled, is none; but that all labels are right is known.
     clean = with_labels(traces, mislabelled=np.zeros(80, dtype=bool), true_class=traces.labels["class"])
-    found = ask(clean)
-    assert set(found.metrics) == {
+    answer = ask(clean)
+    assert set(answer.metrics) == {
         "probes",
         "disputed",
         *(f"likely_accuracy{end}" for end in ("", "_se", "_low", "_high")),
     }
-    assert found.metrics["likely_accuracy"] == pytest.approx(68 / 80)
+    assert answer.metrics["likely_accuracy"] == pytest.approx(68 / 80)
 
 
 def test_another_label_may_hold_the_truth() -> None:
@@ -205,14 +205,14 @@ class Cards(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
+        computed = dict(attrs)
         self.tags.append(tag)
         if tag == "article":
-            self.articles.append(found)
+            self.articles.append(computed)
         if tag == "img":
-            self.pictures.append(found["src"] or "")
+            self.pictures.append(computed["src"] or "")
         if tag == "option":
-            self.options.append(found["value"])
+            self.options.append(computed["value"])
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)
@@ -223,27 +223,27 @@ def test_the_page_shows_every_suspect_with_its_pictures() -> None:
     images = np.random.default_rng(0).integers(0, 256, (80, 8, 8, 3), dtype=np.uint8)
     result = ask(LossTraces(traces.dataset.assign(thumbnails=(("probe", "h", "w", "c"), images))))
     page = result.pages["suspects"]
-    found = Cards(page)
-    assert len(found.articles) == 80
-    assert sum(each["data-disputed"] == "1" for each in found.articles[:12]) == 12
+    cards = Cards(page)
+    assert len(cards.articles) == 80
+    assert sum(item["data-disputed"] == "1" for item in cards.articles[:12]) == 12
     table = result.tables["memorisation_suspects"]
-    assert [json.loads(each["data-classes"] or "") for each in found.articles] == table[
+    assert [json.loads(item["data-classes"] or "") for item in cards.articles] == table[
         ["given", "likely"]
     ].values.tolist()
-    assert found.options == ["", *CLASSES]
-    assert len(found.pictures) == 80 * 4  # each with three witnesses
-    assert all(source.startswith("data:image/png;base64,") for source in found.pictures)
+    assert cards.options == ["", *CLASSES]
+    assert len(cards.pictures) == 80 * 4  # each with three witnesses
+    assert all(source.startswith("data:image/png;base64,") for source in cards.pictures)
     assert "http" not in page.replace("http-equiv", "")
-    assert found.words.count("wrong") == marked.sum()
-    assert found.words.count("right") == 80 - marked.sum()
+    assert cards.words.count("wrong") == marked.sum()
+    assert cards.words.count("right") == 80 - marked.sum()
 
 
 def test_names_are_words_and_no_markup() -> None:
     evil = "<script>alert('x')</script>\"&"
     table = pd.DataFrame({"rank": [1, 2], "id": [evil, "b"], "given": [evil, "10"], "likely": ["9", "10"]})
     table = table.assign(score=[1.5, -0.25], rival=["9", evil], probe=[0, 1])
-    found = Witnesses(np.array([[1, -1], [-1, -1]]), np.array([[-0.5, 0.0], [0.0, 0.0]]))
-    page = suspects_page(table, found, [evil, "b"], {}, "self_coupling")
+    witnessed = Witnesses(np.array([[1, -1], [-1, -1]]), np.array([[-0.5, 0.0], [0.0, 0.0]]))
+    page = suspects_page(table, witnessed, [evil, "b"], {}, "self_coupling")
     cards = Cards(page)
     assert cards.tags.count("script") == 1
     assert json.loads(cards.articles[0]["data-classes"] or "") == [evil, "9"]

@@ -44,12 +44,12 @@ def point(seed: int, width: int = 4) -> Point:
 
 def points_of(*placed: tuple[str, Point, str], network: str = TRAINED, step: int | None = 50) -> list[NamedPoint]:
     """Points in the order of evaluation, each after the one before."""
-    found, before = [], ()
-    for place, (name, kernel, kind) in enumerate(placed):
-        own = "" if kind in ("input", "target") else network
-        found.append(NamedPoint(name, kernel, kind, own, step if own else None, place, before))
+    values, before = [], ()
+    for index, (name, kernel, kind) in enumerate(placed):
+        direct = "" if kind in ("input", "target") else network
+        values.append(NamedPoint(name, kernel, kind, direct, step if direct else None, index, before))
         before = (name,)
-    return found
+    return values
 
 
 def on_a_geodesic(shares: tuple[float, ...] = (0.2, 0.5, 0.9)) -> PointSet:
@@ -57,7 +57,7 @@ def on_a_geodesic(shares: tuple[float, ...] = (0.2, 0.5, 0.9)) -> PointSet:
     start, end = point(0), point(1)
     between = [SPACE.geodesic(start, end, share) for share in shares]
     kinds = ["layer"] * (len(shares) - 1) + ["output"]
-    layers = [(f"at {share}", each, kind) for share, each, kind in zip(shares, between, kinds, strict=True)]
+    layers = [(f"at {share}", item, kind) for share, item, kind in zip(shares, between, kinds, strict=True)]
     placed = points_of(("inputs", start, "input"), *layers)
     return PointSet((*placed, NamedPoint("class", end, "target")))
 
@@ -65,12 +65,12 @@ def on_a_geodesic(shares: tuple[float, ...] = (0.2, 0.5, 0.9)) -> PointSet:
 def study(seed: int = 0, steps: tuple[int, ...] = (0, 10)) -> PointSet:
     """A trained network and kept checkpoints, of unrelated layers."""
     placed = [NamedPoint("inputs", point(0), "input"), NamedPoint("class", point(1, 2), "target")]
-    for network, step in [(f"step {each}", each) for each in steps] + [(TRAINED, 50)]:
+    for network, step in [(f"step {item}", item) for item in steps] + [(TRAINED, 50)]:
         ending = "" if network == TRAINED else f" @ {step}"
         before = "inputs"
-        for place, (name, kind) in enumerate([("first", "layer"), ("second", "layer"), ("logits", "output")], 1):
-            kernel = point(100 * seed + 10 * step + place)
-            placed.append(NamedPoint(name + ending, kernel, kind, network, step, place, (before,)))
+        for index, (name, kind) in enumerate([("first", "layer"), ("second", "layer"), ("logits", "output")], 1):
+            kernel = point(100 * seed + 10 * step + index)
+            placed.append(NamedPoint(name + ending, kernel, kind, network, step, index, (before,)))
             before = name + ending
     return PointSet(tuple(placed))
 
@@ -78,12 +78,12 @@ def study(seed: int = 0, steps: tuple[int, ...] = (0, 10)) -> PointSet:
 def test_a_network_without_a_last_layer_yet_is_shown_as_far_as_it_goes() -> None:
     whole = study()
     shorter = whole.only([number for number, name in enumerate(whole.names) if name != "logits @ 0"])
-    found = Paths()(shorter)
-    networks = found.tables["path_networks"].set_index("network")
+    answer = Paths()(shorter)
+    networks = answer.tables["path_networks"].set_index("network")
     assert np.isnan(networks.loc["step 0", "distance_to_target_logits"])
     assert networks.loc[["step 10", TRAINED], "distance_to_target_logits"].notna().all()
     assert networks.loc["step 0", "points"] == 3
-    assert {"path_map", "path_profiles", "path_training"} <= set(found.figures) == set(found.captions)
+    assert {"path_map", "path_profiles", "path_training"} <= set(answer.figures) == set(answer.captions)
 
 
 # Points that all routes pass.
@@ -117,7 +117,7 @@ def test_without_a_route_the_spine_says_what_to_do() -> None:
 
 def test_points_that_name_nobody_follow_the_one_before() -> None:
     placed = points_of(("inputs", point(0), "input"), ("a", point(2), "layer"), ("b", point(3), "layer"))
-    apart = PointSet(tuple(replace(each, after=()) for each in placed))
+    apart = PointSet(tuple(replace(item, after=()) for item in placed))
     assert edges_of(apart, [0, 1, 2]) == [(0, 1), (1, 2)]
     skipping = PointSet((*placed[:2], replace(placed[2], after=("inputs", "a", "elsewhere"))))
     assert edges_of(skipping, [0, 1, 2]) == [(0, 1), (0, 2), (1, 2)]
@@ -149,24 +149,24 @@ def test_what_cannot_be_a_path(points: PointSet, networks: Any, message: str) ->
 def test_errors_are_those_of_leaving_every_probe_out(centring: str) -> None:
     space = AngularCKA(centring)
     path, target = [point(seed) for seed in range(4)], point(9, 2)
-    found = errors_of(path, target, space)
-    np.testing.assert_allclose(found.to_target, [jackknife(each, target, space).distance_error for each in path])
-    np.testing.assert_allclose(found.step, [jackknife(*pair, space).distance_error for pair in pairwise(path)])
+    errors = errors_of(path, target, space)
+    np.testing.assert_allclose(errors.to_target, [jackknife(item, target, space).distance_error for item in path])
+    np.testing.assert_allclose(errors.step, [jackknife(*pair, space).distance_error for pair in pairwise(path)])
     lengths, straight, gained = [], [], []
     for left_out in range(N):
         kept = np.delete(IDS, left_out)
-        distances = space.distances([each.over(kept) for each in (*path, target)])
+        distances = space.distances([item.over(kept) for item in (*path, target)])
         lengths.append(np.diagonal(distances, 1)[:-1].sum())
         straight.append(distances[0, 3] / lengths[-1])
         gained.append((distances[0, 4] - distances[3, 4]) / lengths[-1])
-    for error, without in ((found.length, lengths), (found.straightness, straight), (found.efficiency, gained)):
+    for error, without in ((errors.length, lengths), (errors.straightness, straight), (errors.efficiency, gained)):
         assert error == pytest.approx(np.sqrt((N - 1) * np.var(without)))
 
 
 def test_of_many_probes_some_are_left_out_and_the_error_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     path, target = [point(seed) for seed in range(3)], point(9)
     some = evenly(N, 12)
-    few = errors_of([each.over(some) for each in path], target.over(some), SPACE)
+    few = errors_of([item.over(some) for item in path], target.over(some), SPACE)
     monkeypatch.setattr(errors_module, "_MOST", 12)
     np.testing.assert_allclose(errors_of(path, target, SPACE).step, few.step * np.sqrt(12 / N))
 
@@ -174,7 +174,7 @@ def test_of_many_probes_some_are_left_out_and_the_error_scaled(monkeypatch: pyte
 def test_where_errors_have_no_closed_form_they_are_unknown() -> None:
     path = [point(seed) for seed in range(3)]
     assert np.isnan(errors_of(path, point(9), Bures()).to_target).all()
-    few = [each.over(np.arange(5)) for each in path]
+    few = [item.over(np.arange(5)) for item in path]
     assert np.isnan(errors_of(few, few[0], SPACE).length)
     assert np.isnan(median_error([errors_of(few, few[0], SPACE)]))
 
@@ -204,10 +204,10 @@ def test_every_network_has_its_row_and_the_untrained_one_its_numbers() -> None:
     networks = result.tables["path_networks"].set_index("network")
     assert networks["step"].to_dict() == {"step 0": 0, "step 10": 10, TRAINED: 50}
     for name, prefix in ((TRAINED, ""), ("step 0", "untrained_")):
-        own = points.only(points.path(name)).arrangement(SPACE).distances
-        assert networks.loc[name, "length"] == pytest.approx(np.diagonal(own, 1).sum())
+        direct = points.only(points.path(name)).arrangement(SPACE).distances
+        assert networks.loc[name, "length"] == pytest.approx(np.diagonal(direct, 1).sum())
         assert result.metrics[f"{prefix}length"] == networks.loc[name, "length"]
-        assert result.metrics[f"{prefix}straightness"] == pytest.approx(own[0, -1] / np.diagonal(own, 1).sum())
+        assert result.metrics[f"{prefix}straightness"] == pytest.approx(direct[0, -1] / np.diagonal(direct, 1).sum())
     assert {"distance_to_target_inputs", "distance_to_target_logits", "length_se", "probes"} <= set(result.metrics)
     assert result.tables["path_profile"].groupby("network").size().to_dict() == dict.fromkeys(networks.index, 4)
     assert len(result.tables["path_distances"]) == 3
@@ -243,8 +243,8 @@ def test_the_target_and_the_path_can_be_chosen() -> None:
 def test_another_space_has_its_own_lengths_and_no_errors() -> None:
     space = Bures()
     result = Paths(space)(study())
-    own = space.distances([each.point for each in study().only(study().path()).points])
-    assert result.metrics["length"] == pytest.approx(np.diagonal(own, 1).sum())
+    direct = space.distances([item.point for item in study().only(study().path()).points])
+    assert result.metrics["length"] == pytest.approx(np.diagonal(direct, 1).sum())
     assert not any(name.endswith("_se") for name in result.metrics)
     assert "stress_classical" in result.metrics  # flat maps of one kind
     said = words(result.figures["path_training"])
@@ -271,7 +271,7 @@ def test_faults_of_the_settings_name_their_key(settings: dict[str, Any], message
 def test_without_a_target_there_is_a_remedy() -> None:
     points = study()
     with pytest.raises(InputError, match=r"paths need a target; choose points=\[layers,targets\]"):
-        Paths()(points.only([number for number, each in enumerate(points.points) if each.kind != "target"]))
+        Paths()(points.only([number for number, item in enumerate(points.points) if item.kind != "target"]))
     with pytest.raises(InputError, match="there is no point 'genus'"):
         Paths(target="genus")(points)
 
@@ -299,22 +299,22 @@ def leave(folder: Path, points: PointSet, config: dict[str, Any]) -> Path:
 
 
 def sweep_of_points(folder: Path) -> list[Path]:
-    asked = {"analysis": {"path": {"_target_": "losskernel.analyses.Paths"}}}
+    settings = {"analysis": {"path": {"_target_": "losskernel.analyses.Paths"}}}
     return [
-        leave(folder / str(job), study(seed, ()), configuration(step_size=10.0**-job) | {"schedule": None} | asked)
+        leave(folder / str(job), study(seed, ()), configuration(step_size=10.0**-job) | {"schedule": None} | settings)
         for job, seed in enumerate((0, 0, 1))
     ]
 
 
 def test_runs_of_points_alone_are_compared_by_their_paths(tmp_path: Path) -> None:
-    found = compare(sweep_of_points(tmp_path), tmp_path / "out")
-    assert found.similarity is None
-    assert found.unlike == ""
-    assert [run.verdict for run in found.runs] == ["unsampled"] * 3
-    assert "3 of 3 runs are of points only" in found.overview()
-    assert "kernels" not in found.overview()
-    assert [spec.title for spec in found.panels] == ["path length, rad", "path straightness", "hidden to target, rad"]
-    assert found.summary()["runs_unsampled"] == 3
+    answer = compare(sweep_of_points(tmp_path), tmp_path / "out")
+    assert answer.similarity is None
+    assert answer.unlike == ""
+    assert [run.verdict for run in answer.runs] == ["unsampled"] * 3
+    assert "3 of 3 runs are of points only" in answer.overview()
+    assert "kernels" not in answer.overview()
+    assert [spec.title for spec in answer.panels] == ["path length, rad", "path straightness", "hidden to target, rad"]
+    assert answer.summary()["runs_unsampled"] == 3
     table = pd.read_csv(tmp_path / "out" / "tables" / "whole_paths.csv")
     assert len(table) == 3
     same = table["distance"].to_numpy() < 1e-6  # the first two are the same network
@@ -329,12 +329,12 @@ def test_runs_of_points_alone_are_compared_by_their_paths(tmp_path: Path) -> Non
 
 def test_paths_over_other_probes_are_named_and_left_out(tmp_path: Path) -> None:
     folders = sweep_of_points(tmp_path)
-    others = [replace(each, point=replace(each.point, ids=IDS + 1)) for each in study(0, ()).points]
+    others = [replace(item, point=replace(item.point, ids=IDS + 1)) for item in study(0, ()).points]
     folders.append(leave(tmp_path / "9", PointSet(tuple(others)), configuration(step_size=9.0)))
     runs = [read_run(folder) for folder in folders]
-    found = whole_paths(runs, lay_out(runs))
-    assert len(found.result.tables["whole_paths"]) == 3
-    (note,) = found.notes
+    answer = whole_paths(runs, lay_out(runs))
+    assert len(answer.result.tables["whole_paths"]) == 3
+    (note,) = answer.notes
     assert note.startswith("run ε = 9")
     assert note.endswith("its path is not compared, for its probes are others")
 

@@ -44,14 +44,14 @@ def test_correlations_depend_on_order_alone() -> None:
 
 def test_what_does_not_vary_has_no_correlation() -> None:
     still, rising = np.ones(5), np.arange(5.0)
-    for found in (
+    for computed in (
         spearman(still, rising),
         spearman(rising, still),
         kendall(still, rising),
         partial(rising, still, rising),
         partial(rising, -rising, rising),  # nothing is left once the third is known
     ):
-        assert np.isnan(found)
+        assert np.isnan(computed)
     matrix = _symmetric(5, 0)
     assert all(np.isnan(mantel(np.ones((5, 5)), matrix, 9)))
     assert all(np.isnan(partial_mantel(matrix, _symmetric(5, 1), np.ones((5, 5)), 9)))
@@ -74,10 +74,10 @@ def test_partial_correlation_is_that_of_the_residuals() -> None:
     rng = np.random.default_rng(0)
     given = rng.normal(size=200)
     similarity, distance = given + rng.normal(size=200), rng.normal(size=200) - given
-    own, known, third = (rankdata(values) for values in (-similarity, distance, given))
+    ranks, known, third = (rankdata(values) for values in (-similarity, distance, given))
     basis = np.column_stack([np.ones(200), third])
-    own, known = (values - basis @ np.linalg.lstsq(basis, values, rcond=None)[0] for values in (own, known))
-    assert partial(similarity, distance, given) == pytest.approx(pearsonr(own, known).statistic)
+    ranks, known = (values - basis @ np.linalg.lstsq(basis, values, rcond=None)[0] for values in (ranks, known))
+    assert partial(similarity, distance, given) == pytest.approx(pearsonr(ranks, known).statistic)
 
 
 # --- Mantel
@@ -91,36 +91,36 @@ def test_mantel_is_the_share_of_all_relabellings() -> None:
         moved = distance[np.ix_(order, order)]
         every.append(spearmanr(-upper(similarity), upper(moved)).statistic)
     exact = np.mean(np.array(every) >= observed - 1e-9)
-    found = mantel(similarity, distance, permutations=4000)
-    assert found.correlation == pytest.approx(observed)
-    assert found.p == pytest.approx(exact, abs=0.025)
-    assert (found.low, found.high) == pytest.approx(np.quantile(every, [0.05, 0.95]), abs=0.06)
+    test = mantel(similarity, distance, permutations=4000)
+    assert test.correlation == pytest.approx(observed)
+    assert test.p == pytest.approx(exact, abs=0.025)
+    assert (test.low, test.high) == pytest.approx(np.quantile(every, [0.05, 0.95]), abs=0.06)
 
 
 def test_mantel_counts_relabellings_that_change_nothing() -> None:
     # Two pairs of siblings: of 24 relabellings 8 give the same tree, whatever rounding says.
     distance = squareform([1.0, 3, 3, 3, 3, 1])
-    found = mantel(-np.square(distance) / 7, distance, permutations=2000)
-    assert found.correlation == pytest.approx(1)
-    assert found.p == pytest.approx(8 / 24, abs=0.03)
+    test = mantel(-np.square(distance) / 7, distance, permutations=2000)
+    assert test.correlation == pytest.approx(1)
+    assert test.p == pytest.approx(8 / 24, abs=0.03)
 
 
 def test_mantel_finds_points_that_lie_as_their_copies_do() -> None:
     points = np.random.default_rng(0).normal(size=(20, 2))
     distance = squareform(pdist(points))
-    found = mantel(-squareform(pdist(points + 0.3 * np.random.default_rng(1).normal(size=(20, 2)))), distance, 199)
-    assert found.correlation > 0.7
-    assert found.p == 1 / 200
-    assert found.low < 0 < found.high < found.correlation
+    test = mantel(-squareform(pdist(points + 0.3 * np.random.default_rng(1).normal(size=(20, 2)))), distance, 199)
+    assert test.correlation > 0.7
+    assert test.p == 1 / 200
+    assert test.low < 0 < test.high < test.correlation
 
 
 def test_mantel_keeps_its_level() -> None:
-    found = [
+    test = [
         mantel(-squareform(pdist(rng.normal(size=(8, 2)))), squareform(pdist(rng.normal(size=(8, 2)))), 39).p
         for rng in map(np.random.default_rng, range(200))
     ]
-    assert np.mean(np.array(found) <= 0.1) == pytest.approx(0.1, abs=0.06)
-    assert np.mean(found) == pytest.approx(0.5, abs=0.07)
+    assert np.mean(np.array(test) <= 0.1) == pytest.approx(0.1, abs=0.06)
+    assert np.mean(test) == pytest.approx(0.5, abs=0.07)
 
 
 def test_the_diagonal_has_no_part_in_a_test() -> None:
@@ -134,7 +134,7 @@ def _related(rng: np.random.Generator, size: int = 16) -> tuple[np.ndarray, np.n
     """A similarity and a distance that share a third matrix, and that matrix."""
     third = squareform(pdist(rng.normal(size=(size, 2))))
     noise = (np.triu(rng.normal(size=(size, size)), 1) for _ in range(2))
-    similarity, distance = (third + 0.5 * (each + each.T) for each in noise)
+    similarity, distance = (third + 0.5 * (item + item.T) for item in noise)
     return -similarity, distance, -third
 
 
@@ -144,27 +144,27 @@ def test_partial_mantel_finds_nothing_where_the_third_matrix_explains_all() -> N
         similarity, distance, third = _related(np.random.default_rng(seed))
         if seed == 0:
             assert mantel(similarity, distance, 199).p == 1 / 200
-        found = partial_mantel(similarity, distance, third, 39, seed)
-        assert found.correlation == pytest.approx(partial(upper(similarity), upper(distance), upper(third)))
-        results.append(found)
-    assert np.mean([each.correlation for each in results]) == pytest.approx(0, abs=0.05)
-    assert np.mean([each.p for each in results]) == pytest.approx(0.5, abs=0.15)
-    assert np.mean([each.p <= 0.1 for each in results]) < 0.25
+        test = partial_mantel(similarity, distance, third, 39, seed)
+        assert test.correlation == pytest.approx(partial(upper(similarity), upper(distance), upper(third)))
+        results.append(test)
+    assert np.mean([item.correlation for item in results]) == pytest.approx(0, abs=0.05)
+    assert np.mean([item.p for item in results]) == pytest.approx(0.5, abs=0.15)
+    assert np.mean([item.p <= 0.1 for item in results]) < 0.25
 
 
 def test_partial_mantel_finds_what_the_third_matrix_does_not_explain() -> None:
     rng = np.random.default_rng(0)
     similarity, distance, third = _related(rng)
-    own = _symmetric(16, 5)
-    found = partial_mantel(similarity - own, distance + own, third, 199)
-    assert found.p == 1 / 200
-    assert found.correlation > 0.5
+    ranks = _symmetric(16, 5)
+    test = partial_mantel(similarity - ranks, distance + ranks, third, 199)
+    assert test.p == 1 / 200
+    assert test.correlation > 0.5
 
 
 def test_partial_mantel_permutes_the_residuals_of_the_null_model() -> None:
     similarity, distance, third = _related(np.random.default_rng(0), size=5)
-    own, known, given = (rankdata(upper(each)) for each in (-similarity, distance, third))
-    own, known, given = ((each - each.mean()) / np.linalg.norm(each - each.mean()) for each in (own, known, given))
+    ranks, known, given = (rankdata(upper(item)) for item in (-similarity, distance, third))
+    ranks, known, given = ((item - item.mean()) / np.linalg.norm(item - item.mean()) for item in (ranks, known, given))
     fit = (known @ given) * given
     residual = np.zeros((5, 5))
     residual[np.triu_indices(5, 1)] = known - fit
@@ -172,11 +172,11 @@ def test_partial_mantel_permutes_the_residuals_of_the_null_model() -> None:
     every = []
     for order in itertools.permutations(range(5)):
         moved = fit + upper(residual[np.ix_(order, order)])
-        a, b, c = own @ given, (moved @ own) / np.linalg.norm(moved), (moved @ given) / np.linalg.norm(moved)
+        a, b, c = ranks @ given, (moved @ ranks) / np.linalg.norm(moved), (moved @ given) / np.linalg.norm(moved)
         every.append((b - a * c) / np.sqrt((1 - a**2) * (1 - c**2)))
-    found = partial_mantel(similarity, distance, third, 4000)
-    assert found.correlation == pytest.approx(every[0])
-    assert found.p == pytest.approx(np.mean(np.array(every) >= every[0] - 1e-9), abs=0.025)
+    test = partial_mantel(similarity, distance, third, 4000)
+    assert test.correlation == pytest.approx(every[0])
+    assert test.p == pytest.approx(np.mean(np.array(every) >= every[0] - 1e-9), abs=0.025)
 
 
 # --- Reliability

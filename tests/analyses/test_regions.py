@@ -13,10 +13,10 @@ TREE = balanced(2, 3, 4)  # 24 leaves under 6 branches under 2
 BRANCHES = [node for node in range(24, TREE.root) if TREE.heights[node] == 1]
 
 
-def islands(groups: list[np.ndarray], each: int = 10, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """An island of points for every group of leaves, `each` points per leaf."""
+def islands(groups: list[np.ndarray], per_island: int = 10, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """An island of points for every group of leaves, `per_island` points per leaf."""
     rng = np.random.default_rng(seed)
-    parts = [np.repeat(group, each) for group in groups]
+    parts = [np.repeat(group, per_island) for group in groups]
     turn = 2 * np.pi * np.arange(len(groups)) / len(groups)
     xy = [
         10 * np.array([np.cos(a), np.sin(a)]) + rng.normal(size=(len(p), 2)) for a, p in zip(turn, parts, strict=True)
@@ -46,7 +46,7 @@ def test_every_branch_that_is_an_island_becomes_a_region() -> None:
 
 def test_regions_do_not_overlap_and_stay_within_the_limit() -> None:
     below = leaves_below(TREE)
-    xy, leaf = islands([below[node] for node in BRANCHES], each=20)
+    xy, leaf = islands([below[node] for node in BRANCHES], per_island=20)
     regions = find_regions(xy, TREE, leaf, limit=3)
     assert len(regions) == 3
     members = np.concatenate([region.members for region in regions])
@@ -58,11 +58,11 @@ def test_an_impure_island_is_named_by_a_higher_branch_or_not_at_all() -> None:
     below = leaves_below(TREE)
     halves = TREE.children(TREE.root)
     # Two branches of one half share an island; another island mixes everything; four are as they should be.
-    own = [node for node in BRANCHES if TREE.parents[node] == halves[0]]
+    branches = [node for node in BRANCHES if TREE.parents[node] == halves[0]]
     rest = [node for node in BRANCHES if TREE.parents[node] == halves[1]]
-    shared = np.concatenate([below[own[0]], below[own[1]]])
-    groups = [shared, np.arange(24), *(below[node] for node in [own[2], *rest])]
-    xy, leaf = islands(groups, each=6)
+    shared = np.concatenate([below[branches[0]], below[branches[1]]])
+    groups = [shared, np.arange(24), *(below[node] for node in [branches[2], *rest])]
+    xy, leaf = islands(groups, per_island=6)
     names = {region.name for region in find_regions(xy, TREE, leaf)}
     assert names <= {TREE.names[node] for node in (*BRANCHES, halves[0])}
     assert {TREE.names[node] for node in rest} <= names

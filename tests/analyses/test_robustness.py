@@ -42,18 +42,18 @@ LEVELS = np.array([0.1, 0.2, 0.4, 0.8])
 def test_a_radius_is_where_the_wanted_share_flips(
     shares: list[float], share: float, radius: float, censored: bool
 ) -> None:
-    found = Flips.of(LEVELS, np.array([shares, [0, 0, 0, 1]]), share)
-    assert found.radii[0] == pytest.approx(radius)
-    assert found.censored[0] == censored
-    assert found.ordered()[0] == (np.inf if censored else pytest.approx(radius))
-    assert found.radii[1] == pytest.approx(0.4 + 0.4 * share)
+    flips = Flips.of(LEVELS, np.array([shares, [0, 0, 0, 1]]), share)
+    assert flips.radii[0] == pytest.approx(radius)
+    assert flips.censored[0] == censored
+    assert flips.ordered()[0] == (np.inf if censored else pytest.approx(radius))
+    assert flips.radii[1] == pytest.approx(0.4 + 0.4 * share)
 
 
 def test_kinds_that_were_measured_are_read() -> None:
     rows = {"noise_flips": np.tile([0, 1.0], (3, 1)), "noise_levels": np.tile([1.0, 2.0], (3, 1))}
-    found = read_flips(rows | {"margin": np.ones((3, 1))}, ("noise", "adversarial"), 0.5)
-    assert list(found) == ["noise"]
-    np.testing.assert_array_equal(found["noise"].radii, [1.5] * 3)
+    flips = read_flips(rows | {"margin": np.ones((3, 1))}, ("noise", "adversarial"), 0.5)
+    assert list(flips) == ["noise"]
+    np.testing.assert_array_equal(flips["noise"].radii, [1.5] * 3)
     with pytest.raises(InputError, match=r"no flips were measured; run again with baselines=\[perturbations\]"):
         read_flips({"margin": np.ones((3, 1))}, ("noise", "adversarial"), 0.5)
 
@@ -79,9 +79,9 @@ def test_spearman_is_scipys_with_its_sign_turned() -> None:
 
 def test_partial_spearman_has_its_closed_form() -> None:
     scores, radii, held = _numbers()
-    own, fixed = scores[:, 0], held[:, 0]
+    score, fixed = scores[:, 0], held[:, 0]
     last = -np.where(np.isinf(radii), 1e6, radii)
-    xy, xz, yz = (spearmanr(a, b).statistic for a, b in ((own, last), (own, fixed), (last, fixed)))
+    xy, xz, yz = (spearmanr(a, b).statistic for a, b in ((score, last), (score, fixed), (last, fixed)))
     expected = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
     assert association.partial_spearman(scores, radii, held[:, :1])[0] == pytest.approx(expected)
     # monotone changes of what is held, and what is held twice, change nothing
@@ -94,9 +94,9 @@ def test_partial_spearman_has_its_closed_form() -> None:
 
 def test_partial_spearman_of_what_is_held_is_unknown() -> None:
     scores, radii, held = _numbers()
-    found = association.partial_spearman(np.column_stack([np.exp(held[:, 0]), scores[:, 0]]), radii, held)
-    assert np.isnan(found[0])
-    assert np.isfinite(found[1])
+    correlation = association.partial_spearman(np.column_stack([np.exp(held[:, 0]), scores[:, 0]]), radii, held)
+    assert np.isnan(correlation[0])
+    assert np.isfinite(correlation[1])
 
 
 def test_concordance_counts_pairs() -> None:
@@ -126,17 +126,17 @@ def _pairs(rng: np.random.Generator, count: int, tie: float) -> tuple[np.ndarray
 @pytest.mark.slow
 def test_errors_over_probes_are_those_of_new_probes() -> None:
     rng = np.random.default_rng(0)
-    found: list[np.ndarray] = []
+    values: list[np.ndarray] = []
     errors: list[np.ndarray] = []
     for _ in range(150):
         score, held, radii = _pairs(rng, 80, 0.6)
         concordance, its_error = association.concordance(score, radii)
         plain = association.spearman(score, radii)
-        found.append(np.concatenate([plain, association.partial_spearman(score, radii, held), concordance]))
+        values.append(np.concatenate([plain, association.partial_spearman(score, radii, held), concordance]))
         if len(errors) < 25:
             both = association.over_probes(score, radii, held, 60, seed=0)
             errors.append(np.concatenate([*both, its_error]))
-    np.testing.assert_allclose(np.mean(errors, axis=0), np.std(found, axis=0, ddof=1), rtol=0.25)
+    np.testing.assert_allclose(np.mean(errors, axis=0), np.std(values, axis=0, ddof=1), rtol=0.25)
 
 
 def test_errors_over_draws_are_the_classical_ones_of_a_mean() -> None:
@@ -147,13 +147,13 @@ def test_errors_over_draws_are_the_classical_ones_of_a_mean() -> None:
 
 def test_p_values_are_even_where_nothing_is_shared_and_small_where_much_is() -> None:
     rng = np.random.default_rng(0)
-    found = []
+    values = []
     for _ in range(60):
         held = rng.normal(size=(40, 1))
         scores = rng.normal(size=(40, 2)) + held  # related to the radii through what is held alone
-        found.append(association.permutation_p(scores, -held[:, 0] + rng.normal(size=40), held, 99, seed=0))
-    assert 0.4 < np.mean(found) < 0.6
-    assert np.mean(np.array(found) < 0.1) < 0.2
+        values.append(association.permutation_p(scores, -held[:, 0] + rng.normal(size=40), held, 99, seed=0))
+    assert 0.4 < np.mean(values) < 0.6
+    assert np.mean(np.array(values) < 0.1) < 0.2
     scores, radii, held = _numbers()
     strong = association.permutation_p(np.column_stack([scores, np.ones(60)]), radii, held[:, :0], 199, seed=0)
     assert strong[0] == pytest.approx(1 / 200)
@@ -259,13 +259,13 @@ def test_the_order_of_the_probes_does_not_matter() -> None:
     traces = _planted()
     order = np.random.default_rng(1).permutation(60)
     turned = LossTraces(traces.dataset.isel(probe=order))
-    found, other = _answer(), _ask(turned)
-    exact = [name for name in found.metrics if not name.endswith(("_se", "_low", "_high", "_p"))]
+    answer, other = _answer(), _ask(turned)
+    exact = [name for name in answer.metrics if not name.endswith(("_se", "_low", "_high", "_p"))]
     assert len(exact) > 20
     for name in exact:
-        assert other.metrics[name] == pytest.approx(found.metrics[name], abs=1e-9), name
+        assert other.metrics[name] == pytest.approx(answer.metrics[name], abs=1e-9), name
     np.testing.assert_allclose(
-        other.tables["robustness_probes"]["isolation"], found.tables["robustness_probes"]["isolation"][order]
+        other.tables["robustness_probes"]["isolation"], answer.tables["robustness_probes"]["isolation"][order]
     )
 
 

@@ -26,9 +26,9 @@ BALANCED = np.array([[0, 1, 1, 2], [2, 3, 1, 2], [5, 6, 2, 4], [7, 4, 3, 5]], dt
 def test_the_tree_of_a_similarity_is_that_of_its_complement() -> None:
     distance = pdist(POINTS)
     expected = linkage(distance, "average")
-    found = average_linkage(5 - squareform(distance))
-    np.testing.assert_allclose(found[:, [0, 1, 3]], expected[:, [0, 1, 3]])
-    np.testing.assert_allclose(found[:, 2], expected[:, 2] - distance.min(), atol=1e-12)
+    merged = average_linkage(5 - squareform(distance))
+    np.testing.assert_allclose(merged[:, [0, 1, 3]], expected[:, [0, 1, 3]])
+    np.testing.assert_allclose(merged[:, 2], expected[:, 2] - distance.min(), atol=1e-12)
 
 
 def test_a_tree_does_not_know_the_diagonal() -> None:
@@ -39,9 +39,9 @@ def test_a_tree_does_not_know_the_diagonal() -> None:
 def test_cuts_make_exactly_as_many_clusters_as_asked() -> None:
     tree = linkage(POINTS, "average")
     counts = [30, 1, 2, 7, 7]
-    found = cuts(tree, counts)
-    assert found.shape == (30, 5)
-    for clusters, count in zip(found.T, counts, strict=True):
+    cut = cuts(tree, counts)
+    assert cut.shape == (30, 5)
+    for clusters, count in zip(cut.T, counts, strict=True):
         expected = cut_tree(tree, n_clusters=count)[:, 0]
         assert len(set(zip(clusters, expected, strict=True))) == len(set(clusters)) == count
     assert cuts(tree, []).shape == (30, 0)
@@ -54,11 +54,11 @@ def test_recovery_is_that_of_scikit_learn(count: int) -> None:
     rng = np.random.default_rng(0)
     clusters = np.resize(np.arange(count), 30)
     for groups in (rng.integers(4, size=30), np.zeros(30, int), np.arange(30)):
-        found = recovery(groups, clusters)
-        assert found.ami == pytest.approx(adjusted_mutual_info_score(groups, clusters), abs=1e-12)
-        assert found.nmi == pytest.approx(normalized_mutual_info_score(groups, clusters), abs=1e-12)
+        recovered = recovery(groups, clusters)
+        assert recovered.ami == pytest.approx(adjusted_mutual_info_score(groups, clusters), abs=1e-12)
+        assert recovered.nmi == pytest.approx(normalized_mutual_info_score(groups, clusters), abs=1e-12)
         sizes = [np.bincount(groups[clusters == cluster]).max() for cluster in range(count)]
-        assert found.purity == pytest.approx(sum(sizes) / 30)
+        assert recovered.purity == pytest.approx(sum(sizes) / 30)
 
 
 def test_recovery_does_not_depend_on_names() -> None:
@@ -89,13 +89,13 @@ def _by_pairs(parents: np.ndarray, groups: np.ndarray) -> float:
     for chain in above:
         while parents[chain[-1]] >= 0:
             chain.append(int(parents[chain[-1]]))
-    found = []
+    values = []
     for first, second in itertools.combinations(range(len(groups)), 2):
         if groups[first] == groups[second]:
-            node = next(each for each in above[first] if each in above[second])
+            node = next(node_above for node_above in above[first] if node_above in above[second])
             below = [leaf for leaf, chain in enumerate(above) if node in chain]
-            found.append(np.mean(groups[below] == groups[first]))
-    return float(np.mean(found))
+            values.append(np.mean(groups[below] == groups[first]))
+    return float(np.mean(values))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -116,12 +116,12 @@ def test_dendrogram_purity_of_a_tree_with_broad_branches() -> None:
 
 
 def _clades(*members: str) -> np.ndarray:
-    return members_of([frozenset(map(int, each)) for each in members], 6)
+    return members_of([frozenset(map(int, node_above)) for node_above in members], 6)
 
 
 def test_overlaps_are_shares_of_the_union() -> None:
-    found = overlaps(_clades("01", "0123"), _clades("01", "12", "45"))
-    np.testing.assert_allclose(found, [[1, 1 / 3, 0], [0.5, 0.5, 0]])
+    shared = overlaps(_clades("01", "0123"), _clades("01", "12", "45"))
+    np.testing.assert_allclose(shared, [[1, 1 / 3, 0], [0.5, 0.5, 0]])
 
 
 def test_robinson_foulds_by_hand() -> None:

@@ -37,7 +37,7 @@ def _kernels(chains: int, draws: int, phi: float) -> Iterator[LossKernel]:
 
 
 def _covered(intervals: list[dict[str, float]], name: str, truth: float) -> float:
-    return float(np.mean([found[f"{name}_low"] <= truth <= found[f"{name}_high"] for found in intervals]))
+    return float(np.mean([computed[f"{name}_low"] <= truth <= computed[f"{name}_high"] for computed in intervals]))
 
 
 def test_intervals_of_entries_cover_the_closed_form() -> None:
@@ -90,7 +90,7 @@ def test_bootstrap_intervals_cover_numbers_in_every_layout(chains: int, draws: i
 
 
 def _check_numbers(chains: int, draws: int, phi: float) -> None:
-    found = [bootstrap(kernel, _numbers, seed=seed) for seed, kernel in enumerate(_kernels(chains, draws, phi))]
+    metrics = [bootstrap(kernel, _numbers, seed=seed) for seed, kernel in enumerate(_kernels(chains, draws, phi))]
     square = np.square(R)
     exact = {
         "block": K[:6, :6].mean(),
@@ -99,11 +99,11 @@ def _check_numbers(chains: int, draws: int, phi: float) -> None:
         "ratio": square[~WITHIN].mean() / square[WITHIN].mean(),
         # Noise spreads eigenvalues and fills |R| from below: of a finite trace both are biased, by less than a
         # standard error here, so that their intervals are asked for the expectation.
-        "strength": np.mean([numbers["strength"] for numbers in found]),
-        "rank": np.mean([numbers["rank"] for numbers in found]),
+        "strength": np.mean([numbers["strength"] for numbers in metrics]),
+        "rank": np.mean([numbers["rank"] for numbers in metrics]),
     }
-    for name in found[0].keys() & exact.keys():
-        assert 0.85 <= _covered(found, name, exact[name]) <= 0.95, name
+    for name in metrics[0].keys() & exact.keys():
+        assert 0.85 <= _covered(metrics, name, exact[name]) <= 0.95, name
 
 
 def test_what_noise_fills_is_biased_and_its_interval_reaches_its_expectation() -> None:
@@ -114,14 +114,14 @@ def test_what_noise_fills_is_biased_and_its_interval_reaches_its_expectation() -
         above = np.triu_indices(12, 1)
         return {"strength": float(np.abs(kernel.correlation())[above].mean())}
 
-    found = [
+    numbers = [
         bootstrap(kernel_of(run), strength, seed=seed)
         for seed, run in enumerate(rng.normal(size=(REPLICATIONS, 4, 200, 12)))
     ]
-    expectation = np.mean([each["strength"] for each in found])
+    expectation = np.mean([item["strength"] for item in numbers])
     assert expectation == pytest.approx(np.sqrt(2 / np.pi / 796), rel=0.05)
-    assert _covered(found, "strength", 0.0) == 0
-    assert _covered(found, "strength", float(expectation)) >= 0.85
+    assert _covered(numbers, "strength", 0.0) == 0
+    assert _covered(numbers, "strength", float(expectation)) >= 0.85
 
 
 def test_the_coupling_of_unrelated_probes_is_covered_at_zero() -> None:
@@ -131,14 +131,14 @@ def test_the_coupling_of_unrelated_probes_is_covered_at_zero() -> None:
         above = np.triu_indices(12, 1)
         return {"coupling": float(kernel.coupling()[above].mean())}
 
-    found = [
+    numbers = [
         bootstrap(kernel_of(run), coupling, seed=seed)
         for seed, run in enumerate(rng.normal(size=(REPLICATIONS, 4, 200, 12)))
     ]
-    assert 0.85 <= _covered(found, "coupling", 0.0) <= 0.95
+    assert 0.85 <= _covered(numbers, "coupling", 0.0) <= 0.95
     # A product of two noises is resampled as one of them beside the other: √2 too wide at most.
-    scatter = np.std([each["coupling"] for each in found])
-    assert 0.9 < np.sqrt(np.mean([each["coupling_se"] ** 2 for each in found])) / scatter < 1.6
+    scatter = np.std([item["coupling"] for item in numbers])
+    assert 0.9 < np.sqrt(np.mean([item["coupling_se"] ** 2 for item in numbers])) / scatter < 1.6
 
 
 @layouts
@@ -146,8 +146,8 @@ def test_the_coupling_of_unrelated_probes_is_covered_at_zero() -> None:
 def test_batch_means_cover_the_mean_of_a_series(chains: int, draws: int, phi: float) -> None:
     rng = np.random.default_rng([chains, draws, int(10 * phi)])
     series = weights(np.eye(5), REPLICATIONS, chains, draws, phi, rng)
-    found = [batch_means("mean", run[..., place]) for run in series for place in range(5)]
-    assert 0.85 <= _covered(found, "mean", 0.0) <= 0.95
+    numbers = [batch_means("mean", run[..., index]) for run in series for index in range(5)]
+    assert 0.85 <= _covered(numbers, "mean", 0.0) <= 0.95
 
 
 def test_errors_of_a_mean_taken_from_independent_draws_would_not_cover_slow_ones() -> None:

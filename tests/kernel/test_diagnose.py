@@ -150,12 +150,12 @@ def test_the_worst_reason_comes_first_and_each_names_a_remedy() -> None:
     losses[..., 11] = 0.1  # one in twelve: a warning
     result = _diagnose(losses)
     assert result.verdict == "fail"
-    places = {
+    indices = {
         word: [word in reason for reason in result.reasons].index(True)
         for word in ("the losses drift", "the chains disagree: R-hat", "constant")
     }
-    assert places["the losses drift"] == 0
-    assert places["the chains disagree: R-hat"] < places["constant"]
+    assert indices["the losses drift"] == 0
+    assert indices["the chains disagree: R-hat"] < indices["constant"]
     for reason in result.reasons:
         remedy = reason.split(";")[-1]
         assert "raise" in remedy or "compare" in remedy

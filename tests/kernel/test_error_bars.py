@@ -58,24 +58,24 @@ def test_the_coupling_of_a_resample_moves_as_the_square_of_the_chains_mean() -> 
     part = _unweighted_resample(kernel_of(gaussian(4, 400, blocks([3], 0.7))))
     small = 1 + 1e-4 * np.random.default_rng(0).normal(size=(4, 5))
     moved = part._replace(weights=small / small.mean())
-    found, expected = (
+    coupling, expected = (
         moved.coupling() - part.coupling(),
         np.square(moved.chain_mean_correlation()) - np.square(part.chain_mean_correlation()),
     )
-    np.testing.assert_allclose(found, expected, atol=1e-8)
-    assert np.abs(found[0, 1]) > 1e-6
+    np.testing.assert_allclose(coupling, expected, atol=1e-8)
+    assert np.abs(coupling[0, 1]) > 1e-6
 
 
 @pytest.mark.parametrize(("chains", "draws"), [(20, 30), (4, 150), (1, 600)])
 def test_the_error_of_a_mean_is_the_classical_one_of_its_pieces(chains: int, draws: int) -> None:
     losses = gaussian(chains, draws, blocks([3], 0.5))
-    found = bootstrap(kernel_of(losses), _entry, replicates=4000)
+    numbers = bootstrap(kernel_of(losses), _entry, replicates=4000)
     centred = losses - losses.mean(axis=1, keepdims=True)
     products = (centred[..., 0] * centred[..., 1]).reshape(20, 30).sum(1) * 20 / (chains * (draws - 1))
-    assert found["k"] == pytest.approx(products.mean(), rel=1e-12)
-    assert found["k_se"] == pytest.approx(products.std(ddof=1) / np.sqrt(20), rel=0.05)
-    reach = t.ppf(0.95, 1 / (1 / 19 + 1 / 3999)) * found["k_se"]
-    assert (found["k_low"], found["k_high"]) == pytest.approx((found["k"] - reach, found["k"] + reach))
+    assert numbers["k"] == pytest.approx(products.mean(), rel=1e-12)
+    assert numbers["k_se"] == pytest.approx(products.std(ddof=1) / np.sqrt(20), rel=0.05)
+    reach = t.ppf(0.95, 1 / (1 / 19 + 1 / 3999)) * numbers["k_se"]
+    assert (numbers["k_low"], numbers["k_high"]) == pytest.approx((numbers["k"] - reach, numbers["k"] + reach))
 
 
 @pytest.mark.parametrize(("chains", "draws"), [(20, 80), (4, 400), (1, 1600)])
@@ -85,9 +85,9 @@ def test_the_error_matches_the_scatter_of_independent_runs(chains: int, draws: i
         first = np.arange(0, 200, 2)
         return {str(pair): value for pair, value in enumerate(correlation[first, first + 1])}
 
-    found = bootstrap(kernel_of(pairs(chains, draws, 100, rho=0.5, phi=0.5)), statistic)
-    scatter = np.std([found[str(pair)] for pair in range(100)], ddof=1)
-    reported = np.sqrt(np.mean([found[f"{pair}_se"] ** 2 for pair in range(100)]))
+    numbers = bootstrap(kernel_of(pairs(chains, draws, 100, rho=0.5, phi=0.5)), statistic)
+    scatter = np.std([numbers[str(pair)] for pair in range(100)], ddof=1)
+    reported = np.sqrt(np.mean([numbers[f"{pair}_se"] ** 2 for pair in range(100)]))
     assert reported == pytest.approx(scatter, rel=0.25)
 
 
@@ -113,12 +113,12 @@ def test_every_number_gets_its_own_error_and_the_same_seed_the_same() -> None:
     def numbers(part: Matrices) -> dict[str, float]:
         return {"a": _entry(part)["k"], "b": 2 * _entry(part)["k"], "c": 1.0}
 
-    found = bootstrap(kernel, numbers)
-    assert list(found) == [f"{name}{end}" for name in "abc" for end in ("", "_se", "_low", "_high")]
-    assert found["b_se"] == pytest.approx(2 * found["a_se"])
-    assert (found["c_se"], found["c_low"], found["c_high"]) == (0, 1, 1)
-    assert found == bootstrap(kernel, numbers)
-    assert found["a_se"] != bootstrap(kernel, numbers, seed=1)["a_se"]
+    metrics = bootstrap(kernel, numbers)
+    assert list(metrics) == [f"{name}{end}" for name in "abc" for end in ("", "_se", "_low", "_high")]
+    assert metrics["b_se"] == pytest.approx(2 * metrics["a_se"])
+    assert (metrics["c_se"], metrics["c_low"], metrics["c_high"]) == (0, 1, 1)
+    assert metrics == bootstrap(kernel, numbers)
+    assert metrics["a_se"] != bootstrap(kernel, numbers, seed=1)["a_se"]
 
 
 def test_where_there_is_one_piece_there_is_no_error() -> None:
@@ -132,18 +132,18 @@ def test_where_there_is_one_piece_there_is_no_error() -> None:
 
 def test_batch_means_are_the_scatter_of_stretches() -> None:
     series = np.random.default_rng(0).normal(size=(4, 50))
-    found = batch_means("m", series)
+    numbers = batch_means("m", series)
     means = series.reshape(20, 10).mean(1)
-    assert found["m"] == pytest.approx(series.mean())
-    assert found["m_se"] == pytest.approx(means.std(ddof=1) / np.sqrt(20))
-    assert found["m_high"] == pytest.approx(series.mean() + t.ppf(0.95, 19) * found["m_se"])
+    assert numbers["m"] == pytest.approx(series.mean())
+    assert numbers["m_se"] == pytest.approx(means.std(ddof=1) / np.sqrt(20))
+    assert numbers["m_high"] == pytest.approx(series.mean() + t.ppf(0.95, 19) * numbers["m_se"])
 
 
 def test_replicates_give_the_interval_of_student() -> None:
-    found = replicate_mean("m", np.array([1.0, 2.0, 6.0]), 2.5)
-    assert found["m"] == 2.5
-    assert found["m_se"] == pytest.approx(np.sqrt(7 / 3))
-    assert found["m_low"] == pytest.approx(2.5 - 2.919986 * np.sqrt(7 / 3))
+    numbers = replicate_mean("m", np.array([1.0, 2.0, 6.0]), 2.5)
+    assert numbers["m"] == 2.5
+    assert numbers["m_se"] == pytest.approx(np.sqrt(7 / 3))
+    assert numbers["m_low"] == pytest.approx(2.5 - 2.919986 * np.sqrt(7 / 3))
 
 
 def test_quantiles_are_those_of_the_tables() -> None:

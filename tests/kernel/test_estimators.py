@@ -14,8 +14,8 @@ def test_an_inverse_of_nothing_is_nothing() -> None:
 def test_a_correlation_is_that_of_its_covariance() -> None:
     losses = gaussian(1, 60, blocks([4, 3], 0.5))
     np.testing.assert_allclose(correlation_of(np.cov(losses[0].T)), np.corrcoef(losses[0].T), rtol=1e-12)
-    own = kernel_of(gaussian(3, 60, blocks([4, 3], 0.5)))
-    np.testing.assert_allclose(correlation_of(own.covariance()), own.correlation(), rtol=1e-12, atol=1e-14)
+    probe = kernel_of(gaussian(3, 60, blocks([4, 3], 0.5)))
+    np.testing.assert_allclose(correlation_of(probe.covariance()), probe.correlation(), rtol=1e-12, atol=1e-14)
 
 
 def test_a_correlation_without_a_variance_is_zero() -> None:
@@ -25,14 +25,14 @@ def test_a_correlation_without_a_variance_is_zero() -> None:
 
 def test_coupling_of_the_chains_own_correlations_is_the_kernels() -> None:
     losses = gaussian(5, 60, blocks([4, 3], 0.5))
-    own = [np.corrcoef(chain.T) for chain in losses]
-    np.testing.assert_allclose(coupling_of(own), kernel_of(losses).coupling(), rtol=1e-12, atol=1e-14)
+    probe = [np.corrcoef(chain.T) for chain in losses]
+    np.testing.assert_allclose(coupling_of(probe), kernel_of(losses).coupling(), rtol=1e-12, atol=1e-14)
 
 
 def test_coupling_has_no_bias_where_the_square_of_the_mean_has() -> None:
     noise = RNG.normal(size=(4, 1, 200_000)) + 0.5
-    found = coupling_of(noise)
-    assert found.mean() == pytest.approx(0.25, abs=4 * found.std() / np.sqrt(200_000))
+    coupling = coupling_of(noise)
+    assert coupling.mean() == pytest.approx(0.25, abs=4 * coupling.std() / np.sqrt(200_000))
     assert np.square(noise.mean(0)).mean() - 0.25 == pytest.approx(1 / 4, rel=0.02)
 
 
@@ -64,8 +64,8 @@ def test_the_error_of_a_correlation_does_not_know_the_scales() -> None:
 def test_the_nearest_are_found_in_order_without_oneself() -> None:
     distances = RNG.uniform(size=(6, 9))
     indices, values = nearest(distances.copy(), np.arange(3, 9), 4)
-    for row, own in enumerate(range(3, 9)):
-        order = [place for place in np.argsort(distances[row]) if place != own][:4]
+    for row, probe in enumerate(range(3, 9)):
+        order = [index for index in np.argsort(distances[row]) if index != probe][:4]
         assert indices[row].tolist() == order
         np.testing.assert_array_equal(values[row], distances[row, order])
 

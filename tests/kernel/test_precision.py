@@ -14,8 +14,8 @@ RNG = np.random.default_rng(0)
 def exact(level: float = 0.0) -> np.ndarray:
     """Losses [C, D, N] of strongly coupled probes."""
     mix = RNG.normal(size=(3, PROBES))
-    own = RNG.normal(size=(CHAINS, DRAWS, 3)) @ mix + 0.3 * RNG.normal(size=(CHAINS, DRAWS, PROBES))
-    return own + level
+    alone = RNG.normal(size=(CHAINS, DRAWS, 3)) @ mix + 0.3 * RNG.normal(size=(CHAINS, DRAWS, PROBES))
+    return alone + level
 
 
 def correlation(losses: np.ndarray) -> np.ndarray:
@@ -31,19 +31,19 @@ def moved(losses: np.ndarray, errors: np.ndarray) -> float:
 def noise(draws: int, size: float, shared: float) -> np.ndarray:
     """Errors of rounding [C, draws, N], each probe's of its own size; a part is the same for all probes."""
     sizes = size * np.linspace(0.5, 2.0, PROBES)
-    own, common = RNG.normal(size=(CHAINS, draws, PROBES)), RNG.normal(size=(CHAINS, draws, 1))
-    return sizes * (np.sqrt(1 - shared) * own + np.sqrt(shared) * common)
+    alone, common = RNG.normal(size=(CHAINS, draws, PROBES)), RNG.normal(size=(CHAINS, draws, 1))
+    return sizes * (np.sqrt(1 - shared) * alone + np.sqrt(shared) * common)
 
 
 @pytest.mark.parametrize(("size", "within"), [(0.02, 0.4), (0.2, 0.35), (0.6, 0.6)])
 @pytest.mark.parametrize("shared", [0.0, 0.5])
 def test_the_error_is_that_of_the_correlations(size: float, within: float, shared: float) -> None:
-    found, true = [], []
+    values, true = [], []
     for _ in range(8):
         losses, errors = exact(), noise(DRAWS, size, shared)
-        found.append(precision_error(noise(CHECKS, size, shared), losses + errors))
+        values.append(precision_error(noise(CHECKS, size, shared), losses + errors))
         true.append(moved(losses, errors))
-    assert np.mean(found) == pytest.approx(np.mean(true), rel=within)
+    assert np.mean(values) == pytest.approx(np.mean(true), rel=within)
 
 
 def test_an_offset_of_each_probe_and_chain_changes_nothing() -> None:

@@ -66,9 +66,9 @@ def test_effective_draws_of_the_tails() -> None:
 def test_chains_in_agreement_exceed_the_rhat_by_chance_once_in_a_thousand(chains: int, draws: int) -> None:
     rng = np.random.default_rng(0)
     bound = diagnostics.rhat_by_chance(chains, chains * draws)
-    found = np.array([diagnostics.rhat(rng.normal(size=(chains, draws))) for _ in range(300)])
-    assert (found > bound).sum() <= 2
-    assert np.quantile(found, 0.98) - 1 > 0.3 * (bound - 1)  # no bound that nothing could reach
+    computed = np.array([diagnostics.rhat(rng.normal(size=(chains, draws))) for _ in range(300)])
+    assert (computed > bound).sum() <= 2
+    assert np.quantile(computed, 0.98) - 1 > 0.3 * (bound - 1)  # no bound that nothing could reach
     slow = diagnostics.rhat_by_chance(chains, chains * draws / 10)
     assert slow - 1 == pytest.approx(10 * (bound - 1))
 
@@ -158,8 +158,8 @@ def test_what_does_not_move_has_no_start() -> None:
 
 def test_the_spread_of_a_chain_is_relative_to_the_median_chain() -> None:
     unit = RNG.normal(size=(5, 200, 4))
-    own = np.square(unit).mean((1, 2))
-    unit *= np.sqrt(np.array([1, 1, 4, 0.01, 1]) / own)[:, None, None]
+    alone = np.square(unit).mean((1, 2))
+    unit *= np.sqrt(np.array([1, 1, 4, 0.01, 1]) / alone)[:, None, None]
     np.testing.assert_allclose(diagnostics.chain_spread(unit), [1, 1, 4, 0.01, 1], rtol=1e-12)
     np.testing.assert_array_equal(diagnostics.chain_spread(np.zeros((3, 9, 2))), 1)
 
@@ -186,26 +186,26 @@ def test_the_correlation_of_chains_is_their_share_of_common_noise(share: float) 
     rng = np.random.default_rng(0)
     common = rng.normal(size=(1, 4000, 6))
     unit = np.sqrt(share) * common + np.sqrt(1 - share) * rng.normal(size=(4, 4000, 6))
-    found, score = diagnostics.chain_correlation(unit)
-    assert found == pytest.approx(share, abs=0.02)
+    correlation, score = diagnostics.chain_correlation(unit)
+    assert correlation == pytest.approx(share, abs=0.02)
     assert score > 5
 
 
 @pytest.mark.parametrize("phi", [0.0, 0.9])
 @pytest.mark.parametrize(("chains", "draws"), [(2, 1000), (4, 200), (8, 400), (8, 170)])
 def test_independent_chains_do_not_move_together_however_slow(chains: int, draws: int, phi: float) -> None:
-    found = [
+    correlation = [
         diagnostics.chain_correlation(pairs(chains, draws, 10, 0.5, phi, seed) / np.sqrt(draws)) for seed in range(40)
     ]
-    assert np.mean([shared for shared, _ in found]) == pytest.approx(0, abs=0.02)
-    assert max(score for _, score in found) < 6
-    assert np.median([score for _, score in found]) < 1.5
+    assert np.mean([shared for shared, _ in correlation]) == pytest.approx(0, abs=0.02)
+    assert max(score for _, score in correlation) < 6
+    assert np.median([score for _, score in correlation]) < 1.5
 
 
 def test_a_drift_that_all_chains_share_is_no_common_noise() -> None:
     unit = np.linspace(-3, 3, 1000)[:, None] + RNG.normal(size=(4, 1000, 5))
-    found, score = diagnostics.chain_correlation(unit)
-    assert abs(found) < 0.02
+    correlation, score = diagnostics.chain_correlation(unit)
+    assert abs(correlation) < 0.02
     assert score < 5
 
 

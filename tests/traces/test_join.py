@@ -34,8 +34,8 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 def job(folder: Path, *overrides: str) -> Path:
     """A real run of the smallest size, with its configuration."""
-    asked = tiny(folder, *SHORT, "control=false", *overrides)
-    run(build(asked), folder, config=cast(dict[str, Any], OmegaConf.to_container(asked, resolve=True)))
+    settings = tiny(folder, *SHORT, "control=false", *overrides)
+    run(build(settings), folder, config=cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True)))
     return folder
 
 
@@ -59,8 +59,8 @@ def test_jobs_join_to_what_one_job_gives_bit_for_bit(jobs: list[Path], tmp_path:
     assert {"losses", "distance", "burn_in_loss", "curvature", "acceptance", "start_losses"} <= set(one.dataset)
     assert list(joined.labels) == list(one.labels)
     assert about(joined) == about(one)
-    assert [each["chains"] for each in joined.meta["joined"]] == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    assert [each["trace"] for each in joined.meta["joined"]] == list(map(str, jobs))
+    assert [item["chains"] for item in joined.meta["joined"]] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert [item["trace"] for item in joined.meta["joined"]] == list(map(str, jobs))
 
 
 def test_a_joined_trace_is_saved_and_resumed_like_one_jobs(jobs: list[Path], tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_the_order_of_wrappers_must_agree() -> None:
     ]
     line = 'wrapper: ["symmetric_noise", "duplicates"] in A, ["duplicates", "symmetric_noise"] in B'
     assert differing_settings(given[:2], "AB") == [line]
-    assert differing_settings([chain_settings(each) for each in given[:2]], "AB") == [line]
+    assert differing_settings([chain_settings(item) for item in given[:2]], "AB") == [line]
     assert differing_settings(given[::2], "AB") == [
         "wrapper.of.x: null in A, 1 in B"
     ]  # a setting of what is not chosen
@@ -208,8 +208,8 @@ def test_of_many_traces_some_are_named(tmp_path: Path) -> None:
     given = [made(tmp_path / f"{n}.zarr", [n], config={"model": {"width": n < 5}}) for n in range(6)]
     with pytest.raises(TraceError, match="these 6 traces are not chains") as refused:
         lk.open_traces(given)
-    told = r"width: true in \S+/0.zarr and \S+1.zarr and \S+2.zarr and 2 others, false in \S+5.zarr$"
-    assert re.search(told, str(refused.value))
+    numbers = r"width: true in \S+/0.zarr and \S+1.zarr and \S+2.zarr and 2 others, false in \S+5.zarr$"
+    assert re.search(numbers, str(refused.value))
 
 
 def test_seeds_of_traces_from_python_join_and_of_runs_do_not(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def _traces(chains: int = 2, draws: int = 5, seed: int | None = None, **given: A
 
 
 def _saved(folder: Path, *traces: LossTraces) -> list[Path]:
-    return [each.save(folder / f"{number}.zarr") for number, each in enumerate(traces)]
+    return [item.save(folder / f"{number}.zarr") for number, item in enumerate(traces)]
 
 
 # --- from_arrays
@@ -36,7 +36,7 @@ def test_traces_hold_what_they_are_given() -> None:
     assert traces.losses.dims == ("chain", "draw", "probe")
     np.testing.assert_array_equal(traces.losses, values)
     assert traces.losses["probe"].values.tolist() == ["x", "y", "z"]
-    assert {name: each.tolist() for name, each in traces.labels.items()} == LABELS
+    assert {name: item.tolist() for name, item in traces.labels.items()} == LABELS
     assert list(traces.labels) == list(LABELS)
     assert traces.meta == {"note": 7}
     assert repr(traces) == "LossTraces(2 chains, 5 draws, 3 probes, labels ['a', 'class', 'task'])"
@@ -97,7 +97,7 @@ def test_a_saved_trace_comes_back_as_it_was(tmp_path: Path, ids: list[Any] | Non
     assert opened.losses.dtype == dtype
     assert list(opened.labels) == list(LABELS)
     assert opened.meta == {"identity": {"seed": 3}}
-    assert [each.name for each in path.parent.iterdir()] == ["traces.zarr"]
+    assert [item.name for item in path.parent.iterdir()] == ["traces.zarr"]
 
 
 def test_a_run_folder_opens_as_its_trace(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_path_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     blocker.write_text("not a folder")
     with pytest.raises(TraceError, match=r"cannot write .*file/traces.zarr: .*; free space or choose another folder"):
         _traces().save(blocker / "traces.zarr")
-    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty folder", "file", "below a file", "other files", "broken metadata"])
@@ -179,11 +179,11 @@ def test_joined_traces_are_concatenated_along_the_chains(tmp_path: Path) -> None
     )
     np.testing.assert_array_equal(joined.record("start_losses"), [1, 2, 3])
     assert joined.losses["chain"].values.tolist() == list(range(6))
-    assert {name: each.tolist() for name, each in joined.labels.items()} == LABELS
+    assert {name: item.tolist() for name, item in joined.labels.items()} == LABELS
     assert joined.losses["probe"].values.tolist() == ["x", "y", "z"]
     identity = parts[0].meta["identity"] | {"seed": [0, 1, 2]}
     assert joined.meta["identity"] == identity | {"schedule": {"chains": 6, "draws": 5}}
-    assert [each["chains"] for each in joined.meta["joined"]] == [[0, 1], [0], [0, 1, 2]]
+    assert [item["chains"] for item in joined.meta["joined"]] == [[0, 1], [0], [0, 1, 2]]
 
 
 def test_traces_without_provenance_join_too(tmp_path: Path) -> None:

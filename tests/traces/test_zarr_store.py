@@ -115,8 +115,8 @@ def test_chunks_are_bounded_in_bytes_and_hold_one_stack_of_chains(
     _fill(target)
     opened = xr.open_zarr(target.path, consolidated=False, chunks=None).load()
     np.testing.assert_array_equal(opened["losses"], RECORDS["losses"])
-    assert sorted(each.name for each in (target.path / "losses" / "c").iterdir()) == ["0", "1"]
-    assert sorted(each.name for each in (target.path / "losses" / "c" / "0").iterdir()) == ["0", "1", "2"]
+    assert sorted(item.name for item in (target.path / "losses" / "c").iterdir()) == ["0", "1"]
+    assert sorted(item.name for item in (target.path / "losses" / "c" / "0").iterdir()) == ["0", "1", "2"]
 
 
 def test_a_small_store_is_one_chunk_a_stack(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_layout_left_half_done_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "traces.zarr.partial" / "zarr.json").write_text("half")
     assert not target.exists
     _create(target)
-    assert [each.name for each in tmp_path.iterdir()] == ["traces.zarr"]
+    assert [item.name for item in tmp_path.iterdir()] == ["traces.zarr"]
 
 
 # --- errors
@@ -303,14 +303,14 @@ def test_guard_passes_other_errors_on(tmp_path: Path) -> None:
 
 def test_equal_settings_have_no_differences_whatever_json_made_of_them() -> None:
     stored = {"sampler": {"nbeta": 100.0, "betas": [1, 2]}, "seed": 0, "path": "a/b"}
-    asked = {"sampler": {"nbeta": 100, "betas": (1, 2)}, "seed": 0, "path": Path("a/b")}
-    assert differences(stored, asked) == []
+    settings = {"sampler": {"nbeta": 100, "betas": (1, 2)}, "seed": 0, "path": Path("a/b")}
+    assert differences(stored, settings) == []
 
 
 def test_every_difference_names_its_key_and_both_values() -> None:
     stored = {"sampler": {"nbeta": 1.0, "inner": {"a": 1}}, "seed": 0, "gone": True}
-    asked = {"sampler": {"nbeta": 2.0, "inner": {"a": None}}, "seed": 0, "new": "x"}
-    assert differences(stored, asked) == [
+    settings = {"sampler": {"nbeta": 2.0, "inner": {"a": None}}, "seed": 0, "new": "x"}
+    assert differences(stored, settings) == [
         "gone: stored True, asked None",
         "new: stored None, asked 'x'",
         "sampler.inner.a: stored 1, asked None",
