@@ -35,8 +35,7 @@ _UNDEFINED = Permuted(*[float("nan")] * 4)
 
 def spearman(similarity: np.ndarray, distance: np.ndarray) -> float:
     """Return Spearman's rank correlation of -similarity [P] and distance [P]; NaN where either is constant."""
-    first, second = _standard(-np.asarray(similarity)), _standard(distance)
-    return float("nan") if first is None or second is None else float(first @ second)
+    return float(_standard(-np.asarray(similarity)) @ _standard(distance))
 
 
 def kendall(similarity: np.ndarray, distance: np.ndarray, seed: int = 0) -> float:
@@ -59,10 +58,7 @@ def partial(similarity: np.ndarray, distance: np.ndarray, given: np.ndarray) -> 
 
     NaN where it is undefined: one is constant, or the given one ranks the pairs as one of the others does.
     """
-    ranked = [_standard(values) for values in (-np.asarray(similarity), distance, given)]
-    if any(values is None for values in ranked):
-        return float("nan")
-    kernel, known, third = (np.asarray(values) for values in ranked)
+    kernel, known, third = (_standard(values) for values in (-np.asarray(similarity), distance, given))
     return float(_partial(kernel @ known, third @ known, float(kernel @ third), 1.0))
 
 
@@ -75,10 +71,11 @@ def mantel(similarity: np.ndarray, distance: np.ndarray, permutations: int = 999
     Source: Mantel 1967, with ranks for values.
     """
     first, second = _standard(-upper(similarity)), _standard(upper(distance))
-    if first is None or second is None:
+    observed = float(first @ second)
+    if not np.isfinite(observed):
         return _UNDEFINED
     null = _permuted(second, np.stack([first]), permutations, seed)[:, 0]
-    return _tested(float(first @ second), null)
+    return _tested(observed, null)
 
 
 def partial_mantel(
@@ -91,10 +88,7 @@ def partial_mantel(
 
     Source: Smouse, Long and Sokal 1986; Legendre 2000, method 2.
     """
-    ranked = [_standard(values) for values in (-upper(similarity), upper(distance), upper(given))]
-    if any(values is None for values in ranked):
-        return _UNDEFINED
-    kernel, known, third = (np.asarray(values) for values in ranked)
+    kernel, known, third = (_standard(values) for values in (-upper(similarity), upper(distance), upper(given)))
     # The residual is permuted, not the ranks: see the reference.
     residual = known - (known @ third) * third  # [P]
     size, shared = float(residual @ residual), float(kernel @ third)
@@ -141,12 +135,12 @@ def doubling(reliability: float) -> float:
     return 4 * (1 - r) / (1 - 4 * r) if r < 0.25 else float("inf")
 
 
-def _standard(values: np.ndarray) -> np.ndarray | None:
-    """Return ranks [P], centred, of unit length; None where all are tied."""
+def _standard(values: np.ndarray) -> np.ndarray:
+    """Return ranks [P], centred, of unit length; NaN where all are tied, as is then every number computed from them."""
     ranks = rankdata(values)  # ties at their mean rank
     ranks -= ranks.mean()
     length = np.linalg.norm(ranks)
-    return ranks / length if length > 0 else None
+    return ranks / (length if length > 0 else np.nan)
 
 
 def _square(values: np.ndarray) -> np.ndarray:
