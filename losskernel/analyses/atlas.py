@@ -15,6 +15,7 @@ from losskernel.analyses.umap_layout import ALIKE, kept_neighbours, nearest_in, 
 from losskernel.data.images.preprocessing import encode
 from losskernel.data.taxonomy import Tree
 from losskernel.errors import require, require_integer, require_number
+from losskernel.figures.trees.map_regions import Region
 from losskernel.figures.trees.trees import children_of, leaves_below, main_branches
 from losskernel.kernel import LossKernel, Neighbours, replicate_mean
 from losskernel.traces.loss_traces import LossTraces
@@ -37,7 +38,7 @@ class _Candidate(NamedTuple):
     worth: float
 
 
-def find_regions(xy: np.ndarray, tree: Tree, leaf: np.ndarray, limit: int = 8) -> list[figures.Region]:
+def find_regions(xy: np.ndarray, tree: Tree, leaf: np.ndarray, limit: int = 8) -> list[Region]:
     """Return at most `limit` clusters of the map, each named by the lowest branch that holds 80 % of its points.
 
     xy: [N, 2]. leaf: [N], each probe's leaf. Clusters come from HDBSCAN at several sizes. Preferred are those that
@@ -67,7 +68,7 @@ def find_regions(xy: np.ndarray, tree: Tree, leaf: np.ndarray, limit: int = 8) -
     rank = np.argsort(tree.order())  # [G], position of each leaf in the tree's order
     chosen.sort(key=lambda region: float(np.mean(rank[leaf[list(region.members)]])))
     return [
-        figures.Region(number, tree.names[region.node], np.array(sorted(region.members)), region.centre)
+        Region(number, tree.names[region.node], np.array(sorted(region.members)), region.centre)
         for number, region in enumerate(chosen, 1)
     ]
 

@@ -22,7 +22,7 @@ from losskernel.analyses.memorisation.detection import (
     resampled_draws,
     twin_numbers,
 )
-from losskernel.analyses.memorisation.suspects import opinion, suspects, witnesses
+from losskernel.analyses.memorisation.memorisation import opinion, suspects, witnesses
 from losskernel.errors import InputError
 
 CLASSES = np.array(["ant", "bee", "cat", "dog"])

@@ -14,7 +14,7 @@ from test_memorisation import CLASSES, mislabelled_factors
 
 from losskernel import LossKernel, LossTraces
 from losskernel.analyses import Memorisation, Result
-from losskernel.analyses.memorisation.suspects import Witnesses, suspects_page
+from losskernel.analyses.memorisation.memorisation import Witnesses, suspects_page
 from losskernel.cli.build import summary
 from losskernel.errors import InputError
 from losskernel.runs.preflight import label_faults

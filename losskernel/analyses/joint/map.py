@@ -10,6 +10,7 @@ import pandas as pd
 from losskernel import figures, geometry
 from losskernel.analyses.joint.joint import KERNELS, Joint
 from losskernel.analyses.joint.sweep_and_training import Family, Sweep
+from losskernel.geometry.maps.spherical_mds import spherical_mds
 from losskernel.representations.points import LOSS_KERNEL, TRAINED
 
 # Kernels in closed form that get a panel beside the run's.
@@ -40,7 +41,7 @@ def map_of(joint: Joint, sweep: Sweep | None, over_training: Sequence[Family]) -
     joined = [layers, rising, _laplace_track(joint, sweep), *(family.numbers for family in over_training)]
     shown = {*joint.points.of("target"), *joint.kernels(TRAINED)}
     numbers = sorted(shown.union(*joined))  # of the points on the map
-    layout = geometry.spherical_mds(joint.arrangement.distances[np.ix_(numbers, numbers)])
+    layout = spherical_mds(joint.arrangement.distances[np.ix_(numbers, numbers)])
     globe = layout.coordinates  # [P, 3] unit vectors
     axes = geometry.frame(globe)
     # From here on a point is known by its row on the map.

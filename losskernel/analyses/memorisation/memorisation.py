@@ -1,24 +1,187 @@
 """Which probes are memorised rather than understood? Scores of suspicion, what they detect, and a sheet of suspects."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from losskernel import figures
-from losskernel.analyses.kernel_scores import groups_of, losses_of, plain_scores, scores_of, surroundings_of
+from losskernel.analyses import kernel_scores
 from losskernel.analyses.memorisation import detection
-from losskernel.analyses.memorisation.suspects import Opinion, opinion, suspects, suspects_page, witnesses
 from losskernel.analyses.probe_sheets import thumbnails
 from losskernel.analyses.result import MetricPanel, Result, check_settings
 from losskernel.analyses.umap_layout import nearest_probes, umap_layout
 from losskernel.data.images.preprocessing import encode
 from losskernel.errors import require
+from losskernel.figures.shared.presentation import minus, number
 from losskernel.figures.shared.style import INK, OKABE_ITO
 from losskernel.kernel import LossKernel, Neighbours, replicate_mean
 from losskernel.traces.loss_traces import LossTraces
+
+
+class Opinion(NamedTuple):
+    """What the kernel makes of each label, each [N].
+
+    Attributes:
+        likely: the label that fits: the rival where the label as given is disputed, opposition > 0, else as given.
+        rival: the label that fits best if the one given is wrong.
+        support: share of the opponents' -R that speaks for the rival.
+        disputed: whether the label as given is.
+    """
+
+    likely: np.ndarray
+    rival: np.ndarray
+    support: np.ndarray
+    disputed: np.ndarray
+
+
+class Witnesses(NamedTuple):
+    """Trusted probes of the likely class of each suspect, the most coupled first, and R with it.
+
+    Attributes:
+        probes: which, [n, w], -1 for none.
+        correlations: [n, w]; below 0 where they speak against the label as given.
+    """
+
+    probes: np.ndarray
+    correlations: np.ndarray
+
+
+def opinion(given: np.ndarray, around: kernel_scores.Surroundings) -> Opinion:
+    """Return the likely label of each probe, from its strongest opponents and its nearest trusted probes.
+
+    A vote of nearest neighbours by R never names the true class of a mislabelled probe, for its neighbours are
+    mislabelled like it, and its true class is at the other end: R < 0. So the opponents name the rival, and the
+    label is disputed where they are more strongly against the probe than trusted probes are with it.
+    """
+    names, groups = np.unique(given, return_inverse=True)
+    rival = groups if around.rival is None else around.rival
+    support = np.zeros(len(given)) if around.support is None else around.support
+    disputed = (around.opposition > 0) & (rival != groups)
+    return Opinion(names[np.where(disputed, rival, groups)], names[rival], support, disputed)
+
+
+def suspects(
+    kernel: LossKernel,
+    given: np.ndarray,
+    opinions: Opinion,
+    scores: Mapping[str, np.ndarray],
+    rank_by: str,
+    known: Mapping[str, np.ndarray],
+) -> pd.DataFrame:
+    """Return a row per probe, the most suspicious first.
+
+    Args:
+        kernel: whose probes they are.
+        given: labels as given, [N].
+        opinions: what the kernel makes of them.
+        scores: name -> [N].
+        rank_by: one of them.
+        known: what is known beside, such as the truth, name -> [N].
+    """
+    columns: dict[str, Any] = {"id": kernel.ids, "given": given, "likely": opinions.likely, **known}
+    columns |= {"score": scores[rank_by], "disputed": opinions.disputed}
+    columns |= {"rival": opinions.rival, "support": opinions.support}
+    # A score may be named as a column is, such as a baseline called "support".
+    taken = {*columns, "rank", "probe"}
+    columns |= {f"{name}_score" if name in taken else name: values for name, values in scores.items()}
+    order = np.argsort(-scores[rank_by], kind="stable")  # [N]
+    table = pd.DataFrame(columns).iloc[order].reset_index(drop=True)
+    table.insert(0, "rank", np.arange(1, len(table) + 1))
+    return table.assign(probe=order)
+
+
+def witnesses(
+    kernel: LossKernel, given: np.ndarray, likely: np.ndarray, probes: np.ndarray, count: int = 3
+) -> Witnesses:
+    """Return trusted probes of each suspect's likely class with the largest |R|.
+
+    Args:
+        kernel: of all probes.
+        given: labels as given, [N].
+        likely: likely labels, [N].
+        probes: the suspects, [n].
+        count: witnesses of each.
+    """
+    groups = np.unique(given, return_inverse=True)[1]  # [N]
+    rows = kernel.correlation(probes)  # [n, N]
+    allowed = kernel_scores.trusted(kernel.variance(), groups) & (given == likely[probes][:, None])
+    allowed[np.arange(len(probes)), probes] = False  # no suspect is its own witness
+    strength = np.where(allowed, np.abs(rows), -1.0)  # below every |R|: chosen last, and told apart below
+    best = np.argsort(-strength, axis=1, kind="stable")[:, : min(count, kernel.probes)]
+    present = np.take_along_axis(strength, best, axis=1) >= 0
+    return Witnesses(np.where(present, best, -1), np.where(present, np.take_along_axis(rows, best, axis=1), 0.0))
+
+
+def suspects_page(
+    table: pd.DataFrame,
+    beside: Witnesses,
+    ids: Sequence[object],
+    pictures: Mapping[int, str],
+    rank_by: str,
+    truth: str | None = None,
+) -> str:
+    """Return the sheet of suspects for the screen: one file that loads nothing from a network.
+
+    Args:
+        table: the first rows of the table of suspects.
+        beside: their witnesses.
+        ids: names of all probes.
+        pictures: probe -> data URI, of as many probes as have one.
+        rank_by: the score that ranks.
+        truth: column that holds the true labels, or None.
+    """
+    from jinja2 import Environment
+
+    template = Environment(autoescape=True).from_string(_read("html"))
+    rows = zip(table.to_dict(orient="records"), beside.probes, beside.correlations, strict=True)
+    return template.render(
+        cards=[_card(row, probes, correlations, ids, truth) for row, probes, correlations in rows],
+        classes=sorted({str(name) for column in ("given", "likely") for name in table[column]}, key=_natural),
+        pictures=pictures,
+        rank_by=rank_by.replace("_", " "),
+        style=_read("css"),
+        script=_read("js"),
+    )
+
+
+def _read(kind: str) -> str:
+    return (Path(__file__).parent / f"suspects_page.{kind}").read_text(encoding="utf-8")
+
+
+def _card(
+    row: Mapping[Any, Any], probes: np.ndarray, correlations: np.ndarray, ids: Sequence[object], truth: str | None
+) -> dict[str, Any]:
+    """Return what the page shows of one suspect, as text."""
+    given, likely, true = str(row["given"]), str(row["likely"]), None if truth is None else str(row[truth])
+    return {
+        "rank": row["rank"],
+        "name": str(row["id"]),
+        "probe": int(row["probe"]),
+        "given": given,
+        "likely": likely,
+        "disputed": given != likely,
+        "classes": json.dumps([given, likely]),
+        "rival": str(row["rival"]),
+        "true": true,
+        "verdict": "right" if true == given else "wrong",
+        "score": number(float(row["score"])),
+        "witnesses": [
+            (int(probe), str(ids[probe]), minus(f"{value:.2f}"))
+            for probe, value in zip(probes, correlations, strict=True)
+            if probe >= 0
+        ],
+    }
+
+
+def _natural(name: str) -> tuple[int, float, str]:
+    """Return a key by which numbers come first, in the order of their values."""
+    return (0, float(name), name) if name.lstrip("-").isdecimal() else (1, 0.0, name)
+
 
 # Labels that wrappers of datasets plant.
 _TRUE, _BACKDOORED, _TWIN = "true_class", "backdoored", "twin"
@@ -34,7 +197,7 @@ class Memorisation:
 
     Scores of the loss kernel (`kernel_scores`) are shown beside plain loss at the trained weights and
     every baseline of one column; all are higher for more suspicious probes. The likely label comes from the probe's
-    strongest opponents: see `suspects.opinion`. Errors of a kernel score's AUROC, average
+    strongest opponents: see `opinion`. Errors of a kernel score's AUROC, average
     precision and recall are over probes and draws, in quadrature.
 
     Attributes:
@@ -124,9 +287,9 @@ class Memorisation:
         count = kernel.probes
         require(count >= 10, f"analysis.memorisation needs >= 10 probes, got {count}; drop the analysis")
         given = kernel.label(self.label)  # [N]
-        around = surroundings_of(kernel, groups_of(kernel, given), self.neighbours)
-        plain = {name: values.astype(float) for name, values in plain_scores(traces).items()}
-        scores = scores_of(losses_of(kernel, traces), around) | plain
+        around = kernel_scores.surroundings_of(kernel, kernel_scores.groups_of(kernel, given), self.neighbours)
+        plain = {name: values.astype(float) for name, values in kernel_scores.plain_scores(traces).items()}
+        scores = kernel_scores.scores_of(kernel_scores.losses_of(kernel, traces), around) | plain
         known = ", ".join(scores)
         require(self.rank_by in scores, f"analysis.memorisation.rank_by={self.rank_by}: choose one of {known}")
         opinions = opinion(given, around)
@@ -154,11 +317,10 @@ class Memorisation:
         if marked is not None:
             detected = tables["memorisation_detection"].to_dict(orient="records")
             notes = {row["score"]: f"{row['auroc']:.4f} ± {row['auroc_se']:.4f}" for row in detected}
+        layout = umap_layout(kernel, Neighbours(*(part[:, :_MAP_NEIGHBOURS] for part in near)), 0.1, 2, self.seed)
         drawn = {
             "score_distributions": figures.score_distributions(scores, marked, notes, marked_name=words),
-            "memorisation_map": figures.marked_map(
-                self._map(kernel, near), given, marked, f"{self.label} as given", words
-            ),
+            "memorisation_map": figures.marked_map(layout, given, marked, f"{self.label} as given", words),
             "suspects_sheet": self._sheet(traces, ranked.head(self.shown)),
         }
         return Result(metrics, tables, drawn, {"suspects": self._page(kernel, traces, given, opinions, ranked)})
@@ -169,24 +331,18 @@ class Memorisation:
         marks = {name: _truth(name, kernel.labels[name]) for name in names}
         return {name: marked for name, marked in marks.items() if 0 < marked.sum() < kernel.probes}
 
-    def _map(self, kernel: LossKernel, near: Neighbours) -> np.ndarray:
-        nearest = Neighbours(near.indices[:, :_MAP_NEIGHBOURS], near.distances[:, :_MAP_NEIGHBOURS])
-        return umap_layout(kernel, nearest, 0.1, 2, self.seed)
-
     def _sheet(self, traces: LossTraces, first: pd.DataFrame) -> Any:
         images = thumbnails(traces)  # [N, h, w, channels]
-
-        def texts(column: str) -> list[str]:
-            return [str(value) for value in first[column]]
-
+        shown = [name for name in ("given", "likely", "id", "rival", _TRUE) if name in first]
+        texts = {name: [str(value) for value in first[name]] for name in shown}
         return figures.suspects_sheet(
-            texts("given"),
-            texts("likely"),
+            texts["given"],
+            texts["likely"],
             first["score"].to_numpy(),
             None if images is None else images[first["probe"].to_numpy()],
-            texts("id"),
-            texts("rival"),
-            texts(_TRUE) if _TRUE in first else None,
+            texts["id"],
+            texts["rival"],
+            texts.get(_TRUE),
             self.rank_by,
         )
 
