@@ -9,10 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from losskernel.errors import InputError, require
-from losskernel.geometry import AngularCKA, Arrangement, Point, Space
+from losskernel.geometry import AngularCKA, Arrangement, Point, Profile, Space, path_distances, profile
 from losskernel.geometry.centring import centred
-from losskernel.geometry.paths.path import Profile, profile
-from losskernel.geometry.paths.path_distances import path_distances
 from losskernel.geometry.point import evenly
 from losskernel.geometry.significance import jackknife_error, products_without
 from losskernel.representations.points import TRAINED, PointSet
