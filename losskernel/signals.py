@@ -10,7 +10,7 @@ from typing import Any
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 
 # Our handler while one is installed, and the signals that it handles.
-_handler: Callable[..., None] | None = None
+_handler: Any = None
 _handled: Sequence[int] = ()
 
 
@@ -38,7 +38,7 @@ def raise_on_signal() -> Iterator[None]:
     def stop(number: int, _: Any) -> None:
         raise Stopped(number)
 
-    with _handling(STOP_SIGNALS, stop):
+    with handling(STOP_SIGNALS, stop):
         yield
 
 
@@ -62,7 +62,7 @@ def stop_on_signal() -> Iterator[Callable[[], int]]:
         received = received or number  # schedulers repeat a signal
 
     # Ctrl-C too: a stop at a checkpoint loses nothing, an exception in the middle of a draw would.
-    with _handling((signal.SIGINT, *STOP_SIGNALS), note):
+    with handling((signal.SIGINT, *STOP_SIGNALS), note):
         yield lambda: received
     if received:  # where the code inside stops, it leaves the context by an exception
         raise KeyboardInterrupt if received == signal.SIGINT else Stopped(received)
@@ -76,7 +76,7 @@ def reinstall_handler() -> None:
 
 
 @contextmanager
-def _handling(numbers: Sequence[int], handler: Callable[..., None]) -> Iterator[None]:
+def handling(numbers: Sequence[int], handler: Any) -> Iterator[None]:
     """Handle signals while the context lasts; only the main thread can, others do nothing."""
     global _handler, _handled
     if threading.current_thread() is not threading.main_thread():

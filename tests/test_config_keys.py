@@ -9,12 +9,12 @@ from omegaconf import OmegaConf
 from planted_runs import runs_of
 
 from losskernel import config_keys
-from losskernel.cli.config import run_names
+from losskernel.cli.launchers import sweep_jobs
 from losskernel.config_keys import DONE, KEYS, ConfigKey, Role, Use, current_classes, part_of, row, with_absent
 from losskernel.errors import TraceError
 from losskernel.runs.folder import RunFolder
-from losskernel.runs.resume import claim
-from losskernel.runs.tracking.wandb_settings import short_names
+from losskernel.runs.run import claim
+from losskernel.runs.tracking.wandb_tracker import short_names
 from losskernel.sweeps.design import swept_keys
 from losskernel.traces.compatibility import differing_settings
 
@@ -35,13 +35,13 @@ def asked_of_every_consumer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         resumes = False
     except TraceError as error:
         resumes = NEW in str(error)
-    monkeypatch.setattr(run_names, "HydraConfig", _Hydra(f"{NEW}=2.0"))
+    monkeypatch.setattr(sweep_jobs, "HydraConfig", _Hydra(f"{NEW}=2.0"))
     runs = runs_of({NEW: 1.0}, {NEW: 2.0})
     return {
         "resume": resumes,
         "join": any(NEW in line for line in differing_settings([one, other], ["a", "b"])),
         "compare": NEW in swept_keys(runs),
-        "name": any(word.startswith("temperature=") for word in run_names._settings()),
+        "name": any(word.startswith("temperature=") for word in sweep_jobs._settings()),
         "W&B": "temperature" in short_names(one),
     }
 

@@ -11,7 +11,7 @@ from wandb_reader import Run, read_runs
 
 from losskernel.errors import Interrupted
 from losskernel.runs.tracking import WandbTracker
-from losskernel.runs.tracking.curves import CLOCK, LogDraws
+from losskernel.runs.tracking.tracker import CLOCK, LogDraws
 
 
 def alone(home: Path, monkeypatch: Any) -> None:

@@ -1,19 +1,20 @@
 """From a composed configuration to objects: all faults are collected and reported together, then the run begins."""
 
 import inspect
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+import yaml
+from hydra._internal.utils import _locate
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from losskernel.cli.config import resolved
-from losskernel.cli.config.calibrated_choice import apply_calibration
+from losskernel.cli.config import apply_calibration, resolved, subject_of
+from losskernel.cli.launchers.sweep_jobs import described
 from losskernel.config_keys import Build, with_build
 from losskernel.data.base import Data
 from losskernel.errors import InputError, require, require_integer
@@ -24,9 +25,9 @@ from losskernel.runs.analyse import CONTROL, TRACES, Outcome, analyse
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.preflight import faults_of, label_faults
 from losskernel.runs.presentation import headline, objective
-from losskernel.runs.resume import finished
-from losskernel.runs.run import Study, run, set_threads
+from losskernel.runs.run import Study, finished, run, set_threads, trained
 from losskernel.runs.tracking.tracker import Tracker
+from losskernel.sampling.calibration import calibrate
 from losskernel.storage.locations import run_location
 from losskernel.storage.locks import locked_folder
 from losskernel.traces.loss_traces import open_traces
@@ -86,10 +87,8 @@ def analyse_from(config: DictConfig) -> None:
         InputError: the folder holds no finished run, or an analysis does not fit it.
     """
     folder = Path(config.run)
-    require(
-        folder.is_dir(),
-        f"run={folder} is not a folder; give the folder of a finished run, such as outputs/multitask/...",
-    )
+    remedy = "give the folder of a finished run, such as outputs/multitask/..."
+    require(folder.is_dir(), f"run={folder} is not a folder; {remedy}")
     points = open_points(folder)
     traces = None
     if points is None or (folder / TRACES).exists():  # a run with schedule=none has points and no trace
@@ -104,6 +103,41 @@ def analyse_from(config: DictConfig) -> None:
     control = open_traces(folder / CONTROL) if (folder / CONTROL).exists() else None
     with locked_folder(folder):
         print(summary(analyse(traces, analyses, RunFolder(folder), Tracker(), control, points), str(config.label)))
+
+
+def calibrate_from(config: DictConfig, folder: Path) -> None:
+    """Train or load the network of a configuration, calibrate its sampler, and write the choice.
+
+    Args:
+        config: of the run that is to be sampled, with the command's own keys `into` and `rounds`.
+        folder: of this calibration: its configuration, the trained weights, calibration.json.
+
+    Raises:
+        InputError: the configuration is faulty, or `into` is not the path of a sampler choice.
+    """
+    into = Path(config.into)
+    require(into.suffix == ".yaml" and into.parent.name == "sampler", f"into={into} must be .../sampler/<name>.yaml")
+    study, plain = build(config), resolved(config, throw_on_missing=True)
+    schedule = study.schedule
+    if schedule is None:
+        raise InputError("schedule=none leaves nothing to calibrate; choose schedule=default")
+    set_threads(config.threads)
+    files = RunFolder(folder)
+    files.prepare()
+    files.write_text("config.yaml", yaml.safe_dump(plain, sort_keys=False))
+    model = trained(study, files)
+    options = {"seed": study.seed, "rounds": config.rounds, "trainer": study.trainer, "progress": study.progress}
+    result = calibrate(model, study.data, study.sampler, schedule, **options)
+    files.write_json("calibration.json", asdict(result))
+    values = {f"sampler.{name}": value for name, value in result.sampler.items()}
+    values |= {f"schedule.{name}": value for name, value in result.schedule.items()}
+    choice = {"sampler": plain["sampler"] | result.sampler, "calibrated": {"values": values, "of": subject_of(plain)}}
+    comments = ["@package _global_", f"losskernel-calibrate, {folder}", *result.explanation]
+    header = "".join(f"# {line}\n" for line in comments)
+    RunFolder(into.parent).write_text(into.name, header + yaml.safe_dump(choice, sort_keys=False, allow_unicode=True))
+    print("\n".join(result.explanation))
+    weights = study.checkpoint or files.path / "checkpoints" / "trained.pt"
+    print(f"written to {into}; use it with sampler={into.stem} (checkpoint={weights} spares the training)")
 
 
 def summary(outcome: Outcome, label: str) -> str:
@@ -238,8 +272,6 @@ def _tracker(config: DictConfig, folder: Path, sweep: str | None) -> Tracker:
     RunFolder(folder).prepare()
     if "project" not in config.logger:
         return factory(folder)
-    from losskernel.cli.config.run_names import described
-
     return factory(folder, **described(config, folder, sweep))
 
 
@@ -266,8 +298,7 @@ def signature_faults(key: str, node: Any) -> list[str]:
         return faults
     target = node["_target_"]
     try:
-        with _quiet_hydra():
-            called = get_object(str(target))
+        called = _locate(str(target))  # hydra.utils.get_object, which calls it, would log the error as well
     except Exception as error:  # importing a module of the user's may fail in any way
         reason = " ".join(str(error).split())
         remedy = "give module.name, and put the folder of your own modules on PYTHONPATH"
@@ -309,14 +340,3 @@ def _fits_bool(parameter: inspect.Parameter, value: Any) -> bool:
     if parameter.annotation not in (*_BOOL, *_BOOL_OR_NONE) or isinstance(value, (bool, DictConfig)):
         return True
     return value is None and (parameter.annotation in _BOOL_OR_NONE or parameter.default is None)
-
-
-@contextmanager
-def _quiet_hydra() -> Iterator[None]:
-    """Hydra would log the error that is reported as a fault."""
-    logger = logging.getLogger("hydra.utils")
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = False

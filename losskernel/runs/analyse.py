@@ -17,15 +17,8 @@ from losskernel.kernel.diagnosis.diagnose import Diagnosis, diagnose
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.representations.baselines.collect import settings_of
 from losskernel.representations.points import LOSS_KERNEL, TRAINED, NamedPoint, PointSet, sampled_point
+from losskernel.runs import presentation
 from losskernel.runs.folder import RunFolder
-from losskernel.runs.presentation import (
-    COMPARED_METRICS,
-    PRESENTATION,
-    compared_metrics,
-    presentations,
-    read_presentations,
-    stored,
-)
 from losskernel.runs.report import is_beside, meanings_of, write_report
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.storage.locations import guard
@@ -34,7 +27,7 @@ from losskernel.traces.loss_traces import LossTraces
 # In a run's folder: the trace of the run's own kernel, and that of the control run at nbeta = 0.
 TRACES, CONTROL = "traces.zarr", "control.zarr"
 # In a run's folder: analysis -> its settings.
-ASKED = "analyses.json"
+SETTINGS = "analyses.json"
 _LARGEST_KERNEL = 2000  # probes up to which the kernel's matrices are written
 
 
@@ -108,16 +101,24 @@ def analyse(
     if diagnosis is not None:
         files.write_json("diagnosis.json", asdict(diagnosis) | _control_diagnosis(control))
     subject = _Subject.of(traces, points)
-    metrics, settings = _metrics_of_others(files, analyses), files.read_json(ASKED)
-    new, failed = _results(subject, analyses, control, diagnosis, files, tracker, begin or (lambda _: None))
+    metrics, settings = _metrics_of_others(files, analyses), files.read_json(SETTINGS)
+
+    def record(name: str, result: Result) -> None:
+        result = _stamped(result, diagnosis)
+        pictures = files.write_result(result)
+        pages = {page: files.path / "figures" / f"{page}.html" for page in result.pages}
+        tracker.show(pictures, {f"{name}_{table}": value for table, value in result.tables.items()}, pages)
+
+    new, failed = _results(subject, analyses, control, begin or (lambda _: None), record)
     metrics |= new
     now = {name: settings_of(analysis) for name, analysis in analyses.items()}
     changed = [name for name in now if settings.get(name, now[name]) != now[name]]
-    files.write_json(ASKED, settings | now)
+    files.write_json(SETTINGS, settings | now)
     files.write_json("metrics.json", metrics)
-    shown = read_presentations(files.path) | presentations(analyses)
-    files.write_json(PRESENTATION, stored(shown))
-    tracker.summarise(metrics | _verdict(diagnosis) | {COMPARED_METRICS: compared_metrics(shown)})
+    shown = presentation.read_presentations(files.path) | presentation.presentations(analyses)
+    files.write_json(presentation.PRESENTATION, {name: asdict(words) for name, words in shown.items()})
+    compared = {presentation.COMPARED_METRICS: presentation.compared_metrics(shown)}
+    tracker.summarise(metrics | _verdict(diagnosis) | compared)
     _write_meanings(metrics, diagnosis, analyses, files, tracker)
     _write_kernel(subject.kernel, files, tracker)
     guard(files.path / "report.html", write_report, files.path)
@@ -132,12 +133,10 @@ def _results(
     subject: _Subject,
     analyses: Mapping[str, Analysis | PointAnalysis],
     control: LossTraces | str | None,
-    diagnosis: Diagnosis | None,
-    files: RunFolder,
-    tracker: Tracker,
     begin: Callable[[str], None],
+    record: Callable[[str, Result], None],
 ) -> tuple[dict[str, float], dict[str, Exception]]:
-    """Run all analyses; write and record their results. Return their metrics, and the errors of those that failed."""
+    """Run all analyses, and record their results. Return their metrics, and the errors of those that failed."""
     metrics: dict[str, float] = {}
     failed: dict[str, Exception] = {}
     for name, analysis in analyses.items():
@@ -151,10 +150,7 @@ def _results(
         except Exception as error:  # an analysis may be the user's and raise anything; the results of others stay
             failed[name] = error
             continue
-        result = _stamped(result, diagnosis)
-        pictures = files.write_result(result)
-        pages = {page: files.path / "figures" / f"{page}.html" for page in result.pages}
-        tracker.show(pictures, {f"{name}_{table}": value for table, value in result.tables.items()}, pages)
+        record(name, result)
     return metrics, failed
 
 

@@ -36,30 +36,11 @@ def faults_of(parts: Mapping[str, Any]) -> list[str]:
     faults = [fault for name, part in parts.items() for fault in _type_faults(name, part)]
     # A part of the wrong type is reported once, here, and not again by each check that would stumble over it.
     sound = {name: part for name, part in parts.items() if not _type_faults(name, part)}
-    checks = (
-        _check_checkpoint,
-        _check_forward,
-        _check_training,
-        _check_augment,
-        _check_optimizer,
-        _check_sampler,
-        _check_chains,
-        _check_offset,
-        _check_state_every,
-        _check_trainer,
-        _check_seed,
-        _check_stacking,
-        _check_on_fail,
-        _check_subjects,
-    )
-    for check in checks:
+    for check in _CHECKS:
         # A check's parameters are the names of the parts that it needs.
         needs = inspect.signature(check).parameters
         if needs.keys() <= sound.keys():
-            try:
-                check(**{name: sound[name] for name in needs})
-            except InputError as error:
-                faults += str(error).splitlines()
+            faults += _error(partial(check, **{name: sound[name] for name in needs})).splitlines()
     if {"analyses", "data"} <= sound.keys():
         faults += label_faults(sound["analyses"], sound["data"].labels)
     if {"points", "data"} <= sound.keys():
@@ -79,24 +60,30 @@ def label_faults(analyses: Mapping[str, Analysis | PointAnalysis], labels: Mappi
             for key, label in wanted
             if label is not None and label not in labels
         ]
-        check = getattr(analysis, "check", None)
-        if check is not None and all(label in labels for _, label in wanted if label is not None):
-            try:
-                check(labels)
-            except InputError as error:
-                faults.append(f"analysis.{name}: {error}")
+        if all(label in labels for _, label in wanted if label is not None):
+            error = _check_error(analysis, labels)
+            faults += [f"analysis.{name}: {error}"] if error else []
     return faults
 
 
 def source_faults(sources: Mapping[str, Any], data: Data) -> list[str]:
     """Return one line per source of points whose `check(data)` fails."""
-    faults = []
-    for name, source in sources.items():
-        try:
-            getattr(source, "check", lambda _: None)(data)
-        except InputError as error:
-            faults.append(f"points.{name}: {error}")
-    return faults
+    errors = {name: _check_error(source, data) for name, source in sources.items()}
+    return [f"points.{name}: {error}" for name, error in errors.items() if error]
+
+
+def _check_error(part: object, subject: Any) -> str:
+    """Return what the `check` of an analysis or a source of points says; "" for nothing, or where it has none."""
+    return _error(partial(getattr(part, "check", lambda _: None), subject))
+
+
+def _error(work: Callable[[], Any]) -> str:
+    """Return the message of the InputError that some work raises; "" where it raises none."""
+    try:
+        work()
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _type_faults(name: str, part: Any) -> list[str]:
@@ -113,11 +100,6 @@ def _type_faults(name: str, part: Any) -> list[str]:
     }
     kind, words = kinds.get(name, (object, ""))
     return [] if isinstance(part, kind) else [f"{words}, got {part!r}"]
-
-
-def _check_checkpoint(model: nn.Module, checkpoint: str | None) -> None:
-    if checkpoint is not None:
-        load_weights(model, checkpoint)
 
 
 def _check_forward(model: nn.Module, data: Data, checkpoint: str | None) -> None:
@@ -142,18 +124,15 @@ def _check_outputs(network: nn.Module, inputs: torch.Tensor, classes: Sequence[s
         outputs = network(inputs)
     if classes is not None and isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
         count, needed = outputs.shape[1], len(classes)
-        require(
-            count >= needed, f"model.outputs must be >= the {needed} classes, got {count}; set model.outputs={needed}"
-        )
+        remedy = f"set model.outputs={needed}"
+        require(count >= needed, f"model.outputs must be >= the {needed} classes, got {count}; {remedy}")
 
 
 def _check_training(training: Training, data: Data, checkpoint: str | None) -> None:
     if checkpoint is None and training.steps > 0:
         samples = size(data.train)
-        require(
-            training.batch_size <= samples,
-            f"training.batch_size must be <= the {samples} training samples, got {training.batch_size}; lower it",
-        )
+        bound = f"training.batch_size must be <= the {samples} training samples"
+        require(training.batch_size <= samples, f"{bound}, got {training.batch_size}; lower it")
 
 
 def _check_augment(training: Training, data: Data, checkpoint: str | None) -> None:
@@ -170,11 +149,9 @@ def _require_kinds_of_points(name: str, analysis: object, schedule: Schedule | N
     kinds = {kind for source in points.values() for kind in source.gives}
     kinds |= {"loss_kernel"} if schedule is not None else set()
     missing = sorted(getattr(analysis, "needs", frozenset()) - kinds)
-    lacking, remedy = (
-        " and no ".join(missing),
-        f"add what gives them, such as points=[{','.join(points)},layers,targets]",
-    )
-    require(not missing, f"analysis.{name} needs points of other kinds: there is no {lacking}; {remedy}")
+    remedy = f"add what gives them, such as points=[{','.join(points)},layers,targets]"
+    lacking = f"there is no {' and no '.join(missing)}"
+    require(not missing, f"analysis.{name} needs points of other kinds: {lacking}; {remedy}")
 
 
 def _check_optimizer(training: Training) -> None:
@@ -219,29 +196,6 @@ def _check_trainer(trainer: Callable[..., Any] | None) -> None:
     _try("trainer cannot be built", lambda: chain_trainer(trainer, False, slice(0, 1), 1))
 
 
-def _check_seed(seed: int) -> None:
-    require_integer("seed", seed, at_least=0)
-
-
-def _check_offset(chain_offset: int, schedule: Schedule | None) -> None:
-    if schedule is not None:
-        require_offset(chain_offset, schedule)
-
-
-def _check_state_every(state_every: float) -> None:
-    require_number("state_every", state_every, at_least=0)
-
-
-def _check_stacking(chains_per_fit: int | None) -> None:
-    if chains_per_fit is not None:
-        require_integer("chains_per_fit", chains_per_fit, at_least=1)
-
-
-def _check_on_fail(on_fail: str) -> None:
-    known = ("warn", "stop")
-    require(on_fail in known, f"on_fail must be one of {known}, got {on_fail!r}")
-
-
 def _try(what: str, work: Callable[[], Any]) -> Any:
     """Run code of models, datasets and libraries; any exception becomes an InputError of one line that says where."""
     try:
@@ -254,3 +208,23 @@ def _try(what: str, work: Callable[[], Any]) -> Any:
         where = "" if internal else f" ({Path(frame.filename).name}, line {frame.lineno})"
         reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
         raise InputError(f"{what}: {reason}{where}") from error
+
+
+_ON_FAIL = ("warn", "stop")
+# Each takes the parts of a study that its parameters are called after, and raises InputError.
+_CHECKS: tuple[Callable[..., Any], ...] = (
+    lambda model, checkpoint: checkpoint is None or load_weights(model, checkpoint),
+    _check_forward,
+    _check_training,
+    _check_augment,
+    _check_optimizer,
+    _check_sampler,
+    _check_chains,
+    lambda chain_offset, schedule: schedule is None or require_offset(chain_offset, schedule),
+    lambda state_every: require_number("state_every", state_every, at_least=0),
+    _check_trainer,
+    lambda seed: require_integer("seed", seed, at_least=0),
+    lambda chains_per_fit: chains_per_fit is None or require_integer("chains_per_fit", chains_per_fit, at_least=1),
+    lambda on_fail: require(on_fail in _ON_FAIL, f"on_fail must be one of {_ON_FAIL}, got {on_fail!r}"),
+    _check_subjects,
+)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,6 @@ def presentations(analyses: Mapping[str, object]) -> dict[str, Presentation]:
         if isinstance(analysis, Convergence):  # its numbers are drawn once, as the diagnosis'
             result[name] = replace(result[name], panels=())
     return result | {DIAGNOSIS: diagnosis}
-
-
-def stored(shown: Mapping[str, Presentation]) -> dict[str, Any]:
-    """Return them JSON-ready."""
-    return {name: asdict(presentation) for name, presentation in shown.items()}
 
 
 def read_presentations(folder: Path) -> dict[str, Presentation]:

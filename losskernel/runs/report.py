@@ -105,12 +105,8 @@ def _command(folder: Path) -> str:
     """Return the words of the run's command line that matter for its numbers; they distinguish the jobs of a sweep."""
     lines = _read_text(folder / ".hydra" / "overrides.yaml").splitlines()
     words = [line.removeprefix("- ").strip("'\"") for line in lines if line.startswith("- ")]
-    return " ".join(word for word in words if not _is_quiet(word))
-
-
-def _is_quiet(word: str) -> bool:
-    """Whether a word of the command line sets a key that no page needs to repeat."""
-    return Use.QUIET in row(word.lstrip("+~").partition("=")[0].replace("/", ".")).use
+    keys = [word.lstrip("+~").partition("=")[0].replace("/", ".") for word in words]
+    return " ".join(word for word, key in zip(words, keys, strict=True) if Use.QUIET not in row(key).use)
 
 
 def _diagnosis(path: Path, meanings: Mapping[str, str]) -> dict[str, Any]:

@@ -11,29 +11,32 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import yaml
 from threadpoolctl import threadpool_limits
 from torch import nn
 
 from losskernel.analyses.result import Analysis, PointAnalysis
+from losskernel.config_keys import DONE, RESUMED, current_classes, part_of, with_absent
 from losskernel.data.base import Data
 from losskernel.errors import DivergenceError, InputError, Interrupted, TraceError
+from losskernel.kernel.diagnosis.diagnose import Diagnosis
 from losskernel.representations.baselines.collect import BASELINES, Baselines, represent
 from losskernel.representations.history import History
 from losskernel.representations.points import PointSet, Source, collect
 from losskernel.runs.analyse import CONTROL, TRACES, Outcome, analyse
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.preflight import faults_of
-from losskernel.runs.resume import claim, finished
+from losskernel.runs.presentation import read_presentations
 from losskernel.runs.status.progress_callback import SamplingCallback, TrainingCallback
-from losskernel.runs.status.status_file import RunStatus
-from losskernel.runs.tracking.curves import LogDraws
-from losskernel.runs.tracking.tracker import Tracker
+from losskernel.runs.status.status_file import RunStatus, read_status
+from losskernel.runs.tracking.tracker import LogDraws, Tracker
 from losskernel.sampling.sample import sample
 from losskernel.sampling.samplers import Sampler
 from losskernel.sampling.schedule import Schedule
 from losskernel.sampling.trainer import chain_trainer
 from losskernel.signals import Stopped, raise_on_signal
 from losskernel.storage.locks import locked_folder
+from losskernel.storage.settings_diff import differences
 from losskernel.traces.loss_traces import LossTraces
 from losskernel.traces.zarr_store import STATE as SAMPLER_STATE
 from losskernel.traces.zarr_store import TraceStore
@@ -325,3 +328,58 @@ def set_threads(threads: int | None) -> None:
     if count:
         torch.set_num_threads(count)
         threadpool_limits(count)  # numpy's and SciPy's pools
+
+
+# Whether a folder holds the same run, which is resumed or left as it is, or another one, which is refused.
+
+
+def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a configuration that decides the numbers."""
+    return part_of(with_absent(config), RESUMED)
+
+
+def claim(files: RunFolder, config: Mapping[str, Any]) -> None:
+    """Write the configuration, or refuse a folder that holds results of another one.
+
+    Raises:
+        TraceError: it holds another run.
+    """
+    lines = differences(decisive(stored), decisive(config)) if (stored := _stored(files.path)) is not None else []
+    if lines:
+        raise TraceError(f"{files.path} holds another run: {'; '.join(lines)}; choose another folder")
+    files.write_text("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+
+
+def finished(folder: Path, config: Mapping[str, Any] | None) -> Outcome | None:
+    """Return the outcome of a run that finished with the same configuration; None where there is something to do.
+
+    Raises:
+        TraceError: a file of it is damaged.
+    """
+    stored, status = _stored(folder), read_status(folder)
+    if not config or stored is None or status is None or status.get("state") != "finished":
+        return None
+    left = ["metrics.json", *["diagnosis.json", TRACES] * ("_target_" in (config.get("schedule") or {}))]
+    if differences(part_of(with_absent(stored), DONE), part_of(with_absent(config), DONE)) or not all(
+        (folder / name).exists() for name in left
+    ):
+        return None
+    metrics, diagnosis = (RunFolder(folder).read_json(name) for name in ("metrics.json", "diagnosis.json"))
+    known = {key: diagnosis[key] for key in ("verdict", "reasons", "metrics", "remedy") if key in diagnosis}
+    return Outcome(
+        metrics, Diagnosis(**known) if known else None, folder, before=True, shown=read_presentations(folder)
+    )
+
+
+def _stored(folder: Path) -> dict[str, Any] | None:
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return None
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError):
+        config = None
+    if not isinstance(config, dict):
+        reason = "it holds no configuration; restore it from a copy, or remove it"
+        raise TraceError(f"{path} is damaged: {reason} if this is the same run: its traces know their own settings")
+    return current_classes(config)

@@ -1,21 +1,27 @@
 """compare(): many runs side by side: metrics against the swept values, similarity of kernels, the stable region."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from losskernel import figures
 from losskernel.analyses.result import MetricPanel, Result
-from losskernel.errors import InputError, require, require_number
+from losskernel.config_keys import Use, with_use
+from losskernel.errors import InputError, TraceError, require, require_number
 from losskernel.figures import Figure
 from losskernel.figures.shared.lettering import plain
+from losskernel.figures.shared.style import INK, OKABE_ITO
 from losskernel.geometry import classical_scaling
+from losskernel.kernel.error_bars import batch_means
+from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.storage.locations import guard
-from losskernel.sweeps import captions as words
+from losskernel.sweeps import comparison_page as words
 from losskernel.sweeps.comparison_page import Finding, captions_by_file, merged, write_comparison
 from losskernel.sweeps.design import Design, lay_out, repeated_over
 from losskernel.sweeps.metric_panels import curves_of, panels_for, verdict_rows
@@ -23,8 +29,15 @@ from losskernel.sweeps.network_paths import whole_paths
 from losskernel.sweeps.read_runs import UNSAMPLED, Run, read_run, short_names
 from losskernel.sweeps.similarity import Similarity, Stretch, all_tables, measure, paths, stable_stretch
 from losskernel.traces.compatibility import shortened
+from losskernel.traces.loss_traces import LossTraces, open_traces
 
 ALIKE = 0.8
+_LIMIT = 1000  # probes of the jobs' kernels at most; the distances of kernels use as many
+# Metrics of the traces themselves, which are comparable where all jobs have one network.
+TRACE_PANELS = (
+    MetricPanel("probe loss", (("trace/start_loss", "at w*", INK), ("trace/mean_loss", "sampled", OKABE_ITO[2]))),
+    MetricPanel("mean self-coupling K(z, z)", (("trace/self_coupling", "", INK),)),
+)
 
 
 @dataclass(frozen=True)
@@ -114,7 +127,7 @@ def compare(
     return compare_runs(
         runs,
         out,
-        lambda: panels_for(runs, metrics),
+        metrics,
         title=title or _title(runs),
         questions=[lambda comparison: whole_paths(comparison.runs, comparison.design)],
         alike=alike,
@@ -125,7 +138,8 @@ def compare(
 def compare_runs(
     runs: list[Run],
     out: str | Path,
-    panels: Callable[[], list[MetricPanel]],
+    metrics: Sequence[str] | str | None,
+    before: Sequence[MetricPanel] = (),
     *,
     title: str,
     name: str = "comparison",
@@ -137,8 +151,8 @@ def compare_runs(
 
     Args:
         runs: their configurations hold what differs between them.
-        out, title, alike, tracker: as there.
-        panels: -> the metrics to draw, called once there are known to be enough runs.
+        out, metrics, title, alike, tracker: as there.
+        before: further panels, drawn first; given where all runs share one network.
         name: `<name>.json` holds the numbers.
         questions: comparison -> answer; answers come first on the page.
 
@@ -147,25 +161,25 @@ def compare_runs(
     """
     require_number("alike", alike, at_least=0)
     require(alike <= 1, f"alike must be <= 1, got {alike}; it is a CKA, such as 0.8")
-    comparison = _compared(runs, panels, alike, Path(out))
+    finished = [run for run in runs if not run.missing]
+    if len(finished) < 2:
+        why = "; ".join(f"run {run.folder.name}: {run.missing}" for run in runs if run.missing)
+        raise InputError(f"{len(finished)} finished run: a comparison needs 2" + (f" ({why})" if why else ""))
+    comparison = _compared(runs, panels_for(runs, metrics, before), alike, Path(out))
     findings = [*(question(comparison) for question in questions), _usual_finding(comparison)]
     _record(comparison, findings, tracker or Tracker(), title, name)
     return comparison
 
 
-def _compared(runs: list[Run], panels: Callable[[], list[MetricPanel]], alike: float, folder: Path) -> Comparison:
-    finished = [run for run in runs if not run.missing]
-    if len(finished) < 2:
-        why = "; ".join(f"run {run.folder.name}: {run.missing}" for run in runs if run.missing)
-        raise InputError(f"{len(finished)} finished run: a comparison needs 2" + (f" ({why})" if why else ""))
-    design, drawn, similarity, unlike = lay_out(runs), panels(), None, ""
+def _compared(runs: list[Run], panels: list[MetricPanel], alike: float, folder: Path) -> Comparison:
+    design, similarity, unlike = lay_out(runs), None, ""
     try:
-        similarity = measure(runs) if any(run.verdict != UNSAMPLED for run in finished) else None
+        similarity = measure(runs) if any(run.verdict != UNSAMPLED for run in runs if not run.missing) else None
     except InputError as error:  # other probes, or too few kernels: the metrics are compared all the same
         unlike = str(error)
     curves = range(len(design.curves))
     stable = [None if similarity is None else stable_stretch(runs, design, similarity, c, alike) for c in curves]
-    return Comparison(runs, design, drawn, similarity, unlike, stable, alike, folder)
+    return Comparison(runs, design, panels, similarity, unlike, stable, alike, folder)
 
 
 def _record(comparison: Comparison, findings: Sequence[Finding], tracker: Tracker, title: str, name: str) -> None:
@@ -235,9 +249,102 @@ def _printed(design: Design, run: int) -> str:
 
 def _config(comparison: Comparison) -> dict[str, Any]:
     """Return the swept values, as the configuration of the tracker's record."""
-    swept: dict[str, list[Any]] = {key: [] for key in comparison.design.keys}
-    for key, values in swept.items():
-        for run in comparison.runs:
-            if run.config.get(key) not in values:  # values may be lists, which no set can hold
-                values.append(run.config.get(key))
+    swept = {key: [run.config.get(key) for run in comparison.runs] for key in comparison.design.keys}
+    for key, values in swept.items():  # values may be lists, which no set can hold
+        swept[key] = [value for number, value in enumerate(values) if value not in values[:number]]
     return {"swept": swept, "runs": [str(run.folder) for run in comparison.runs], "alike": comparison.alike}
+
+
+# Sweeps around one finished run: their jobs, the metrics of their traces, their kernels.
+
+
+@dataclass(frozen=True)
+class JobKernel:
+    """The kernel of one finished job.
+
+    Attributes:
+        number: of its run.
+        kernel: over evenly spaced probes, at most a given number.
+    """
+
+    number: int
+    kernel: LossKernel
+
+
+def compare_jobs(
+    name: str,
+    folder: str | Path,
+    key: str,
+    jobs: Mapping[Path, Any],
+    questions: Sequence[Callable[[Comparison, list[JobKernel]], Finding]],
+    *,
+    metrics: Sequence[str] | str | None,
+    alike: float,
+    tracker: Tracker | None,
+) -> Comparison:
+    """Compare the jobs of a sweep, answer further questions about them, and write report.html, figures and tables.
+
+    Args:
+        name: of the sweep, in the title and in `<name>.json`, which holds the numbers.
+        folder: of the sweep; where to write.
+        key: name of the one key in which the jobs differ.
+        jobs: folder of a job, unfinished and failed ones included -> its value of the key; in their order.
+        questions: (comparison, kernels of the finished jobs) -> answer.
+        metrics: what to draw; None for the usual metrics that the jobs have.
+        alike: CKA from which two kernels count as alike.
+        tracker: where else to record.
+
+    Raises:
+        InputError: fewer than two jobs have a result, or a metric is not there.
+        TraceError: a job's files are damaged, or `folder` cannot be written.
+    """
+    kept = with_use(Use.HEADING)  # all other settings are the run's, and equal in all jobs
+    runs = [
+        replace(run, config={name: run.config[name] for name in kept if name in run.config} | {key: value})
+        for run, value in ((read_run(path), value) for path, value in jobs.items())
+    ]
+    runs, kernels = _with_traces(runs)
+    return compare_runs(
+        runs,
+        folder,
+        metrics,
+        TRACE_PANELS,
+        title=f"{runs[0].config.get('name', Path(folder).parent.name)}: {name}",
+        name=name,
+        questions=[lambda comparison, answer=question: answer(comparison, kernels) for question in questions],
+        alike=alike,
+        tracker=tracker,
+    )
+
+
+def _with_traces(runs: list[Run]) -> tuple[list[Run], list[JobKernel]]:
+    """Return the runs with the metrics of their traces added, and the kernels of those that have a finished trace.
+
+    `trace/start_loss` is the probes' mean loss at w*, `trace/mean_loss` that along the chains, `trace/self_coupling`
+    the mean of K's diagonal, `trace/moving` the number of weights that move.
+    """
+    extended, kernels = list(runs), []
+    for number, run in enumerate(runs):
+        if run.missing:
+            continue
+        try:
+            traces = open_traces(run.folder)
+        except TraceError:  # unfinished; the comparison of kernels reports it
+            continue
+        extended[number] = replace(run, metrics=run.metrics | _trace_metrics(traces))
+        kernels.append(JobKernel(number, LossKernel.from_traces(traces).evenly(_LIMIT)))
+    return extended, kernels
+
+
+def _trace_metrics(traces: LossTraces) -> dict[str, float]:
+    losses = traces.losses.values.astype(np.float64)  # [C, D, N]
+    draws = losses.shape[1]
+    # Squared deviations, scaled so that their mean over draws is the unbiased variance: [C, D]
+    variance = np.square(losses - losses.mean(axis=1, keepdims=True)).mean(2) * draws / (draws - 1)
+    metrics = batch_means("trace/mean_loss", losses.mean(2)) | batch_means("trace/self_coupling", variance)
+    start, moving = traces.record("start_losses"), traces.meta.get("parameters", {}).get("moving")
+    if start is not None:
+        metrics["trace/start_loss"] = float(start.mean())
+    if moving is not None:
+        metrics["trace/moving"] = float(moving)
+    return metrics

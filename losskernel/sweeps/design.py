@@ -72,18 +72,10 @@ def lay_out(runs: Sequence[Run]) -> Design:
     curves = list(dict.fromkeys(_curve_name(run, curve_keys) for run in sampled))
     # Where curves differ in nβ, a run at nβ = 0 is a control of all of them.
     of_all = [run.config.get(NBETA) == 0 and NBETA in curve_keys for run in runs]
-    return Design(
-        keys,
-        axis,
-        curves,
-        [_index(axis.names, tick) for tick in ticks],
-        [
-            None if every else _index(curves, _curve_name(run, curve_keys))
-            for run, every in zip(runs, of_all, strict=True)
-        ],
-        control,
-        _names(runs, keys),
-    )
+    names = ["" if every else _curve_name(run, curve_keys) for run, every in zip(runs, of_all, strict=True)]
+    curve = [None if every else _index(curves, name) for name, every in zip(names, of_all, strict=True)]
+    index = [_index(axis.names, tick) for tick in ticks]
+    return Design(keys, axis, curves, index, curve, control, _names(runs, keys))
 
 
 def _numeric_axis(runs: Sequence[Run], sampled: Sequence[Run], key: str) -> tuple[Axis, list[str]]:
@@ -206,10 +198,7 @@ def _names(runs: Sequence[Run], keys: list[str]) -> list[str]:
         return _titles(runs, keys)
     names = [_curve_name(run, keys) for run in runs] if len(keys) > 1 else _shown(runs, keys[0])
     repeated = repeated_by(runs)
-    return [
-        ", ".join([name, repetition(run, repeated)]) if repeated else name
-        for name, run in zip(names, runs, strict=True)
-    ]
+    return [", ".join(filter(None, [name, repetition(run, repeated)])) for name, run in zip(names, runs, strict=True)]
 
 
 def _rank(runs: Sequence[Run], key: str) -> int:

@@ -20,7 +20,7 @@ from losskernel.representations.points import POINTS, open_points
 from losskernel.representations.sources.loss_kernels import KERNELS
 from losskernel.runs.analyse import CONTROL, TRACES, Outcome, analyse
 from losskernel.runs.folder import RunFolder
-from losskernel.runs.resume import finished
+from losskernel.runs.run import finished
 from losskernel.runs.status.status_file import RunStatus
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.storage.locations import guard
@@ -109,7 +109,7 @@ def group_by_kernel(runs: Sequence[Run]) -> list[JoinedRuns]:
     for run, done in sorted(((run, is_complete(run)) for run in runs), key=lambda pair: not pair[1]):
         settings = chain_settings(run.config)
         alone = not settings or run.verdict == UNSAMPLED
-        kernel = None if alone else next((each for each in kernels if _belongs(run, settings, done, each)), None)
+        kernel = None if alone else next((known for known in kernels if _belongs(run, settings, done, known)), None)
         if kernel is None:
             kernels.append(kernel := JoinedRuns({} if alone else settings))
         (kernel.runs if done else kernel.waiting).append(run)
@@ -250,10 +250,8 @@ def _require_no_loss(folder: Path, chains: Sequence[int]) -> None:
         return
     lost = set(open_traces(folder).losses["chain"].values.tolist()) - set(chains)
     if lost:
-        raise TraceError(
-            f"{folder} holds {chain_ranges(list(lost))}, which none of these runs has; give those that "
-            "sampled them too, or move the folder away"
-        )
+        remedy = "give those that sampled them too, or move the folder away"
+        raise TraceError(f"{folder} holds {chain_ranges(list(lost))}, which none of these runs has; {remedy}")
 
 
 @contextmanager
@@ -330,7 +328,7 @@ def _write_samples(
             guard(made / name, partial(shutil.copytree, copy_function=_link), first / name, made / name)
     files.write_text("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
     traces.save(made / TRACES)
-    sources = [{"run": each["trace"], "chains": chain_ranges(each["chains"])} for each in traces.meta[SOURCES]]
+    sources = [{"run": part["trace"], "chains": chain_ranges(part["chains"])} for part in traces.meta[SOURCES]]
     files.write("tables/joined_from.csv", partial(pd.DataFrame(sources).to_csv, index=False))
     for name in kernels:
         _remove(made / KERNELS / name)  # the first job's part, copied with the shared folders

@@ -21,13 +21,13 @@ _LEAST_EXCESS = 1e-4
 
 
 def panels_for(
-    runs: Sequence[Run], asked: Sequence[str] | str | None, before: Sequence[MetricPanel] = ()
+    runs: Sequence[Run], metrics: Sequence[str] | str | None, before: Sequence[MetricPanel] = ()
 ) -> list[MetricPanel]:
     """Return the panels to draw: of the metrics asked for, or the panels of the runs' analyses.
 
     Args:
         runs: the runs to compare.
-        asked: metrics; None for the usual ones.
+        metrics: what to draw; None for the usual ones.
         before: further panels, drawn first; given where all runs share one network.
 
     Raises:
@@ -38,15 +38,13 @@ def panels_for(
     # The diagnosis comes last: it says whether the other metrics can be believed.
     names = [*(name for name in shown if name != DIAGNOSIS), *([DIAGNOSIS] if DIAGNOSIS in shown else [])]
     known = [*before, *(panel for name in names for panel in shown[name].panels)]
-    if asked is None:
+    if metrics is None:
         usual = [panel for panel in known if before or not panel.one_network]
         wanted = [metric for panel in usual for metric, _, _ in panel.curves if metric in measured]
-        require(
-            len(wanted) > 0 or len(before) > 0,
-            "these runs have none of the usual metrics; name some, as in metrics=[separation/ari]",
-        )
+        remedy = "name some, as in metrics=[separation/ari]"
+        require(len(wanted) + len(before) > 0, f"these runs have none of the usual metrics; {remedy}")
     else:
-        wanted = [asked] if isinstance(asked, str) else list(asked)
+        wanted = [metrics] if isinstance(metrics, str) else list(metrics)
         unknown = [name for name in wanted if name not in measured]
         if unknown:
             choices = ", ".join(sorted(name for name in measured if not name.endswith(("_se", "_low", "_high"))))
@@ -68,43 +66,30 @@ def curves_of(panels: Sequence[MetricPanel], runs: Sequence[Run], design: Design
 
 
 def _curves(panel: MetricPanel, runs: Sequence[Run], design: Design) -> list[Curve]:
-    one_curve, colours = len(design.curves) == 1, palette(len(design.curves))
     last = {metric: _last_curve(metric, runs, design) for metric, *_ in panel.curves}
-    curves = []
-    for number, colour in enumerate(colours):
+    one_curve, curves = len(design.curves) == 1, []
+    for number, colour in enumerate(palette(len(design.curves))):
+        shift = 0.08 * (number - (len(design.curves) - 1) / 2)
         for metric, name, metric_colour in panel.curves:
             # The noise floor is that of all metrics of a panel, and is drawn once.
             floor = panel.floor if metric == panel.curves[-1][0] else None
-            curve = _curve(panel, metric, floor, runs, design, number)
             # Colours tell the metrics apart if there is one curve of each; else they tell the curves apart, and the
             # metric's name stands once, at its last curve.
-            name_at_end = name if number == last[metric] and not one_curve else ""
-            curves.append(
-                replace(
-                    curve,
-                    name=name if one_curve else "",
-                    colour=metric_colour if one_curve else colour,
-                    note=name_at_end,
-                    shift=0.08 * (number - (len(design.curves) - 1) / 2),
-                )
-            )
+            at_end = name if number == last[metric] else ""
+            name, colours, note = (name, metric_colour, "") if one_curve else ("", colour, at_end)
+            curve = _curve(panel, metric, floor, runs, design, number)
+            curves.append(replace(curve, name=name, colour=colours, note=note, shift=shift))
     return curves
 
 
 def verdict_rows(runs: Sequence[Run], design: Design, stable: Sequence[Stretch | None]) -> list[Row]:
     """Return the strips of verdicts, one per curve."""
-    positions = range(len(design.axis.names))
-    return [
-        Row(
-            name,
-            colour,
-            [worst_verdict(runs, design.at(number, index)) for index in positions],
-            None if stretch is None else (stretch.first, stretch.last),
-        )
-        for number, (name, colour, stretch) in enumerate(
-            zip(design.curves, palette(len(design.curves)), stable, strict=True)
-        )
-    ]
+    rows = []
+    for number, (name, colour) in enumerate(zip(design.curves, palette(len(design.curves)), strict=True)):
+        verdicts = [worst_verdict(runs, design.at(number, index)) for index in range(len(design.axis.names))]
+        stretch = stable[number]
+        rows.append(Row(name, colour, verdicts, None if stretch is None else (stretch.first, stretch.last)))
+    return rows
 
 
 def worst_verdict(runs: Sequence[Run], chosen: Sequence[int]) -> str:
@@ -136,9 +121,8 @@ def _curve(
         if numbers:
             values[index] = np.mean(numbers)
             # Over seeds the networks themselves differ: the bar is their range. The error of one run is something else.
-            ends = (
-                numbers if len(numbers) > 1 else [_shifted(end, panel.above) for end in interval(measured[0], metric)]
-            )
+            single_run = [_shifted(end, panel.above) for end in interval(measured[0], metric)]
+            ends = numbers if len(numbers) > 1 else single_run
             low[index], high[index] = min(ends), max(ends)
         controls = [run.metrics.get(f"control/{metric}") for run in measured]
         controls += [runs[run].metrics.get(metric) for run in design.controls_at(curve, index)]

@@ -59,11 +59,9 @@ def whole_paths(runs: Sequence[Run], design: Design) -> Finding:
     note = conditions(space.probes, _SPACE, space.noise)
     names, colours = [design.names[run] for run in space.members], _colours(design, space.members)
     layout, lines = classical_scaling(between), _successive(design, space.members)
-    drawn = {
-        "whole_paths": figures.path_distances(
-            between, layout.coordinates, layout.stress, [plain(name) for name in names], colours, lines, note
-        )
-    }
+    printed = [plain(name) for name in names]
+    between_paths = figures.path_distances(between, layout.coordinates, layout.stress, printed, colours, lines, note)
+    drawn = {"whole_paths": between_paths}
     captions = {"whole_paths": _caption(space.probes)}
     if space.target is not None and len(names) <= _MOST_ROUTES:
         drawn["paths"] = _map(space, names, colours, note)
@@ -81,25 +79,25 @@ def _read(runs: Sequence[Run], design: Design) -> tuple[_SharedSpace | None, lis
     kernels: list[Point] = []
     notes: list[str] = []
     target, name = None, ""
-    for number, run in enumerate(runs):
+    for member, run in enumerate(runs):
         path = None if run.missing else _trained(run)
         if path is None:
             continue
         points, chosen, end = path
         probes = evenly(len(points.ids), _MOST_PROBES)
         if kernels and not np.array_equal(points.ids[probes], kernels[0].ids):
-            notes.append(f"run {design.names[number]}: its path is not compared, for its probes are others")
+            notes.append(f"run {design.names[member]}: its path is not compared, for its probes are others")
             continue
-        members.append(number)
+        members.append(member)
         paths.append(list(range(len(kernels), len(kernels) + len(chosen))))
-        kernels += [points[each].point.over(probes) for each in chosen]
+        kernels += [points[number].point.over(probes) for number in chosen]
         if end is not None and target is None:
             target, name = len(kernels), points[end].label
             kernels.append(points[end].point.over(probes))
     if len(members) < 2:
         return None, notes
     goal = kernels[paths[0][-1] if target is None else target]
-    noise = median_error([errors_of([kernels[each] for each in path], goal, _SPACE) for path in paths])
+    noise = median_error([errors_of([kernels[point] for point in path], goal, _SPACE) for path in paths])
     return _SharedSpace(members, paths, _SPACE.arrangement(kernels), target, name, goal.inputs, noise), notes
 
 
@@ -150,9 +148,9 @@ def _successive(design: Design, members: Sequence[int]) -> list[list[int]]:
     lines = []
     for curve in range(len(design.curves)):
         positions = [design.at(curve, index) for index in range(len(design.axis.names))]
-        rows = [[row[run] for run in there if run in row] for there in positions]
-        if all(len(there) <= 1 for there in rows):
-            lines.append([number for there in rows for number in there])
+        rows = [[row[run] for run in at_position if run in row] for at_position in positions]
+        if all(len(at_position) <= 1 for at_position in rows):
+            lines.append([number for at_position in rows for number in at_position])
     return [line for line in lines if len(line) > 1]
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,12 @@ from losskernel.kernel.error_bars import replicate_mean
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.sampling.samplers.base import select
-from losskernel.sweeps.around import JobKernel, compare_jobs, read_jobs
-from losskernel.sweeps.compare import ALIKE, Comparison
+from losskernel.sweeps.compare import ALIKE, Comparison, JobKernel, compare_jobs
 from losskernel.sweeps.comparison_page import Finding
-from losskernel.sweeps.read_runs import JOBS, Run
+from losskernel.sweeps.read_runs import JOBS, Run, find_runs
 
 BLOCK = "block"  # what the jobs differ in
 WHOLE = "whole"  # name of the block of all weights
-# Probes at most, for group means and neighbours; the distances of kernels use as many.
-LIMIT = 1000
 MOST_GROUPS = 100
 _NEIGHBOURS = 10
 
@@ -54,9 +52,9 @@ def over_blocks(
     folder = Path(folder)
     require(folder.is_dir(), f"{folder} is not a folder; give one of runs of blocks, as losskernel-layers leaves")
     order = known_order(folder)
-    runs = read_jobs(folder, BLOCK, lambda path: path.name, partial(_sort_key, order))
+    jobs = {path: path.name for path in sorted(find_runs(folder), key=lambda path: _sort_key(order, path.name))}
     questions = [coupled_groups, partial(shares, whole=order[0])]
-    return compare_jobs("layers", runs, folder, questions, limit=LIMIT, metrics=metrics, alike=alike, tracker=tracker)
+    return compare_jobs("layers", folder, BLOCK, jobs, questions, metrics=metrics, alike=alike, tracker=tracker)
 
 
 def known_order(folder: Path) -> list[str]:
@@ -72,7 +70,7 @@ def _sort_key(order: Sequence[str], name: str) -> tuple[int, list[tuple[int, str
 
 
 def blocks_of(
-    names: Sequence[str], asked: Any = "auto", whole: Sequence[str] | str | None = None
+    names: Sequence[str], choice: Any = "auto", whole: Sequence[str] | str | None = None
 ) -> dict[str, Sequence[str] | str | None]:
     """Return the blocks of weights to sample: name -> globs over the names of weights, the whole first.
 
@@ -80,21 +78,21 @@ def blocks_of(
 
     Args:
         names: of the weights that move in the whole, such as layers.0.weight.
-        asked: "auto" for the network's parts, which are its children with weights, or those of its only child; else a
+        choice: "auto" for the network's parts, which are its children with weights, or those of its only child; else a
             list of blocks, each a glob or a list of globs.
         whole: globs of the whole; None for all weights.
 
     Raises:
         InputError: a block is no list of globs, matches no weight, or has the name of another; or auto finds only one.
     """
-    if asked == "auto":
+    if choice == "auto":
         blocks: list[Any] = [[f"{part}.*" if part not in names else part] for part in parts(names)]
         remedy = "name the blocks by globs of weights"
         require(len(blocks) > 1, f"blocks=auto finds one part only, {parts(names)[0]}; {remedy}")
     else:
-        example, listed = "e.g. blocks=[[layers.0.*],[layers.2.*]]", isinstance(asked, (list, tuple))
-        require(listed, f"blocks must be auto or a list of blocks, got {asked!r}; {example}")
-        blocks = [[block] if isinstance(block, str) else block for block in asked]
+        example, listed = "e.g. blocks=[[layers.0.*],[layers.2.*]]", isinstance(choice, (list, tuple))
+        require(listed, f"blocks must be auto or a list of blocks, got {choice!r}; {example}")
+        blocks = [[block] if isinstance(block, str) else block for block in choice]
         require(len(blocks) > 0, "blocks=[] names none; give auto, or globs such as blocks=[[layers.0.*]]")
     named: dict[str, Sequence[str] | str | None] = {block_name(whole): whole}
     for globs in blocks:
@@ -151,10 +149,8 @@ def group_coupling(kernel: LossKernel, label: str) -> GroupCoupling:
         InputError: there is no such label, or it has fewer than 2 or more than 100 values.
     """
     names, codes = np.unique(kernel.label(label), return_inverse=True)
-    require(
-        2 <= len(names) <= MOST_GROUPS,
-        f"label={label} has {len(names)} distinct values; choose one of 2 to {MOST_GROUPS}, as in label=class",
-    )
+    remedy = f"choose one of 2 to {MOST_GROUPS}, as in label=class"
+    require(2 <= len(names) <= MOST_GROUPS, f"label={label} has {len(names)} distinct values; {remedy}")
     several = kernel.chains >= 2
     values = kernel.coupling() if several else np.abs(kernel.correlation())
     np.fill_diagonal(values, 0.0)
@@ -195,17 +191,15 @@ def coupled_groups(comparison: Comparison, jobs: list[JobKernel]) -> Finding:
     rows = [
         {"block": name, "group": group, "other": other, f"mean_{coupled[0].of}": matrix[i, j]}
         for name, matrix in zip(titles, means, strict=True)
-        for i, group in enumerate(coupled[0].groups)
-        for j, other in enumerate(coupled[0].groups[i:], i)
+        for (i, group), (j, other) in combinations_with_replacement(enumerate(coupled[0].groups), 2)
     ]
     caption = (
         f"Mean {value} between the probes of every two groups of {label}, with one block of weights moving and all "
         f"others held at w*; first with all of them moving. Rows and columns: {', '.join(coupled[0].groups[:12])}"
         f"{' ...' if len(coupled[0].groups) > 12 else ''}. One scale of colours, of a square root."
     )
-    return Finding(
-        Result({}, {"coupled_groups": pd.DataFrame(rows)}, {"coupled_groups": drawn}), {"coupled_groups": caption}
-    )
+    result = Result({}, {"coupled_groups": pd.DataFrame(rows)}, {"coupled_groups": drawn})
+    return Finding(result, {"coupled_groups": caption})
 
 
 def shares(comparison: Comparison, jobs: list[JobKernel], whole: str) -> Finding:
@@ -259,21 +253,11 @@ def _block_row(comparison: Comparison, job: JobKernel, base: JobKernel, k: int) 
 
 
 def _drawn(table: pd.DataFrame, chance: float) -> figures.BlockShares:
-    columns = {name: table[name].to_numpy(dtype=float) for name in table if name not in ("block", "verdict")}
-    return figures.BlockShares(
-        table["block"].tolist(),
-        table["verdict"].tolist(),
-        columns["weights"] / columns["weights"].max(),
-        columns["share"],
-        columns["share_se"],
-        columns["cka"],
-        columns["cka_ceiling"],
-        columns["neighbours"],
-        columns["neighbours_se"],
-        chance,
-        columns["within"],
-        columns["across"],
-    )
+    numbers = table.drop(columns=["block", "verdict"]).astype(float)
+    numbers["weights"] /= numbers["weights"].max(skipna=False)
+    fields = {"share": "self_coupling", "share_se": "self_coupling_se", "cka_ceiling": "ceiling"}
+    columns = {fields.get(name, name): numbers[name].to_numpy() for name in numbers}
+    return figures.BlockShares(table["block"].tolist(), table["verdict"].tolist(), chance=chance, **columns)
 
 
 def _ratio(run: Run, whole: Run) -> dict[str, float | str]:

@@ -13,7 +13,7 @@ from losskernel.analyses.result import Presentation
 from losskernel.config_keys import current_classes, flat
 from losskernel.errors import InputError, TraceError, require
 from losskernel.figures.shared.presentation import is_finite
-from losskernel.runs.analyse import ASKED
+from losskernel.runs.analyse import SETTINGS
 from losskernel.runs.presentation import read_presentations
 from losskernel.traces.zarr_store import TraceStore
 
@@ -39,7 +39,7 @@ class Run:
         reasons: the diagnosis' sentences.
         missing: why there is no result; "" where there is one.
         control: verdict of its control run at nβ = 0; "" where there is none.
-        asked: analysis -> its settings.
+        settings: analysis -> its settings.
         shown: analysis -> how it shows its metrics.
     """
 
@@ -50,7 +50,7 @@ class Run:
     reasons: list[str] = field(default_factory=list)
     missing: str = ""
     control: str = ""
-    asked: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
     shown: dict[str, Presentation] = field(default_factory=dict)
 
 
@@ -99,7 +99,7 @@ def read_run(folder: Path) -> Run:
         str(diagnosis.get("verdict", "none")) if diagnosed or sampled else UNSAMPLED,
         [str(reason) for reason in diagnosis.get("reasons") or []],
         control=str((diagnosis.get("control") or {}).get("verdict", "")),
-        asked=_json(folder / ASKED) if (folder / ASKED).is_file() else {},
+        settings=_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {},
         shown=read_presentations(folder),
     )
 

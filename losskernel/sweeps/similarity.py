@@ -1,6 +1,6 @@
 """How similar the kernels of several runs are, along which swept values they stay the same, and tables of both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, pairwise
 from pathlib import Path
@@ -117,7 +117,7 @@ def stable_stretch(
     cka = np.cos(similarity.distances)
     np.fill_diagonal(cka, np.nan_to_num(similarity.reliability))  # of one chain it is unknown: 0, never alike
     # Other curves may have values in between, at which this one has no run.
-    at = {index: there for index in range(len(design.axis.names)) if (there := design.at(curve, index))}
+    at = {index: here for index in range(len(design.axis.names)) if (here := design.at(curve, index))}
     indices = list(at)
     stretches: list[tuple[int, int, float, Stretch]] = []
     for start in range(len(indices)):
@@ -153,15 +153,19 @@ def all_tables(
     runs: Sequence[Run], design: Design, stable: Sequence[Stretch | None], similarity: Similarity | None
 ) -> dict[str, pd.DataFrame]:
     """Return name -> table: the runs and, where their kernels are compared, distances and steps."""
-    tables = {"runs": runs_table(runs, design, stable)}
+    tables = {"runs": _runs_table(runs, design, stable)}
     if similarity is not None:
-        tables["distances"] = distances_table(design, similarity)
+        # In radians: all pairs of kernels; along every path a kernel and the next; with what noise alone would give.
+        pairs = combinations_with_replacement(range(len(similarity.members)), 2)
+        tables["distances"] = pd.DataFrame([_pair(design, similarity, pair, ("run", "other")) for pair in pairs])
         if design.axis.values is not None:
-            tables["steps"] = steps_table(design, similarity, paths(runs, design, similarity))
+            steps = [(name, step) for name, path in paths(runs, design, similarity).items() for step in pairwise(path)]
+            rows = [{"path": name} | _pair(design, similarity, step, ("from", "to")) for name, step in steps]
+            tables["steps"] = pd.DataFrame(rows, columns=["path", "from", "to", "distance", "noise_floor"])
     return tables
 
 
-def runs_table(runs: Sequence[Run], design: Design, stable: Sequence[Stretch | None]) -> pd.DataFrame:
+def _runs_table(runs: Sequence[Run], design: Design, stable: Sequence[Stretch | None]) -> pd.DataFrame:
     """Return a row per run, failed ones too: folder, swept values, verdict, stable or not, metrics, reasons."""
     keys = [*design.keys, *repeated_by(runs)]
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
@@ -172,19 +176,6 @@ def runs_table(runs: Sequence[Run], design: Design, stable: Sequence[Stretch | N
         row |= {metric: run.metrics.get(metric, np.nan) for metric in metrics}
         rows.append(row | {"reasons": "; ".join(run.reasons), "no_result": run.missing})
     return pd.DataFrame(rows)
-
-
-def distances_table(design: Design, similarity: Similarity) -> pd.DataFrame:
-    """Return the angular distances between all pairs of kernels, with the floor of each pair, in radians."""
-    pairs = combinations_with_replacement(range(len(similarity.members)), 2)
-    return pd.DataFrame([_pair(design, similarity, pair, ("run", "other")) for pair in pairs])
-
-
-def steps_table(design: Design, similarity: Similarity, paths: Mapping[str, Sequence[int]]) -> pd.DataFrame:
-    """Return the steps along every path, in radians: a kernel, the next, their distance and its noise floor."""
-    steps = [(name, step) for name, path in paths.items() for step in pairwise(path)]
-    rows = [{"path": name} | _pair(design, similarity, step, ("from", "to")) for name, step in steps]
-    return pd.DataFrame(rows, columns=["path", "from", "to", "distance", "noise_floor"])
 
 
 def _pair(design: Design, similarity: Similarity, pair: tuple[int, int], columns: tuple[str, str]) -> dict[str, Any]:
@@ -230,7 +221,5 @@ def _require_same_probes(first: Run, known: LossTraces, run: Run, traces: LossTr
         unlike = [name for name in shared if not np.array_equal(known.labels[name], traces.labels[name])]
         difference = f"the label {unlike[0]!r} differs" if unlike else ""
     if difference:
-        raise InputError(
-            f"the kernels of {first.folder} and {run.folder} cannot be compared: their probes are not the same "
-            f"({difference}); keep the data fixed, as with dataset.seed=0"
-        )
+        reason = f"their probes are not the same ({difference}); keep the data fixed, as with dataset.seed=0"
+        raise InputError(f"the kernels of {first.folder} and {run.folder} cannot be compared: {reason}")

@@ -16,7 +16,7 @@ from wandb_reader import read_runs
 
 import losskernel as lk
 import losskernel.cli
-from losskernel.cli.config.recompose import one_value, quoted, recompose, resolved
+from losskernel.cli.commands.dynamics_and_layers import one_value, quoted, recompose, resolved
 from losskernel.errors import InputError
 
 AWKWARD = "a run, of b=c {d}"
@@ -370,7 +370,7 @@ def test_help_loads_nothing_heavy_and_names_the_keys(command: str, key: str, tmp
 
 
 def test_the_jobs_of_a_sweep_elsewhere_keep_its_own_name() -> None:
-    from losskernel.cli.commands.compare_runs import group_of
+    from losskernel.cli import group_of
 
     assert group_of(Path("outputs/multitask/2026-01-01")) == "2026-01-01"
     assert group_of(Path("sweep")) == "sweep"

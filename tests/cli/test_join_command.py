@@ -22,7 +22,7 @@ from losskernel.cli.commands.compare_runs import join_kernels
 from losskernel.errors import TraceError
 from losskernel.representations.baselines.collect import read_representations
 from losskernel.runs.tracking.tracker import Tracker
-from losskernel.sweeps.captions import caption_of_metrics
+from losskernel.sweeps.comparison_page import caption_of_metrics
 from losskernel.sweeps.design import lay_out
 from losskernel.sweeps.joined_runs import JoinedRuns, folder_names, group_by_kernel
 from losskernel.sweeps.read_runs import Run, find_runs, read_run

@@ -21,10 +21,9 @@ import yaml
 from command import TINY, call, run_python
 
 import losskernel as lk
-from losskernel.cli.commands.status import ask_slurm, read_sweeps, status_from
+from losskernel.cli.commands.status import ask_slurm, read_sweeps, seconds_left, status_from, swept, table
 from losskernel.cli.job_status.job_state import Job, read_job
 from losskernel.cli.job_status.sweeps import Sweep, command_of, sweeps_in
-from losskernel.cli.job_status.table import seconds_left, swept, table
 from losskernel.runs.status.status_file import RunStatus, process_began, read_status, timestamp
 from losskernel.storage.locks import locked_folder
 

@@ -10,8 +10,7 @@ from command import tiny
 
 from losskernel.cli.build import run_from
 from losskernel.errors import Interrupted
-from losskernel.runs.tracking.curves import CLOCK, CURVES, Curves, LogDraws
-from losskernel.runs.tracking.tracker import CSVTracker
+from losskernel.runs.tracking.tracker import CLOCK, CURVES, CSVTracker, Curves, LogDraws
 from losskernel.sampling.schedule import Schedule
 
 

@@ -19,10 +19,8 @@ import losskernel.runs.run
 from losskernel.cli.build import analyse_from, build, run_from
 from losskernel.errors import InputError, TraceError
 from losskernel.runs.folder import RunFolder
-from losskernel.runs.resume import claim
-from losskernel.runs.run import run, set_threads
-from losskernel.runs.tracking.curves import LogDraws
-from losskernel.runs.tracking.tracker import CSVTracker
+from losskernel.runs.run import claim, run, set_threads
+from losskernel.runs.tracking.tracker import CSVTracker, LogDraws
 from losskernel.sampling.schedule import Schedule
 
 ANALYSES = "analysis=[convergence,separation,spectrum,complexity,neighbours]"

@@ -23,8 +23,8 @@ from losskernel.data import arithmetic
 from losskernel.errors import Interrupted
 from losskernel.kernel.diagnosis.diagnose import ENOUGH, diagnose, interim
 from losskernel.models import MLP
-from losskernel.runs.status.interim_diagnosis import InterimDiagnosis
 from losskernel.runs.status.progress_callback import (
+    InterimDiagnosis,
     SamplingCallback,
     SamplingProgress,
     TrainingCallback,

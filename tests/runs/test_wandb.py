@@ -13,11 +13,11 @@ from wandb_runs import alone, draws, one
 
 import losskernel as lk
 from losskernel.cli.build import run_from
-from losskernel.cli.config import run_names as naming
+from losskernel.cli.launchers import sweep_jobs as naming
 from losskernel.errors import InputError, TraceError
 from losskernel.runs.tracking import WandbTracker
-from losskernel.runs.tracking.curves import CLOCK
-from losskernel.runs.tracking.wandb_settings import recorded as as_recorded
+from losskernel.runs.tracking.tracker import CLOCK
+from losskernel.runs.tracking.wandb_tracker import recorded as as_recorded
 from losskernel.runs.tracking.wandb_tracker import verdict_panel
 from losskernel.sweeps.read_runs import JOBS
 

@@ -20,7 +20,7 @@ from wandb_server import KEY, Service, standing_for_wandb
 import losskernel as lk
 from losskernel.cli.build import run_from
 from losskernel.errors import Interrupted
-from losskernel.runs.tracking.curves import CLOCK
+from losskernel.runs.tracking.tracker import CLOCK
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ def test_asking_more_of_a_finished_run_adds_to_its_record(tmp_path: Path) -> Non
 
 KILLED = """
 import os, signal, sys
-from losskernel.runs.tracking.curves import LogDraws
+from losskernel.runs.tracking.tracker import LogDraws
 log = LogDraws.on_train_batch_end
 def killed(self, trainer, module, *rest):
     log(self, trainer, module, *rest)
@@ -135,7 +135,7 @@ def test_wandb_sync_sends_a_continued_run_as_one(killed: Path, tmp_path: Path) -
         assert service.histories[run_id].preempted
         assert [line["draw"] for line in service.histories[run_id].lines if "draw" in line] == list(range(-9, 13))
         run_from(tiny(interrupted, *asked), interrupted, None)
-        # What a killed process left would stop this: see `move_unfinished`.
+        # What a killed process left would stop this: see `Connection._closed`.
         done = synced([interrupted / "wandb", killed / "wandb"], service.url)
         assert "ERROR" not in done.stderr
     assert set(service.histories) == {run_id, one(killed).about.run_id}

@@ -15,7 +15,7 @@ from wandb_server import KEY, Service, standing_for_wandb
 
 from losskernel.cli.build import run_from
 from losskernel.runs.tracking import WandbTracker, wandb_connection
-from losskernel.runs.tracking.curves import LogDraws
+from losskernel.runs.tracking.tracker import LogDraws
 
 
 @pytest.fixture(autouse=True)

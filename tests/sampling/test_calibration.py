@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import losskernel as lk
-from losskernel.cli.config.calibrated_choice import apply_calibration
+from losskernel.cli.config import apply_calibration
 from losskernel.data import arithmetic
 from losskernel.errors import DivergenceError, InputError
 from losskernel.losses import squared_error

@@ -11,7 +11,7 @@ import losskernel as lk
 from losskernel.analyses.result import MetricPanel
 from losskernel.errors import InputError, TraceError
 from losskernel.sweeps import find_runs
-from losskernel.sweeps.captions import different_settings
+from losskernel.sweeps.comparison_page import different_settings
 from losskernel.sweeps.design import lay_out, repeated_by, value_of
 from losskernel.sweeps.metric_panels import verdict_rows
 from losskernel.sweeps.read_runs import Run, read_run, short_names
@@ -161,7 +161,7 @@ def test_a_failed_run_keeps_its_place() -> None:
 def test_analyses_that_had_different_settings_are_named() -> None:
     spec = MetricPanel("length", (("path/length", "", "black"),))
     runs = [
-        Run(Path(str(place)), metrics={"path/length": 1.0}, asked={"path": settings, "other": str(place)})
+        Run(Path(str(place)), metrics={"path/length": 1.0}, settings={"path": settings, "other": str(place)})
         for place, settings in enumerate(["Paths(space=AngularCKA())", "Paths(space=Bures())"])
     ]
     said = different_settings(runs, [spec])

@@ -10,7 +10,7 @@ from planted_runs import TASK, configuration, losses, plant, plant_sweep, plant_
 
 from losskernel.errors import InputError
 from losskernel.sweeps import Comparison, compare, find_runs
-from losskernel.sweeps.captions import like_control
+from losskernel.sweeps.comparison_page import like_control
 from losskernel.sweeps.design import lay_out
 from losskernel.sweeps.read_runs import Run, read_run
 from losskernel.sweeps.similarity import measure, paths, stable_stretch

@@ -14,8 +14,13 @@ import losskernel as lk
 from losskernel.analyses.umap_layout import kept_neighbours, nearest_probes
 from losskernel.errors import InputError, TraceError
 from losskernel.storage.zarr_integrity import root_with
-from losskernel.sweeps.over_training.moving_maps import chained, displacement, moving_maps
-from losskernel.sweeps.over_training.over_training import kept_checkpoints, over_training
+from losskernel.sweeps.over_training.over_training import (
+    chained,
+    displacement,
+    kept_checkpoints,
+    moving_maps,
+    over_training,
+)
 
 
 def plant_stages(folder: Path, steps: list[int], angles: list[float], verdicts: list[str] | None = None) -> Path:

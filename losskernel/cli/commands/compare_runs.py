@@ -1,87 +1,41 @@
 """losskernel-compare, and the comparison that ends a sweep; runs of one kernel's chains are joined on the way."""
 
-import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra.utils
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from losskernel import sweeps
+from losskernel.cli import group_of
+from losskernel.cli.build import build_analyses, summary
 from losskernel.errors import InputError, TraceError, require
-
-if TYPE_CHECKING:
-    from losskernel.runs.tracking.tracker import Tracker
-    from losskernel.sweeps.joined_runs import JoinedKernel, JoinedRuns
-    from losskernel.sweeps.read_runs import Run
-
-# Comparisons of the sweeps that this process has started, to be made when its command has ended.
-_pending: list[Callable[[], None]] = []
+from losskernel.runs.folder import RunFolder
+from losskernel.runs.tracking.tracker import Tracker
+from losskernel.sweeps import joined_runs
+from losskernel.sweeps.read_runs import HOME, Run, find_runs, read_run
+from losskernel.traces.compatibility import differing_settings, shortened
 
 
-class CompareRuns(Callback):
-    """Hydra's callback that ends a sweep with a page comparing its runs.
-
-    It only notes the sweep when that starts. Hydra skips its own hook for the end of a sweep where a job has failed,
-    and the page of the jobs that finished is wanted then most.
+def compare_sweep(folder: Path, config: Any, options: Mapping[str, Any]) -> None:
+    """Compare the runs of a sweep that has ended.
 
     Args:
-        metrics: what to draw; None for the usual ones.
-        alike: CKA from which two kernels count as alike.
+        folder: of the sweep.
+        config: of the sweep, with `logger`.
+        options: metrics and alike, as of compare().
     """
-
-    def __init__(self, metrics: Any = None, alike: float = 0.8) -> None:
-        self._metrics, self._alike = metrics, alike
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Note the sweep's folder and logger."""
-        folder = Path(str(config.hydra.sweep.dir))
-        copy = OmegaConf.create(OmegaConf.to_container(config, resolve=False))  # Hydra goes on changing its own
-        _pending.append(lambda: self._compare(folder, copy))
-
-    def _compare(self, folder: Path, config: Any) -> None:
-        from losskernel.sweeps import find_runs
-        from losskernel.sweeps.joined_runs import parts_of_kernels
-        from losskernel.sweeps.read_runs import read_run
-
-        try:
-            runs = [read_run(run) for run in find_runs(folder)]
-        except InputError:  # the sweep was refused before its first job
-            return
-        # Jobs that differ in chain_offset sampled parts of kernels: those are joined first, and wholes are compared.
-        options = {"metrics": self._metrics, "alike": self._alike}
-        for line in _compare_and_print(runs, folder, config, group_of(folder), parts_of_kernels(runs), options):
-            print(f"losskernel: {line}", file=sys.stderr)
-
-
-@contextmanager
-def compare_ended_sweeps() -> Iterator[None]:
-    """Around a command: if it was a sweep, compare its runs, whether or not all jobs finished.
-
-    An error of the comparison is printed as one line; it changes neither the sweep's errors nor its exit code. After a
-    signal nothing is compared.
-    """
-    _pending.clear()
-    by_signal = False
     try:
-        yield
-    except SystemExit as end:
-        # Shells report a signal as 128 + its number; see failures.py.
-        by_signal = isinstance(end.code, int) and end.code > 128
-        raise
-    finally:
-        for compare in [] if by_signal else _pending:
-            quiet_root_logger()
-            try:
-                compare()
-            except Exception as error:
-                line = " ".join(str(error).split()) or type(error).__name__
-                print(f"losskernel: the sweep's runs are not compared: {line}", file=sys.stderr)
+        runs = [read_run(run) for run in find_runs(folder)]
+    except InputError:  # the sweep was refused before its first job
+        return
+    # Jobs that differ in chain_offset sampled parts of kernels: those are joined first, and wholes are compared.
+    for line in _compare_and_print(runs, folder, config, group_of(folder), joined_runs.parts_of_kernels(runs), options):
+        print(f"losskernel: {line}", file=sys.stderr)
 
 
 def compare_from(config: DictConfig) -> None:
@@ -91,9 +45,6 @@ def compare_from(config: DictConfig) -> None:
         InputError: there are fewer than two, or, where they are to be joined, no two of one kernel.
         TraceError: some are not joined.
     """
-    from losskernel.sweeps import find_runs
-    from losskernel.sweeps.read_runs import read_run
-
     given, join = config.runs, config.join
     require(isinstance(join, bool), f"join must be true or false, got {join!r}; losskernel-compare --join says true")
     runs = find_runs([str(run) for run in given] if isinstance(given, ListConfig) else str(given))
@@ -108,12 +59,9 @@ def compare_from(config: DictConfig) -> None:
 
 
 def _compare_and_print(
-    runs: Sequence["Run"], folder: Path, config: Any, group: str | None, join: bool, options: Mapping[str, Any]
+    runs: Sequence[Run], folder: Path, config: Any, group: str | None, join: bool, options: Mapping[str, Any]
 ) -> list[str]:
     """Compare runs, or their joined kernels, and print the result; return why some are not joined, a line each."""
-    from losskernel.sweeps import compare
-    from losskernel.sweeps.read_runs import HOME
-
     refused: list[str] = []
     if join:
         joined = join_kernels(
@@ -126,18 +74,13 @@ def _compare_and_print(
             # A single kernel is shown by itself: there is nothing to compare it with.
             if len([run for run in runs if not run.missing]) < 2:
                 return refused
-    print(compare(runs, folder, tracker=tracker_of(config, folder, group), **options).overview())
+    print(sweeps.compare(runs, folder, tracker=tracker_of(config, folder, group), **options).overview())
     return refused
-
-
-def group_of(sweep: Path) -> str:
-    """Return the name that the records of a sweep's jobs share: its folder's, with the run's where it lies in one."""
-    return f"{sweep.parent.name}_{sweep.name}" if (sweep.parent / "config.yaml").is_file() else sweep.name
 
 
 def tracker_of(
     config: Any, folder: Path, group: str | None, job_type: str = "compare", name: str | None = None
-) -> "Tracker":
+) -> Tracker:
     """Return the record of a comparison, or of a joined kernel, with the configured logger: W&B's, else none.
 
     Args:
@@ -150,9 +93,6 @@ def tracker_of(
     Raises:
         InputError: the logger does not take its settings.
     """
-    from losskernel.runs.folder import RunFolder
-    from losskernel.runs.tracking.tracker import Tracker
-
     if "project" not in config.logger:  # the other loggers record curves along draws alone
         return Tracker()
     RunFolder(folder).prepare()
@@ -161,11 +101,6 @@ def tracker_of(
         return hydra.utils.instantiate(config.logger)(folder, group=group, job_type=job_type, **named)
     except TypeError as error:
         raise InputError(f"logger: {error}; check the values of logger") from error
-
-
-def quiet_root_logger() -> None:
-    """Set the root logger to WARNING: Hydra resets it after a job, and fonts and statistics libraries log at INFO."""
-    logging.root.setLevel(logging.WARNING)
 
 
 # Joining: runs that sampled parts of one kernel's chains become one run.
@@ -181,14 +116,12 @@ class WholeKernels:
         refused: why others were not, a line each.
     """
 
-    runs: list["Run"] = field(default_factory=list)
-    joined: list["JoinedKernel"] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    joined: list[joined_runs.JoinedKernel] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
     def overview(self) -> str:
         """Return what was joined, a line each; where that is one kernel and no other, its summary as well."""
-        from losskernel.cli.build import summary
-
         lines = [kernel.words() for kernel in self.joined]
         if len(self.runs) == len(self.joined) == 1:
             label = self.runs[0].config.get("label")
@@ -196,7 +129,7 @@ class WholeKernels:
         return "\n".join(lines)
 
 
-def join_kernels(runs: Sequence["Run"], home: Path, tracker: Callable[[Path], "Tracker"]) -> WholeKernels:
+def join_kernels(runs: Sequence[Run], home: Path, tracker: Callable[[Path], Tracker]) -> WholeKernels:
     """Join runs that sampled chains of one kernel, each kernel in a folder of its own.
 
     Args:
@@ -208,10 +141,7 @@ def join_kernels(runs: Sequence["Run"], home: Path, tracker: Callable[[Path], "T
         InputError: no two runs are of one kernel.
         TraceError: the folder cannot be written; or nothing is joined, and fewer than two runs have results to show.
     """
-    from losskernel.sweeps.joined_runs import group_by_kernel
-    from losskernel.sweeps.read_runs import Run, read_run
-
-    groups = group_by_kernel(runs)
+    groups = joined_runs.group_by_kernel(runs)
     several = [group for group in groups if len(group.all) > 1]
     if not several:
         raise _nothing_to_join(runs)
@@ -237,39 +167,30 @@ def join_kernels(runs: Sequence["Run"], home: Path, tracker: Callable[[Path], "T
     return kernels
 
 
-def _nothing_to_join(runs: Sequence["Run"]) -> InputError:
-    from losskernel.traces.compatibility import differing_settings
-
+def _nothing_to_join(runs: Sequence[Run]) -> InputError:
     lines = differing_settings([run.config for run in runs], [run.folder.name for run in runs])
     remedy = f"they differ in {'; '.join(lines)}" if lines else "give those of all its jobs"
     these = f"no two of these {len(runs)} runs" if len(runs) > 1 else "no other run than this one"
     return InputError(f"{these} sampled chains of one kernel: {remedy}")
 
 
-def _join(group: "JoinedRuns", folder: Path, tracker: Callable[[Path], "Tracker"]) -> "JoinedKernel":
-    from losskernel.cli.build import build_analyses
-    from losskernel.sweeps.joined_runs import join_runs, why_waiting
-    from losskernel.traces.compatibility import shortened
-
+def _join(group: joined_runs.JoinedRuns, folder: Path, tracker: Callable[[Path], Tracker]) -> joined_runs.JoinedKernel:
     if group.waiting:
-        unfinished = "; ".join(shortened([f"{run.folder}: {why_waiting(run)}" for run in group.waiting]))
+        unfinished = "; ".join(shortened([f"{run.folder}: {joined_runs.why_waiting(run)}" for run in group.waiting]))
         raise TraceError(f"{unfinished}; continue what is unfinished, then join again")
-
-    def analyses(config: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:
-        return build_analyses(OmegaConf.create(dict(config)), labels)
-
-    return join_runs(group.runs, folder, analyses, tracker)
+    return joined_runs.join_runs(group.runs, folder, _analyses_of, tracker)
 
 
-def _folders(groups: Sequence["JoinedRuns"], home: Path) -> list[Path]:
+def _analyses_of(config: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:
+    return build_analyses(OmegaConf.create(dict(config)), labels)
+
+
+def _folders(groups: Sequence[joined_runs.JoinedRuns], home: Path) -> list[Path]:
     """Return each kernel's folder: the one where it was joined before, or one that is free."""
-    from losskernel.sweeps.joined_runs import folder_names
-    from losskernel.sweeps.read_runs import read_run
-
     before = [read_run(path.parent) for path in sorted(home.glob("*/config.yaml"))]
     taken = {run.folder.name for run in before}
     folders = []
-    for group, name in zip(groups, folder_names(groups), strict=True):
+    for group, name in zip(groups, joined_runs.folder_names(groups), strict=True):
         # The same kernel keeps its folder, and with it its W&B run, when further chains are joined.
         same = next((run.folder.name for run in before if group.has_kernel_of(run)), None)
         names = (name if number == 1 else f"{name}-{number}" for number in count(1))

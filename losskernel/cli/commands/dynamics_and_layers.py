@@ -3,7 +3,6 @@
 One key varies, every other is as the run had it, and every job has a folder within the run's.
 """
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.utils import instantiate
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
-from losskernel.cli.commands.compare_runs import group_of, quiet_root_logger, tracker_of
-from losskernel.cli.config import CONF, resolved, show_help
-from losskernel.cli.config.recompose import keys, one_value, quoted, recompose, run_specific_choices
+from losskernel.cli import group_of, quiet_root_logger
+from losskernel.cli.commands.compare_runs import tracker_of
+from losskernel.cli.config import CONF, apply_calibration, parsed, resolved
+from losskernel.config_keys import Use, current_classes, with_use
 from losskernel.errors import InputError, require, require_number
+from losskernel.runs.folder import RunFolder
+from losskernel.runs.run import decisive
+from losskernel.sampling.samplers.base import select
+from losskernel.storage.settings_diff import differences
+from losskernel.sweeps import over_blocks
+from losskernel.sweeps.over_training import over_training
+from losskernel.sweeps.read_runs import JOBS
 
 _QUESTIONS = ("analysis", "baselines", "control", "label")  # keys that a finished job must have in common to be kept
 
@@ -55,9 +64,6 @@ def around(sweep: SweepAround, launch: Callable[[], Any]) -> None:
     Raises:
         InputError: the words, the run, or what was sampled before do not fit.
     """
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        show_help(sweep.name)
-        return
     options, given = _parse(sweep, sys.argv[1:])
     run = Path(options["run"])
     require(run.is_dir(), f"run={run} is not a folder; give the folder of a finished run")
@@ -106,9 +112,8 @@ def _parse(sweep: SweepAround, arguments: Sequence[str]) -> tuple[dict[str, Any]
     for key in keys(given):
         taken = key == sweep.key or key == "experiment" or key.startswith("hydra.sweep")
         require(not taken, f"{key} is not to be set: it is the run's, or what is swept; choose by {sweep.choice}=...")
-        require(
-            key != "paths.run", "paths.run is not to be set: the jobs are several; paths.sweep=... names their folder"
-        )
+        several = "the jobs are several; paths.sweep=... names their folder"
+        require(key != "paths.run", f"paths.run is not to be set: {several}")
     return options | {"defaults": [f"{key}={quoted(usual[key])}" for key in others]}, given
 
 
@@ -137,9 +142,6 @@ def _pending(sweep: SweepAround, config: DictConfig, folder: Path, jobs: Mapping
     Raises:
         InputError: the folder holds jobs with other settings.
     """
-    from losskernel.runs.resume import decisive
-    from losskernel.storage.settings_diff import differences
-
     current = resolved(config) | {"control": config.control is not False}
     finished: list[str] = []
     for path in sorted(folder.glob("*/config.yaml")):
@@ -150,10 +152,8 @@ def _pending(sweep: SweepAround, config: DictConfig, folder: Path, jobs: Mapping
         # The swept key differs by design.
         lines = [line for line in lines if not line.startswith(f"{sweep.key}:")]
         if lines:
-            raise InputError(
-                f"{path.parent} was sampled with other settings: {'; '.join(lines)}; repeat these, or choose another "
-                "folder by paths.sweep=..."
-            )
+            remedy = "repeat these, or choose another folder by paths.sweep=..."
+            raise InputError(f"{path.parent} was sampled with other settings: {'; '.join(lines)}; {remedy}")
         before, now = ({name: config.get(name) for name in _QUESTIONS} for config in (stored, wanted))
         if not differences(before, now) and _is_finished(path.parent):
             finished.append(path.parent.name)
@@ -162,12 +162,9 @@ def _pending(sweep: SweepAround, config: DictConfig, folder: Path, jobs: Mapping
 
 def _write_jobs(folder: Path, jobs: Mapping[str, Any]) -> None:
     """Write the jobs and their order into the sweep's folder, after those of earlier calls."""
-    from losskernel.runs.folder import RunFolder
-    from losskernel.sweeps.read_runs import JOBS
-
-    path = folder / JOBS
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    RunFolder(folder).write_json(JOBS, before | {name: value for name, value in jobs.items() if name not in before})
+    files = RunFolder(folder)
+    before = files.read_json(JOBS)
+    files.write_json(JOBS, before | dict(jobs) | before)  # earlier jobs keep their order and their values
 
 
 def _is_finished(folder: Path) -> bool:
@@ -217,27 +214,12 @@ def _compare(
 # The two commands.
 
 
-def _checkpoints(run: Path, config: DictConfig, choice: Any) -> dict[str, Any]:
-    from losskernel.sweeps.over_training.over_training import kept_checkpoints
-
-    return dict(kept_checkpoints(run, choice))
-
-
-def _compare_checkpoints(folder: Path, *, metrics: Any, alike: float, tracker: Any) -> Any:
-    from losskernel.sweeps.over_training.over_training import over_training
-
-    return over_training(folder, metrics=metrics, alike=alike, tracker=tracker)
-
-
 def _blocks(run: Path, config: DictConfig, choice: Any) -> dict[str, Any]:
-    from losskernel.sampling.samplers.base import select
-    from losskernel.sweeps.over_blocks import blocks_of
-
     # The names of weights are known only from the network itself; it is built, not trained.
     model = instantiate(config.model, _convert_="all")
     names = [name for name, weight in model.named_parameters() if weight.is_floating_point()]
     whole = resolved(config)["sampler"].get("parameters")
-    return blocks_of(select(names, whole), choice, whole)
+    return over_blocks.blocks_of(select(names, whole), choice, whole)
 
 
 def _trained_weights(run: Path) -> list[str]:
@@ -253,27 +235,155 @@ def _trained_weights(run: Path) -> list[str]:
     return [f"checkpoint={quoted(str(path))}"]
 
 
-def _compare_blocks(folder: Path, *, metrics: Any, alike: float, tracker: Any) -> Any:
-    from losskernel.sweeps.over_blocks import over_blocks
-
-    return over_blocks(folder, metrics=metrics, alike=alike, tracker=tracker)
-
-
-DYNAMICS = SweepAround(
+_DYNAMICS = SweepAround(
     name="dynamics",
     choice="checkpoints",
     key="checkpoint",
     subdir="${stem:${checkpoint}}",
     weights=lambda run: [],
-    jobs=_checkpoints,
-    compare=_compare_checkpoints,
+    jobs=lambda run, config, choice: dict(over_training.kept_checkpoints(run, choice)),
+    compare=lambda *folder, **options: over_training.over_training(*folder, **options),
 )
-LAYERS = SweepAround(
+_LAYERS = SweepAround(
     name="layers",
     choice="blocks",
     key="sampler.parameters",
     subdir="${block:${sampler.parameters}}",
     weights=_trained_weights,
     jobs=_blocks,
-    compare=_compare_blocks,
+    compare=lambda *folder, **options: over_blocks.over_blocks(*folder, **options),
 )
+COMMANDS = {command.name: command for command in (_DYNAMICS, _LAYERS)}
+
+
+# The configuration of a finished run composed again, with some of it changed. A run's folder holds the overrides it was
+# composed from, `.hydra/overrides.yaml`, and the result, `config.yaml`. Recipes, calibrations and defaults may have
+# changed since. Where they give other values now, further overrides restore the stored ones, value by value.
+
+
+def recompose(run: Path, defaults: Sequence[str], given: Sequence[str]) -> tuple[list[str], DictConfig]:
+    """Return overrides that compose a run's configuration with some of it changed, and that configuration.
+
+    Args:
+        run: its folder.
+        defaults: overrides that win over the run's.
+        given: overrides that win over all; a key set here is taken from neither the run nor the defaults.
+
+    Raises:
+        InputError: the folder does not say how the run was made.
+    """
+    overrides, config = run / ".hydra" / "overrides.yaml", run / "config.yaml"
+    for path in (overrides, config):
+        missing = f"run={run} has no {path.relative_to(run)}, which says how it was made"
+        require(path.is_file(), f"{missing}; give the folder of a run of the losskernel command")
+    # Classes may have moved since; the stored configuration names them where they were.
+    stored = current_classes(yaml.safe_load(config.read_text(encoding="utf-8")))
+    original = yaml.safe_load(overrides.read_text(encoding="utf-8")) or []
+    repeated = _without(original, [*with_use(Use.PER_JOB), *keys(given)])
+    # Registries of the user's own come first: overrides of choices in them are invalid without.
+    search = [word for word in given if keys([word]) == ["hydra.searchpath"]]
+    search = search or _search_path(run / ".hydra" / "hydra.yaml")
+    # First composed as the run was, to see what has changed since; then with the changes that are asked for.
+    restored = _restoring(stored, resolved(_composed([*search, *repeated])))
+    words = [*search, *repeated, *_without([*restored, *defaults], keys(given))]
+    words += [word for word in given if word not in search]
+    return words, _composed(words)
+
+
+def run_specific_choices(config: DictConfig, given: Sequence[str]) -> list[str]:
+    """Return the choices that a job around a run leaves out: baselines of the training, points, analyses of points.
+
+    Args:
+        config: of the run.
+        given: overrides; groups that they set are left as they are.
+    """
+
+    def chosen(group: str, attribute: str | None) -> list[str]:
+        if any(key.startswith(group) for key in keys(given)):
+            return []
+        nodes = {str(name): node for name, node in (config.get(group) or {}).items()}
+        targets = {name: str(node["_target_"]) for name, node in nodes.items() if "_target_" in node}
+        return [
+            f"{group}.{name}"
+            for name, target in targets.items()
+            if attribute is None or getattr(get_object(target), attribute, False)
+        ]
+
+    return [*chosen("baselines", "needs_history"), *chosen("points", None), *chosen("analysis", "of_points")]
+
+
+def keys(words: Sequence[str]) -> list[str]:
+    """Return the keys that some overrides set."""
+    return [override.key_or_group.replace("/", ".") for override in parsed(words)]
+
+
+def one_value(word: str) -> Any:
+    """Return the value that an override sets.
+
+    Raises:
+        InputError: it sweeps over several.
+    """
+    (override,) = parsed([word])
+    require(not override.is_sweep_override(), f"{word}: give one value; what is swept here is chosen by the command")
+    return override.value()
+
+
+def quoted(value: Any) -> str:
+    """Return a value of a configuration in Hydra's override grammar, whatever characters it holds."""
+    if value is None:
+        return "null"
+    # Strings are always quoted: unquoted, `1e3`, `null` or `a,b` would be numbers, nothing, or a sweep.
+    if isinstance(value, str):
+        return QuotedString(value, Quote.single).with_quotes()
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{quoted(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(quoted, value)) + "]"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _without(words: Sequence[str], prefixes: Sequence[str]) -> list[str]:
+    """Return the overrides that set none of some keys, nor anything below; a group counts as the key it fills."""
+    below = tuple(f"{prefix}." for prefix in prefixes)
+    return [word for word, key in zip(words, keys(words), strict=True) if not f"{key}.".startswith(below)]
+
+
+def _search_path(path: Path) -> list[str]:
+    """Return the override that names the registries which --config-dir or the working folder added to the run's.
+
+    Args:
+        path: of the run's hydra.yaml.
+    """
+    if not path.is_file():
+        return []
+    sources = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["runtime"]["config_sources"]
+    folders = [str(source["path"]) for source in sources if source["schema"] == "file" and source["provider"] != "main"]
+    known = (CONF, str(Path.cwd() / "conf"))
+    added = [f"file://{folder}" for folder in folders if Path(folder).is_dir() and folder not in known]
+    return [f"hydra.searchpath={quoted(added)}"] if added else []
+
+
+def _composed(words: Sequence[str]) -> DictConfig:
+    # Not hydra.main: that would parse sys.argv and start a job.
+    with initialize_config_dir(CONF, version_base="1.3"):
+        config = compose("config", overrides=list(words))
+    apply_calibration(config, list(words))
+    return config
+
+
+def _restoring(stored: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the overrides that turn what is composed now into what was composed when the run was made.
+
+    A top-level key that has been added since keeps its default; within a part, a key that was added is removed.
+    """
+    words: list[str] = []
+    for name, value in stored.items():
+        key = f"{prefix}{name}"
+        if key in (*with_use(Use.PER_JOB), "calibrated"):  # calibrated values are stored where they were set
+            continue
+        if isinstance(value, Mapping) and isinstance(now.get(name), Mapping):
+            words += _restoring(value, now[name], f"{key}.")
+        elif name not in now or now[name] != value:
+            # ++ adds or overrides, so that it does not matter which of the two it is.
+            words.append(f"++{key}={quoted(value)}")
+    return words + [f"~{prefix}{name}" for name in now if prefix and name not in stored]

@@ -1,6 +1,5 @@
 """losskernel-prefetch: download what a run needs where there is internet, and prove that it then builds without."""
 
-import itertools
 import json
 import os
 import shlex
@@ -10,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from losskernel.cli.config import CONF, resolved, show_help
-from losskernel.cli.config.calibrated_choice import apply_calibration
+from losskernel.cli.config import CONF, apply_calibration, combinations, resolved
 from losskernel.config_keys import Use, with_use
 from losskernel.errors import InputError, require
 from losskernel.storage.downloads import PREFETCH, Download, network_timeout, recorded_connections, recorded_downloads
@@ -34,9 +31,6 @@ def prefetch_for(arguments: Sequence[str]) -> None:
     Raises:
         InputError: one line for each thing that cannot be downloaded, and for every other fault of a job.
     """
-    if {"--help", "-h"} & set(arguments):
-        show_help("prefetch")
-        return
     # Jobs that differ in what needs no download, such as sampler settings, are built once.
     configs = _distinct(_jobs(arguments))
     downloads: dict[Path, Download] = {}
@@ -57,7 +51,7 @@ def prefetch_for(arguments: Sequence[str]) -> None:
     print(*_advice(configs, downloads), sep="\n")
 
 
-def _jobs(arguments: Sequence[str]) -> list[list[str]]:
+def _jobs(arguments: Sequence[str]) -> list[tuple[str, ...]]:
     """Return the overrides of each job.
 
     Raises:
@@ -75,23 +69,15 @@ def _jobs(arguments: Sequence[str]) -> list[list[str]]:
             fits = not word.startswith("-")
             require(fits, f"losskernel-prefetch takes key=value, -m, --config-dir and --help, got {word}")
             given.append(word)
-    choices: list[list[str]] = []
-    for override in OverridesParser.create().parse_overrides(given):
-        if override.is_sweep_override():
-            listed = override.is_discrete_sweep()
-            require(listed, f"{override.input_line}: its values cannot be listed; give one, or several with commas")
-            choices.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
-        else:
-            choices.append([str(override.input_line)])
-    return [list(words) for words in itertools.product(*choices)]
+    return combinations(given)
 
 
-def _distinct(jobs: Sequence[list[str]]) -> list[DictConfig]:
+def _distinct(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
     """Return a configuration for every set of downloads that the jobs need."""
     configs: dict[str, DictConfig] = {}
     for words in jobs:
         with initialize_config_dir(CONF, version_base="1.3"):
-            config = compose("config", overrides=words)
+            config = compose("config", overrides=list(words))
         apply_calibration(config, words)
         plain = resolved(config)
         needs = {name: plain.get(name) for name in with_use(Use.DOWNLOAD)}

@@ -1,6 +1,5 @@
 """The state of one job: from its own files, corrected by what this machine knows of its process, and by SLURM."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -9,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from losskernel.runs.status.status_file import ENDS, read_status, seconds_of
+from losskernel.runs.status.status_file import ENDS, read_object, read_status, seconds_of
 from losskernel.training.progress import lasting
 
 SILENT = 60.0  # seconds without a status, of which there is one every five
@@ -70,11 +69,11 @@ def read_job(folder: Path, now: float) -> Job:
         folder: of the run.
         now: seconds since 1970.
     """
-    status, failure = read_status(folder), _read_json(folder / "failure.json")
+    status, failure = read_status(folder), read_object(folder / "failure.json")
     job = Job(folder, folder.name, overrides_of(folder))
     if status is None:
         return _without_status(job, failure, now)
-    written, failed = seconds_of(status.get("time")) or 0.0, _modified(folder / "failure.json")
+    written, failed = seconds_of(status.get("time")) or 0.0, modified(folder / "failure.json")
     job = replace(
         job,
         state=str(status.get("state", "starting")),
@@ -103,16 +102,16 @@ def _without_status(job: Job, failure: Mapping[str, Any], now: float) -> Job:
     """Return the state of a run without status file: it has not begun, or its version wrote none."""
     traces = job.folder / "traces.zarr"
     files = (job.folder / "metrics.json", traces / "resume.pt", traces, job.folder / "config.yaml")
-    last = max(map(_modified, files))
+    last = max(map(modified, files))
     age = now - last if last > 0 else None
     if (job.folder / "metrics.json").is_file():
         return replace(job, state="finished", ended=True, age=age, verdict=_verdict(job.folder))
     if failure:
-        age = now - _modified(job.folder / "failure.json")
+        age = now - modified(job.folder / "failure.json")
         return replace(job, state="failed", ended=True, age=age, note=_error(failure))
     if age is not None:
         return replace(job, state="unfinished", ended=True, age=age, note="it gives no signs of life")
-    composed = _modified(job.folder / ".hydra" / "overrides.yaml")
+    composed = modified(job.folder / ".hydra" / "overrides.yaml")
     if composed == 0:
         return job
     age = max(0.0, now - composed)
@@ -227,22 +226,15 @@ def read_yaml(path: Path) -> Any:
 
 
 def _verdict(folder: Path) -> str:
-    return str(_read_json(folder / "diagnosis.json").get("verdict", ""))
+    return str(read_object(folder / "diagnosis.json").get("verdict", ""))
 
 
 def _error(failure: Mapping[str, Any]) -> str:
     return " ".join(str(failure.get("error", "")).split())
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _modified(path: Path) -> float:
+def modified(path: Path) -> float:
+    """Return when a file was written last, seconds since 1970; 0 where there is none."""
     try:
         return path.stat().st_mtime
     except OSError:

@@ -1,6 +1,5 @@
 """Which jobs a sweep has, begun or not, and the command that continues it: from what Hydra and submitit wrote there."""
 
-import itertools
 import pickle
 import shlex
 from collections.abc import Mapping, Sequence
@@ -10,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from losskernel.cli.job_status.job_state import Job, Starter, is_run, read_job, read_yaml
+from losskernel.cli.config import combinations
+from losskernel.cli.job_status.job_state import Job, Starter, is_run, modified, read_job, read_yaml
+from losskernel.errors import InputError
 from losskernel.runs.status.status_file import seconds_of
 
 MULTIRUN = "multirun.yaml"
@@ -112,8 +112,8 @@ def _read_sweep(folder: Path, now: float) -> Sweep:
         numbered = (hydra.get("sweep") or {}).get("subdir") in _NUMBERED
         numbers = {str(number): number for number in range(len(words) if numbered or not begun else 0)}
         command = _repeated(["-m"], hydra, "paths.sweep", folder)
-    page = folder / "report.html"
-    ended = page.is_file() and page.stat().st_mtime > _launched(folder) > 0  # a sweep's page comes last
+    launched = modified(folder / MULTIRUN)
+    ended = modified(folder / "report.html") > launched > 0  # a sweep's page comes last
 
     def job(name: str, number: int | None) -> Job:
         planned = Job(folder / name, name)
@@ -123,7 +123,7 @@ def _read_sweep(folder: Path, now: float) -> Sweep:
     jobs = [job(name, number) for name, number in numbers.items()]
     every, joined = (*jobs, *begun.values()), _joined(folder, now)
     starter = _starter(folder, launcher, bool(ids))
-    return Sweep(folder, every, command, joined, launcher, _launched(folder), starter)
+    return Sweep(folder, every, command, joined, launcher, launched, starter)
 
 
 def _number_of(value: Any, combinations: Sequence[Sequence[str]]) -> int | None:
@@ -170,18 +170,9 @@ def _joined(folder: Path, now: float) -> tuple[Job, ...]:
 def _combinations(words: Sequence[str]) -> list[tuple[str, ...]]:
     """Return the overrides of each job that Hydra's own sweeper makes of some; none where another sweeper decides."""
     try:
-        parsed = OverridesParser.create().parse_overrides(list(words))
-    except HydraException:
+        return combinations(words)
+    except (HydraException, InputError):
         return []
-    choices: dict[str, list[str]] = {}
-    for override in parsed:
-        swept = override.is_sweep_override()
-        if swept and not override.is_discrete_sweep():
-            return []
-        key = override.get_key_element()
-        values = override.sweep_string_iterator() if swept else [override.get_value_element_as_str()]
-        choices[key] = [f"{key}={value}" for value in values]
-    return list(itertools.product(*choices.values()))
 
 
 def _repeated(flags: Sequence[str], hydra: Mapping[str, Any], key: str, folder: Path) -> str:
@@ -207,13 +198,6 @@ def _task_overrides(hydra: Mapping[str, Any]) -> list[str] | None:
 
 def _read_multirun(folder: Path) -> dict[str, Any]:
     return (read_yaml(folder / MULTIRUN) or {}).get("hydra", {})
-
-
-def _launched(folder: Path) -> float:
-    try:
-        return (folder / MULTIRUN).stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _folders(folder: Path) -> list[Path]:

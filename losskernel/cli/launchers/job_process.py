@@ -66,13 +66,7 @@ def run_alone(task: Callable[[Any], Any], config: Any) -> Any:
         task: of the command.
         config: of the job.
     """
-    try:
-        return task(config)
-    except Exception as error:
-        if error not in failures.reported:
-            traceback.print_exception(error)
-        sys.stderr.flush()
-        raise _portable(error) from None
+    return _run(task, config, traceback.print_exception)
 
 
 def run_in_shared_process(task: Callable[[Any], Any], config: Any) -> Any:
@@ -85,12 +79,19 @@ def run_in_shared_process(task: Callable[[Any], Any], config: Any) -> Any:
         config: of the job.
     """
     try:
-        return task(config)
+        return _run(task, config, _print_and_log)
     except SystemExit as end:
         raise RuntimeError(f"the job was ended (exit code {end.code})") from None
+
+
+def _run(task: Callable[[Any], Any], config: Any, report: Callable[[Exception], Any]) -> Any:
+    """Do a task; report an error that is not reported yet, and raise it so that another process can unpickle it."""
+    try:
+        return task(config)
     except Exception as error:
         if error not in failures.reported:
-            _print_and_log(error)
+            report(error)
+        sys.stderr.flush()
         raise _portable(error) from None
 
 
@@ -102,7 +103,6 @@ def _print_and_log(error: Exception) -> None:
     words = f"{type(error).__name__}: {' '.join(str(error).split())}"
     line = f"losskernel: {job_name(hydra_config)} failed: {words}; log {short_path(log)}\n"
     sys.stderr.write(trace if failures.WANTS_TRACEBACK else line)
-    sys.stderr.flush()
     with suppress(OSError), log.open("a", encoding="utf-8") as file:
         file.write(trace)
 

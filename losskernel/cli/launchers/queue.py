@@ -9,6 +9,8 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from losskernel.runs.status.status_file import array_task
+
 GONE = "GONE"  # the state given to a job that the scheduler does not remember
 # States of jobs that have not ended. HELD is none of SLURM's own: see SlurmQueue.
 WAITING = ("PENDING", "HELD", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "SUSPENDED", "STOPPED")
@@ -178,11 +180,9 @@ def request_requeue(number: int) -> None:
     handler = signal.getsignal(signal.SIGUSR2)
     if callable(handler) and "SUBMITIT_FOLDER" in os.environ:
         handler(signal.SIGUSR2, None)
-    job = os.environ.get("SLURM_JOB_ID")
+    job = array_task() or os.environ.get("SLURM_JOB_ID")
     if job is None:
         return
-    if "SLURM_ARRAY_JOB_ID" in os.environ:
-        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     # SLURM may end this process before `scontrol` returns, so this is printed first.
     print(f"losskernel: asking SLURM to start job {job} again", flush=True)
     try:

@@ -10,9 +10,8 @@ import logging
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from losskernel.cli.launchers.queue import SlurmQueue, Watch
 from losskernel.cli.launchers.sweep_jobs import SweepJob, compose_jobs, resume_command
 from losskernel.errors import InputError, TraceError, require, require_integer, require_number
 from losskernel.runs.status.status_file import STATUS, read_status
+from losskernel.signals import handling
 
 # Parameters that submitit has for every cluster; it wants the cluster's name before all others.
 _GENERAL = frozenset(field.name for field in fields(BaseQueueConf))
@@ -132,7 +132,8 @@ class LocalQueue:
         while self._pending and len(self._running()) < self._at_once:
             job = self._pending.pop(0)
             threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", self._threads)}
-            with env_override(threads), _users_tracebacks(), _ignoring_ctrl_c():
+            # The process ignores the terminal's Ctrl-C until it sets a handler: this process stops it.
+            with env_override(threads), _users_tracebacks(), handling((signal.SIGINT,), signal.SIG_IGN):
                 self.handles[str(job.number)] = self._executor.submit(self._launcher, *_arguments(job))
         running = self._running()
         return {
@@ -290,11 +291,10 @@ def _slurm_params(launcher: Any) -> tuple[dict[str, Any], float, float]:
     timeout_min, signal_delay_s = params["timeout_min"], params["signal_delay_s"]
     require_number("hydra.launcher.timeout_min", timeout_min, above=0)
     require_integer("hydra.launcher.signal_delay_s", signal_delay_s, at_least=1)
-    require(
-        60 * timeout_min > signal_delay_s + _SLACK,
-        f"hydra.launcher.timeout_min={timeout_min} leaves no time before the signal, which comes signal_delay_s="
-        f"{signal_delay_s} s (or up to {_SLACK} s more) before the end; raise timeout_min or lower signal_delay_s",
-    )
+    late = f"leaves no time before the signal, which comes signal_delay_s={signal_delay_s} s (or up to {_SLACK} s more)"
+    remedy = "raise timeout_min or lower signal_delay_s"
+    enough = 60 * timeout_min > signal_delay_s + _SLACK
+    require(enough, f"hydra.launcher.timeout_min={timeout_min} {late} before the end; {remedy}")
     if params.get("cpus_per_task") is not None:  # since SLURM 22.05 srun no longer takes it from sbatch
         params["srun_args"] = [f"--cpus-per-task={params['cpus_per_task']}"]
     return params, grace, interval
@@ -315,10 +315,8 @@ def _executor(cluster: str, params: dict[str, Any]) -> Any:
     try:
         executor = submitit.AutoExecutor(folder, cluster=cluster, **{f"{cluster}_max_num_timeout": requeues})
     except RuntimeError as error:
-        raise InputError(
-            "hydra/launcher=slurm needs SLURM's commands (sbatch, srun, squeue), which this machine lacks; go to the "
-            "login node, or choose hydra/launcher=local"
-        ) from error
+        lacking = "hydra/launcher=slurm needs SLURM's commands (sbatch, srun, squeue), which this machine lacks"
+        raise InputError(f"{lacking}; go to the login node, or choose hydra/launcher=local") from error
     # submitit checks names and types here, before anything is submitted.
     try:
         executor.update_parameters(**named)
@@ -364,28 +362,14 @@ def _has_result(handle: Any) -> bool:
     The folder is listed, since network file systems cache for long that a single file did not exist.
     """
     path = handle.paths.result_pickle
-    try:
+    with suppress(OSError):
         return path.name in os.listdir(path.parent)
-    except OSError:
-        return False
+    return False
 
 
 def _users_tracebacks() -> AbstractContextManager[None]:
     """Processes started within show tracebacks if the user wants them; this process always has them on."""
     return env_override({"HYDRA_FULL_ERROR": "1" if failures.WANTS_TRACEBACK else "0"})
-
-
-@contextmanager
-def _ignoring_ctrl_c() -> Iterator[None]:
-    """Processes started within ignore the terminal's Ctrl-C until they set a handler; this process stops them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _cores() -> int:

@@ -1,26 +1,27 @@
 """The jobs of a sweep before the first begins: their configurations, their names, and checks over all of them."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import filter_overrides
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from losskernel.cli.config import resolved
-from losskernel.cli.config.calibrated_choice import apply_calibration
+from losskernel.cli.config import apply_calibration, parsed, resolved
+from losskernel.config_keys import COMPARED, Use, row, symbol_of, with_use
 from losskernel.errors import InputError, require
 
 _MOST = 6  # values that a message lists
+_MOST_SETTINGS, _LONGEST = 4, 24  # settings in a run's name, and characters of a value
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,7 @@ def swept_keys(folder: Path) -> list[str]:
     """Return the keys that a sweep varies, from the multirun.yaml that Hydra writes before the first job."""
     try:
         words = OmegaConf.load(folder / "multirun.yaml").hydra.overrides.task
-        overrides = OverridesParser.create().parse_overrides(list(words))
-        return [str(override.key_or_group) for override in overrides if override.is_sweep_override()]
+        return [str(override.key_or_group) for override in parsed(words) if override.is_sweep_override()]
     except (OSError, HydraException):
         return []
 
@@ -118,10 +118,8 @@ def refuse_sweep_words_of_single_run(hydra_config: Any) -> None:
     basic = name in (None, "basic")
     require(basic, f"hydra/launcher={name} starts the jobs of a sweep, of one job too: losskernel -m ...; add -m")
     folder = _given_value(hydra_config, "paths.sweep")
-    require(
-        folder is None,
-        f"paths.sweep={folder} names the folder of a sweep, and this is one run; write paths.run={folder}, or add -m",
-    )
+    remedy = f"write paths.run={folder}, or add -m"
+    require(folder is None, f"paths.sweep={folder} names the folder of a sweep, and this is one run; {remedy}")
 
 
 def refuse_run_folder_of_sweep(sweeper: Any) -> None:
@@ -131,11 +129,8 @@ def refuse_run_folder_of_sweep(sweeper: Any) -> None:
         sweeper: with config.
     """
     folder = _given_value(sweeper.config.hydra, "paths.run")
-    require(
-        folder is None,
-        f"paths.run={folder} names the folder of one run, and -m makes a sweep; write paths.sweep={folder}, in which "
-        "every job has a folder, or leave -m out",
-    )
+    remedy = f"write paths.sweep={folder}, in which every job has a folder, or leave -m out"
+    require(folder is None, f"paths.run={folder} names the folder of one run, and -m makes a sweep; {remedy}")
 
 
 def _given_value(hydra_config: Any, key: str) -> str | None:
@@ -151,33 +146,21 @@ def _name(number: int, words: str) -> str:
 # Chains of one kernel, sampled by several jobs that differ in chain_offset.
 
 
-class _Part(NamedTuple):
-    """Chains of a kernel that one job is to sample: first, first + 1, ..., end - 1."""
-
-    job: SweepJob
-    first: int
-    chains: int
-
-    @property
-    def end(self) -> int:
-        return self.first + self.chains
-
-
 def refuse_overlapping_chains(jobs: Sequence[SweepJob]) -> None:
     """Raise InputError if jobs that sample parts of one kernel, by chain_offset, would sample some chains twice."""
     from losskernel.traces.compatibility import chain_settings
 
-    kernels: dict[str, list[_Part]] = {}
+    kernels: dict[str, list[tuple[range, SweepJob]]] = {}
     for job in jobs:
         config = _resolved(job)
         first, chains = config.get("chain_offset"), (config.get("schedule") or {}).get("chains")
         if isinstance(first, int) and isinstance(chains, int):  # the job itself refuses anything else
             # All settings that decide a chain's numbers but which chains they are.
             kernel = json.dumps([chain_settings(config), config.get("checkpoint")], sort_keys=True)
-            kernels.setdefault(kernel, []).append(_Part(job, first, chains))
+            kernels.setdefault(kernel, []).append((range(first, first + chains), job))
     for parts in kernels.values():
-        if len({part.first for part in parts}) > 1:  # else they repeat one kernel, and nothing is to be joined
-            _require_disjoint(sorted(parts, key=lambda part: part.first))
+        if len({chains.start for chains, _ in parts}) > 1:  # else they repeat one kernel, and nothing is to be joined
+            _require_disjoint(sorted(parts, key=lambda part: part[0].start))
 
 
 def warn_of_different_probes(jobs: Sequence[SweepJob]) -> None:
@@ -190,19 +173,19 @@ def warn_of_different_probes(jobs: Sequence[SweepJob]) -> None:
         print(f"losskernel: {why}, and their kernels cannot be compared; dataset.seed=0 gives all the same", flush=True)
 
 
-def _require_disjoint(parts: Sequence[_Part]) -> None:
-    """Raise InputError that names the first two of a kernel's parts, sorted by `first`, that share chains."""
+def _require_disjoint(parts: Sequence[tuple[range, SweepJob]]) -> None:
+    """Raise InputError that names the first two jobs, sorted by their first chains, that share chains of a kernel."""
     from losskernel.traces.join import chain_ranges
 
-    offsets = list(dict.fromkeys(part.first for part in parts))
-    for one, other in pairwise(parts):
-        if other.first < one.end:
+    offsets = list(dict.fromkeys(chains.start for chains, _ in parts))
+    for (chains, job), (others, other) in pairwise(parts):
+        if others.start < chains.stop:
             listed = ",".join(map(str, offsets[:_MOST])) + ",..." * (len(offsets) > _MOST)
-            shared = chain_ranges(range(other.first, min(one.end, other.end)))
-            disjoint = f"range({offsets[0]},{offsets[0] + len(parts) * one.chains},{one.chains})"
+            shared = chain_ranges(range(others.start, min(chains.stop, others.stop)))
+            disjoint = f"range({offsets[0]},{offsets[0] + len(parts) * len(chains)},{len(chains)})"
             raise InputError(
-                f"chain_offset={listed}, schedule.chains={one.chains}: {one.job.name} and {other.job.name} would both "
-                f"sample {shared} of one kernel; {_remedy(one.job, other.job, disjoint)}"
+                f"chain_offset={listed}, schedule.chains={len(chains)}: {job.name} and {other.name} would both sample "
+                f"{shared} of one kernel; {_remedy(job, other, disjoint)}"
             )
 
 
@@ -223,3 +206,63 @@ def _resolved(job: SweepJob) -> Mapping[str, Any]:
         return resolved(config)
     except (InputError, OmegaConfBaseException):
         return {}
+
+
+# Names of runs for their records: name, group, kind and tags, from what was set on the command line.
+
+
+def described(config: DictConfig, folder: Path, sweep: str | None) -> dict[str, Any]:
+    """Return name, group, job type and tags of a run, by which a record shows it among others.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        sweep: name of its sweep; None for a single run.
+    """
+    from losskernel.sweeps.read_runs import JOBS
+
+    about: dict[str, Any] = {"tags": [*config.logger.tags, *_tags(config, sweep)]}
+    if config.logger.name == config.name:  # a name of the user's own is used as it is
+        about["name"] = " ".join([str(config.name), *_settings()]) + _number()
+    if sweep is not None:
+        about["group"] = Path(sweep).name
+    if sweep is not None and (folder.parent / JOBS).is_file():  # a sweep around a run: dynamics, layers
+        about["job_type"] = folder.parent.name
+    return about
+
+
+def _tags(config: DictConfig, sweep: str | None) -> list[str]:
+    plain = resolved(config)
+    names = [str((plain.get(key) or {}).get("_target_", "")).rpartition(".")[2] for key in with_use(Use.CLASS_NAME)]
+    return [*filter(None, names), *(["sweep"] if sweep is not None else [])]
+
+
+def _settings() -> list[str]:
+    """Return `key=value` for what tells a run from others: in a sweep what is swept, else what was set by hand."""
+    if not HydraConfig.initialized():
+        return []
+    hydra_config = HydraConfig.get()
+    words = [word.partition("=") for word in hydra_config.overrides.task]
+    given = {name.lstrip("+~"): value for name, _, value in words}
+    given = {name: value for name, value in given.items() if row(name.replace("/", ".")).role in COMPARED}
+    if hydra_config.mode == RunMode.MULTIRUN:
+        given = {name: value for name, value in given.items() if name in swept_keys(Path(hydra_config.sweep.dir))}
+    settings = [f"{symbol_of(name, name.rsplit('.', 1)[-1])}={_short(value)}" for name, value in given.items()]
+    return [*settings[:_MOST_SETTINGS], *(["..."] if len(settings) > _MOST_SETTINGS else [])]
+
+
+def _number() -> str:
+    """Return the number of a sweep's job, which tells replicates apart and names its folder."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return ""
+    return f" · {HydraConfig.get().job.num}"
+
+
+def _short(value: str) -> str:
+    """Return a value in few characters: a number to four digits, a file by its stem."""
+    try:
+        return f"{float(value):.4g}"
+    except ValueError:
+        # A path, but neither a list nor a mapping that holds one.
+        text = Path(value).stem if re.search(r"[\w-]/", value) and value[0] not in "[{" else value
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -60,7 +60,7 @@ class RunStatus:
             "process": os.getpid(),
             "process_began": process_began(os.getpid()),
             "slurm_job": os.environ.get("SLURM_JOB_ID"),
-            "slurm_array": _array_task(),
+            "slurm_array": array_task(),
         }
         self._facts: dict[str, Any] = {"state": "starting", "advanced": now}
         self._checkpoint_time: Callable[[], float] | None = None
@@ -138,11 +138,16 @@ class RunStatus:
 
 def read_status(folder: Path) -> dict[str, Any] | None:
     """Return the status of a run; None where there is none, or it cannot be read."""
+    return read_object(folder / STATUS) or None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; {} where there is none, or it cannot be read."""
     try:
-        status = json.loads((folder / STATUS).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return status if isinstance(status, dict) else None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def timestamp(seconds: float) -> str:
@@ -176,7 +181,7 @@ def as_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _array_task() -> str | None:
+def array_task() -> str | None:
     """Return SLURM's name of this task of a job array."""
     job, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
     return f"{job}_{task}" if job and task else None

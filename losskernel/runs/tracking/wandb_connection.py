@@ -1,11 +1,10 @@
 """The connection to W&B: one W&B run per run folder across interruptions, and no failure of W&B ends a run."""
 
-import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
 from losskernel.errors import InputError, TraceError
 from losskernel.runs.folder import RunFolder
+from losskernel.runs.status.status_file import read_object
 
 # Timeouts in seconds: of reaching the server, of the last uploads of a finished run, of those of an interrupted run
 # (a scheduler kills it soon), and of W&B's threads after its process was torn down.
@@ -46,6 +46,8 @@ class Connection:
         replay: Callable[[], None],
     ) -> None:
         self._folder, self._identity, self._prepare, self._replay = folder, dict(identity), prepare, replay
+        job_type = self._identity["job_type"]
+        self._file = "wandb.json" if job_type == "run" else f"wandb-{job_type}.json"
         # W&B's own variable takes precedence; it may also say "disabled".
         wanted = os.environ.get("WANDB_MODE") or mode
         self._auto = wanted == "auto"
@@ -153,12 +155,8 @@ class Connection:
         offline = self.mode == "offline" and self.run.id == kept.get("id")
         self._next = kept.get("next", 0) if offline else self.run.starting_step
         if self.mode != "disabled":
-            known = (
-                "id",
-                "project",
-                "entity",
-                *["url"] * (self.mode == "online"),
-            )  # offline there is none, and W&B warns
+            # Offline there is no URL, and W&B warns.
+            known = ["id", "project", "entity", *["url"] * (self.mode == "online")]
             facts = {name: getattr(self.run, name) for name in known}
             self._note(**facts, name=identity["name"])
         self._prepare(self.run)
@@ -186,20 +184,30 @@ class Connection:
             self._warn(error)
 
     def _closed(self, run: Any) -> None:
-        """Store the next step, and move away unsent files of killed processes, whose content was logged again."""
+        """Store the next step, and rename the unfinished files of killed processes, so that `wandb sync` skips them.
+
+        A truncated file stops `wandb sync` before the files after it, and an empty one stops it altogether. Their
+        content was logged again by the process that resumed.
+        """
         if self.mode == "disabled":
             return
         closed = []
         if self.mode == "offline":
             closed = [*self._kept().get("closed", []), Path(run.dir).parent.name]
         self._note(next=self._next, closed=closed)
-        move_unfinished(self._folder, run.id, closed)
+        for file in unsent(self._folder, run.id):
+            if file.parent.name not in closed:
+                with suppress(OSError):
+                    file.rename(file.with_name(f"{file.name}.unended"))
 
     def _kept(self) -> dict[str, Any]:
-        return recall(self._folder, self._identity["job_type"])
+        """Return the stored facts of the folder's W&B run (id, name, seconds, ...); {} where it has none."""
+        return read_object(self._folder / self._file)
 
     def _note(self, **facts: Any) -> None:
-        note(self._folder, self._identity["job_type"], **facts)
+        """Store facts of the folder's W&B run; failure to write them is ignored."""
+        with suppress(TraceError):
+            RunFolder(self._folder).write_json(self._file, self._kept() | facts)
 
     def _warn(self, error: BaseException) -> None:
         if not self._warned:
@@ -231,43 +239,7 @@ def _tear_down() -> None:
         wandb.teardown()
 
 
-def recall(folder: Path, job_type: str) -> dict[str, Any]:
-    """Return the stored facts of the folder's W&B run (id, name, seconds, ...); {} where it has none."""
-    try:
-        found = json.loads((folder / _file(job_type)).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def note(folder: Path, job_type: str, **facts: Any) -> None:
-    """Store facts of the folder's W&B run; failure to write them is ignored."""
-    with suppress(TraceError):
-        RunFolder(folder).write_json(_file(job_type), recall(folder, job_type) | facts)
-
-
-def move_unfinished(folder: Path, run_id: str, closed: Collection[str]) -> None:
-    """Rename the unfinished files of killed processes of an offline run, so that `wandb sync` skips them.
-
-    A truncated file stops `wandb sync` before the files after it, and an empty one stops it altogether. Their content
-    was logged again by the process that resumed.
-
-    Args:
-        folder: of the run.
-        run_id: of the W&B run.
-        closed: names of the W&B folders that were closed properly.
-    """
-    for file in unsent(folder, run_id):
-        if file.parent.name not in closed:
-            with suppress(OSError):
-                file.rename(file.with_name(f"{file.name}.unended"))
-
-
 def unsent(folder: Path, run_id: str | None) -> list[Path]:
     """Return the files of an offline run that `wandb sync` has not uploaded."""
     files = folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb")
     return [file for file in files if not file.with_name(f"{file.name}.synced").exists()]
-
-
-def _file(job_type: str) -> str:
-    return "wandb.json" if job_type == "run" else f"wandb-{job_type}.json"

@@ -1,6 +1,5 @@
 """Records runs in Weights & Biases: settings, metrics, verdict, curves, figures, tables, artifacts."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,17 +9,18 @@ import pandas as pd
 import wandb
 from pytorch_lightning.loggers.logger import Logger
 
+from losskernel.config_keys import Use, flat, with_use
 from losskernel.errors import require, require_number
-from losskernel.figures.shared.presentation import VERDICTS, number
-from losskernel.runs.folder import CAPTIONS
+from losskernel.figures.shared.presentation import VERDICTS, is_number, number
+from losskernel.runs.folder import CAPTIONS, RunFolder
 from losskernel.runs.report import template
-from losskernel.runs.tracking.curves import CLOCK, CURVED, Curves
-from losskernel.runs.tracking.tracker import Tracker
+from losskernel.runs.tracking.tracker import CLOCK, CURVED, Curves, Tracker
 from losskernel.runs.tracking.wandb_connection import Connection
-from losskernel.runs.tracking.wandb_settings import recorded
 
 LARGEST_TABLE = 10_000
 _LONGEST, _LONGEST_TAG = 128, 64  # characters of a name or group, and of a tag, that W&B accepts
+# Longer lists are recorded by their length: W&B shows a column for every setting.
+_LONGEST_LIST = 50
 _WORDS = {"pass": "Passed", "warn": "Warning", "fail": "FAILED"}
 # Numbers of the diagnosis that are useful for sorting runs; the verdict panel shows all of them.
 _SORTED_BY = ("rhat", "ess", "ess_tail", "ess_kernel", "split_agreement", "trend_share", "stiffness", "step_inflation")
@@ -68,12 +68,15 @@ class WandbTracker(Tracker):
             name = f"{name}: comparison"
         # Hydra parses a name of digits as a number.
         identity = {
-            key: None if text is None else str(text) for key, text in (("project", project), ("entity", entity))
+            "project": None if project is None else str(project),
+            "entity": None if entity is None else str(entity),
+            "name": _shortened(str(name)),
+            "group": group and _shortened(group),
+            "job_type": job_type,
+            "tags": self._tags,
         }
-        identity |= {"name": _shortened(str(name)), "group": group and _shortened(group), "job_type": job_type}
         self._config: dict[str, Any] = {}
         self._curves = Curves(self._folder, lambda row, step: self._connection.log(row, step), self._log_settings)
-        identity |= {"tags": self._tags}
         self._connection = Connection(self._folder, identity, mode, self._prepare, self._curves.replay)
 
     @property
@@ -110,7 +113,7 @@ class WandbTracker(Tracker):
         """Log figures as images, animations as videos, tables as W&B tables, interactive pages as HTML panels."""
 
         def log(run: Any) -> None:
-            captions = _read(self._folder / CAPTIONS)
+            captions = RunFolder(self._folder).read_json(CAPTIONS)
             logged: dict[str, Any] = {}
             for name, path in pictures.items():
                 logged[f"figures/{name}"] = _picture(path, captions.get(name))
@@ -159,7 +162,7 @@ class WandbTracker(Tracker):
 
     def _show_verdict(self, run: Any, verdict: str) -> None:
         run.tags = [*(tag for tag in run.tags if tag not in _WORDS), verdict]
-        diagnosis = _read(self._folder / "diagnosis.json")
+        diagnosis = RunFolder(self._folder).read_json("diagnosis.json")
         numbers = {name: diagnosis.get("metrics", {}).get(name) for name in _SORTED_BY}
         run.summary.update({f"diagnosis/{name}": value for name, value in numbers.items() if value is not None})
         logged: dict[str, Any] = {"trust/verdict": wandb.Html(verdict_panel(diagnosis), inject=False)}
@@ -179,16 +182,49 @@ def _picture(path: Path, caption: str | None) -> Any:
     return wandb.Video(str(path), caption, format="gif") if moving else wandb.Image(str(path), caption=caption)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
 def verdict_panel(diagnosis: Mapping[str, Any]) -> str:
     """Return a page of HTML from a run's diagnosis.json: verdict, reasons, remedy, screens, the worst first."""
-    worst = ("fail", "warn")
-    screens = sorted(
-        diagnosis.get("screens") or (),
-        key=lambda screen: worst.index(screen["verdict"]) if screen["verdict"] in worst else len(worst),
-    )
+    order = {"fail": 0, "warn": 1}
+    screens = sorted(diagnosis.get("screens") or (), key=lambda screen: order.get(screen["verdict"], 2))
     page = template(Path(__file__).with_name("verdict_panel.jinja"))
     return page.render(diagnosis=diagnosis, screens=screens, looks=VERDICTS, words=_WORDS, number=number)
+
+
+# The configuration of a W&B run: all settings, nested, and the swept ones by short names.
+
+
+def recorded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a resolved configuration for the record: nested, without long lists, with short names added.
+
+    nbeta is among these only where it is a number; the conventions "batch" and "train" become one when sampling starts.
+    """
+    return {key: _short(value) for key, value in config.items()} | short_names(config)
+
+
+def short_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that are usually swept, by the last word of their key."""
+    every = flat(config)
+    numbers = {key.rsplit(".", 1)[-1]: every.get(key) for key in with_use(Use.SHORT_NAME)}
+    names: dict[str, Any] = {name: value for name, value in numbers.items() if is_number(value)}
+    names |= {f"{key}_name": name for key in with_use(Use.CLASS_NAME) if (name := part_name(config, key))}
+    if "wrapper" in config:
+        names["wrapper_name"] = "+".join(map(str, _mapping(config, "wrapper"))) or "none"
+    return names
+
+
+def part_name(config: Mapping[str, Any], key: str) -> str:
+    """Return the name of the class or function of a part of a configuration; "" where it has none."""
+    return str(_mapping(config, key).get("_target_", "")).rsplit(".", 1)[-1]
+
+
+def _mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    part = config.get(key)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _short(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return f"{len(value)} values" if len(value) > _LONGEST_LIST else [_short(item) for item in value]
+    return value

@@ -13,7 +13,7 @@ from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from losskernel.config_keys import Use, label_of, with_use
 from losskernel.errors import InputError, require
 from losskernel.runs.presentation import COMPARED_METRICS
-from losskernel.runs.tracking.curves import CLOCK
+from losskernel.runs.tracking.tracker import CLOCK
 from losskernel.runs.tracking.wandb_connection import logged_in
 
 try:
@@ -53,15 +53,15 @@ def workspace(
         group: sweep that is shown; None for all runs.
         name: of the workspace; None for a usual one.
     """
-    own = [run for run in runs if run.job_type not in _COMPARED]
-    settings, headlines = _swept(own), _headlines(own)
+    single = [run for run in runs if run.job_type not in _COMPARED]
+    settings, headlines = _swept(single), _headlines(single)
     sections = [
         ws.Section("Trust", _trust(runs, settings), is_open=True),
         ws.Section("Results", _results(runs, settings, headlines), is_open=True),
         ws.Section("Curves against the draw (up to 0: burn-in)", _curves("draw"), is_open=True),
         ws.Section("Curves against seconds of sampling", _curves(CLOCK)),
-        ws.Section("Kernels and figures", [_media(key) for key in _media_keys(own, "figures/", "image-file")]),
-        ws.Section("Maps", [_media(key) for key in _media_keys(own, "interactive/", "html-file")]),
+        ws.Section("Kernels and figures", [_media(key) for key in _media_keys(single, "figures/", "image-file")]),
+        ws.Section("Maps", [_media(key) for key in _media_keys(single, "interactive/", "html-file")]),
     ]
     columns = ["summary:verdict", *(f"config:{key}.value" for key in settings)]
     for metric in headlines:
@@ -149,12 +149,8 @@ def _media_keys(runs: Iterable[Recorded], prefix: str, kind: str) -> list[str]:
     def held(value: Any) -> bool:
         return isinstance(value, Mapping) and value.get("_type") == kind
 
-    found = {key for run in runs for key, value in run.summary.items() if key.startswith(prefix) and held(value)}
-    return sorted(found, key=_rank)
-
-
-def _rank(key: str) -> tuple[bool, str]:
-    return ("kernel" not in key, key)
+    keys = {key for run in runs for key, value in run.summary.items() if key.startswith(prefix) and held(value)}
+    return sorted(keys, key=lambda key: ("kernel" not in key, key))
 
 
 def _numbers(records: Iterable[Mapping[str, Any]], key: str) -> list[float]:
@@ -191,8 +187,8 @@ def save_dashboard(project: str, entity: str | None = None, group: str | None = 
         owner = entity or api.default_entity
         require(bool(owner), "W&B knows no default entity for this key; give entity=..., your user or team")
         chosen = {"group": group} if group else {}
-        found = api.runs(f"{owner}/{project}", filters=chosen, order="-created_at", lazy=False)
-        runs = [Recorded(dict(run.config), _plain(run.summary), _job_type(run)) for run in islice(found, _LATEST)]
+        latest = islice(api.runs(f"{owner}/{project}", filters=chosen, order="-created_at", lazy=False), _LATEST)
+        runs = [Recorded(dict(run.config), _plain(run.summary), _job_type(run)) for run in latest]
     which = f" in the group {group}" if group else ""
     remedy = "check project=, entity= and group=, and send offline runs with wandb sync"
     require(len(runs) > 0, f"W&B has no runs in {owner}/{project}{which}; {remedy}")
