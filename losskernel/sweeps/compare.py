@@ -258,17 +258,8 @@ def _config(comparison: Comparison) -> dict[str, Any]:
 # Sweeps around one finished run: their jobs, the metrics of their traces, their kernels.
 
 
-@dataclass(frozen=True)
-class JobKernel:
-    """The kernel of one finished job.
-
-    Attributes:
-        number: of its run.
-        kernel: over evenly spaced probes, at most a given number.
-    """
-
-    number: int
-    kernel: LossKernel
+# Number of a run -> its kernel, over evenly spaced probes, at most a given number.
+JobKernels = Mapping[int, LossKernel]
 
 
 def compare_jobs(
@@ -276,7 +267,7 @@ def compare_jobs(
     folder: str | Path,
     key: str,
     jobs: Mapping[Path, Any],
-    questions: Sequence[Callable[[Comparison, list[JobKernel]], Finding]],
+    questions: Sequence[Callable[[Comparison, JobKernels], Finding]],
     *,
     metrics: Sequence[str] | str | None,
     alike: float,
@@ -317,13 +308,13 @@ def compare_jobs(
     )
 
 
-def _with_traces(runs: list[Run]) -> tuple[list[Run], list[JobKernel]]:
+def _with_traces(runs: list[Run]) -> tuple[list[Run], JobKernels]:
     """Return the runs with the metrics of their traces added, and the kernels of those that have a finished trace.
 
     `trace/start_loss` is the probes' mean loss at w*, `trace/mean_loss` that along the chains, `trace/self_coupling`
     the mean of K's diagonal, `trace/moving` the number of weights that move.
     """
-    extended, kernels = list(runs), []
+    extended, kernels = list(runs), dict[int, LossKernel]()
     for number, run in enumerate(runs):
         if run.missing:
             continue
@@ -332,7 +323,7 @@ def _with_traces(runs: list[Run]) -> tuple[list[Run], list[JobKernel]]:
         except TraceError:  # unfinished; the comparison of kernels reports it
             continue
         extended[number] = replace(run, metrics=run.metrics | _trace_metrics(traces))
-        kernels.append(JobKernel(number, LossKernel.from_traces(traces).evenly(_LIMIT)))
+        kernels[number] = LossKernel.from_traces(traces).evenly(_LIMIT)
     return extended, kernels
 
 

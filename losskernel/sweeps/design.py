@@ -81,8 +81,8 @@ def lay_out(runs: Sequence[Run]) -> Design:
 def _numeric_axis(runs: Sequence[Run], sampled: Sequence[Run], key: str) -> tuple[Axis, list[str]]:
     """Return the axis of a numeric key, and the tick of each run; "" where it has no such value."""
     values = sorted({float(run.config[key]) for run in sampled})
-    ticks = [number(run.config[key]) if is_finite(run.config.get(key)) else "" for run in runs]
-    return Axis(label_of(key), [number(value) for value in values], values), ticks
+    ticks = [f"{run.config[key]:g}" if is_finite(run.config.get(key)) else "" for run in runs]
+    return Axis(label_of(key), [f"{value:g}" for value in values], values), ticks
 
 
 def _axis_of_names(runs: Sequence[Run], control: Sequence[bool], keys: list[str]) -> tuple[Axis, list[str]]:
@@ -136,9 +136,9 @@ def value_of(run: Run, key: str) -> str:
     if key == "chain_offset":  # older runs have none
         value = first_chain(run)
     if is_finite(value):
-        return number(value)
+        return f"{value:g}"
     if isinstance(value, list) and len(value) > 1 and is_finite(value[0]) and value.count(value[0]) == len(value):
-        return f"{len(value)} × {number(value[0])}"
+        return f"{len(value)} × {value[0]:g}"
     text = value if isinstance(value, str) else json.dumps(value)
     return text.rsplit(".", 1)[-1] if key.endswith("_target_") else text
 
@@ -147,11 +147,6 @@ def first_chain(run: Run) -> int:
     """Return the number of a run's first chain."""
     offset = run.config.get("chain_offset")
     return offset if isinstance(offset, int) else 0
-
-
-def number(value: float) -> str:
-    """Return a number in as few characters as possible."""
-    return f"{value:g}"
 
 
 def _axis_key(runs: Sequence[Run], varied: list[str]) -> str | None:

@@ -19,7 +19,7 @@ from losskernel.kernel.error_bars import replicate_mean
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.sampling.samplers.base import select
-from losskernel.sweeps.compare import ALIKE, Comparison, JobKernel, compare_jobs
+from losskernel.sweeps.compare import ALIKE, Comparison, JobKernels, compare_jobs
 from losskernel.sweeps.comparison_page import Finding
 from losskernel.sweeps.read_runs import JOBS, Run, find_runs
 
@@ -175,17 +175,18 @@ def shared_neighbours(kernel: LossKernel, other: LossKernel, k: int) -> np.ndarr
     return np.array([len(np.intersect1d(*pair)) / k for pair in zip(near, there, strict=True)])
 
 
-def coupled_groups(comparison: Comparison, jobs: list[JobKernel]) -> Finding:
+def coupled_groups(comparison: Comparison, kernels: JobKernels) -> Finding:
     """Return the mean coupling of every two groups of the run's label, block by block."""
     if comparison.similarity is None:  # the kernels have different probes, or there is only one
         return Finding(Result())
+    runs = [comparison.runs[number] for number in kernels]
+    labels = [_label(run, kernel) for run, kernel in zip(runs, kernels.values(), strict=True)]
     try:
-        coupled = [group_coupling(job.kernel, _label(comparison, job)) for job in jobs]
+        coupled = [group_coupling(kernel, label) for kernel, label in zip(kernels.values(), labels, strict=True)]
     except InputError as error:
         return Finding(Result(), notes=(f"no coupling of groups: {error}",))
-    runs = [comparison.runs[job.number] for job in jobs]
     means = np.stack([coupling.means for coupling in coupled])
-    label, value = _label(comparison, jobs[0]), "coupling R²" if coupled[0].of == "coupling" else "|R|"
+    label, value = labels[0], "coupling R²" if coupled[0].of == "coupling" else "|R|"
     titles, verdicts = [_name(run) for run in runs], [run.verdict or "none" for run in runs]
     drawn = figures.group_couplings(means, coupled[0].groups, titles, verdicts, value, label)
     rows = [
@@ -202,7 +203,7 @@ def coupled_groups(comparison: Comparison, jobs: list[JobKernel]) -> Finding:
     return Finding(result, {"coupled_groups": caption})
 
 
-def shares(comparison: Comparison, jobs: list[JobKernel], whole: str) -> Finding:
+def shares(comparison: Comparison, kernels: JobKernels, whole: str) -> Finding:
     """Return each block's share of the self-coupling, and its similarity to the kernel of the whole.
 
     Of a block called b: `share/b` is its mean self-coupling over the whole's, `cka/b` its CKA with the whole,
@@ -211,17 +212,17 @@ def shares(comparison: Comparison, jobs: list[JobKernel], whole: str) -> Finding
     """
     if comparison.similarity is None:
         return Finding(Result())
-    base = next((job for job in jobs if _name(comparison.runs[job.number]) == whole), None)
+    base = next((number for number in kernels if _name(comparison.runs[number]) == whole), None)
     if base is None:
         return Finding(Result(), notes=(f"no shares: the kernel of the {whole} is not there",))
-    k = min(_NEIGHBOURS, base.kernel.probes - 1)
-    rows = [_block_row(comparison, job, base, k) for job in jobs]
+    k = min(_NEIGHBOURS, kernels[base].probes - 1)
+    rows = [_block_row(comparison, kernels, number, base, k) for number in kernels]
     table = pd.DataFrame(rows)
     others = [row for row in rows if row["block"] != whole]
     metrics = {f"{key}/{row['block']}": float(row[key]) for row in others for key in ("share", "cka", "neighbours")}
     metrics["share/sum"] = float(sum(float(row["share"]) for row in others))
-    chance = k / (base.kernel.probes - 1)
-    drawn = figures.block_shares(_drawn(table, chance), "R²" if base.kernel.chains > 1 else "|R|")
+    chance = k / (kernels[base].probes - 1)
+    drawn = figures.block_shares(_drawn(table, chance), "R²" if kernels[base].chains > 1 else "|R|")
     caption = (
         "One block of weights moving, all others held at w*. a: mean self-coupling K(z, z) over the whole's, and the "
         f"block's share of the weights; all shares add up to {metrics['share/sum']:.2f}. b: CKA between the kernels, "
@@ -232,21 +233,21 @@ def shares(comparison: Comparison, jobs: list[JobKernel], whole: str) -> Finding
     return Finding(Result(metrics, {"blocks": table}, {"block_shares": drawn}), {"block_shares": caption})
 
 
-def _block_row(comparison: Comparison, job: JobKernel, base: JobKernel, k: int) -> dict[str, float | str]:
+def _block_row(comparison: Comparison, kernels: JobKernels, block: int, base: int, k: int) -> dict[str, float | str]:
     """Return a block's numbers beside those of the whole."""
-    run, whole, similarity = comparison.runs[job.number], comparison.runs[base.number], comparison.similarity
+    run, whole, similarity = comparison.runs[block], comparison.runs[base], comparison.similarity
     row: dict[str, float | str] = {"block": _name(run), "verdict": run.verdict or "none"}
     row["weights"] = run.metrics.get("trace/moving", np.nan)
-    row |= _ratio(run, whole) if job is not base else {"share": 1.0, "share_se": 0.0}
+    row |= _ratio(run, whole) if block != base else {"share": 1.0, "share_se": 0.0}
     row |= {"cka": np.nan, "cka_ceiling": np.nan}
-    if similarity is not None and {job.number, base.number} <= set(similarity.members):
-        pair = similarity.members.index(job.number), similarity.members.index(base.number)
+    if similarity is not None and {block, base} <= set(similarity.members):
+        pair = similarity.members.index(block), similarity.members.index(base)
         row["cka"] = float(np.cos(similarity.distances[pair]))
-        row["cka_ceiling"] = float(np.cos(similarity.floor()[pair])) if job is not base else np.nan
-    shared = replicate_mean("neighbours", shared_neighbours(job.kernel, base.kernel, k))
+        row["cka_ceiling"] = float(np.cos(similarity.floor()[pair])) if block != base else np.nan
+    shared = replicate_mean("neighbours", shared_neighbours(kernels[block], kernels[base], k))
     row |= {key: shared[key] for key in ("neighbours", "neighbours_se")}
     try:
-        coupled = group_coupling(job.kernel, _label(comparison, job))
+        coupled = group_coupling(kernels[block], _label(run, kernels[block]))
     except InputError:  # no label that makes groups
         return row | {"within": np.nan, "across": np.nan}
     return row | {"within": coupled.within, "across": coupled.across}
@@ -269,9 +270,9 @@ def _ratio(run: Run, whole: Run) -> dict[str, float | str]:
     return {"share": float(share), "share_se": float(share * relative)}
 
 
-def _label(comparison: Comparison, job: JobKernel) -> str:
-    name = comparison.runs[job.number].config.get("label")
-    return str(name) if name is not None else next(iter(job.kernel.labels), "")
+def _label(run: Run, kernel: LossKernel) -> str:
+    name = run.config.get("label")
+    return str(name) if name is not None else next(iter(kernel.labels), "")
 
 
 def _name(run: Run) -> str:

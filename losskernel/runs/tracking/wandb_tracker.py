@@ -206,15 +206,11 @@ def short_names(config: Mapping[str, Any]) -> dict[str, Any]:
     every = flat(config)
     numbers = {key.rsplit(".", 1)[-1]: every.get(key) for key in with_use(Use.SHORT_NAME)}
     names: dict[str, Any] = {name: value for name, value in numbers.items() if is_number(value)}
-    names |= {f"{key}_name": name for key in with_use(Use.CLASS_NAME) if (name := part_name(config, key))}
+    classes = {key: _mapping(config, key).get("_target_") for key in with_use(Use.CLASS_NAME)}
+    names |= {f"{key}_name": str(target).rpartition(".")[2] for key, target in classes.items() if target}
     if "wrapper" in config:
         names["wrapper_name"] = "+".join(map(str, _mapping(config, "wrapper"))) or "none"
     return names
-
-
-def part_name(config: Mapping[str, Any], key: str) -> str:
-    """Return the name of the class or function of a part of a configuration; "" where it has none."""
-    return str(_mapping(config, key).get("_target_", "")).rsplit(".", 1)[-1]
 
 
 def _mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:

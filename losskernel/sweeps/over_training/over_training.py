@@ -19,9 +19,9 @@ from losskernel.figures.shared.sweep_axis import Axis
 from losskernel.kernel.estimators import Neighbours
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.runs.tracking.tracker import Tracker
-from losskernel.sweeps.compare import ALIKE, Comparison, JobKernel, compare_jobs
+from losskernel.sweeps.compare import ALIKE, Comparison, JobKernels, compare_jobs
 from losskernel.sweeps.comparison_page import Finding
-from losskernel.sweeps.read_runs import find_runs
+from losskernel.sweeps.read_runs import Run, find_runs
 
 STEP = "training_step"  # what the jobs differ in
 _FEWEST_PROBES = 10  # of a map
@@ -99,7 +99,7 @@ def kept_checkpoints(run: Path, choice: Any = "all") -> dict[str, str]:
     return {files[step].stem: str(files[step]) for step in sorted(set(steps))}
 
 
-def path_of(comparison: Comparison, _: Sequence[JobKernel] = ()) -> Finding:
+def path_of(comparison: Comparison, _: JobKernels | None = None) -> Finding:
     """Return the distances of each kernel to the first, the last and the next, with numbers, a table and a figure.
 
     `path/chord` is the distance between the ends, `path/straightness` its share in the length of the path, and
@@ -134,7 +134,7 @@ def path_of(comparison: Comparison, _: Sequence[JobKernel] = ()) -> Finding:
     return Finding(Result(metrics, {"path": table}, {"along_training": drawn}), {"along_training": caption})
 
 
-def levels_of(comparison: Comparison, _: Sequence[JobKernel] = ()) -> Finding:
+def levels_of(comparison: Comparison, _: JobKernels | None = None) -> Finding:
     """Return when each level appears, as numbers `levels/...`, a table and a figure.
 
     Jobs without the analysis `levels` are left out.
@@ -216,7 +216,7 @@ def _crossings(times: np.ndarray, contrasts: np.ndarray, threshold: float) -> np
     return np.where(~below.any(axis=1), times[0], np.where(below[:, -1], np.inf, crossing))
 
 
-def maps_of(comparison: Comparison, jobs: list[JobKernel]) -> Finding:
+def maps_of(comparison: Comparison, kernels: JobKernels) -> Finding:
     """Return the aligned maps of the kernels, coloured by the run's label.
 
     `maps/displacement` is the mean distance that a probe moves between successive maps, in radii of the map, and
@@ -224,22 +224,23 @@ def maps_of(comparison: Comparison, jobs: list[JobKernel]) -> Finding:
     `..._apart` are the same for maps that are computed one by one.
     """
     # Kernels that cannot be compared have different probes, and no map in common.
-    if comparison.similarity is None or jobs[0].kernel.probes < _FEWEST_PROBES:
+    first = next(iter(kernels.values()), None)
+    if comparison.similarity is None or first is None or first.probes < _FEWEST_PROBES:
         return Finding(Result())
-    runs, maps = [comparison.runs[job.number] for job in jobs], moving_maps([job.kernel for job in jobs])
+    runs, maps = [comparison.runs[number] for number in kernels], moving_maps(list(kernels.values()))
     metrics = {
         "maps/displacement": _mean_displacement(maps.layouts),
         "maps/displacement_apart": _mean_displacement(maps.apart),
         "maps/neighbours_kept": float(maps.kept.mean()),
         "maps/neighbours_kept_apart": float(maps.kept_apart.mean()),
     }
-    name, labels = _colours(comparison, jobs[0])
+    name, labels = _colours(runs[0], first)
     steps = [int(run.config[STEP]) for run in runs]
     titles, losses = [f"step {step:,}" for step in steps], [run.metrics.get("trace/start_loss") for run in runs]
     drawn = figures.aligned_maps(maps.layouts, labels, name, titles, [run.verdict or "none" for run in runs])
     words = ["" if loss is None else f"loss {loss:.3g}" for loss in losses]
     animation = figures.moving_map(maps.layouts, labels, titles, words, np.log1p(steps).tolist())
-    points = {"id": jobs[0].kernel.ids, name: labels}
+    points = {"id": first.ids, name: labels}
     layouts = zip(steps, maps.layouts, strict=True)
     tables = [pd.DataFrame({"step": step} | points | {"x": xy[:, 0], "y": xy[:, 1]}) for step, xy in layouts]
     captions = {"aligned_maps": _caption_of_maps(metrics, name)}
@@ -262,12 +263,11 @@ def _caption_of_maps(metrics: Mapping[str, float], colours: str) -> str:
     )
 
 
-def _colours(comparison: Comparison, first: JobKernel) -> tuple[str, np.ndarray]:
+def _colours(run: Run, kernel: LossKernel) -> tuple[str, np.ndarray]:
     """Return the label that colours the probes: the one of the run, else the first, else the probe's number."""
-    labels = first.kernel.labels
-    name = str(comparison.runs[first.number].config.get("label"))
-    name = name if name in labels else next(iter(labels), "probe")
-    return name, np.asarray(labels.get(name, np.arange(first.kernel.probes)))
+    name = str(run.config.get("label"))
+    name = name if name in kernel.labels else next(iter(kernel.labels), "probe")
+    return name, np.asarray(kernel.labels.get(name, np.arange(kernel.probes)))
 
 
 def _axis(steps: Sequence[int]) -> Axis:
