@@ -23,11 +23,10 @@ from losskernel.runs.tracking.tracker import Tracker
 from losskernel.storage.locations import guard
 from losskernel.sweeps import comparison_page as words
 from losskernel.sweeps.comparison_page import Finding, captions_by_file, merged, write_comparison
-from losskernel.sweeps.design import Design, lay_out, repeated_over
-from losskernel.sweeps.metric_panels import curves_of, panels_for, verdict_rows
+from losskernel.sweeps.design import Design, Stretch, curves_of, lay_out, panels_for, repeated_over, verdict_rows
 from losskernel.sweeps.network_paths import whole_paths
 from losskernel.sweeps.read_runs import UNSAMPLED, Run, read_run, short_names
-from losskernel.sweeps.similarity import Similarity, Stretch, all_tables, measure, paths, stable_stretch
+from losskernel.sweeps.similarity import Similarity, all_tables, measure, paths, stable_stretch
 from losskernel.traces.compatibility import shortened
 from losskernel.traces.loss_traces import LossTraces, open_traces
 

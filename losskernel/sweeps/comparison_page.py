@@ -16,10 +16,9 @@ from losskernel.config_keys import label_of
 from losskernel.figures.html import banner, chip, heading, picture, write_page
 from losskernel.figures.shared.presentation import VERDICTS, number, with_error
 from losskernel.runs.report import meanings_of, template
-from losskernel.sweeps.design import Design, repeated_by, repeated_over, value_of
-from losskernel.sweeps.metric_panels import interval, worst_verdict
+from losskernel.sweeps.design import Design, Stretch, interval, repeated_by, repeated_over, value_of, worst_verdict
 from losskernel.sweeps.read_runs import UNSAMPLED, Run, short_names
-from losskernel.sweeps.similarity import Similarity, Stretch
+from losskernel.sweeps.similarity import Similarity
 
 _MOST_METRICS = 5
 _SAME = 0.95  # CKA from which a kernel hardly differs from its control

@@ -15,7 +15,7 @@ from losskernel.geometry import AngularCKA, Point
 from losskernel.geometry.significance import noise_floor, reliability
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.runs.analyse import CONTROL
-from losskernel.sweeps.design import Design, repeated_by, repetition
+from losskernel.sweeps.design import Design, Stretch, repeated_by, repetition
 from losskernel.sweeps.read_runs import UNSAMPLED, Run, short_names
 from losskernel.traces.loss_traces import LossTraces, open_traces
 
@@ -50,15 +50,6 @@ class Similarity:
     def floor(self) -> np.ndarray:
         """Return the distance [P, P] that Monte-Carlo noise alone would give; on the diagonal of a repeated run."""
         return noise_floor(self.reliability)
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Consecutive indices of an axis, both ends included, and the least CKA between their kernels."""
-
-    first: int
-    last: int
-    cka: float
 
 
 def measure(runs: Sequence[Run], limit: int = 1000) -> Similarity:

@@ -7,7 +7,7 @@ import pytest
 from command import TINY, call
 from wandb_reader import read_runs
 
-from losskernel.sweeps.metric_panels import panels_for
+from losskernel.sweeps.design import panels_for
 from losskernel.sweeps.read_runs import read_run
 
 SOURCE = '''

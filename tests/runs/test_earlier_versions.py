@@ -15,7 +15,7 @@ from command import call
 
 import losskernel as lk
 from losskernel.sweeps import find_runs
-from losskernel.sweeps.metric_panels import panels_for
+from losskernel.sweeps.design import panels_for
 from losskernel.sweeps.read_runs import read_run
 
 WORDS = (

@@ -13,8 +13,7 @@ from planted_runs import SHOWN, configuration, losses, plant, plant_turning, swe
 from losskernel.errors import InputError
 from losskernel.sweeps import Comparison, compare, find_runs
 from losskernel.sweeps.comparison_page import caption_of_metrics, write_comparison
-from losskernel.sweeps.design import lay_out
-from losskernel.sweeps.metric_panels import curves_of, interval, panels_for
+from losskernel.sweeps.design import curves_of, interval, lay_out, panels_for
 from losskernel.sweeps.read_runs import Run
 
 

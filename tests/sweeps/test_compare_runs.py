@@ -12,8 +12,7 @@ from losskernel.analyses.result import MetricPanel
 from losskernel.errors import InputError, TraceError
 from losskernel.sweeps import find_runs
 from losskernel.sweeps.comparison_page import different_settings
-from losskernel.sweeps.design import lay_out, repeated_by, value_of
-from losskernel.sweeps.metric_panels import verdict_rows
+from losskernel.sweeps.design import lay_out, repeated_by, value_of, verdict_rows
 from losskernel.sweeps.read_runs import Run, read_run, short_names
 
 
