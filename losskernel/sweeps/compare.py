@@ -22,11 +22,9 @@ from losskernel.runs.folder import RunFolder
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.storage.locations import guard
 from losskernel.sweeps import comparison_page as words
-from losskernel.sweeps.comparison_page import Finding, captions_by_file, merged, write_comparison
-from losskernel.sweeps.design import Design, Stretch, curves_of, lay_out, panels_for, repeated_over, verdict_rows
-from losskernel.sweeps.network_paths import whole_paths
+from losskernel.sweeps.design import Design, Finding, curves_of, lay_out, panels_for, repeated_over, verdict_rows
 from losskernel.sweeps.read_runs import UNSAMPLED, Run, read_run, short_names
-from losskernel.sweeps.similarity import Similarity, all_tables, measure, paths, stable_stretch
+from losskernel.sweeps.similarity import Similarity, Stretch, all_tables, measure, paths, stable_stretch, whole_paths
 from losskernel.traces.compatibility import shortened
 from losskernel.traces.loss_traces import LossTraces, open_traces
 
@@ -183,15 +181,15 @@ def _compared(runs: list[Run], panels: list[MetricPanel], alike: float, folder: 
 
 def _record(comparison: Comparison, findings: Sequence[Finding], tracker: Tracker, title: str, name: str) -> None:
     """Write all files, then record them: the page must not depend on a network, and a tracker is always closed."""
-    files, result = RunFolder(comparison.folder), merged(findings)
+    files, result = RunFolder(comparison.folder), _merged(findings)
     files.prepare()
     pictures = files.write_result(result)
     numbers = comparison.summary() | result.metrics
     files.write_json(f"{name}.json", numbers)
-    captions, notes = captions_by_file(findings), [note for finding in findings for note in finding.notes]
+    captions, notes = _captions_by_file(findings), [note for finding in findings for note in finding.notes]
     runs, design, panels = comparison.runs, comparison.design, comparison.panels
     page = files.path / "report.html"
-    guard(page, lambda: write_comparison(files.path, title, runs, design, panels, captions, notes))
+    guard(page, lambda: words.write_comparison(files.path, title, runs, design, panels, captions, notes))
     state = "failed"
     try:
         tracker.start(_config(comparison))
@@ -200,6 +198,24 @@ def _record(comparison: Comparison, findings: Sequence[Finding], tracker: Tracke
         state = "finished"
     finally:
         tracker.finish(state)
+
+
+def _merged(findings: Sequence[Finding]) -> Result:
+    """Return all results as one."""
+    result = Result()
+    for finding in findings:
+        for kind in ("metrics", "tables", "figures", "animations"):
+            getattr(result, kind).update(getattr(finding.result, kind))
+    return result
+
+
+def _captions_by_file(findings: Sequence[Finding]) -> dict[str, str]:
+    """Return file -> caption of all pictures on the page, in its order."""
+    return {
+        f"{name}.{'gif' if name in finding.result.animations else 'png'}": text
+        for finding in findings
+        for name, text in finding.captions.items()
+    }
 
 
 def _usual_finding(comparison: Comparison) -> Finding:

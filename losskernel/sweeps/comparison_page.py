@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from losskernel.analyses.result import MetricPanel, Result
+from losskernel.analyses.result import MetricPanel
 from losskernel.config_keys import label_of
 from losskernel.figures.html import banner, chip, heading, picture, write_page
 from losskernel.figures.shared.presentation import VERDICTS, number, with_error
@@ -22,39 +21,6 @@ from losskernel.sweeps.similarity import Similarity
 
 _MOST_METRICS = 5
 _SAME = 0.95  # CKA from which a kernel hardly differs from its control
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The answer to one question about all runs together.
-
-    Attributes:
-        result: numbers, tables, figures, animations.
-        captions: figure or animation -> caption, in the order of the page; a figure without one is not on it.
-        notes: sentences for the top of the page.
-    """
-
-    result: Result = field(default_factory=Result)
-    captions: Mapping[str, str] = field(default_factory=dict)
-    notes: Sequence[str] = ()
-
-
-def merged(findings: Sequence[Finding]) -> Result:
-    """Return all results as one."""
-    result = Result()
-    for finding in findings:
-        for kind in ("metrics", "tables", "figures", "animations"):
-            getattr(result, kind).update(getattr(finding.result, kind))
-    return result
-
-
-def captions_by_file(findings: Sequence[Finding]) -> dict[str, str]:
-    """Return file -> caption of all pictures on the page, in its order."""
-    return {
-        f"{name}.{'gif' if name in finding.result.animations else 'png'}": text
-        for finding in findings
-        for name, text in finding.captions.items()
-    }
 
 
 def write_comparison(

@@ -4,12 +4,12 @@ And the metrics that a comparison draws, and the curves in each panel of its fig
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from losskernel.analyses.result import MetricPanel
+from losskernel.analyses.result import MetricPanel, Result
 from losskernel.config_keys import COMPARED, NBETA, label_of, repetitions, row, symbol_of
 from losskernel.errors import InputError, require
 from losskernel.figures.shared.presentation import is_finite
@@ -66,6 +66,21 @@ class Design:
 
     def _matches(self, run: int, curve: int, index: int) -> bool:
         return self.curve[run] in (curve, None) and self.index[run] in (index, None)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer to one question about all runs together.
+
+    Attributes:
+        result: numbers, tables, figures, animations.
+        captions: figure or animation -> caption, in the order of the page; a figure without one is not on it.
+        notes: sentences for the top of the page.
+    """
+
+    result: Result = field(default_factory=Result)
+    captions: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

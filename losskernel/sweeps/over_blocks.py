@@ -20,7 +20,7 @@ from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.sampling.samplers.base import select
 from losskernel.sweeps.compare import ALIKE, Comparison, JobKernels, compare_jobs
-from losskernel.sweeps.comparison_page import Finding
+from losskernel.sweeps.design import Finding
 from losskernel.sweeps.read_runs import JOBS, Run, find_runs
 
 BLOCK = "block"  # what the jobs differ in

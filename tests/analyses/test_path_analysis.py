@@ -23,8 +23,8 @@ from losskernel.geometry.point import evenly
 from losskernel.representations.points import TRAINED, NamedPoint, PointSet
 from losskernel.sweeps import compare
 from losskernel.sweeps.design import lay_out
-from losskernel.sweeps.network_paths import whole_paths
 from losskernel.sweeps.read_runs import read_run
+from losskernel.sweeps.similarity import whole_paths
 
 
 @pytest.fixture(autouse=True)

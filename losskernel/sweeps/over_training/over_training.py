@@ -20,7 +20,7 @@ from losskernel.kernel.estimators import Neighbours
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.sweeps.compare import ALIKE, Comparison, JobKernels, compare_jobs
-from losskernel.sweeps.comparison_page import Finding
+from losskernel.sweeps.design import Finding
 from losskernel.sweeps.read_runs import Run, find_runs
 
 STEP = "training_step"  # what the jobs differ in
