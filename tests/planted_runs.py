@@ -9,7 +9,7 @@ import yaml
 
 import losskernel as lk
 from losskernel.analyses import Complexity, Separation
-from losskernel.runs.presentation import presentations
+from losskernel.runs.report import presentations
 from losskernel.sweeps.read_runs import Run
 
 PROBES, CHAINS, MODES = 40, 4, 6

@@ -24,7 +24,7 @@ from losskernel.representations.points import open_points
 from losskernel.runs.analyse import CONTROL, TRACES, Outcome, analyse
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.preflight import faults_of, label_faults
-from losskernel.runs.presentation import headline, objective
+from losskernel.runs.report import headline, objective
 from losskernel.runs.run import Study, finished, run, set_threads, trained
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.sampling.calibration import calibrate

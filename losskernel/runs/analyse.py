@@ -17,9 +17,8 @@ from losskernel.kernel.diagnosis.diagnose import Diagnosis, diagnose
 from losskernel.kernel.loss_kernel import LossKernel
 from losskernel.representations.baselines.collect import settings_of
 from losskernel.representations.points import LOSS_KERNEL, TRAINED, NamedPoint, PointSet, sampled_point
-from losskernel.runs import presentation
+from losskernel.runs import report
 from losskernel.runs.folder import RunFolder
-from losskernel.runs.report import is_beside, meanings_of, write_report
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.storage.locations import guard
 from losskernel.traces.loss_traces import LossTraces
@@ -115,13 +114,13 @@ def analyse(
     changed = [name for name in now if settings.get(name, now[name]) != now[name]]
     files.write_json(SETTINGS, settings | now)
     files.write_json("metrics.json", metrics)
-    shown = presentation.read_presentations(files.path) | presentation.presentations(analyses)
-    files.write_json(presentation.PRESENTATION, {name: asdict(words) for name, words in shown.items()})
-    compared = {presentation.COMPARED_METRICS: presentation.compared_metrics(shown)}
+    shown = report.read_presentations(files.path) | report.presentations(analyses)
+    files.write_json(report.PRESENTATION, {name: asdict(words) for name, words in shown.items()})
+    compared = {report.COMPARED_METRICS: report.compared_metrics(shown)}
     tracker.summarise(metrics | _verdict(diagnosis) | compared)
     _write_meanings(metrics, diagnosis, analyses, files, tracker)
     _write_kernel(subject.kernel, files, tracker)
-    guard(files.path / "report.html", write_report, files.path)
+    guard(files.path / "report.html", report.write_report, files.path)
     if failed:
         names = ", ".join(f"{name} ({type(error).__name__}: {error})" for name, error in failed.items())
         raise InputError(f"these analyses failed, all others are written: {names}") from next(iter(failed.values()))
@@ -208,9 +207,9 @@ def _write_meanings(
     tracker: Tracker,
 ) -> None:
     """Write and record the meaning of each metric; those of earlier analyses are kept."""
-    measured, earlier = {} if diagnosis is None else diagnosis.metrics, meanings_of(files.path)
+    measured, earlier = {} if diagnosis is None else diagnosis.metrics, report.meanings_of(files.path)
     meanings = {f"diagnosis/{name}": meaning_of(name, Convergence) for name in measured}
-    for key in [key for key in metrics if not is_beside(key, metrics)]:
+    for key in [key for key in metrics if not report.is_beside(key, metrics)]:
         name, _, metric = key.removeprefix("control/").partition("/")
         meanings[key] = meaning_of(metric, analyses[name]) if name in analyses else earlier.get(key, "")
         if meanings[key] and name in analyses and key.startswith("control/"):

@@ -26,7 +26,7 @@ from losskernel.representations.points import PointSet, Source, collect
 from losskernel.runs.analyse import CONTROL, TRACES, Outcome, analyse
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.preflight import faults_of
-from losskernel.runs.presentation import read_presentations
+from losskernel.runs.report import read_presentations
 from losskernel.runs.status.progress_callback import SamplingCallback, TrainingCallback
 from losskernel.runs.status.status_file import RunStatus, read_status
 from losskernel.runs.tracking.tracker import LogDraws, Tracker

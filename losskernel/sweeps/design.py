@@ -16,7 +16,7 @@ from losskernel.figures.shared.presentation import is_finite
 from losskernel.figures.shared.style import INK, palette
 from losskernel.figures.shared.sweep_axis import Axis
 from losskernel.figures.sweeps.metrics_against_settings import Curve, Panel, Row
-from losskernel.runs.presentation import DIAGNOSIS
+from losskernel.runs.report import DIAGNOSIS
 from losskernel.sweeps.read_runs import UNSAMPLED, Run, short_names
 
 _MOST_CURVES = 8

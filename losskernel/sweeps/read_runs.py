@@ -14,7 +14,7 @@ from losskernel.config_keys import current_classes, flat
 from losskernel.errors import InputError, TraceError, require
 from losskernel.figures.shared.presentation import is_finite
 from losskernel.runs.analyse import SETTINGS
-from losskernel.runs.presentation import read_presentations
+from losskernel.runs.report import read_presentations
 from losskernel.traces.zarr_store import TraceStore
 
 # In a sweep's folder: the folder of kernels whose chains its jobs sampled.

@@ -18,7 +18,7 @@ from losskernel.analyses.memorisation.memorisation import Witnesses, suspects_pa
 from losskernel.cli.build import summary
 from losskernel.errors import InputError
 from losskernel.runs.preflight import label_faults
-from losskernel.runs.presentation import presentations
+from losskernel.runs.report import presentations
 from losskernel.runs.run import Outcome
 
 

@@ -12,7 +12,7 @@ from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from losskernel.config_keys import Use, label_of, with_use
 from losskernel.errors import InputError, require
-from losskernel.runs.presentation import COMPARED_METRICS
+from losskernel.runs.report import COMPARED_METRICS
 from losskernel.runs.tracking.tracker import CLOCK
 from losskernel.runs.tracking.wandb_connection import logged_in
 
