@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
 from losskernel.cli import group_of, quiet_root_logger
 from losskernel.cli.commands.compare_runs import tracker_of
-from losskernel.cli.config import CONF, apply_calibration, parsed, resolved
+from losskernel.cli.config import CONF, composed, parsed, resolved
 from losskernel.config_keys import Use, current_classes, with_use
 from losskernel.errors import InputError, require, require_number
 from losskernel.runs.folder import RunFolder
@@ -284,10 +283,10 @@ def recompose(run: Path, defaults: Sequence[str], given: Sequence[str]) -> tuple
     search = [word for word in given if keys([word]) == ["hydra.searchpath"]]
     search = search or _search_path(run / ".hydra" / "hydra.yaml")
     # First composed as the run was, to see what has changed since; then with the changes that are asked for.
-    restored = _restoring(stored, resolved(_composed([*search, *repeated])))
+    restored = _restoring(stored, resolved(composed([*search, *repeated])))
     words = [*search, *repeated, *_without([*restored, *defaults], keys(given))]
     words += [word for word in given if word not in search]
-    return words, _composed(words)
+    return words, composed(words)
 
 
 def run_specific_choices(config: DictConfig, given: Sequence[str]) -> list[str]:
@@ -361,14 +360,6 @@ def _search_path(path: Path) -> list[str]:
     known = (CONF, str(Path.cwd() / "conf"))
     added = [f"file://{folder}" for folder in folders if Path(folder).is_dir() and folder not in known]
     return [f"hydra.searchpath={quoted(added)}"] if added else []
-
-
-def _composed(words: Sequence[str]) -> DictConfig:
-    # Not hydra.main: that would parse sys.argv and start a job.
-    with initialize_config_dir(CONF, version_base="1.3"):
-        config = compose("config", overrides=list(words))
-    apply_calibration(config, list(words))
-    return config
 
 
 def _restoring(stored: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -8,10 +8,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from losskernel.cli.config import CONF, apply_calibration, combinations, resolved
+from losskernel.cli.config import combinations, composed, resolved
 from losskernel.config_keys import Use, with_use
 from losskernel.errors import InputError, require
 from losskernel.storage.downloads import PREFETCH, Download, network_timeout, recorded_connections, recorded_downloads
@@ -76,9 +75,7 @@ def _distinct(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
     """Return a configuration for every set of downloads that the jobs need."""
     configs: dict[str, DictConfig] = {}
     for words in jobs:
-        with initialize_config_dir(CONF, version_base="1.3"):
-            config = compose("config", overrides=list(words))
-        apply_calibration(config, words)
+        config = composed(words)
         plain = resolved(config)
         needs = {name: plain.get(name) for name in with_use(Use.DOWNLOAD)}
         configs.setdefault(json.dumps(needs, sort_keys=True, default=str), config)

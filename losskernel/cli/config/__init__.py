@@ -57,6 +57,15 @@ def combinations(words: Sequence[str]) -> list[tuple[str, ...]]:
     return list(itertools.product(*choices.values()))
 
 
+def composed(words: Sequence[str]) -> DictConfig:
+    """Return the configuration that some overrides compose, with the calibration that they choose."""
+    # Not hydra.main: that would parse sys.argv and start a job.
+    with hydra.initialize_config_dir(CONF, version_base="1.3"):
+        config = hydra.compose("config", overrides=list(words))
+    apply_calibration(config, words)
+    return config
+
+
 def shown_help(name: str) -> bool:
     """Let Hydra print the help of a command that composes several configurations, if the command line asks for it.
 

@@ -22,7 +22,6 @@ from hydra.core.utils import JobReturn, JobStatus, env_override
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 
 from losskernel.cli import failures
-from losskernel.cli.failures import short_path, write_failure
 from losskernel.cli.launchers.job_process import DEVICES, run_alone, run_in_shared_process
 from losskernel.cli.launchers.queue import SlurmQueue, Watch
 from losskernel.cli.launchers.sweep_jobs import SweepJob, compose_jobs, resume_command
@@ -219,7 +218,7 @@ def read_result(job: SweepJob, handle: Any) -> JobReturn:
         job: of the sweep.
         handle: submitit's job.
     """
-    log = f"; log {short_path(handle.paths.stdout)}"
+    log = f"; log {failures.short_path(handle.paths.stdout)}"
     try:
         (result,) = handle.results()
     except Exception as error:  # it failed outside of our own command, or its result cannot be read
@@ -243,7 +242,7 @@ def without_result(job: SweepJob, handle: Any, state: str, remedy: str) -> JobRe
         remedy: how it is continued.
     """
     log, status = handle.paths.stdout, read_status(job.folder) or {}
-    where = f"log {short_path(log)}" if log.exists() else "no log: do compute nodes see this folder?"
+    where = f"log {failures.short_path(log)}" if log.exists() else "no log: do compute nodes see this folder?"
     end = f"{state}; folder {job.folder}, {where}; {remedy}"
     # A job that a signal interrupted could write so itself; a status older than this start is an earlier one's.
     start = handle.paths.submitted_pickle.stat().st_mtime
@@ -263,7 +262,7 @@ def _failed(job: SweepJob, line: str, error: Exception | None = None) -> JobRetu
     print(f"losskernel: {job.name} {line}", file=sys.stderr)
     if error is None:  # the process that it ran in could not write failure.json
         error = TraceError(line)
-        write_failure(job.folder, job.config, error)
+        failures.write_failure(job.folder, job.config, error)
     failures.reported.append(error)
     result = JobReturn(overrides=job.overrides, status=JobStatus.FAILED)
     result.return_value = error
@@ -346,7 +345,7 @@ def _announce(launcher: Any, array: str, ids: Sequence[str], at_once: int, log: 
     many = len(ids) > 1
     listed = f"{ids[0]} to {ids[-1]}, at most {min(at_once, len(ids))} at a time" if many else ids[0]
     _say(f"{len(ids)} job{'s' * many} submitted to SLURM: {listed}")
-    print(f"  logs      {short_path(log)}{' and so on' * many}")
+    print(f"  logs      {failures.short_path(log)}{' and so on' * many}")
     print(f"  progress  losskernel-status {launcher.config.hydra.sweep.dir}")
     print(f"  waiting; Ctrl-C leaves the job{'s' * many} running, `scancel {array}` ends them", flush=True)
 
