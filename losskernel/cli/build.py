@@ -270,9 +270,8 @@ def _tracker(config: DictConfig, folder: Path, sweep: str | None) -> Tracker:
     if factory.func is Tracker:
         return Tracker()
     RunFolder(folder).prepare()
-    if "project" not in config.logger:
-        return factory(folder)
-    return factory(folder, **described(config, folder, sweep))
+    about = described(config, folder, sweep) if "project" in config.logger else {}
+    return factory(folder, **about)
 
 
 # Signatures: what is wrong with a node before anything is instantiated. Hydra would report the first fault alone, and

@@ -131,9 +131,7 @@ class Curves(Logger):
         # Rows are in order, so that each chain keeps its last draw.
         drawn = {name: row["draw"] for row in rows for name in row if name.startswith(CURVED[0])}
         seconds = max((row[CLOCK] for row in rows), default=0.0)
-        if not drawn or not seconds:
-            return {}
-        return {CLOCK: seconds, "draws_per_second": sum(drawn.values()) / seconds}
+        return {CLOCK: seconds, "draws_per_second": sum(drawn.values()) / seconds} if drawn and seconds else {}
 
     def _log_all(self, rows: Sequence[dict[str, float]]) -> None:
         for row in rows:

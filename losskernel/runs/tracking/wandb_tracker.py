@@ -114,13 +114,11 @@ class WandbTracker(Tracker):
 
         def log(run: Any) -> None:
             captions = RunFolder(self._folder).read_json(CAPTIONS)
-            logged: dict[str, Any] = {}
-            for name, path in pictures.items():
-                logged[f"figures/{name}"] = _picture(path, captions.get(name))
-            for name, table in tables.items():
-                logged[f"tables/{name}"] = wandb.Table(dataframe=table.head(LARGEST_TABLE))
-            for name, path in pages.items():
-                logged[f"interactive/{name}"] = wandb.Html(path.read_text(encoding="utf-8"), inject=False)
+            logged = {f"figures/{name}": _picture(path, captions.get(name)) for name, path in pictures.items()}
+            shown = {name: table.head(LARGEST_TABLE) for name, table in tables.items()}
+            logged |= {f"tables/{name}": wandb.Table(dataframe=table) for name, table in shown.items()}
+            texts = {name: path.read_text(encoding="utf-8") for name, path in pages.items()}
+            logged |= {f"interactive/{name}": wandb.Html(text, inject=False) for name, text in texts.items()}
             if logged:
                 self._connection.append(run, logged)
 
