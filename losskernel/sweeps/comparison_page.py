@@ -44,21 +44,18 @@ def write_comparison(
         notes: sentences for the top of the page; empty ones are left out.
     """
     keys, metrics = [*design.keys, *repeated_by(runs)], [metric for panel in panels for metric, *_ in panel.curves]
-    pages = [run.folder / "report.html" for run in runs]
-    links = [Path(os.path.relpath(page, folder)).as_posix() if page.is_file() else "" for page in pages]
+    pictures = {name: picture(folder / "figures" / name, escape(text), shown=0.7) for name, text in captions.items()}
     content = template(Path(__file__).with_suffix(".jinja")).render(
         banner=lambda *parts: Markup(banner(*parts)),
         chip=lambda verdict: Markup(chip(verdict)),
         worst=worst_verdict(runs, range(len(runs))),
         headline=escape(headline(runs)),
         notes=[note for note in notes if note],
-        figures=[
-            Markup(picture(folder / "figures" / name, escape(text), shown=0.7)) for name, text in captions.items()
-        ],
+        figures=list(map(Markup, pictures.values())),
         keys={key: label_of(key) for key in keys},
         metrics=metrics,
         meanings={name: f": {text}" for run in runs for name, text in meanings_of(run.folder).items()},
-        runs=list(zip(short_names(runs), links, runs, strict=True)),
+        runs=[(name, _link(run, folder), run) for name, run in zip(short_names(runs), runs, strict=True)],
         distrusted=[(name, run) for name, run in zip(design.names, runs, strict=True) if run.reasons],
         swept=f"{label_of(design.keys[0])} " if len(design.keys) == 1 else "",
         tables={path.name: number(len(pd.read_csv(path))) for path in sorted((folder / "tables").glob("*.csv"))},
@@ -66,6 +63,11 @@ def write_comparison(
         with_error=with_error,
     )
     return write_page(folder / "report.html", title, [heading(title, folder), content])
+
+
+def _link(run: Run, folder: Path) -> str:
+    page = run.folder / "report.html"
+    return Path(os.path.relpath(page, folder)).as_posix() if page.is_file() else ""
 
 
 # Text: captions that define what is drawn, notes, and the table on the terminal.
