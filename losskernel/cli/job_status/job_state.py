@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from losskernel.cli.launchers.queue import WAITING
 from losskernel.runs.status.status_file import ENDS, read_object, read_status, seconds_of
 from losskernel.training.progress import lasting
 
@@ -15,8 +16,6 @@ SILENT = 60.0  # seconds without a status, of which there is one every five
 STILL = 600.0  # seconds without progress of a live process
 # Files of a run, the first ones and the last ones.
 _MARKS = ("status.json", "config.yaml", "failure.json", "metrics.json", "traces.zarr", ".hydra")
-# States of SLURM's jobs that go on by themselves.
-_QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "HELD")
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ def apply_slurm_state(job: Job, states: Mapping[str, str]) -> Job:
     if not job.slurm or job.state in ("finished", "failed") or job.at_work:
         return job
     state = states.get(job.slurm)
-    if state in _QUEUED:
+    if state in WAITING:
         again = "" if not job.status else ", goes on where it was"
         release = f"; scontrol release {job.slurm}" if state == "HELD" else ""
         return replace(job, state="waiting", ended=False, note=f"SLURM: {state}{again}{release}")
