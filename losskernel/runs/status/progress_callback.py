@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from losskernel.kernel.diagnosis.interim import ENOUGH, Interim, interim
+from losskernel.kernel.diagnosis.diagnose import ENOUGH, Interim, interim
 from losskernel.kernel.diagnosis.statistics import load_arviz
 from losskernel.runs.status.status_file import RunStatus
 from losskernel.sampling.chains import STEP_CHECKS, Stride
