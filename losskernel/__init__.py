@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from losskernel.sampling.samplers import SGLD as SGLD
     from losskernel.sampling.samplers import SGNHT as SGNHT
     from losskernel.sampling.samplers import RMSpropSGLD as RMSpropSGLD
-    from losskernel.sampling.schedule import Schedule as Schedule
+    from losskernel.sampling.setup import Schedule as Schedule
     from losskernel.traces.loss_traces import LossTraces as LossTraces
     from losskernel.traces.loss_traces import open_traces as open_traces
     from losskernel.training import Training as Training
@@ -38,7 +38,7 @@ _HOMES = {
     "SGNHT": "sampling.samplers",
     "RMSpropSGLD": "sampling.samplers",
     "sample": "sampling.sample",
-    "Schedule": "sampling.schedule",
+    "Schedule": "sampling.setup",
     "LossTraces": "traces.loss_traces",
     "open_traces": "traces.loss_traces",
     "fit": "training",

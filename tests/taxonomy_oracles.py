@@ -51,17 +51,17 @@ def random_tree(rng: np.random.Generator, leaves: int) -> Tree:
 
 def synsets(taxonomy: Taxonomy, depth: int) -> dict[str, Synset]:
     """NLTK's synsets for the nodes of a taxonomy of that depth, without files behind them."""
-    number = {node: offset for offset, node in enumerate(taxonomy.nodes, start=1)}
+    number = {node: offset for offset, node in enumerate(list(taxonomy.parents), start=1)}
     found: dict[str, Synset] = {}
     reader = SimpleNamespace(
-        synset_from_pos_and_offset=lambda _, offset: found[taxonomy.nodes[offset - 1]],
+        synset_from_pos_and_offset=lambda _, offset: found[list(taxonomy.parents)[offset - 1]],
         get_version=lambda: "3.0",
         _max_depth={("n", False): depth},
     )
     for node, offset in number.items():
         found[node] = Synset(reader)
         found[node]._pos, found[node]._offset, found[node]._name = "n", offset, node
-        found[node]._pointers["@"] = {("n", number[parent]) for parent in taxonomy.parents(node)}
+        found[node]._pointers["@"] = {("n", number[parent]) for parent in taxonomy.parents[node]}
     return found
 
 

@@ -21,7 +21,7 @@ from losskernel import figures
 from losskernel.analyses.joint.sweep_and_training import log_slope
 from losskernel.geometry import AngularCKA, Point, reliability
 from losskernel.representations.points import sampled_point
-from losskernel.representations.sources.analytic_kernels import gradient_point
+from losskernel.representations.sources.loss_kernels import gradient_point
 
 HERE = Path(__file__).parent
 PROBES, WIDTH, NOISE, NBETA, SEED = 200, 3, 0.3, 10.0, 0

@@ -12,11 +12,12 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from losskernel.data.base import Data, tensors
-from losskernel.data.synthetic_hierarchies import taxonomy_images
+from losskernel.data.synthetic import taxonomy_images
 from losskernel.geometry import AngularCKA
 from losskernel.losses import cross_entropy
 from losskernel.models import inception_v1
-from losskernel.representations.activations import Graph, choose, record, trace_graph, write_point
+from losskernel.representations.activations import Graph, choose, record, trace_graph
+from losskernel.representations.points import write_point
 
 CLASSES, SIDE = 60, 64
 

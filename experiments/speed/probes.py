@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import GoogLeNet
 
 from losskernel.losses import cross_entropy
-from losskernel.sampling.engine.probe_batch_size import choose_block
-from losskernel.sampling.engine.stacked_model import StackedModel
+from losskernel.sampling.engine.stacked_model import StackedModel, choose_block
 
 CLASSES, PROBES, DRAWS = 1000, 10_000, 4 * 500
 Evaluate = Callable[[], Tensor]

@@ -12,7 +12,7 @@ from losskernel.analyses.probe_sheets import map_table, probe_table, thumbnails
 from losskernel.analyses.result import Result, check_settings
 from losskernel.analyses.taxonomy_classes import TaxonomyAnalysis
 from losskernel.analyses.umap_layout import ALIKE, kept_neighbours, nearest_in, nearest_probes, umap_layout
-from losskernel.data.images.preprocessing import encode
+from losskernel.data.images.image_files import encode
 from losskernel.data.taxonomy import Tree
 from losskernel.errors import require, require_integer, require_number
 from losskernel.figures.trees.map_regions import Region

@@ -10,7 +10,7 @@ from losskernel import figures
 from losskernel.analyses.probe_sheets import map_table, probe_table, thumbnails
 from losskernel.analyses.result import Result
 from losskernel.analyses.umap_layout import kept_neighbours, nearest_probes, umap_layout
-from losskernel.data.images.preprocessing import encode
+from losskernel.data.images.image_files import encode
 from losskernel.errors import require, require_integer
 from losskernel.kernel import LossKernel, replicate_mean
 from losskernel.traces.loss_traces import LossTraces

@@ -1,20 +1,31 @@
-"""What a study is about: training set, probes, loss, what is known of each probe, and the classes of its targets."""
+"""What a study is about: training set, probes, loss, what is known of each probe; and data sets as loaders see them.
 
-from collections.abc import Callable, Mapping, Sequence
+The latter: their size, whether they lie in memory, and the packed form in which samples are moved.
+"""
+
+import os
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from losskernel.data.packed import read_once, size, stack, tensors
-from losskernel.errors import require
-
-__all__ = ["Data", "Loss", "size", "stack", "tensors"]
+from losskernel.errors import InputError, require
+from losskernel.signals import STOP_SIGNALS
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Unpack = Callable[[Tensor], Tensor]  # packed inputs [B, ...] -> the model's inputs [B, ...], on the same device
+
+# Probes that are not in memory are read once and kept up to this size; larger ones are read at every draw.
+KEPT_BYTES = 8 * 2**30
+_BATCH = 64  # samples that a worker process hands over at once
+# Seconds that a worker goes on after a scheduler's signal: enough for a draw, and no orphan for long.
+_GRACE = 60
 
 
 @dataclass(frozen=True)
@@ -140,3 +151,219 @@ def _plain(names: Sequence[Any]) -> Sequence[Any]:
     """Return names as Python's own objects, all text where some are, as an array of them would hold them."""
     alike = isinstance(names, np.ndarray) or len({type(name) for name in names}) <= 1
     return names if alike and not isinstance(names, np.ndarray) else np.asarray(names).tolist()
+
+
+class Packed(Dataset[tuple[Tensor, Any]], ABC):
+    """A map-style data set that keeps inputs in a smaller form than the model takes, such as pixels in bytes.
+
+    Loaders hold and move the packed form, and unpack whole batches on the model's device.
+
+    Attributes:
+        unpack: turns packed inputs into the model's; data sets whose `unpack` is equal can share a batch.
+    """
+
+    unpack: Unpack
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def packed(self, index: int) -> tuple[Tensor, Any]:
+        """Return a sample whose input is packed."""
+
+    def held(self) -> tuple[Tensor, Tensor] | None:
+        """Return all samples, packed, where they lie in memory or in a mapped file, else None."""
+        return None
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        packed, target = self.packed(index)
+        return self.unpack(packed[None])[0], target
+
+
+class PackedTensors(Packed):
+    """Samples in memory: packed inputs [N, ...], targets [N, ...], and what unpacks the inputs."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor, unpack: Unpack) -> None:
+        self.inputs, self.targets, self.unpack = inputs, targets, unpack
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def packed(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return one sample."""
+        return self.inputs[index], self.targets[index]
+
+    def held(self) -> tuple[Tensor, Tensor]:
+        """Return all samples."""
+        return self.inputs, self.targets
+
+
+class ReadOnce(Packed):
+    """Samples of any other data set, kept in memory, as small as it packs them, once a loader has asked for all.
+
+    Args:
+        dataset: map-style, of (input, target).
+        workers: processes that read it.
+    """
+
+    def __init__(self, dataset: Dataset[Any], workers: int) -> None:
+        self.dataset, self._workers, self.unpack = dataset, workers, unpacker(dataset)
+        self._kept: tuple[Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return size(self.dataset)
+
+    def packed(self, index: int) -> tuple[Tensor, Any]:
+        """Return a sample of the data set itself."""
+        return as_packed(self.dataset)[index]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        return self.dataset[index]
+
+    def held(self) -> tuple[Tensor, Tensor] | None:
+        """Read all samples, the first time; None where they are larger than KEPT_BYTES."""
+        if self._kept is None and (whole := held(self.dataset)) is not None:
+            return whole
+        samples = as_packed(self.dataset)
+        # The first sample says how large all are, before any memory is taken.
+        if self._kept is None and len(self) * torch.as_tensor(samples[0][0]).nbytes <= KEPT_BYTES:
+            self._kept = stack(samples, workers=self._workers)
+        return self._kept
+
+
+class _AsPacked(Dataset[tuple[Tensor, Any]]):
+    """A Packed data set as worker processes read it: they hand on the smaller form."""
+
+    def __init__(self, dataset: Packed) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        return self._dataset.packed(index)
+
+
+def size(dataset: Dataset[Any]) -> int:
+    """Return the number of samples.
+
+    Raises:
+        InputError: the data set is not map-style, so that minibatches could not be reproduced.
+    """
+    try:
+        return len(cast(Any, dataset))
+    except TypeError:
+        raise InputError(
+            f"{type(dataset).__name__} has no length; sampling needs map-style datasets (with __len__ and __getitem__)"
+        ) from None
+
+
+def tensors(dataset: Dataset[Any]) -> tuple[Tensor, Tensor] | None:
+    """Return (inputs, targets) of a data set that lies in memory as two tensors, or a subset of one, else None."""
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
+        return dataset.tensors[0], dataset.tensors[1]
+    return _rows_of(tensors(dataset.dataset), dataset) if isinstance(dataset, Subset) else None
+
+
+def held(dataset: Dataset[Any]) -> tuple[Tensor, Tensor] | None:
+    """Return (inputs, targets) of a data set that lies in memory, its inputs packed where it packs them, else None."""
+    if isinstance(dataset, Packed):
+        return dataset.held()
+    return _rows_of(held(dataset.dataset), dataset) if isinstance(dataset, Subset) else tensors(dataset)
+
+
+def _rows_of(whole: tuple[Tensor, Tensor] | None, subset: Subset[Any]) -> tuple[Tensor, Tensor] | None:
+    if whole is None:
+        return None
+    rows = torch.as_tensor(subset.indices)
+    return whole[0][rows], whole[1][rows]
+
+
+def unpacker(dataset: Dataset[Any]) -> Unpack:
+    """Return what turns the inputs that loaders get from a data set into the model's; `unchanged` for plain ones."""
+    if isinstance(dataset, Subset):
+        return unpacker(dataset.dataset)
+    return dataset.unpack if isinstance(dataset, Packed) else unchanged
+
+
+def unchanged(inputs: Tensor) -> Tensor:
+    """Return inputs that are not packed."""
+    return inputs
+
+
+def as_packed(dataset: Dataset[Any]) -> Dataset[Any]:
+    """Return the same samples with inputs that are still packed."""
+    if isinstance(dataset, Subset):
+        return Subset(as_packed(dataset.dataset), dataset.indices)
+    return _AsPacked(dataset) if isinstance(dataset, Packed) else dataset
+
+
+def read_once(dataset: Dataset[Any], workers: int) -> Dataset[Any]:
+    """Return a data set that keeps its samples once all were read: itself if it does so or lies in memory."""
+    inner = dataset
+    while isinstance(inner, Subset):
+        inner = inner.dataset
+    return dataset if tensors(dataset) is not None or isinstance(inner, Packed) else ReadOnce(dataset, workers)
+
+
+def stack(dataset: Dataset[Any], limit: int | None = None, workers: int = 0) -> tuple[Tensor, Tensor]:
+    """Load the first `limit` samples (all by default) as (inputs [n, ...], targets [n, ...])."""
+    whole = tensors(dataset)
+    if whole is not None:
+        return whole[0][:limit], whole[1][:limit]
+    batches = list(loaded(dataset, batches_of(range(size(dataset))[:limit]), workers))
+    return torch.cat([inputs for inputs, _ in batches]), torch.cat([targets for _, targets in batches])
+
+
+def batches_of(rows: range) -> list[range]:
+    """Split row numbers into batches that a worker process hands over at once; what lies in shared memory stays small.
+
+    An empty range gives no batch.
+    """
+    return [rows[first : first + _BATCH] for first in range(0, len(rows), _BATCH)]
+
+
+def loaded(
+    dataset: Dataset[Any], batches: Iterable[Iterable[int]], workers: int, device: torch.device | str = "cpu"
+) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """Load batches of samples in worker processes, which end with the iterator, also where a sample cannot be read.
+
+    Args:
+        dataset: map-style, of (input, target).
+        batches: row numbers of each batch.
+        workers: processes that read samples; 0 reads them here.
+        device: where the samples go next; pinned memory speeds the way to CUDA up.
+
+    Raises:
+        InputError: what a worker's data set says is wrong.
+    """
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,  # pyright: ignore[reportArgumentType]
+        num_workers=min(workers, cores()),  # more would wait for each other, and torch warns of them
+        pin_memory=torch.device(device).type == "cuda",
+        worker_init_fn=_outlast_signals,
+        # Its own: a loader draws a seed for its workers, and the caller's random numbers must not change.
+        generator=torch.Generator(),
+    )
+    try:
+        for inputs, targets in loader:
+            yield torch.as_tensor(inputs), torch.as_tensor(targets)
+    except InputError as error:
+        error.__traceback__ = None  # for it would keep the processes alive
+        # From a worker process the message comes with that process' traceback in its text.
+        raise InputError(str(error).strip().splitlines()[-1].split("InputError: ", 1)[-1]) from error
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    return (os.cpu_count() or 1) if affinity is None else len(affinity(0))
+
+
+def _outlast_signals(_: int) -> None:
+    """Let a worker outlast signals, which reach every process: the main one still wants to finish its draw."""
+    for number in (signal.SIGINT, *STOP_SIGNALS):
+        signal.signal(number, signal.SIG_IGN)
+    # The main process ends workers that do not end by themselves with the same signal as schedulers do.
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))

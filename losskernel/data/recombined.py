@@ -1,7 +1,12 @@
-"""Data sets made of other data sets' samples: other targets, another order, a few inputs changed, or augmented."""
+"""Data sets made of other data sets' samples: other targets, another order, a few inputs changed, or augmented.
+
+And the hashes that tell them apart, which are stored with traces and compared with those of later runs: a change of
+these makes old traces unusable.
+"""
 
 import functools
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -9,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from losskernel.data.packed import (
+from losskernel.data.base import (
     Packed,
     PackedTensors,
     ReadOnce,
@@ -196,3 +201,24 @@ def _taken(inputs: Tensor, rows: Sequence[int] | np.ndarray) -> Tensor:
     """Return some rows; not a copy where these are all, in order."""
     chosen = np.asarray(rows)
     return inputs if np.array_equal(chosen, np.arange(len(inputs))) else inputs[torch.as_tensor(chosen)]
+
+
+def fingerprint(dataset: Any) -> str:
+    """Return the size of a data set and a digest of its contents in memory, or of a wrapper's choices.
+
+    Samples in files, and pixels in bytes, are known by their number alone, for reading them all would take too long.
+    """
+    values: Iterable[Tensor] | None = tensors(dataset)
+    inner = dataset.dataset if isinstance(dataset, ReadOnce) else dataset
+    if isinstance(inner, Assembled):
+        # What a wrapper did is in the samples that it took and the targets that it gave them.
+        values = [inner.targets, torch.as_tensor(inner.which), torch.as_tensor(inner.rows)]
+    return f"{size(dataset)} samples" if values is None else f"{size(dataset)} samples, {digest(values)}"
+
+
+def digest(values: Iterable[Tensor]) -> str:
+    """Return a short hash of tensors' bytes."""
+    result = hashlib.sha256()
+    for value in values:
+        result.update(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
+    return result.hexdigest()[:16]

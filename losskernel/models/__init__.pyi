@@ -1,8 +1,8 @@
-from .convnets import SmallCNN as SmallCNN
-from .convnets import cifar_resnet as cifar_resnet
-from .convnets import cifar_vgg as cifar_vgg
-from .mlp import MLP as MLP
-from .mlp import MultitaskMLP as MultitaskMLP
+from .networks import MLP as MLP
+from .networks import MultitaskMLP as MultitaskMLP
+from .networks import SmallCNN as SmallCNN
+from .networks import cifar_resnet as cifar_resnet
+from .networks import cifar_vgg as cifar_vgg
 from .pretrained import inception_v1 as inception_v1
 from .pretrained import resnet18 as resnet18
 from .pretrained import resnet50 as resnet50

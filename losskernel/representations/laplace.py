@@ -18,7 +18,7 @@ function of Koh and Liang, arXiv 1703.04730, with damping γ / nβ.
 import copy
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -250,14 +250,13 @@ def laplace_kernel(
         InputError: a setting is out of range, nβ H + γ I is not positive definite, or the loss is not convex.
         DivergenceError: a probe's loss at w* is not finite.
     """
-    nbeta = _resolved_nbeta(nbeta, data)
-    _require_settings(localization, order, seed)
+    nbeta = _checked_nbeta(nbeta, data, localization, order, seed)
     network = Network(model, data, select(_movable(model), parameters))
     # Losses that are not finite at w* are reported by probe, before any derivative is taken.
     start_losses(model, data.loss, BlockLoader(data.probes, 1024, data.workers, device_of(model)))
     gaussian = Gaussian(curvature_of(network, hessian, rank, seed), nbeta, localization)
-    shift = gaussian.shift(network.gradient()) if order == 2 else None
-    covariance = _covariance(_Probes(network, gaussian, data, shift))
+    probes = _Probes(network, gaussian, data, gaussian.shift(network.gradient()) if order == 2 else None)
+    covariance = gram_by_blocks(probes.count, probes.block, probes.whitened, probes.covariance)
     return LossKernel.from_features(_factor(covariance), data.labels, data.ids)
 
 
@@ -265,12 +264,6 @@ def _movable(model: nn.Module) -> list[str]:
     names = list(float_weights(model))
     require(len(names) > 0, f"{type(model).__name__} has no weights to move; give a model with parameters")
     return names
-
-
-def _require_settings(localization: float, order: int, seed: int) -> None:
-    require_number("localization", localization, at_least=0)
-    require(order in (1, 2), f"order must be 1 or 2, got {order!r}; take order=2")
-    require_integer("seed", seed, at_least=0)
 
 
 class _Whitened(NamedTuple):
@@ -289,8 +282,7 @@ class _Probes:
         self.count = size(data.probes)
         self.outputs = network.derivatives(self._inputs[:1], self._targets[:1]).gradient.shape[1]
         # One block's Jacobians [b, c, P] stay within bounded memory.
-        step = max(1, _BLOCK_NUMBERS // (self.outputs * len(network.weights)))
-        self.blocks = [slice(first, min(first + step, self.count)) for first in range(0, self.count, step)]
+        self.block = max(1, _BLOCK_NUMBERS // (self.outputs * len(network.weights)))
 
     def whitened(self, block: slice) -> _Whitened:
         """Return the whitened derivatives of a block of probes."""
@@ -301,31 +293,38 @@ class _Probes:
             # b + A δ in the outputs: the loss gradient after the Newton step.
             slopes = slopes + torch.einsum("bij,bj->bi", local.hessian, local.jacobian @ self._shift)
             roots = self._gaussian.whiten((_square_root(local.hessian) @ local.jacobian).flatten(0, 1))
-        gradients = torch.einsum("bi,bip->bp", slopes, local.jacobian)
-        return _Whitened(self._gaussian.whiten(gradients), roots)
+        return _Whitened(self._gaussian.whiten(torch.einsum("bi,bip->bp", slopes, local.jacobian)), roots)
+
+    def covariance(self, left: _Whitened, right: _Whitened) -> Tensor:
+        """Return K between the probes of two blocks, [b, b']."""
+        linear = left.gradients @ right.gradients.T
+        if left.roots is None or right.roots is None:
+            return linear
+        # tr(A_i Σ A_j Σ) = |G_i Σ G_jᵀ|², where A = Gᵀ G: c² numbers a pair instead of P²
+        products = (left.roots @ right.roots.T).square()  # [b c, b' c]
+        return linear + products.view(len(linear), self.outputs, -1, self.outputs).sum((1, 3)) / 2
 
 
-def _covariance(probes: _Probes) -> np.ndarray:
-    """K [N, N], a pair of blocks at a time."""
-    result = np.empty((probes.count, probes.count))
-    for number, rows in enumerate(probes.blocks):
-        left = probes.whitened(rows)
-        for columns in probes.blocks[number:]:
-            right = left if columns == rows else probes.whitened(columns)
-            part = _pairs(left, right, probes.outputs).numpy()
-            result[rows, columns] = part
-            result[columns, rows] = part.T
+def gram_by_blocks(
+    count: int, block: int, rows: Callable[[slice], Any], products: Callable[[Any, Any], Tensor]
+) -> np.ndarray:
+    """Return a symmetric matrix [N, N], float64, computed for pairs of blocks on and above the diagonal.
+
+    Args:
+        count: N.
+        block: rows of a block.
+        rows: what products need of a block's rows; that of the left block is held while the right ones pass by.
+        products: (left, right) -> the entries of a pair [b, b'].
+    """
+    blocks = [slice(first, min(first + block, count)) for first in range(0, count, block)]
+    result = np.empty((count, count))
+    for number, above in enumerate(blocks):
+        left = rows(above)
+        for columns in blocks[number:]:
+            part = products(left, left if columns == above else rows(columns)).double().cpu().numpy()
+            result[above, columns] = part
+            result[columns, above] = part.T
     return result
-
-
-def _pairs(left: _Whitened, right: _Whitened, outputs: int) -> Tensor:
-    """K between the probes of two blocks, [b, b']."""
-    linear = left.gradients @ right.gradients.T
-    if left.roots is None or right.roots is None:
-        return linear
-    # tr(A_i Σ A_j Σ) = |G_i Σ G_jᵀ|², where A = Gᵀ G: c² numbers a pair instead of P²
-    products = (left.roots @ right.roots.T).square()  # [b c, b' c]
-    return linear + products.view(len(linear), outputs, -1, outputs).sum((1, 3)) / 2
 
 
 def _square_root(hessians: Tensor) -> Tensor:
@@ -350,12 +349,15 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
     return scale[:, None] * vectors * np.sqrt(np.maximum(values, 0.0))
 
 
-def _resolved_nbeta(nbeta: float | str, data: Data) -> float:
-    """Return nβ as a number."""
+def _checked_nbeta(nbeta: float | str, data: Data, localization: float, order: int, seed: int) -> float:
+    """Return nβ as a number, after a look at the other settings."""
     known = not isinstance(nbeta, str) or nbeta == "train"
     require(known, f"nbeta must be a number or 'train' (n/ln n), got {nbeta!r}; there are no minibatches here")
     number = resolve_nbeta(nbeta, batch_size=1, train_size=size(data.train))
     require_number("nbeta", number, at_least=0)
+    require_number("localization", localization, at_least=0)
+    require(order in (1, 2), f"order must be 1 or 2, got {order!r}; take order=2")
+    require_integer("seed", seed, at_least=0)
     return float(number)
 
 

@@ -18,14 +18,16 @@ from losskernel.data.recombined import targets_of
 from losskernel.errors import require, require_integer
 from losskernel.representations.evaluation import (
     Evaluator,
+    History,
     device_of,
     float_weights,
     gradients_one_by_one,
     gradients_side_by_side,
     predictions,
     probabilities,
+    require_kept,
+    require_share,
 )
-from losskernel.representations.history import History, require_kept, require_share
 from losskernel.sampling.engine.stacked_model import stackable
 from losskernel.storage.locations import guard
 from losskernel.storage.npz import read_arrays, write_arrays
@@ -201,8 +203,7 @@ def gradient_norms(model: nn.Module, data: Data) -> Tensor:
         InputError: the network has no weights.
     """
     network = Evaluator(model)
-    weights = float_weights(network.model)
-    require(len(weights) > 0, f"{type(model).__name__} has no weights; drop this baseline")
+    weights = float_weights(network.model, "drop this baseline")
     together = _NUMBERS // sum(weight.numel() for weight in weights.values()) if stackable(model) else 0
     parts: list[Tensor] = []
     for inputs, targets in network.blocks(data):

@@ -20,8 +20,7 @@ from losskernel.data.recombined import Augmented
 from losskernel.errors import InputError, require, require_integer, require_number
 from losskernel.sampling.engine.stacked_model import check_losses
 from losskernel.sampling.samplers import Sampler
-from losskernel.sampling.schedule import Schedule
-from losskernel.sampling.setup import require_offset, setup_of
+from losskernel.sampling.setup import Schedule, require_offset, setup_of
 from losskernel.sampling.trainer import chain_trainer
 from losskernel.training import Training, load_weights
 from losskernel.training.lightning import quiet_settings

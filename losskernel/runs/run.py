@@ -21,7 +21,7 @@ from losskernel.data.base import Data
 from losskernel.errors import DivergenceError, InputError, Interrupted, TraceError
 from losskernel.kernel.diagnosis.diagnose import Diagnosis
 from losskernel.representations.baselines.collect import BASELINES, Baselines, represent
-from losskernel.representations.history import History
+from losskernel.representations.evaluation import History
 from losskernel.representations.points import PointSet, Source, collect
 from losskernel.runs.analyse import CONTROL, TRACES, Outcome, analyse
 from losskernel.runs.folder import RunFolder
@@ -32,7 +32,7 @@ from losskernel.runs.status.status_file import RunStatus, read_status
 from losskernel.runs.tracking.tracker import LogDraws, Tracker
 from losskernel.sampling.sample import sample
 from losskernel.sampling.samplers import Sampler
-from losskernel.sampling.schedule import Schedule
+from losskernel.sampling.setup import Schedule
 from losskernel.sampling.trainer import chain_trainer
 from losskernel.signals import Stopped, raise_on_signal
 from losskernel.storage.locks import locked_folder

@@ -17,8 +17,7 @@ from losskernel.errors import DivergenceError, require, require_integer
 from losskernel.kernel.diagnosis.diagnose import Diagnosis, diagnose
 from losskernel.sampling.sample import sample
 from losskernel.sampling.samplers import Sampler
-from losskernel.sampling.schedule import Schedule
-from losskernel.sampling.setup import Setup, setup_of
+from losskernel.sampling.setup import Schedule, Setup, setup_of
 from losskernel.sampling.step_checks import largest_curvature
 from losskernel.traces.loss_traces import LossTraces
 
@@ -191,8 +190,7 @@ def _lengths(pilot: _Pilot, schedule: Schedule, relaxation: float) -> dict[str, 
     metrics = pilot.diagnosis.metrics
     chains, draws, _ = pilot.traces.losses.shape
     thinning = pilot.traces.meta["identity"]["schedule"]["thinning"]
-    keys = ("ess", "ess_tail", "ess_kernel")
-    effective = np.nanmin([metrics[key] for key in keys if key in metrics])
+    effective = np.nanmin([metrics[key] for key in ("ess", "ess_tail", "ess_kernel") if key in metrics])
     # Steps per effective draw and chain. Draws closer than a third of it would hardly add any; farther apart if the
     # schedule's draws are otherwise too few for EFFECTIVE.
     memory = thinning * max(1.0, chains * draws / max(effective, 1.0))

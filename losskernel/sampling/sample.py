@@ -1,12 +1,14 @@
-"""sample(): from a trained model to loss traces."""
+"""sample(): from a trained model to loss traces, with the cost measured at w* before it starts."""
 
 import copy
 import functools
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,19 +16,23 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from losskernel.data.base import Data, stack
-from losskernel.data.images.preprocessing import thumbnails
+from losskernel.data.base import Data, held, stack
+from losskernel.data.images.image_files import thumbnails
 from losskernel.data.loading import BlockLoader
-from losskernel.data.packed import held
 from losskernel.errors import DivergenceError, Interrupted, TraceError, require_integer, require_number
-from losskernel.sampling.chains import STEP_CHECKS, Chains, StepChecksInterrupted, strides
-from losskernel.sampling.cost import announced
-from losskernel.sampling.engine.probe_batch_size import LARGEST, choose_block
-from losskernel.sampling.engine.stacked_model import StackedModel, check_losses, stackable, start_losses
-from losskernel.sampling.recorder import RecordLosses
+from losskernel.figures.shared.presentation import TIMES, in_unit
+from losskernel.sampling.chains import STEP_CHECKS, Chains, RecordLosses, StepChecksInterrupted, Stride, strides
+from losskernel.sampling.engine.stacked_model import (
+    LARGEST,
+    StackedModel,
+    check_losses,
+    choose_block,
+    stackable,
+    start_losses,
+)
 from losskernel.sampling.samplers import Sampler
-from losskernel.sampling.schedule import Schedule
-from losskernel.sampling.setup import Setup, identity, provenance, setup_of
+from losskernel.sampling.setup import Schedule, Setup, identity, provenance, setup_of
+from losskernel.sampling.step_checks import step_check_gradients
 from losskernel.sampling.trainer import chain_trainer
 from losskernel.signals import signal_name, stop_on_signal
 from losskernel.storage.settings_diff import differences
@@ -34,6 +40,104 @@ from losskernel.traces.loss_traces import LossTraces, coordinates_of, open_trace
 from losskernel.traces.records import PRECISION_CHECKS, MemoryStore, layout
 from losskernel.traces.zarr_store import TraceStore
 from losskernel.training.lightning import fit_once
+from losskernel.training.progress import rate
+
+_SHORT = 20.0  # seconds below which a run's cost is not shown
+_REPEATS = 2  # timed calls after a first one, which records the operations
+# (size, name, the number from which it is used)
+_SIZES = ((10**9, "GB", 10**9), (10**6, "MB", 10**6), (10**3, "kB", 10**3), (1, "B", 0))
+
+
+class Cost(NamedTuple):
+    """The cost of a run."""
+
+    forward: float  # probes evaluated per second, all chains together
+    gradients: float  # training samples per second, likewise
+    seconds: float
+    bytes: int  # of the losses, before compression
+
+
+def announced(chains: Chains, schedule: Schedule) -> dict[str, Any]:
+    """Write the cost of a run to standard error, unless it is short; return it for the provenance.
+
+    Args:
+        chains: of the first stack, on the device where they will run.
+        schedule: lengths.
+    """
+    try:
+        cost = estimate(schedule, chains, *measure(chains))
+    except DivergenceError:  # sampling diverges at the same step, and reports it with a remedy
+        return {}
+    if cost.seconds > _SHORT:
+        sys.stderr.write(words(cost, schedule, chains.probes) + "\n")
+    return {"cost": cost._asdict()}
+
+
+def measure(chains: Chains) -> tuple[float, float]:
+    """Return seconds of a step and of an evaluation of all probes; the chains return to where they were."""
+    chains.configure_optimizers()
+    before = chains.state()
+    chains.on_fit_start()
+    device = chains.weights.device
+    try:
+        step = _seconds(lambda: chains.training_step(Stride(1, False), 0), device)
+        evaluate, block = chains.one_block()
+        share = _seconds(evaluate, device) / block
+    finally:
+        chains.teardown("fit")
+        chains.restore(before)
+    return step, share * chains.probes
+
+
+def estimate(schedule: Schedule, chains: Chains, step: float, evaluation: float) -> Cost:
+    """Return the cost of a schedule, whose stacks run one after another.
+
+    Args:
+        schedule: lengths.
+        chains: of the first stack.
+        step: seconds of a sampler step.
+        evaluation: seconds of an evaluation of all probes.
+    """
+    count = len(chains.weights)
+    stacks = -(-schedule.chains // count)
+    steps = schedule.steps + step_check_gradients(chains.effort, schedule.batch_size)
+    evaluations = schedule.draws
+    if schedule.probe_precision != "float32":
+        steps += PRECISION_CHECKS * schedule.thinning
+        evaluations += 2 * PRECISION_CHECKS
+    return Cost(
+        forward=count * chains.probes / evaluation,
+        gradients=count * schedule.batch_size / step,
+        seconds=stacks * (steps * step + evaluations * evaluation),
+        bytes=chains.weights.element_size() * schedule.chains * schedule.draws * chains.probes,
+    )
+
+
+def words(cost: Cost, schedule: Schedule, probes: int) -> str:
+    """Return the cost as one line for the user."""
+    return (
+        f"sampling {schedule.chains} chains x {schedule.draws} draws of {probes:,} probes: "
+        f"{rate(cost.forward, 3)} samples/s forward, {rate(cost.gradients, 3)} samples/s gradients; "
+        f"about {_scaled(cost.seconds, TIMES)}; traces {_scaled(cost.bytes, _SIZES)}"
+    )
+
+
+def _seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Return the shortest of a few runs, after one that does not count."""
+    times = []
+    for _ in range(1 + _REPEATS):
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
+
+
+def _scaled(number: float, units: tuple[tuple[int, str, int], ...]) -> str:
+    """Return a number to two digits, in the largest unit that suits it."""
+    count, unit = in_unit(number, units)
+    return f"{float(f'{count:.2g}'):g} {unit}"
 
 
 def sample(
@@ -199,8 +303,7 @@ def _block(setup: Setup, device: torch.device) -> int:
 def _create(store: TraceStore | MemoryStore, setup: Setup, about: dict[str, Any], device: torch.device) -> None:
     """Lay out the store: coordinates, losses at w*, thumbnails of image probes, and arrays for every draw."""
     data, schedule, block = setup.data, setup.schedule, about["probe_batch_size"]
-    blocks = BlockLoader(data.probes, block, data.workers, device)
-    start = start_losses(setup.model, data.loss, blocks).cpu().numpy()
+    start = start_losses(setup.model, data.loss, BlockLoader(data.probes, block, data.workers, device)).cpu().numpy()
     shape = (schedule.chains, schedule.draws, len(start))
     chains = range(setup.chain_offset, setup.chain_offset + shape[0])
     coordinates = coordinates_of(shape[2], chains, shape[1], data.labels, data.ids)
@@ -229,7 +332,9 @@ def _require_done(recorder: RecordLosses, schedule: Schedule, stop: Callable[[],
     kept = isinstance(store, TraceStore)
     where = f"continue with the same call and out={store.path}" if kept else "pass out= to keep draws"
     checking = ", checking the steps" if recorder.draws_done == schedule.draws else ""
-    done = f"{recorder.drawn(schedule.draws)} of {schedule.chains * schedule.draws} draws{checking}"
+    rows, draws = recorder.rows, schedule.draws  # chains of earlier stacks have all their draws
+    drawn = rows.start * draws + (rows.stop - rows.start) * recorder.draws_done
+    done = f"{drawn} of {schedule.chains * draws} draws{checking}"
     if number := stop():
         raise Interrupted(f"stopped after {done} ({signal_name(number)})", number, where)
     cause = "remove what stops it early (limit_train_batches, callbacks)"

@@ -4,7 +4,7 @@ import functools
 import inspect
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -14,16 +14,63 @@ from torch import nn
 from torch.utils.data import Subset
 
 from losskernel.data.base import Data, size
-from losskernel.data.fingerprint import digest, fingerprint
-from losskernel.data.loading import BlockLoader
-from losskernel.data.minibatch_order import TRAINING_STREAM
+from losskernel.data.loading import TRAINING_STREAM, BlockLoader
+from losskernel.data.recombined import digest, fingerprint
 from losskernel.errors import require, require_integer
 from losskernel.sampling.engine.stacked_model import start_losses
 from losskernel.sampling.samplers import Sampler, resolve_nbeta, select
-from losskernel.sampling.schedule import Schedule
 
+PRECISIONS = ("float32", "bfloat16", "float16")
 TRAIN_LOSS_SAMPLES = 10_000
 _PACKAGES = ("torch", "pytorch-lightning", "numpy", "xarray", "zarr")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The lengths of a sampling run; every chain takes `burn_in + draws * thinning` steps.
+
+    Attributes:
+        chains: independent chains, each with its own minibatches and noise.
+        burn_in: sampler steps before the first draw's thinning interval; not recorded as draws.
+        draws: recorded draws per chain; at each, the losses of all probes are stored.
+        thinning: sampler steps from one draw to the next; a draw is the weights after its last step.
+        batch_size: training samples per minibatch and chain.
+        probe_batch_size: probes per forward pass when losses are recorded; None decides by memory and caches.
+            Changes speed and rounding only.
+        probe_precision: type in which the forward pass of probes multiplies, "float32" (the model's own),
+            "bfloat16" or "float16" (autocast); never that of gradients. What it does to R is measured.
+
+    Raises:
+        InputError: a length is not a whole number or is too small to estimate a covariance; the precision is
+            unknown.
+    """
+
+    chains: int = 4
+    burn_in: int = 500
+    draws: int = 400
+    thinning: int = 5
+    batch_size: int = 64
+    probe_batch_size: int | None = None
+    probe_precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        least = {"burn_in": 0, "draws": 2}
+        for field in fields(self):
+            why = "to estimate a covariance" if field.name == "draws" else ""
+            value = getattr(self, field.name)
+            if field.type is str or (value is None and field.default is None):
+                continue
+            require_integer(f"schedule.{field.name}", value, at_least=least.get(field.name, 1), why=why)
+        require(
+            self.probe_precision in PRECISIONS,
+            f"schedule.probe_precision must be one of {', '.join(PRECISIONS)}, got {self.probe_precision!r}; "
+            "leave it float32 where losses must be exact",
+        )
+
+    @property
+    def steps(self) -> int:
+        """Sampler steps per chain."""
+        return self.burn_in + self.draws * self.thinning
 
 
 @dataclass(frozen=True)
@@ -84,7 +131,10 @@ def setup_of(
     globs, origin = given.pop("parameters", None), given.get("nbeta")
     if "nbeta" in given:
         given["nbeta"] = resolve_nbeta(given["nbeta"], batch_size=schedule.batch_size, train_size=train_size)
-    settings = {"sampler": getattr(base, "__name__", str(base)), **_defaults(base), **given, "parameters": globs}
+    parameters = inspect.signature(base).parameters.items()
+    kept = {name: item.default for name, item in parameters if name not in ("noise", "parameters")}
+    defaults = {name: value for name, value in kept.items() if value is not inspect.Parameter.empty}
+    settings = {"sampler": getattr(base, "__name__", str(base)), **defaults, **given, "parameters": globs}
     settings["nbeta_origin"] = origin if isinstance(origin, str) else "number"
     moving = _moving_weights(model, globs, schedule)
     return Setup(model, data, functools.partial(base, **given), settings, moving, schedule, seed, chain_offset)
@@ -97,13 +147,6 @@ def require_offset(chain_offset: int, schedule: Schedule) -> None:
         chain_offset + schedule.chains <= TRAINING_STREAM,
         f"chain_offset must be <= {TRAINING_STREAM - schedule.chains}, got {chain_offset}; lower it",
     )
-
-
-def _defaults(sampler: Callable[..., Sampler]) -> dict[str, Any]:
-    """Return the default settings of a sampler's constructor."""
-    parameters = inspect.signature(sampler).parameters.items()
-    defaults = {name: parameter.default for name, parameter in parameters if name not in ("noise", "parameters")}
-    return {name: value for name, value in defaults.items() if value is not inspect.Parameter.empty}
 
 
 def _moving_weights(model: nn.Module, globs: Any, schedule: Schedule) -> list[str]:

@@ -1,14 +1,14 @@
 """Checks of the step size, once per chain at its last draw: curvature, minibatch noise, Metropolis acceptance."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from losskernel.data.base import Data, size
-from losskernel.data.loading import MinibatchLoader
-from losskernel.data.minibatch_order import MinibatchIndices, generator
+from losskernel.data.loading import MinibatchIndices, MinibatchLoader, generator
 from losskernel.sampling.engine.stacked_model import StackedModel
 from losskernel.sampling.samplers.base import Phase, Sampler, wide
 
@@ -43,87 +43,108 @@ def effort_for(stack: StackedModel) -> Effort:
     return LONE if stack.lone else STACKED
 
 
-@torch.no_grad()
-def check_steps(
-    stack: StackedModel,
-    weights: Tensor,
-    start: Tensor,
-    sampler: Sampler,
-    minibatches: Callable[[], Minibatch],
-    noise: Callable[[Tensor], Tensor],
-    check_interrupt: Callable[[], None] = lambda: None,
-) -> dict[str, Tensor]:
-    """Measure at the weights [C, P] whether the steps are small enough: curvature, minibatch noise, acceptance.
+@dataclass(frozen=True)
+class StepChecks:
+    """Measures at the weights [C, P] whether the steps are small enough: curvature, minibatch noise, acceptance.
 
     U = nbeta · L + localization/2 · |w - w*|², in the coordinates w / √G in which the sampler is plain Langevin.
     Takes long: `check_interrupt` is called before each evaluation and may raise. The weights move on.
-
-    Returns:
-        curvature: largest eigenvalue of U's Hessian (power iteration on a few hundred training samples).
-        minibatch_variance: of U's minibatch gradient along that direction.
-        step_inflation: factor by which both make that direction's variance larger than the target's.
-        acceptance: mean Metropolis acceptance of further steps, each on one minibatch: discretisation alone.
-        relaxation_rate: e-folds a step by which a direction without curvature of its own forgets, 0 for γ = 0.
-        Each [C], float64, finite.
     """
-    scale = sampler.preconditioner(weights, sampler.state[weights]).sqrt()  # √G, [C, P]
-    batches = [minibatches() for _ in _interruptible(range(_BATCHES), check_interrupt)]
-    direction, curvature = _steepest(stack, weights, sampler, scale, batches, noise(weights), check_interrupt)
-    views = stack.views(weights)
-    slopes = [
-        (scale * sampler.nbeta * stack.gradient(views, *batch)[0] * direction).sum(1)
-        for batch in _interruptible(batches, check_interrupt)
-    ]
-    variance = torch.stack(slopes).var(0)
-    checks = {
-        "curvature": curvature,
-        "minibatch_variance": variance,
-        "step_inflation": torch.tensor(_inflation(sampler, curvature, variance)),
-        "acceptance": _acceptance(stack, weights, start, sampler, minibatches, check_interrupt),
-        "relaxation_rate": torch.tensor(_relaxation_rates(sampler, scale)),
-    }
-    largest = torch.finfo(torch.float32).max  # a trace holds finite numbers only
-    return {name: values.cpu().double().nan_to_num(nan=largest).clamp(max=largest) for name, values in checks.items()}
 
+    stack: StackedModel
+    weights: Tensor
+    start: Tensor
+    sampler: Sampler
+    minibatches: Callable[[], Minibatch]
+    noise: Callable[[Tensor], Tensor]
+    check_interrupt: Callable[[], None] = lambda: None
 
-def _inflation(sampler: Sampler, curvature: Tensor, variance: Tensor) -> list[float]:
-    """Return each chain's stationary variance over the target's, 1 / a; 1 without a well, a <= 0."""
-    pairs = zip(curvature.tolist(), variance.tolist(), strict=True)
-    return [a * sampler.stationary_variance(a, noise) if a > 0 else 1.0 for a, noise in pairs]
+    @torch.no_grad()
+    def measured(self) -> dict[str, Tensor]:
+        """Return the checks, each [C], float64, finite.
 
+        Returns:
+            curvature: largest eigenvalue of U's Hessian (power iteration on a few hundred training samples).
+            minibatch_variance: of U's minibatch gradient along that direction.
+            step_inflation: factor by which both make that direction's variance larger than the target's.
+            acceptance: mean Metropolis acceptance of further steps, each on one minibatch: discretisation alone.
+            relaxation_rate: e-folds a step by which a direction without curvature of its own forgets, 0 for γ = 0.
+        """
+        stack, weights, sampler = self.stack, self.weights, self.sampler
+        scale = sampler.preconditioner(weights, sampler.state[weights]).sqrt()  # √G, [C, P]
+        batches = [self.minibatches() for _ in self._interruptible(range(_BATCHES))]
+        direction, curvature = self._steepest(scale, batches)
+        views = stack.views(weights)
+        slopes = [
+            (scale * sampler.nbeta * stack.gradient(views, *batch)[0] * direction).sum(1)
+            for batch in self._interruptible(batches)
+        ]
+        variance = torch.stack(slopes).var(0)
+        # Each chain's stationary variance over the target's, 1 / a; 1 without a well, a <= 0.
+        pairs = zip(curvature.tolist(), variance.tolist(), strict=True)
+        inflation = [a * sampler.stationary_variance(a, noise) if a > 0 else 1.0 for a, noise in pairs]
+        # Of each chain's direction of median G whose only curvature is the localization.
+        flattest = (scale.square().median(dim=1).values * sampler.localization).tolist()
+        rates = [1 / steps if (steps := sampler.relaxation_steps(a)) > 0 else 1.0 for a in flattest]
+        checks = {
+            "curvature": curvature,
+            "minibatch_variance": variance,
+            "step_inflation": torch.tensor(inflation),
+            "acceptance": self._acceptance(),
+            "relaxation_rate": torch.tensor(rates),
+        }
+        largest = torch.finfo(torch.float32).max  # a trace holds finite numbers only
+        finite = {name: values.cpu().double().nan_to_num(nan=largest) for name, values in checks.items()}
+        return {name: values.clamp(max=largest) for name, values in finite.items()}
 
-def _relaxation_rates(sampler: Sampler, scale: Tensor) -> list[float]:
-    """Return e-folds a step of each chain's direction of median G whose only curvature is the localization."""
-    flattest = (scale.square().median(dim=1).values * sampler.localization).tolist()
-    return [1 / steps if (steps := sampler.relaxation_steps(a)) > 0 else 1.0 for a in flattest]
+    def _steepest(self, scale: Tensor, batches: list[Minibatch]) -> tuple[Tensor, Tensor]:
+        """Return the direction [C, P] of U's largest curvature and that curvature [C], by power iteration."""
+        stack, weights, sampler, vector = self.stack, self.weights, self.sampler, self.noise(self.weights)
+        effort = effort_for(stack)
+        if stack.lone:  # begin with a gradient, but not exactly: it may be orthogonal to the steepest direction
+            gradient = scale * stack.gradient(stack.views(weights), *batches[0])[0]
+            vector = gradient + 0.1 * gradient.norm().clamp_min(1e-20) / vector.norm() * vector
+        batches = batches[: max(1, effort.samples // batches[0][0].shape[1])]
+        self.check_interrupt()
+        hessian = _hessian(stack, weights, max(1e-3, sampler.step_size**0.5), batches[0])
 
+        def product(vector: Tensor) -> Tensor:
+            moved = scale * vector
+            narrow, checked = moved.to(weights.dtype), self._interruptible(batches)
+            loss = sum(hessian(batch, narrow).to(wide(weights)) for batch in checked) / len(batches)
+            return scale * (sampler.nbeta * loss + sampler.localization * moved)
 
-def _steepest(
-    stack: StackedModel,
-    weights: Tensor,
-    sampler: Sampler,
-    scale: Tensor,
-    batches: list[Minibatch],
-    vector: Tensor,
-    check_interrupt: Callable[[], None],
-) -> tuple[Tensor, Tensor]:
-    """Return the direction [C, P] of U's largest curvature and that curvature [C], by power iteration."""
-    effort = effort_for(stack)
-    if stack.lone:  # begin with a gradient, but not exactly: it may be orthogonal to the steepest direction
-        gradient = scale * stack.gradient(stack.views(weights), *batches[0])[0]
-        vector = gradient + 0.1 * gradient.norm().clamp_min(1e-20) / vector.norm() * vector
-    batches = batches[: max(1, effort.samples // batches[0][0].shape[1])]
-    check_interrupt()
-    hessian = _hessian(stack, weights, max(1e-3, sampler.step_size**0.5), batches[0])
+        # In a wide type, so that rounding of a chain's sums does not depend on how many chains are stacked.
+        return power_iteration(product, vector.to(wide(weights)), effort.iterations)
 
-    def product(vector: Tensor) -> Tensor:
-        moved = scale * vector
-        narrow, checked = moved.to(weights.dtype), _interruptible(batches, check_interrupt)
-        loss = sum(hessian(batch, narrow).to(wide(weights)) for batch in checked) / len(batches)
-        return scale * (sampler.nbeta * loss + sampler.localization * moved)
+    def _acceptance(self) -> Tensor:
+        """Return the mean acceptance [C] of further steps, which move the chains: no draw follows."""
+        weights, sampler, views = self.weights, self.sampler, self.stack.views(self.weights)
 
-    # In a wide type, so that rounding of a chain's sums does not depend on how many chains are stacked.
-    return power_iteration(product, vector.to(wide(weights)), effort.iterations)
+        def phase(batch: Minibatch) -> tuple[Phase, Tensor]:
+            gradient, loss = self.stack.gradient(views, *batch)
+            away = weights - self.start
+            pull = sampler.localization / 2 * away.square().sum(1, dtype=wide(weights))
+            drift = sampler.nbeta * gradient + sampler.localization * away
+            kept = sampler.state[weights]
+            state = {key: value.clone() if isinstance(value, Tensor) else value for key, value in kept.items()}
+            return Phase(weights.clone(), drift, sampler.nbeta * loss.to(pull.dtype) + pull, state), gradient
+
+        accepted = []
+        for _ in self._interruptible(range(effort_for(self.stack).steps)):
+            batch = self.minibatches()
+            before, weights.grad = phase(batch)
+            sampler.step()
+            self.check_interrupt()
+            after, _ = phase(batch)
+            accepted.append(sampler.log_acceptance(before, after).clamp(max=0).exp().nan_to_num(nan=0.0))
+        return torch.stack(accepted).mean(0)
+
+    def _interruptible(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        """Yield the items, with a look for signals before each."""
+        for item in items:
+            self.check_interrupt()
+            yield item
 
 
 def _hessian(
@@ -144,44 +165,6 @@ def _hessian(
     except RuntimeError:  # fused operations, attention among them, have no second derivative
         return differences
     return exact
-
-
-def _acceptance(
-    stack: StackedModel,
-    weights: Tensor,
-    start: Tensor,
-    sampler: Sampler,
-    minibatches: Callable[[], Minibatch],
-    check_interrupt: Callable[[], None],
-) -> Tensor:
-    """Return the mean acceptance [C] of further steps, which move the chains: no draw follows."""
-    views = stack.views(weights)
-
-    def phase(batch: Minibatch) -> tuple[Phase, Tensor]:
-        gradient, loss = stack.gradient(views, *batch)
-        away = weights - start
-        pull = sampler.localization / 2 * away.square().sum(1, dtype=wide(weights))
-        drift = sampler.nbeta * gradient + sampler.localization * away
-        kept = sampler.state[weights]
-        state = {key: value.clone() if isinstance(value, Tensor) else value for key, value in kept.items()}
-        return Phase(weights.clone(), drift, sampler.nbeta * loss.to(pull.dtype) + pull, state), gradient
-
-    accepted = []
-    for _ in _interruptible(range(effort_for(stack).steps), check_interrupt):
-        batch = minibatches()
-        before, weights.grad = phase(batch)
-        sampler.step()
-        check_interrupt()
-        after, _ = phase(batch)
-        accepted.append(sampler.log_acceptance(before, after).clamp(max=0).exp().nan_to_num(nan=0.0))
-    return torch.stack(accepted).mean(0)
-
-
-def _interruptible(items: Iterable[_Item], check_interrupt: Callable[[], None]) -> Iterator[_Item]:
-    """Yield the items, with a look for signals before each."""
-    for item in items:
-        check_interrupt()
-        yield item
 
 
 def power_iteration(product: Callable[[Tensor], Tensor], vector: Tensor, iterations: int) -> tuple[Tensor, Tensor]:

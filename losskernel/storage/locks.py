@@ -301,11 +301,6 @@ class LeaseFile(LocalLocation):
 _OPEN: "weakref.WeakSet[LeaseFile]" = weakref.WeakSet()
 
 
-def _close_in_child() -> None:
-    """Close what the parent holds: an inherited handle would keep the kernel's lock after the parent has died."""
-    for file in list(_OPEN):
-        file.close()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_in_child)
+    # A child closes what its parent holds: an inherited handle would keep the kernel's lock after the parent has died.
+    os.register_at_fork(after_in_child=lambda: [file.close() for file in list(_OPEN)])

@@ -4,11 +4,11 @@ import json
 from typing import Any
 
 
-def differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(stored: dict[str, Any], given: dict[str, Any], prefix: str = "") -> list[str]:
     """Return one line per setting that differs between two nested mappings."""
     lines: list[str] = []
-    for key in sorted(stored.keys() | asked.keys()):
-        old, new = stored.get(key), asked.get(key)
+    for key in sorted(stored.keys() | given.keys()):
+        old, new = stored.get(key), given.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             lines += differences(old, new, f"{prefix}{key}.")
         # Stored values went through JSON, which turns tuples into lists.

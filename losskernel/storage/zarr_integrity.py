@@ -2,19 +2,23 @@
 
 Zarr checks the content of a chunk, but takes a missing chunk for one that was never written, cannot tell a chunk from
 another whole one in its place, and believes every description of an array. So the root's attributes hold the checksum
-of each file below it, and of the root itself. Groups that `seal` closes have checksums of the descriptions only.
+of each file below it, and of the root itself: `files_of` and `dataset_of` write and read whole data sets so. Groups
+that `seal` closes have checksums of the descriptions only.
 """
 
 import hashlib
 import itertools
 import json
-from collections.abc import Collection, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import xarray as xr
 import zarr
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
+from zarr.codecs import ZstdCodec
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore
 
 from losskernel.errors import TraceError
@@ -27,6 +31,9 @@ _CHANGED = "its content has changed since it was written"
 # Files that are read at once when a trace is resumed.
 _BATCH = 16
 Descriptions = dict[str, dict[str, Any]]  # array -> its zarr.json
+CODEC = ZstdCodec(level=1, checksum=True)
+# Chunks of nothing but NaN are written too: so a chunk that does not exist was lost.
+EVERY_CHUNK = {"array.write_empty_chunks": True}
 
 
 class ChunkChecksums(WrapperStore[Store]):
@@ -249,3 +256,44 @@ def _chunks(array: str, description: Mapping[str, Any]) -> Iterator[tuple[str, t
         axes = zip(index, sizes, shape, strict=True)
         extent = tuple(slice(i * size, min((i + 1) * size, length)) for i, size, length in axes)
         yield "/".join([array, "c", *map(str, index)]), extent
+
+
+def files_of(dataset: xr.Dataset, extend: Callable[[zarr.Group], None] = lambda _: None) -> dict[str, bytes]:
+    """Return name -> content of the Zarr store of a dataset, to which `extend` may add arrays."""
+    # In memory first: checksums need every file's content, and files are then written in one step.
+    files: dict[str, Buffer] = {}
+    compressed = {str(name): {"compressors": [CODEC]} for name in dataset.variables}
+    with known_types(), zarr.config.set(EVERY_CHUNK):
+        memory = MemoryStore(files)
+        dataset.to_zarr(
+            memory, mode="w", zarr_format=3, consolidated=False, encoding=compressed, write_empty_chunks=True
+        )
+        extend(zarr.open_group(memory, mode="r+"))
+    return sealed({name: content.to_bytes() for name, content in files.items()})
+
+
+def dataset_of(location: StorageLocation) -> xr.Dataset:
+    """Return a whole dataset, in memory.
+
+    Raises:
+        TraceError: a file of it is damaged, or another's, or cannot be read.
+    """
+    checksums = checksums_of(read_root(location)["attributes"])
+    with named(location), known_types():
+        store = ChunkChecksums(location, checksums)
+        dataset = xr.open_zarr(store, consolidated=False, chunks=None, zarr_format=3).load()
+    # The attribute belongs to the files, not to the data.
+    dataset.attrs.pop(CHECKSUMS, None)
+    return dataset
+
+
+@contextmanager
+def known_types() -> Iterator[None]:
+    """Silence Zarr's warnings about text arrays, which its specification lacks, and about files that are not its own.
+
+    The latter are resume states and locks.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
+        warnings.filterwarnings("ignore", message=".*is not recognized as a component of a Zarr hierarchy.*")
+        yield

@@ -10,7 +10,7 @@ import xarray as xr
 
 from losskernel.errors import InputError, TraceError, require
 from losskernel.storage.locations import guard, locate, reading
-from losskernel.storage.xarray_zarr import files_of
+from losskernel.storage.zarr_integrity import files_of
 from losskernel.traces.join import join
 from losskernel.traces.zarr_store import TraceStore
 

@@ -21,7 +21,7 @@ from losskernel.storage import zarr_integrity as integrity
 from losskernel.storage.locations import StorageLocation, guard, locate, reading
 from losskernel.storage.locks import Lease, locked_store
 from losskernel.storage.torch_files import atomic_save, state_from_bytes
-from losskernel.storage.xarray_zarr import CODEC, EVERY_CHUNK, dataset_of, files_of
+from losskernel.storage.zarr_integrity import CODEC, EVERY_CHUNK, dataset_of, files_of
 from losskernel.traces.records import Arrays, region
 
 # In the store's folder.

@@ -10,9 +10,9 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 
 from losskernel.data.base import Data
-from losskernel.data.fingerprint import digest, fingerprint
+from losskernel.data.recombined import digest, fingerprint
 from losskernel.errors import TraceError
-from losskernel.models.weights import fill, read_file
+from losskernel.models.pretrained import fill, read_file
 from losskernel.storage.locations import guard
 from losskernel.storage.settings_diff import differences
 from losskernel.storage.torch_files import atomic_save, state_from_bytes
@@ -152,17 +152,15 @@ class KeepState(pl.Callback):
         stopping = self._stop()
         if self._file is not None and (stopping or time.monotonic() > self._due):
             began = time.monotonic()
-            self._file.write(self._state(trainer, pl_module))
+            state = {
+                "step": pl_module.step,
+                "weights": pl_module.model.state_dict(),
+                "optimizer": trainer.optimizers[0].state_dict(),
+                "decay": trainer.lr_scheduler_configs[0].scheduler.state_dict(),
+                "random": self._random(pl_module.step),
+            }
+            self._file.write(state)
             ended = time.monotonic()
             self._due = ended + max(self._every, _WAIT_PER_WRITE * (ended - began))
         if stopping:
             trainer.should_stop = True
-
-    def _state(self, trainer: pl.Trainer, module: Any) -> dict[str, Any]:
-        return {
-            "step": module.step,
-            "weights": module.model.state_dict(),
-            "optimizer": trainer.optimizers[0].state_dict(),
-            "decay": trainer.lr_scheduler_configs[0].scheduler.state_dict(),
-            "random": self._random(module.step),
-        }

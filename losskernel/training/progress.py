@@ -40,10 +40,10 @@ def lasting(seconds: float) -> str:
     return f"{count:.0f} {unit}"
 
 
-def rate(number: float) -> str:
-    """Return a rate to two digits, with commas between thousands."""
-    rounded = float(f"{number:.2g}")
-    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:g}"
+def rate(number: float, digits: int = 2) -> str:
+    """Return a rate to some digits, with commas between thousands."""
+    rounded = float(f"{number:.{digits}g}")
+    return f"{rounded:,.0f}" if rounded >= 10 ** (digits - 1) else f"{rounded:g}"
 
 
 def in_a_log() -> bool:
@@ -58,6 +58,5 @@ def log_line(words: str, job: str = "") -> None:
         words: of the line.
         job: name of a job of a sweep, where several jobs may share a log.
     """
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-    sys.stderr.write(f"{stamp} losskernel{job and f' {job}'}: {words}\n")
+    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} losskernel{job and f' {job}'}: {words}\n")
     sys.stderr.flush()

@@ -12,8 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from losskernel.data.base import Data, size, stack
-from losskernel.data.loading import MinibatchLoader
-from losskernel.data.minibatch_order import NOISE, TRAINING_STREAM, MinibatchIndices, generator
+from losskernel.data.loading import NOISE, TRAINING_STREAM, MinibatchIndices, MinibatchLoader, generator
 from losskernel.data.recombined import Augmented
 from losskernel.errors import DivergenceError, Interrupted, TraceError, require, require_number
 from losskernel.models.memory_format import choose_layout
@@ -65,7 +64,10 @@ def fit(
         training.batch_size <= samples,
         f"training.batch_size must be <= the {samples} training samples, got {training.batch_size}; lower it",
     )
-    file = _state_file(model, data, training, seed, checkpoints, state_every)
+    file = None
+    if state_every is not None and checkpoints is not None:
+        require_number("state_every", state_every, at_least=0)
+        file = StateFile(checkpoints, settings_of(model, data, training, seed))
     state = None if file is None else file.read()
     trained = _in_fast_layout(model, data)
     module = Supervised(trained.train(), data, training, state)
@@ -76,9 +78,15 @@ def fit(
         # The state is saved last, after callbacks that may change the module.
         save = KeepState(file, state_every or 0.0, stop, batches.random_before)
         callbacks = [KeepSignalHandlers(), *keep, *bar, *callbacks, save]
-        _train(module, batches, training.steps - module.step, trainer or pl.Trainer, progress, callbacks, stop)
-        if stop():
-            raise _interrupted(module.step, training.steps, stop(), file)
+        settings = quiet_settings() | {"max_epochs": 1, "limit_train_batches": training.steps - module.step}
+        with quiet():
+            if module.step < training.steps:
+                built = (trainer or pl.Trainer)(**settings, enable_progress_bar=progress, callbacks=callbacks)
+                _train(built, module, batches, stop)
+        if number := stop():
+            done = f"{module.step} of {training.steps} training steps ({signal_name(number)})"
+            kept = None if file is None or not file.path.is_file() else f"the same call resumes from {file.path}"
+            raise Interrupted(f"stopped after {done}", number, kept or "no state is saved")
     require(
         module.step == training.steps,
         f"the trainer ended training after {module.step} of {training.steps} steps; remove what stops it early "
@@ -203,16 +211,6 @@ class Minibatches(IterableDataset[Any]):
         self._load.close()
 
 
-def _state_file(
-    model: nn.Module, data: Data, training: Training, seed: int, folder: Path | None, every: float | None
-) -> StateFile | None:
-    """Return the file of the training's state; None where none is saved."""
-    if every is None or folder is None:
-        return None
-    require_number("state_every", every, at_least=0)
-    return StateFile(folder, settings_of(model, data, training, seed))
-
-
 def _in_fast_layout(model: nn.Module, data: Data) -> nn.Module:
     """Return a copy on the CPU, channels last where its convolutions can read that: up to twice as fast."""
     copied = copy.deepcopy(model).cpu().eval()
@@ -225,38 +223,13 @@ def _in_fast_layout(model: nn.Module, data: Data) -> nn.Module:
     return copied
 
 
-def _train(
-    module: Supervised,
-    batches: Minibatches,
-    steps: int,
-    build: TrainerFactory,
-    progress: bool,
-    callbacks: Sequence[pl.Callback],
-    stop: Callable[[], int],
-) -> None:
+def _train(trainer: pl.Trainer, module: Supervised, batches: Minibatches, stop: Callable[[], int]) -> None:
     """Take the remaining steps, or fewer if a signal asks for a stop."""
-    if steps == 0:
-        return
-    with quiet():
-        trainer = build(
-            **quiet_settings(),
-            max_epochs=1,
-            limit_train_batches=steps,
-            enable_progress_bar=progress,
-            callbacks=list(callbacks),
-        )
-        try:
-            trainer.fit(module, DataLoader(batches, batch_size=None))
-        except RuntimeError as error:
-            # A scheduler's signal reaches the loaders' worker processes too, and may end them before this process.
-            if isinstance(error, (DivergenceError, TraceError)) or not stop():
-                raise
-        finally:
-            batches.close()
-
-
-def _interrupted(done: int, steps: int, number: int, file: StateFile | None) -> Interrupted:
-    remedy = "no state is saved"
-    if file is not None and file.path.is_file():
-        remedy = f"the same call resumes from {file.path}"
-    return Interrupted(f"stopped after {done} of {steps} training steps ({signal_name(number)})", number, remedy)
+    try:
+        trainer.fit(module, DataLoader(batches, batch_size=None))
+    except RuntimeError as error:
+        # A scheduler's signal reaches the loaders' worker processes too, and may end them before this process.
+        if isinstance(error, (DivergenceError, TraceError)) or not stop():
+            raise
+    finally:
+        batches.close()

@@ -72,8 +72,7 @@ class Training:
         """Return the steps after which weights are kept, 0 (untrained) first."""
         if self.checkpoints == 0 or self.steps == 0:
             return []
-        spaced = np.geomspace(1, self.steps, self.checkpoints).round().astype(int)
-        return sorted({0, *spaced.tolist()})
+        return sorted({0, *np.geomspace(1, self.steps, self.checkpoints).round().astype(int).tolist()})
 
     def decay(self, optimizer: Optimizer) -> LRScheduler:
         """Return the schedule of the optimiser's learning rate, stepped once a minibatch."""

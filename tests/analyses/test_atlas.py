@@ -13,7 +13,7 @@ from oracles import blocks, gaussian
 from losskernel import LossKernel, LossTraces
 from losskernel.analyses import Atlas
 from losskernel.analyses.umap_layout import kept_neighbours, nearest_in, nearest_probes
-from losskernel.data.images.preprocessing import encode
+from losskernel.data.images.image_files import encode
 from losskernel.errors import InputError
 from losskernel.kernel.estimators import Neighbours
 

@@ -27,7 +27,7 @@ from losskernel.analyses.attribution.datamodelling_score import (
 from losskernel.analyses.attribution.methods import Method, Roles, bayesian_influence, method_names, method_of
 from losskernel.errors import InputError
 from losskernel.losses import squared_error
-from losskernel.representations.baselines.influence import Influence
+from losskernel.representations.baselines.features import Influence
 
 ROLES = np.array(["query"] * 6 + ["train"] * 30)
 SPLIT = Roles.of(ROLES)

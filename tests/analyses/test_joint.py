@@ -30,7 +30,7 @@ from losskernel.errors import InputError
 from losskernel.geometry import AngularCKA, Point, reliability
 from losskernel.geometry.significance import jackknife_error
 from losskernel.representations.points import LOSS_KERNEL, TRAINED, NamedPoint, PointSet, sampled_point
-from losskernel.representations.sources.analytic_kernels import gradient_point
+from losskernel.representations.sources.loss_kernels import gradient_point
 
 SPACE = AngularCKA("u")
 PROBES = 60

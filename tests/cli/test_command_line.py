@@ -74,7 +74,7 @@ FAULTS = {
     "label of colours": (["analysis=[embedding]", "analysis.embedding.colour_by=[x]"], r"embedding\.colour_by=x: "),
     "no module": (["model._target_=nope.Model"], r"model\._target_=nope\.Model cannot be imported .*PYTHONPATH"),
     "no class": (["model._target_=losskernel.models.Nope"], r"_target_=losskernel\.models\.Nope cannot be imported"),
-    "not callable": (["model._target_=losskernel.models.mlp"], r"is a module; give a class or a function"),
+    "not callable": (["model._target_=losskernel.models.networks"], r"is a module; give a class or a function"),
     "law": (["+trainer.gradient_clip_val=1"], r"gradient_clip_val=1 \(clipping changes the drift\)"),
     "early end": (["+trainer.max_steps=5"], r"max_steps=5 \(ends training and chains early\)"),
     "devices": (["+trainer.devices=2"], r"trainer\.devices cannot be chosen.*remove it"),

@@ -10,11 +10,10 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from losskernel import Data
 from losskernel.data import arithmetic, digits, modular_arithmetic, stack
-from losskernel.data.arithmetic_tasks import TASKS
 from losskernel.data.base import size, tensors
-from losskernel.data.images.preprocessing import encode, thumbnails
-from losskernel.data.loading import BlockLoader, MinibatchLoader
-from losskernel.data.minibatch_order import MinibatchIndices
+from losskernel.data.images.image_files import encode, thumbnails
+from losskernel.data.loading import BlockLoader, MinibatchIndices, MinibatchLoader
+from losskernel.data.synthetic import TASKS
 from losskernel.errors import InputError
 from losskernel.losses import cross_entropy, squared_error
 

@@ -13,10 +13,9 @@ from PIL import Image
 from torch.utils.data import Subset
 
 from losskernel.data import Preprocessing
-from losskernel.data.images.image_files import CachedImages, ImageFiles
-from losskernel.data.images.preprocessing import Crop
+from losskernel.data.base import PackedTensors
+from losskernel.data.images.image_files import CachedImages, Crop, ImageFiles
 from losskernel.data.loading import BlockLoader
-from losskernel.data.packed import PackedTensors
 from losskernel.errors import InputError
 
 CPU = torch.device("cpu")

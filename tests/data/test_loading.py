@@ -14,12 +14,10 @@ from torch import nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 import losskernel as lk
-from losskernel.data import packed as samples
-from losskernel.data.images.image_files import CachedImages, ImageFiles
-from losskernel.data.images.preprocessing import Crop
-from losskernel.data.loading import BlockLoader, MinibatchLoader, _held_on
-from losskernel.data.minibatch_order import MinibatchIndices
-from losskernel.data.packed import PackedTensors
+from losskernel.data import base as samples
+from losskernel.data.base import PackedTensors
+from losskernel.data.images.image_files import CachedImages, Crop, ImageFiles
+from losskernel.data.loading import BlockLoader, MinibatchIndices, MinibatchLoader, _held_on
 from losskernel.errors import InputError
 from losskernel.training import Training, fit
 
@@ -164,7 +162,7 @@ def test_probes_too_large_to_be_kept_are_read_in_blocks(monkeypatch: pytest.Monk
 
 
 def test_large_blocks_come_in_small_pieces(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("losskernel.data.packed._BATCH", 4)
+    monkeypatch.setattr("losskernel.data.base._BATCH", 4)
     parts = list(BlockLoader(files, 10, 2, CPU))
     assert [len(inputs) for inputs, _ in parts] == [10, 10, 3]
     assert torch.equal(torch.cat([inputs for inputs, _ in parts]), lk.data.stack(files)[0])

@@ -11,11 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from losskernel.data import stack
-from losskernel.data.base import tensors
-from losskernel.data.images.image_files import CachedImages, ImageFiles
-from losskernel.data.images.preprocessing import Crop
+from losskernel.data.base import PackedTensors, ReadOnce, held, tensors, unchanged, unpacker
+from losskernel.data.images.image_files import CachedImages, Crop, ImageFiles
 from losskernel.data.loading import BlockLoader
-from losskernel.data.packed import PackedTensors, ReadOnce, held, unchanged, unpacker
 from losskernel.data.recombined import Assembled, as_probes, assemble, inputs_like, packed_inputs, targets_of
 from losskernel.errors import InputError
 
@@ -131,7 +129,7 @@ def test_probes_from_files_are_kept_packed_once_read(files: ImageFiles, monkeypa
     assert torch.equal(pixels, torch.stack([files.packed(7)[0], files.packed(1)[0]]))
     assert targets.tolist() == [0, 1]
     assert torch.equal(next(iter(BlockLoader(probes, 2, 0, CPU)))[0], torch.stack([files[7][0], files[1][0]]))
-    monkeypatch.setattr("losskernel.data.packed.KEPT_BYTES", 2 * 3 * 8 * 8 - 1)
+    monkeypatch.setattr("losskernel.data.base.KEPT_BYTES", 2 * 3 * 8 * 8 - 1)
     assert held(as_probes(assemble([(files, [7, 1])], torch.arange(2)), 0)) is None
 
 

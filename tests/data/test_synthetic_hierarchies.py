@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from losskernel.data import taxonomy_images
-from losskernel.data.synthetic_hierarchies import LEAVES, components
+from losskernel.data.synthetic import LEAVES, components
 from losskernel.data.taxonomy import wordnet
 from losskernel.errors import InputError
 

@@ -53,7 +53,7 @@ def _written(folder: Path, name: str, text: str) -> Path:
 
 
 def _parents(taxonomy: Taxonomy) -> dict[str, tuple[str, ...]]:
-    return {node: taxonomy.parents(node) for node in taxonomy.nodes}
+    return {node: taxonomy.parents[node] for node in taxonomy.parents}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def _parents(taxonomy: Taxonomy) -> dict[str, tuple[str, ...]]:
 def test_nested_nodes_in_the_order_of_the_file(tmp_path: Path, name: str, text: str) -> None:
     taxonomy = read_taxonomy(_written(tmp_path, name, text))
     assert _parents(taxonomy) == PARENTS
-    assert taxonomy.nodes == list(PARENTS)
+    assert list(taxonomy.parents) == list(PARENTS)
 
 
 def test_links_in_a_table_may_give_a_node_two_parents_and_a_name(tmp_path: Path) -> None:

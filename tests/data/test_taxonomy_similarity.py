@@ -18,7 +18,7 @@ def test_similarities_are_those_of_nltk_where_nodes_have_several_parents(measure
     rng = np.random.default_rng(seed)
     taxonomy = Taxonomy(random_parents(rng, 45), max_depth=60)
     nodes = synsets(taxonomy, 60)
-    chosen = rng.choice(taxonomy.nodes, 25, replace=False).tolist()
+    chosen = rng.choice(list(taxonomy.parents), 25, replace=False).tolist()
     counts = rng.integers(1, 9, 25).tolist()
     expected = nltk_similarity([nodes[node] for node in chosen], measure, counts)
     np.testing.assert_allclose(taxonomy.similarity(chosen, measure, counts), expected, rtol=1e-12, atol=1e-12)
@@ -26,7 +26,7 @@ def test_similarities_are_those_of_nltk_where_nodes_have_several_parents(measure
 
 def test_the_graphs_above_reach_the_odd_rules_of_wu_and_palmer() -> None:
     taxonomies = [Taxonomy(random_parents(np.random.default_rng(seed), 45)) for seed in range(4)]
-    similarities = [taxonomy.similarity(taxonomy.nodes, "wu_palmer") for taxonomy in taxonomies]
+    similarities = [taxonomy.similarity(list(taxonomy.parents), "wu_palmer") for taxonomy in taxonomies]
     assert any((similarity != similarity.T).any() for similarity in similarities)
     assert any((similarity.diagonal() < 1).any() for similarity in similarities)
 
@@ -91,7 +91,7 @@ def test_one_leaf_alone_is_like_itself() -> None:
 def test_distances_are_distances_and_fall_as_similarities_grow(measure: str) -> None:
     rng = np.random.default_rng(5)
     taxonomy = Taxonomy(random_parents(rng, 60))
-    leaves = rng.choice(taxonomy.nodes, 30, replace=False).tolist()
+    leaves = rng.choice(list(taxonomy.parents), 30, replace=False).tolist()
     counts = rng.integers(1, 9, 30)
     distance = taxonomy.distance(leaves, measure, counts)
     assert distance.dtype == np.float64

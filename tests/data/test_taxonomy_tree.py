@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.cluster.hierarchy import average, cophenet
@@ -100,7 +102,7 @@ def test_a_linkage_keeps_its_cophenetic_distances() -> None:
 
 def test_support_is_carried() -> None:
     support = np.array([np.nan] * 5 + [0.5, 0.75, 1.0, np.nan])
-    tree = UNEVEN.with_support(support)
+    tree = replace(UNEVEN, support=support)
     np.testing.assert_array_equal(tree.support, support)
     np.testing.assert_array_equal(tree.parents, UNEVEN.parents)
     assert np.isnan(UNEVEN.support).all()
@@ -151,7 +153,7 @@ def test_faults_beside_the_shape_are_named() -> None:
     with pytest.raises(InputError, match=r"tree.heights must have one number per node \(3\), got shape \(2,\)"):
         Tree(names, names, parents, heights=np.zeros(2))
     with pytest.raises(InputError, match=r"tree.support must have one number per node \(3\), got shape \(2,\)"):
-        Tree(names, names, parents).with_support(np.zeros(2))
+        Tree(names, names, parents, support=np.zeros(2))
     with pytest.raises(InputError, match=r"tree.heights must be finite; drop NaN and infinity"):
         Tree(names, names, parents, heights=np.array([0, 0, np.nan]))
     with pytest.raises(InputError, match=r"tree.heights must not fall towards the root: node 1 is above its parent"):

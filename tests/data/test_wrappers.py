@@ -29,7 +29,7 @@ from losskernel.data import (
     stack,
     taxonomy_images,
 )
-from losskernel.data.packed import ReadOnce, held
+from losskernel.data.base import ReadOnce, held
 from losskernel.data.recombined import Assembled, targets_of
 from losskernel.errors import InputError
 from losskernel.losses import cross_entropy

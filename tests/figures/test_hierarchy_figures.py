@@ -1,6 +1,7 @@
 """Figures of a kernel held against a hierarchy show the numbers they are given, in order, and readably."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -39,7 +40,7 @@ def read_off(matrix: np.ndarray, support: float = np.nan) -> Tree:
     np.fill_diagonal(gaps, 0.0)
     merges = linkage(squareform(gaps, checks=False), "average")
     tree = Tree.from_linkage(merges, TREE.ids[:COUNT], TREE.names[:COUNT])
-    return tree.with_support(np.full(len(tree.ids), support))
+    return replace(tree, support=np.full(len(tree.ids), support))
 
 
 def readable(figure: Figure) -> None:
@@ -199,7 +200,7 @@ def test_many_leaves_are_drawn_without_names_and_it_is_said() -> None:
     gaps = (gaps + gaps.T) / 2
     np.fill_diagonal(gaps, 0)
     found = Tree.from_linkage(linkage(squareform(gaps, checks=False), "average"), known.ids[:90], known.names[:90])
-    figure = tanglegram(found.with_support(np.full(179, 0.9)), known)
+    figure = tanglegram(replace(found, support=np.full(179, 0.9)), known)
     assert "90 leaves, too many to name" in words(figure)
     assert known.names[0] not in words(figure)
     assert not [line for line in figure.axes[0].lines if line.get_marker() == "o"]

@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 
 import losskernel as lk
 from losskernel.data import arithmetic, digits
-from losskernel.data.minibatch_order import MinibatchIndices
+from losskernel.data.loading import MinibatchIndices
 from losskernel.kernel.diagnosis.diagnose import Diagnosis
 from losskernel.models import MLP, MultitaskMLP
 from losskernel.sampling import chains as chains_module

@@ -12,17 +12,9 @@ from losskernel.errors import InputError, TraceError
 from losskernel.geometry import AngularCKA, Point
 from losskernel.losses import cross_entropy
 from losskernel.models import MLP, MultitaskMLP, SmallCNN, inception_v1, resnet18
-from losskernel.representations.activations import (
-    INPUTS,
-    Graph,
-    StoredPoint,
-    choose,
-    open_point,
-    record,
-    trace_graph,
-    write_point,
-)
+from losskernel.representations.activations import INPUTS, Graph, choose, record, trace_graph
 from losskernel.representations.activations.recording import SINGLE_PRECISION_INPUTS, Triangle, passes
+from losskernel.representations.points import StoredPoint, open_point, write_point
 
 
 def _data(shape: tuple[int, ...], count: int = 12, kind: torch.dtype = torch.float64) -> Data:
@@ -428,8 +420,8 @@ def _with_rare(graph: Graph) -> Graph:
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_a_stored_point_is_the_point(tmp_path: Path, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("losskernel.representations.activations.stored_point._CHUNK", 100)
-    monkeypatch.setattr("losskernel.representations.activations.stored_point._WINDOW", 250)
+    monkeypatch.setattr("losskernel.representations.points.store._CHUNK", 100)
+    monkeypatch.setattr("losskernel.representations.points.store._WINDOW", 250)
     features = np.random.default_rng(0).normal(size=(40, 50)).astype(kind)
     point = Point.from_features(features, [f"probe {each}" for each in range(40)])
     stored = write_point(point, tmp_path / "layer.zarr")

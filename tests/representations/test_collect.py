@@ -12,7 +12,7 @@ import losskernel as lk
 from losskernel.errors import InputError, TraceError
 from losskernel.representations.baselines.collect import BASELINES, read_representations, represent, stored_settings
 from losskernel.representations.baselines.features import Gradients
-from losskernel.representations.history import History
+from losskernel.representations.evaluation import History
 from losskernel.runs.run import Study, run
 from losskernel.traces.loss_traces import LossTraces
 from losskernel.training import retrain, save_weights

@@ -12,7 +12,7 @@ from losskernel import Data
 from losskernel.errors import InputError
 from losskernel.losses import cross_entropy, squared_error
 from losskernel.models import MLP
-from losskernel.representations.baselines.influence import Influence, ProjectedMargins
+from losskernel.representations.baselines.features import Influence, ProjectedMargins
 from losskernel.representations.evaluation import classifies, log_odds
 
 

@@ -13,7 +13,7 @@ import losskernel as lk
 from losskernel.errors import InputError
 from losskernel.geometry import AngularCKA, Point
 from losskernel.models import MLP
-from losskernel.representations.history import History
+from losskernel.representations.evaluation import History
 from losskernel.representations.points import TRAINED, NamedPoint
 from losskernel.representations.sources import Layers
 

@@ -21,7 +21,7 @@ from losskernel.analyses.result import Result
 from losskernel.cli.build import analyse_from, build, run_from
 from losskernel.errors import InputError, TraceError
 from losskernel.geometry import AngularCKA, Point
-from losskernel.representations.history import History
+from losskernel.representations.evaluation import History
 from losskernel.representations.points import TRAINED, NamedPoint, PointSet, collect, open_points
 from losskernel.representations.sources import Targets
 from losskernel.runs.run import Study, preflight, run

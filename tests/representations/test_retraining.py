@@ -20,7 +20,7 @@ from losskernel.errors import InputError, TraceError
 from losskernel.losses import cross_entropy, squared_error
 from losskernel.representations.baselines import retraining
 from losskernel.representations.baselines.retraining import FOLDER, Retrained
-from losskernel.representations.history import History
+from losskernel.representations.evaluation import History
 from losskernel.training import retrain
 
 MODEL = nn.Linear(3, 1)

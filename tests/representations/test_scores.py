@@ -19,7 +19,7 @@ from losskernel.errors import InputError, TraceError
 from losskernel.losses import cross_entropy, squared_error
 from losskernel.models import MLP, SmallCNN
 from losskernel.representations import scores
-from losskernel.representations.history import History
+from losskernel.representations.evaluation import History
 from losskernel.representations.scores import (
     EL2N,
     AreaUnderMargin,

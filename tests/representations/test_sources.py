@@ -21,10 +21,10 @@ from losskernel.data import taxonomy_vectors
 from losskernel.errors import DivergenceError, InputError
 from losskernel.geometry import AngularCKA, Point
 from losskernel.models import MLP, SmallCNN
-from losskernel.representations.history import History
+from losskernel.representations.evaluation import History
 from losskernel.representations.points import TRAINED, open_points
 from losskernel.representations.sources import Gradients, Laplace, LossKernels, TaxonomyKernel, left_out
-from losskernel.representations.sources.analytic_kernels import gradient_point
+from losskernel.representations.sources.loss_kernels import gradient_point
 from losskernel.runs.run import Study, run
 
 OWN = {"step_size": 1e-3, "nbeta": 10.0, "localization": 100.0}

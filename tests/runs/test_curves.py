@@ -11,7 +11,7 @@ from command import tiny
 from losskernel.cli.build import run_from
 from losskernel.errors import Interrupted
 from losskernel.runs.tracking.tracker import CLOCK, CURVES, CSVTracker, Curves, LogDraws
-from losskernel.sampling.schedule import Schedule
+from losskernel.sampling.setup import Schedule
 
 
 def logged(folder: Path) -> tuple[Curves, list[tuple[int, dict[str, float]]]]:

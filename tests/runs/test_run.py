@@ -21,7 +21,7 @@ from losskernel.errors import InputError, TraceError
 from losskernel.runs.folder import RunFolder
 from losskernel.runs.run import claim, run, set_threads
 from losskernel.runs.tracking.tracker import CSVTracker, LogDraws
-from losskernel.sampling.schedule import Schedule
+from losskernel.sampling.setup import Schedule
 
 ANALYSES = "analysis=[convergence,separation,spectrum,complexity,neighbours]"
 

@@ -1,6 +1,7 @@
 """What a run costs: the arithmetic; and when the user hears of it."""
 
 import functools
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,12 +10,17 @@ from torch.utils.data import TensorDataset
 
 import losskernel as lk
 from losskernel.models import SmallCNN
-from losskernel.sampling import cost
-from losskernel.sampling.cost import Cost, Measured, estimate, words
+from losskernel.sampling import sample as cost
+from losskernel.sampling.sample import Cost, estimate, words
 from losskernel.sampling.step_checks import LONE, STACKED, step_check_gradients
 
 SCHEDULE = lk.Schedule(chains=4, burn_in=100, draws=200, thinning=5, batch_size=64)
-ALONE = Measured(step=0.2, evaluation=0.5, chains=1, probes=480, effort=LONE, number_bytes=4)
+
+
+def _estimate(schedule: lk.Schedule, chains: int = 1) -> Cost:
+    """With 0.2 s a step and 0.5 s an evaluation of all probes."""
+    stack: Any = SimpleNamespace(weights=torch.zeros(chains, 1), probes=480, effort=LONE)
+    return estimate(schedule, stack, 0.2, 0.5)
 
 
 def test_step_checks_cost_their_gradients_and_four_for_each_hessian_product() -> None:
@@ -24,19 +30,19 @@ def test_step_checks_cost_their_gradients_and_four_for_each_hessian_product() ->
 
 
 def test_stacks_run_one_after_another() -> None:
-    found = estimate(SCHEDULE, ALONE)
+    found = _estimate(SCHEDULE)
     assert found.forward == pytest.approx(480 / 0.5)
     assert found.gradients == pytest.approx(64 / 0.2)
     assert found.seconds == pytest.approx(4 * ((1100 + step_check_gradients(LONE, 64)) * 0.2 + 200 * 0.5))
     assert found.bytes == 4 * 4 * 200 * 480
-    pairs = estimate(SCHEDULE, ALONE._replace(chains=3))
+    pairs = _estimate(SCHEDULE, 3)
     assert pairs.seconds == pytest.approx(found.seconds / 2)  # three and one
     assert pairs.forward == pytest.approx(3 * found.forward)
 
 
 def test_lower_precision_costs_the_places_where_it_is_compared() -> None:
     low = lk.Schedule(chains=4, burn_in=100, draws=200, thinning=5, batch_size=64, probe_precision="bfloat16")
-    more = estimate(low, ALONE).seconds - estimate(SCHEDULE, ALONE).seconds
+    more = _estimate(low).seconds - _estimate(SCHEDULE).seconds
     assert more == pytest.approx(4 * (5 * 5 * 0.2 + 2 * 5 * 0.5))
 
 

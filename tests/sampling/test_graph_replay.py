@@ -10,7 +10,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from losskernel.losses import cross_entropy, squared_error
 from losskernel.models import MLP, MultitaskMLP, SmallCNN
-from losskernel.sampling.engine.graph_replay import Recorded, simplify
+from losskernel.sampling.engine.probe_losses import Recorded, simplify
 
 CHAINS = 3
 CASES = {

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from losskernel.data.minibatch_order import MINIBATCH, NOISE, MinibatchIndices, generator
+from losskernel.data.loading import MINIBATCH, NOISE, MinibatchIndices, generator
 from losskernel.sampling.chains import BLOCK_NUMBERS, NoiseStream
 
 # Weights per chain such that a block of noise holds many steps, two, and one.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from losskernel.models import SmallCNN
-from losskernel.sampling.engine.probe_batch_size import LARGEST, cached, choose_block, fitting, largest_activation
+from losskernel.sampling.engine.stacked_model import LARGEST, cached, choose_block, fitting, largest_activation
 
 CPU = torch.device("cpu")
 

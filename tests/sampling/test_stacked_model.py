@@ -88,7 +88,7 @@ def test_every_chain_has_its_own_losses_on_the_same_probes(case, chains: int) ->
     for count in (9, 4, 9):  # the last block of probes is often shorter
         buffer += 0.05 * _normal(*buffer.shape)
         inputs, targets = inputs_of(count), targets_of(count)
-        losses = stack.losses(stack.views(buffer), inputs, targets)
+        losses = stack.evaluator(stack.views(buffer))(inputs, targets)
         assert losses.shape == (chains, count)
         for chain in range(chains):
             alone = copy.deepcopy(model).eval()
@@ -101,8 +101,8 @@ def test_a_loss_does_not_depend_on_its_batch_mates() -> None:
     _, stack, buffer = _stack(case, 2)
     inputs, targets = case[2](6), case[3](6)
     views = stack.views(buffer)
-    one_by_one = [stack.losses(views, inputs[n : n + 1], targets[n : n + 1]) for n in range(6)]
-    torch.testing.assert_close(torch.cat(one_by_one, dim=1), stack.losses(views, inputs, targets))
+    one_by_one = [stack.evaluator(views)(inputs[n : n + 1], targets[n : n + 1]) for n in range(6)]
+    torch.testing.assert_close(torch.cat(one_by_one, dim=1), stack.evaluator(views)(inputs, targets))
 
 
 def test_only_the_chosen_weights_move() -> None:
@@ -173,7 +173,7 @@ def test_the_callers_model_stays_as_it_is(case) -> None:
     flags = [module.training for module in model.modules()]
     needs = [weight.requires_grad for weight in model.parameters()]
     stack.gradient(stack.views(buffer), case[2](3, 5), case[3](3, 5))
-    stack.losses(stack.views(buffer), case[2](5), case[3](5))
+    stack.evaluator(stack.views(buffer))(case[2](5), case[3](5))
     start_losses(model, case[1], [(case[2](5), case[3](5))])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert [module.training for module in model.modules()] == flags
@@ -185,11 +185,11 @@ def test_a_later_change_of_the_model_does_not_reach_the_stack() -> None:
     case = CASES["SmallCNN"]
     model, stack, buffer = _stack(case, 2, ["head.weight"])
     inputs, targets = case[2](5), case[3](5)
-    before = stack.losses(stack.views(buffer), inputs, targets).clone()
+    before = stack.evaluator(stack.views(buffer))(inputs, targets).clone()
     with torch.no_grad():
         for tensor in [*model.parameters(), *model.buffers()]:
             tensor.zero_()
-    assert torch.equal(stack.losses(stack.views(buffer), inputs, targets), before)
+    assert torch.equal(stack.evaluator(stack.views(buffer))(inputs, targets), before)
 
 
 @every_model
@@ -198,7 +198,7 @@ def test_losses_at_the_start_are_the_models_own_in_evaluation_mode(case) -> None
     inputs, targets = case[2](9), case[3](9)
     found = start_losses(model, case[1], [(inputs[:4], targets[:4]), (inputs[4:], targets[4:])])
     torch.testing.assert_close(found, case[1](copy.deepcopy(model).eval()(inputs), targets).detach())
-    same = stack.losses(stack.views(stack.start.repeat(2, 1)), inputs, targets)
+    same = stack.evaluator(stack.views(stack.start.repeat(2, 1)))(inputs, targets)
     torch.testing.assert_close(same, found.expand(2, 9))
 
 

@@ -23,7 +23,7 @@ from losskernel.sampling import sample as sampling
 from losskernel.sampling import step_checks
 from losskernel.sampling.chains import STEP_CHECKS, strides
 from losskernel.sampling.engine.stacked_model import StackedModel
-from losskernel.sampling.step_checks import check_steps
+from losskernel.sampling.step_checks import StepChecks
 from losskernel.signals import STOP_SIGNALS
 from losskernel.traces import zarr_store as store
 from losskernel.traces.records import CHAIN_RECORDS
@@ -67,7 +67,7 @@ def _well(
         return inputs[chosen], targets[chosen]
 
     with torch.no_grad():
-        found = check_steps(stack, weights, start, own, minibatches, noise)
+        found = StepChecks(stack, weights, start, own, minibatches, noise).measured()
     return found, NBETA * x.T @ x / len(x) + settings["localization"] * np.eye(3), own
 
 

@@ -16,10 +16,10 @@ from losskernel.data import arithmetic
 from losskernel.errors import TraceError
 from losskernel.geometry import Point
 from losskernel.models import MultitaskMLP
-from losskernel.representations.activations import open_point, write_point
 from losskernel.representations.baselines.collect import read_representations, represent
+from losskernel.representations.points import open_point, write_point
 from losskernel.representations.points.store import open_points
-from losskernel.storage import xarray_zarr
+from losskernel.storage import zarr_integrity as integrity
 from losskernel.storage.torch_files import atomic_save, state_from_bytes
 from losskernel.storage.zarr_integrity import root_with
 from losskernel.traces import zarr_store as store
@@ -218,7 +218,7 @@ def test_an_unreadable_file_is_not_called_damaged(
 
 
 def test_other_exceptions_pass(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(xarray_zarr.xr, "open_zarr", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(integrity.xr, "open_zarr", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         open_traces(finished)
 

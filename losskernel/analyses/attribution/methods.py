@@ -64,7 +64,7 @@ def bayesian_influence(kernel: LossKernel, roles: Roles, of: str = COVARIANCE) -
         InputError: `of` is neither "covariance" nor "correlation".
 
     Source: arXiv 2509.26544. Where the training loss is a parabola and the losses are linear, Cov is 1 / nβ times the
-    classical influence with damping γ / nβ (losskernel.representations.baselines.influence).
+    classical influence with damping γ / nβ (losskernel.representations.baselines.features).
     """
     require(of in KERNEL_METHODS, f"of must be one of {', '.join(KERNEL_METHODS)}, got {of!r}")
     rows = kernel.covariance(roles.queries) if of == COVARIANCE else kernel.correlation(roles.queries)

@@ -1,6 +1,6 @@
 """A taxonomy read off the kernel alone, with the support of its branches, beside the known one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -156,7 +156,7 @@ class Discovery(TaxonomyAnalysis):
             branches[len(classes.ids) : -1] = support
             metrics["support"] = float(np.mean(support))
         title = "WordNet" if self.taxonomy == "wordnet" else "known"
-        drawn = figures.tanglegram(tree.with_support(branches), classes.tree, title_known=title)
+        drawn = figures.tanglegram(replace(tree, support=branches), classes.tree, title_known=title)
         tables = {
             "discovery_clades": _discovered_clades(discovered, branches),
             "discovery_known": _known_clades(discovered, branches),

@@ -15,7 +15,7 @@ from losskernel.analyses.memorisation import detection
 from losskernel.analyses.probe_sheets import thumbnails
 from losskernel.analyses.result import MetricPanel, Result, check_settings
 from losskernel.analyses.umap_layout import nearest_probes, umap_layout
-from losskernel.data.images.preprocessing import encode
+from losskernel.data.images.image_files import encode
 from losskernel.errors import require
 from losskernel.figures.shared.presentation import minus, number
 from losskernel.figures.shared.style import INK, OKABE_ITO

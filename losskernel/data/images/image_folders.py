@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from losskernel.data.base import Data
-from losskernel.data.images.image_files import CachedImages, ImageFiles
-from losskernel.data.images.preprocessing import Preprocessing
+from losskernel.data.images.image_files import CachedImages, ImageFiles, Preprocessing
 from losskernel.data.taxonomy.readers import shipped, wordnet
 from losskernel.errors import InputError, require, require_integer
 from losskernel.losses import cross_entropy
@@ -199,14 +198,20 @@ def _any_folders(root: str | None, probe_split: str | None) -> _Folders:
 def _imagenet_folders(root: str | None, probe_split: str) -> _Folders:
     """Return ImageNet's layout, once it is known that the folder has it."""
     require(root is not None, f"dataset.root is not set; {_HOW}")
-    choices = ("val", "train")
-    require(probe_split in choices, f"dataset.probe_split must be val or train, got {probe_split!r}")
+    require(probe_split in ("val", "train"), f"dataset.probe_split must be val or train, got {probe_split!r}")
     path = Path(str(root)).expanduser()
     names = class_names()
     for split in dict.fromkeys(("train", probe_split)):
         wnids = _subfolders(path / split)
-        if split == "val" and not wnids:
-            _refuse_flat(path / split)
+        # Validation images that lie in one folder, as their archive holds them.
+        flat = split == "val" and not wnids and (path / split).is_dir() and any((path / split).glob("ILSVRC2012_val_*"))
+        require(
+            not flat,
+            f"dataset.root: {path / split} holds images that are not sorted by wnid; move it away, put "
+            "ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz beside train, and run "
+            "torchvision.datasets.ImageNet(ROOT, 'val'), which sorts them; or take the probes from the training images "
+            "with dataset.probe_split=train",
+        )
         require(len(wnids) > 0, f"dataset.root={root} is not ImageNet: {path / split} holds no folders; {_HOW}")
         unknown = [wnid for wnid in wnids if wnid not in names]
         if unknown:
@@ -215,17 +220,6 @@ def _imagenet_folders(root: str | None, probe_split: str) -> _Folders:
                 "dataset=image_folder takes any folders"
             )
     return _Folders(path, "train", probe_split, names, True)
-
-
-def _refuse_flat(folder: Path) -> None:
-    """Raise InputError for validation images that lie in one folder, as their archive holds them."""
-    flat = folder.is_dir() and any(folder.glob("ILSVRC2012_val_*"))
-    require(
-        not flat,
-        f"dataset.root: {folder} holds images that are not sorted by wnid; move it away, put ILSVRC2012_img_val.tar "
-        "and ILSVRC2012_devkit_t12.tar.gz beside train, and run torchvision.datasets.ImageNet(ROOT, 'val'), which "
-        "sorts them; or take the probes from the training images with dataset.probe_split=train",
-    )
 
 
 def _subfolders(folder: Path) -> list[str]:

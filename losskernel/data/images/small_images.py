@@ -1,7 +1,7 @@
 """Small labelled images in memory: handwritten digits, CIFAR-10 and CIFAR-100."""
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch.utils.data import TensorDataset
 
-from losskernel.data.base import Data
+from losskernel.data.base import Data, PackedTensors
+from losskernel.data.images.image_files import Crop
 from losskernel.data.images.image_folders import stratified
-from losskernel.data.images.preprocessing import Crop
-from losskernel.data.packed import PackedTensors
 from losskernel.errors import InputError, require, require_integer
 from losskernel.losses import cross_entropy
 from losskernel.storage.downloads import PREFETCH, report_download
@@ -37,8 +36,7 @@ def digits(probes: int | None = 500, held_out: int = 297, seed: int = 0, probe_s
     if probes is not None:
         require_integer("dataset.probes", probes, at_least=10)
     require_integer("dataset.held_out", held_out, at_least=0)
-    choices = ("train", "held_out")
-    require(probe_split in choices, f"dataset.probe_split must be train or held_out, got {probe_split!r}")
+    require(probe_split in ("train", "held_out"), f"dataset.probe_split must be train or held_out, got {probe_split!r}")
     bunch = load_digits()
     images, classes = np.asarray(bunch.images), np.asarray(bunch.target)  # pyright: ignore[reportAttributeAccessIssue]
     shuffled = np.random.default_rng(seed).permutation(len(images))
@@ -88,7 +86,7 @@ def cifar10(
     """
     from torchvision.datasets import CIFAR10
 
-    return _cifar(CIFAR10, root, download, (mean, std), probes_per_class, probe_split, seed, _classes)
+    return _cifar(CIFAR10, root, download, (mean, std), probes_per_class, probe_split, seed)
 
 
 def cifar100(
@@ -103,7 +101,7 @@ def cifar100(
     """CIFAR-100 with cross-entropy, in memory; labels: class, superclass. Arguments and errors as of `cifar10`."""
     from torchvision.datasets import CIFAR100
 
-    return _cifar(CIFAR100, root, download, (mean, std), probes_per_class, probe_split, seed, _superclasses)
+    return _cifar(CIFAR100, root, download, (mean, std), probes_per_class, probe_split, seed)
 
 
 def _balanced(order: np.ndarray, classes: np.ndarray, probes: int, split: str) -> np.ndarray:
@@ -126,7 +124,6 @@ def _cifar(
     probes_per_class: int | None,
     probe_split: str,
     seed: int,
-    label: Callable[[Any, np.ndarray], dict[str, np.ndarray]],
 ) -> Data:
     if probes_per_class is not None:
         require_integer("dataset.probes_per_class", probes_per_class, at_least=1)
@@ -141,7 +138,7 @@ def _cifar(
         train=_in_memory(train, slice(None), crop),
         probes=_in_memory(source, rows, crop),
         loss=cross_entropy,
-        labels=label(source, rows),
+        labels={"class": np.array(names)[numbers[rows]]} | _superclasses(source, rows),
         ids=[f"{probe_split}/{row}" for row in rows],
         train_ids=[f"train/{row}" for row in range(len(train.targets))],
         classes=list(names),
@@ -169,19 +166,11 @@ def _in_memory(source: Any, rows: Any, crop: Crop) -> PackedTensors:
     return PackedTensors(pixels, torch.tensor(np.array(source.targets)[rows]), crop)
 
 
-def _classes(source: Any, rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {"class": np.array(source.classes)[np.array(source.targets)[rows]]}
-
-
 def _superclasses(source: Any, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Return CIFAR-100's classes with the coarse ones above them, which are in the files but not in torchvision."""
-    folder = Path(source.root) / source.base_folder
+    """Return CIFAR-100's coarse classes, which are in the files but not in torchvision; CIFAR-10 has none."""
     (samples, _), *_ = source.train_list if source.train else source.test_list
-    coarse = np.array(_unpickled(folder / samples)["coarse_labels"])[rows]
-    names = np.array(_unpickled(folder / source.meta["filename"])["coarse_label_names"])
-    return _classes(source, rows) | {"superclass": names[coarse]}
-
-
-def _unpickled(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        return pickle.load(file, encoding="latin1")
+    files = [Path(source.root) / source.base_folder / name for name in (samples, source.meta["filename"])]
+    content, meta = (pickle.loads(file.read_bytes(), encoding="latin1") for file in files)
+    if "coarse_labels" not in content:
+        return {}
+    return {"superclass": np.array(meta["coarse_label_names"])[np.array(content["coarse_labels"])[rows]]}

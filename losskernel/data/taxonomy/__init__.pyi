@@ -2,7 +2,7 @@ from .readers import read_taxonomy as read_taxonomy
 from .readers import wordnet as wordnet
 from .similarity import MEASURES as MEASURES
 from .taxonomy import Taxonomy as Taxonomy
-from .tree import Tree as Tree
+from .taxonomy import Tree as Tree
 
 __all__ = [
     "MEASURES",

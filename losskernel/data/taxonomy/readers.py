@@ -98,7 +98,7 @@ def _wordnet_taxonomy(links: Links, chosen: Mapping[str, str]) -> Taxonomy:
     for leaf, wnid in chosen.items():
         other = given.setdefault(wnid, leaf)
         require(other == leaf, f"leaves {other!r} and {leaf!r} are the same synset; drop one")
-    above = with_ancestors(given, {wnid: parents for wnid, (_, parents) in links.items()})
+    above = with_ancestors(given, lambda wnid: links[wnid][1])
     # By name, since NLTK settles ties by it; NLTK does not define the parents' order, so it is fixed here.
     nodes = sorted(above, key=lambda wnid: links[wnid][0])
     parents = {given.get(wnid, wnid): [given.get(up, up) for up in sorted(links[wnid][1])] for wnid in nodes}
@@ -123,14 +123,12 @@ def _from_nltk(leaves: Sequence[str], wanted: str) -> tuple[Links, dict[str, str
     """Return the links above the leaves, and leaf as given -> wnid; `wanted` is a leaf that the package lacks."""
     reader = _nltk_reader(wanted)
     synsets = {leaf: _synset(reader, leaf) for leaf in leaves}
-    links: Links = {}
-    stack = list(synsets.values())
-    while stack:
-        synset = stack.pop()
-        if _wnid(synset) not in links:
-            above = [*synset.hypernyms(), *synset.instance_hypernyms()]
-            links[_wnid(synset)] = synset.name(), [_wnid(up) for up in above]
-            stack.extend(above)
+
+    def above(synset: Any) -> list[Any]:
+        return [*synset.hypernyms(), *synset.instance_hypernyms()]
+
+    every = with_ancestors(synsets.values(), above)
+    links = {_wnid(synset): (synset.name(), [_wnid(up) for up in above(synset)]) for synset in every}
     return links, {leaf: _wnid(synset) for leaf, synset in synsets.items()}
 
 

@@ -6,11 +6,13 @@ all pairs without a search. A node is an ancestor of itself.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from losskernel.errors import require
+
+_Node = TypeVar("_Node")
 
 
 class Ancestry(NamedTuple):
@@ -196,7 +198,7 @@ def ancestry(
     leaves: Sequence[str],
 ) -> Ancestry:
     """Tabulate the leaves and all nodes above them, numbered in the order of `parents`."""
-    above = with_ancestors(leaves, parents)
+    above = with_ancestors(leaves, parents.__getitem__)
     nodes = [node for node in parents if node in above]
     number = {node: row for row, node in enumerate(nodes)}
     up = np.full((len(nodes), len(nodes)), np.inf)
@@ -214,13 +216,13 @@ def ancestry(
     )
 
 
-def with_ancestors(nodes: Iterable[str], parents: Mapping[str, Sequence[str]]) -> set[str]:
+def with_ancestors(nodes: Iterable[_Node], parents: Callable[[_Node], Iterable[_Node]]) -> set[_Node]:
     """Return some nodes and all nodes above them."""
-    seen: set[str] = set()
+    seen: set[_Node] = set()
     stack = list(nodes)
     while stack:
         node = stack.pop()
         if node not in seen:
             seen.add(node)
-            stack.extend(parents[node])
+            stack.extend(parents(node))
     return seen

@@ -96,8 +96,7 @@ class ClassDependentNoise:
         key, count = "wrapper.class_dependent_noise.pairs", class_count(data, targets)
         if not isinstance(self.pairs, (Mapping, type(None))):
             matrix = _matrix(self.pairs, key)
-            fits = len(matrix) == count
-            require(fits, f"{key} must have a row for each of the {count} classes, got {len(matrix)}")
+            require(len(matrix) == count, f"{key} must have a row for each of the {count} classes, got {len(matrix)}")
             return matrix
         present = np.unique(targets.numpy()).tolist()
         following = dict(zip(present, present[1:] + present[:1], strict=True))

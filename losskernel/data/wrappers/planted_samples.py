@@ -113,8 +113,7 @@ def _with_twins(data: Data, count: int, seed: int, wrapper: str, change: Callabl
 def _spread(data: Data, rng: np.random.Generator) -> float:
     """Return the standard deviation of the values of inputs, as they are packed."""
     samples = size(data.train)
-    rows = rng.choice(samples, min(samples, _FOR_SPREAD), replace=False)
-    inputs = packed_inputs(data.train, rows)
+    inputs = packed_inputs(data.train, rng.choice(samples, min(samples, _FOR_SPREAD), replace=False))
     real = inputs.is_floating_point() or inputs.dtype == torch.uint8
     kind = str(inputs.dtype).removeprefix("torch.")
     require(real, f"wrapper.near_duplicates needs inputs of real numbers, got {kind}; wrapper=duplicates takes any")

@@ -198,8 +198,7 @@ def _training_labels(data: Data, rows: np.ndarray, targets: Tensor, wrapper: str
 
 def _missing(values: np.ndarray, count: int) -> np.ndarray:
     """Return the value of an unknown label, [count]: "" of text, nan of numbers, -1 of whole ones."""
-    unknown = {"f": np.nan, "i": -1, "u": -1, "b": -1}.get(values.dtype.kind, "")
-    return np.full(count, unknown)
+    return np.full(count, {"f": np.nan, "i": -1, "u": -1, "b": -1}.get(values.dtype.kind, ""))
 
 
 def _filled(

@@ -1,7 +1,7 @@
 """Operations of a network, how they follow each other, and how to choose some of them by name."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -62,38 +62,21 @@ def choose(graph: Graph, patterns: Sequence[str] | str | None = None, key: str =
     of = "no child of the network" if patterns is None else "none of them"
     require(len(chosen) > 0, f"{key} is {patterns!r}, but {of} returns a tensor; list others, such as {_some(graph)}")
     ordered = [name for name in graph.names if name in chosen]  # in the order of evaluation, not of the patterns
+    # Edges between chosen operations are drawn through those that are left out.
+    ends: dict[str, tuple[str, ...]] = {INPUTS: (INPUTS,)}  # name -> nearest chosen operations at or before it
+    edges: dict[str, tuple[str, ...]] = {}
+    for name in graph.names:
+        ends[name] = tuple(dict.fromkeys(end for parent in graph.edges[name] for end in ends[parent]))
+        if name in chosen:
+            edges[chosen[name]], ends[name] = ends[name], (chosen[name],)
     return Graph(
         tuple(chosen[name] for name in ordered),
-        contracted(graph.names, graph.edges, chosen),
+        edges,
         {chosen[name]: graph.widths[name] for name in ordered},
         {chosen[name]: graph.operations[name] for name in ordered},
         parts=frozenset(chosen[name] for name in ordered if name in graph.parts),
         untraced=graph.untraced,
     )
-
-
-def contracted(
-    names: Iterable[str], edges: Mapping[str, tuple[str, ...]], chosen: Mapping[str, str]
-) -> dict[str, tuple[str, ...]]:
-    """Return the edges between chosen operations, drawn through those that are left out.
-
-    Args:
-        names: in the order of evaluation.
-        edges: name -> names before it.
-        chosen: some of the names -> their new names.
-
-    Returns:
-        New name -> new names that it follows.
-    """
-    ends: dict[str, tuple[str, ...]] = {INPUTS: (INPUTS,)}  # name -> nearest chosen operations at or before it
-    contracted_edges: dict[str, tuple[str, ...]] = {}
-    for name in names:
-        before = tuple(dict.fromkeys(end for parent in edges[name] for end in ends[parent]))
-        ends[name] = before
-        if name in chosen:
-            ends[name] = (chosen[name],)
-            contracted_edges[chosen[name]] = before
-    return contracted_edges
 
 
 def matches_glob(name: str, pattern: str) -> bool:

@@ -124,7 +124,12 @@ class Columns:
         fits = flat.shape[1] == width
         require(fits, f"{name} has {flat.shape[1]} numbers per probe, its graph {width}; use this network's graph")
         flat = flat[:, self.piece.start : self.piece.stop]
-        self._check(flat)
+        finite = torch.isfinite(flat).all(1)
+        if not bool(finite.all()):
+            first = self._ids[self._filled + int(torch.nonzero(~finite)[0])]
+            raise InputError(
+                f"activations of {name} are not finite, first at probe {first}; check the weights and inputs"
+            )
         if not self._filled:  # precision and device are known from the first block on
             dtype = torch.float64 if flat.dtype == torch.float64 else torch.float32
             self._values = torch.empty(len(self._ids), flat.shape[1], dtype=dtype, device=flat.device)
@@ -145,14 +150,6 @@ class Columns:
         require(self._filled == count, f"{name} was evaluated for {self._filled} of {count} probes; leave it out")
         values, self._values = self._values, torch.empty(0)
         return values.sub_((self._sums / len(values)).to(values.dtype))
-
-    def _check(self, flat: Tensor) -> None:
-        finite = torch.isfinite(flat).all(1)
-        if not bool(finite.all()):
-            first = self._ids[self._filled + int(torch.nonzero(~finite)[0])]
-            raise InputError(
-                f"activations of {self.piece.name} are not finite, first at probe {first}; check the weights and inputs"
-            )
 
 
 class Triangle:
@@ -187,7 +184,7 @@ class Triangle:
 def _points(
     network: TracedNetwork | HookedNetwork, data: Data, graph: Graph, budget: int
 ) -> Iterator[tuple[str, Point | None]]:
-    weight = next((each for each in network.model.parameters() if each.is_floating_point()), torch.empty(0))
+    weight = next(filter(torch.is_floating_point, network.model.parameters()), torch.empty(0))
     blocks = BlockLoader(data.probes, _BLOCK, data.workers, weight.device)
     ids, count = np.asarray(data.ids), size(data.probes)
     itemsize = 8 if weight.dtype == torch.float64 else 4
@@ -230,9 +227,8 @@ class _Layer:
         if self._triangle is None:
             return None
         values = self._triangle.values
-        diagonal = values[first_entry(np.arange(len(self._ids)), len(self._ids))]
         # No entry of a positive kernel is larger than the largest on its diagonal.
-        largest = float(diagonal.max())
+        largest = float(values[first_entry(np.arange(len(self._ids)), len(self._ids))].max())
         fits = np.isfinite(largest) and (values.dtype == np.float64 or largest > _FAINT)
         require(fits, f"products of activations of {name} leave single precision; call double() on the network")
         return Point(self._ids, triangle=values)

@@ -154,11 +154,11 @@ class _Survey:
         walk = self._network.interpreter
         walk.env, walk.args_iter = {}, iter([inputs])
         for node in self._network.nodes:
-            arguments = {each: walk.env[each] for each in node.all_input_nodes}
+            arguments = {source: walk.env[source] for source in node.all_input_nodes}
             # A tensor's version counts its in-place writes.
-            before = {each: _versions(value) for each, value in arguments.items()}
+            before = {source: _versions(value) for source, value in arguments.items()}
             walk.env[node] = walk.run_node(node)
-            changed = [each for each, value in arguments.items() if _versions(value) != before[each]]
+            changed = [source for source, value in arguments.items() if _versions(value) != before[source]]
             self._register(node, arguments, walk.env[node], not changed)
             # A value that was overwritten in place derives from now on from the operation that did it.
             sources = self._sources[node] or self._sources_of(arguments)
@@ -203,9 +203,9 @@ class _Survey:
             _share_memory(one, other) for one in tensors for other in _tensors(arguments.values())
         )
         # An element of a tuple of tensors is a view of an operation's numbers only if the tuple was one.
-        tuples = [each for each, given in arguments.items() if not isinstance(given, Tensor) and _versions(given)]
+        tuples = [source for source, given in arguments.items() if not isinstance(given, Tensor) and _versions(given)]
         if tuples and self._view[node]:
-            self._view[node] = all(self._view[each] for each in tuples)
+            self._view[node] = all(self._view[source] for source in tuples)
         if not sources or node.op in ("get_attr", "output") or not _is_activation(value, self._batch):
             return
         name = self._network.names[node]
@@ -222,7 +222,7 @@ class _Survey:
         self, node: fx.Node, arguments: dict[fx.Node, Any], value: Tensor, sources: tuple[str, ...]
     ) -> str | None:
         """Return the name of the operation whose numbers this one returns unchanged, None where it changes them."""
-        given = [each for each, argument in arguments.items() if isinstance(argument, Tensor)]
+        given = [source for source, argument in arguments.items() if isinstance(argument, Tensor)]
         if len(given) != 1 or len(sources) != 1:  # a second tensor may be a weight
             return None
         before = arguments[given[0]]

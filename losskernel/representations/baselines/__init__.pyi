@@ -1,9 +1,9 @@
 from .features import Gradients as Gradients
+from .features import Influence as Influence
 from .features import Layers as Layers
 from .features import Logits as Logits
 from .features import Penultimate as Penultimate
-from .influence import Influence as Influence
-from .influence import ProjectedMargins as ProjectedMargins
+from .features import ProjectedMargins as ProjectedMargins
 from .perturbations import AdversarialFlips as AdversarialFlips
 from .perturbations import NoiseFlips as NoiseFlips
 from .retraining import Retrained as Retrained

@@ -11,10 +11,9 @@ from torch import nn
 
 from losskernel.data.base import Data, size
 from losskernel.errors import InputError, TraceError, require
-from losskernel.representations.history import History
+from losskernel.representations.evaluation import History
 from losskernel.storage.locations import LocalLocation, guard
-from losskernel.storage.xarray_zarr import dataset_of, files_of
-from losskernel.storage.zarr_integrity import read_root, require_whole
+from losskernel.storage.zarr_integrity import dataset_of, files_of, read_root, require_whole
 
 # Name -> callable (model, data) -> rows [N, d] of the probes. One with a true class attribute `needs_history` is called
 # (model, data, history); one that returns a mapping gives several representations, named `name_key`.
@@ -55,7 +54,10 @@ def represent(
         representations |= _rows(name, baseline, model, data, history)
     # Written at once at the end: an interrupted job computes all of them again.
     if representations:
-        guard(path, _write, representations, settings, path)
+        arrays = {name: (("probe", f"{name}_unit"), rows) for name, rows in representations.items()}
+        # Zarr does not keep the order of arrays.
+        dataset = xr.Dataset(arrays, attrs={"order": list(representations), "asked": settings})
+        guard(path, LocalLocation(path).write_group, files_of(dataset))
     return representations
 
 
@@ -86,7 +88,7 @@ def _require_same(path: Path, settings: Mapping[str, str]) -> None:
     """Raise TraceError where a store holds other baselines, or the same ones with other settings."""
     stored = stored_settings(path)
     if list(stored) != list(settings):
-        names, wanted = (", ".join(each) or "none" for each in (stored, settings))
+        names, wanted = (", ".join(baselines) or "none" for baselines in (stored, settings))
         raise TraceError(f"{path} holds the baselines {names}, but the run has {wanted}; remove it")
     for name, wanted in settings.items():
         if stored[name] != wanted:
@@ -116,10 +118,3 @@ def _checked(name: str, rows: np.ndarray, data: Data) -> np.ndarray:
     )
     require(bool(np.isfinite(rows).all()), f"baselines.{name} gives numbers that are not finite; check the weights")
     return rows
-
-
-def _write(representations: Mapping[str, np.ndarray], settings: Mapping[str, str], path: Path) -> None:
-    arrays = {name: (("probe", f"{name}_unit"), rows) for name, rows in representations.items()}
-    # Zarr does not keep the order of arrays.
-    dataset = xr.Dataset(arrays, attrs={"order": list(representations), "asked": dict(settings)})
-    LocalLocation(path).write_group(files_of(dataset))

@@ -128,7 +128,7 @@ class AdversarialFlips:
 def _ascent(network: Evaluator, inputs: Tensor, predicted: Tensor) -> Tensor:
     """Return the gradient of each sample's log-odds against a class in its input, [B, ...]."""
     inputs = inputs.detach().requires_grad_()
-    logits = network.outputs(inputs)
+    logits = network.model(inputs)
     # Log-odds Σ_other exp(z - z_predicted): the predicted class is masked out of the sum.
     lead = logits - logits.gather(1, predicted[:, None])
     chosen = torch.zeros_like(lead, dtype=torch.bool).scatter(1, predicted[:, None], True)
@@ -138,7 +138,7 @@ def _ascent(network: Evaluator, inputs: Tensor, predicted: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _predicted(network: Evaluator, inputs: Tensor) -> Tensor:
-    outputs = network.outputs(inputs)
+    outputs = network.model(inputs)
     require_logits(outputs)
     return outputs.argmax(1)
 

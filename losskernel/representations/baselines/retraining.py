@@ -22,11 +22,10 @@ from torch import nn
 from torch.utils.data import Subset
 
 from losskernel.data.base import Data, size
-from losskernel.data.fingerprint import digest, fingerprint
 from losskernel.data.loading import BlockLoader
+from losskernel.data.recombined import digest, fingerprint
 from losskernel.errors import InputError, TraceError, require, require_integer, require_number
-from losskernel.representations.evaluation import classifies, log_odds
-from losskernel.representations.history import History
+from losskernel.representations.evaluation import History, classifies, log_odds
 from losskernel.signals import STOP_SIGNALS
 from losskernel.storage.atomic import write_whole
 from losskernel.storage.locations import guard
@@ -133,8 +132,8 @@ class Job:
 
     def chosen(self, subset: int) -> np.ndarray:
         """Return the indices of a subset's training samples, ascending."""
-        order = np.random.default_rng([self.seed, subset]).permutation(size(self.data.train))
-        return np.sort(order[: self.taken])
+        rng = np.random.default_rng([self.seed, subset])
+        return np.sort(rng.permutation(size(self.data.train))[: self.taken])
 
     def __call__(self, subset: int, repeat: int) -> None:
         """Retrain and store the outcome on the probes, unless another job did."""

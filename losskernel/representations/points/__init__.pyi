@@ -6,8 +6,11 @@ from .point_set import PointSet as PointSet
 from .point_set import sampled_point as sampled_point
 from .store import POINTS as POINTS
 from .store import Source as Source
+from .store import StoredPoint as StoredPoint
 from .store import collect as collect
+from .store import open_point as open_point
 from .store import open_points as open_points
+from .store import write_point as write_point
 
 __all__ = [
     "KINDS",
@@ -17,7 +20,10 @@ __all__ = [
     "NamedPoint",
     "PointSet",
     "Source",
+    "StoredPoint",
     "collect",
+    "open_point",
     "open_points",
     "sampled_point",
+    "write_point",
 ]

@@ -157,18 +157,25 @@ class PointSet:
         except InputError:
             # The space knows points by number only: find the faulty one, and name it.
             for name, point in zip(self.names, points, strict=True):
-                _require_valid(space, name, point)
+                try:
+                    space.arrangement([point])
+                except InputError as error:
+                    raise InputError(f"{name}: {error}") from error
             raise
 
     def _arranged(self, space: Any, points: list[Point]) -> Arrangement:
         if self.folder is None:
             return space.arrangement(points, device=_device(points))
-        digests = [digest(point) for point in points]
+        # A file for each space, named after its settings.
+        words = "".join(letter if letter.isalnum() or letter == "." else "-" for letter in repr(space))
+        path, digests = self.folder / f"arrangement-{words.strip('-')}.npz", [digest(point) for point in points]
         # Cached points come first, as `Space.arrangement` wants them; the result is put back into the set's order.
-        order, known = _cached(_cache_file(self.folder, space), digests)
+        order, known = _cached(path, digests)
         arrangement = space.arrangement([points[number] for number in order], known, _device(points))
         if known is None or len(known) < len(points):
-            _write_cache(_cache_file(self.folder, space), [digests[number] for number in order], arrangement)
+            cosines = {} if arrangement.cosines is None else {"cosines": arrangement.cosines}
+            arrays = {"digests": np.array(digests)[order], "distances": arrangement.distances, **cosines}
+            guard(path, write_arrays, path, arrays)
         return arrangement.of(np.argsort(order))
 
     def table(self) -> Any:
@@ -220,27 +227,6 @@ def _cached(path: Path, digests: Sequence[str]) -> tuple[list[int], Arrangement 
         return everyone, None
     order = [*rows, *(number for number in everyone if number not in rows)]
     return order, Arrangement(distances, cosines).of(list(rows.values()))
-
-
-def _write_cache(path: Path, digests: Sequence[str], arrangement: Arrangement) -> None:
-    arrays: dict[str, Any] = {"digests": np.array(digests), "distances": arrangement.distances}
-    if arrangement.cosines is not None:
-        arrays["cosines"] = arrangement.cosines
-    guard(path, write_arrays, path, arrays)
-
-
-def _cache_file(folder: Path, space: Any) -> Path:
-    """Return the cache file of a space, named after its settings."""
-    words = "".join(letter if letter.isalnum() or letter == "." else "-" for letter in repr(space))
-    return folder / f"arrangement-{words.strip('-')}.npz"
-
-
-def _require_valid(space: Any, name: str, point: Point) -> None:
-    """Raise InputError with the point's name where it is not in the domain of a space."""
-    try:
-        space.arrangement([point])
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
 
 
 def _device(points: Sequence[Point]) -> Any:

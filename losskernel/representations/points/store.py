@@ -1,10 +1,15 @@
-"""Points on disk: one group per source in the run's folder, written atomically."""
+"""Points on disk: one group per source in the run's folder, written atomically, and read some rows at a time.
+
+Kernels may be too many to fit into memory together.
+"""
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import zarr
@@ -13,22 +18,169 @@ from torch import nn
 from losskernel.data.base import Data
 from losskernel.errors import InputError, TraceError, require
 from losskernel.geometry import Point
-from losskernel.geometry.point import SINGLE_PRECISION_INPUTS
-from losskernel.representations.activations.stored_point import StoredPoint, open_point, write_point
+from losskernel.geometry.point import SINGLE_PRECISION_INPUTS, first_entry, unpacked_rows, upper_triangle
 from losskernel.representations.baselines.collect import settings_of
-from losskernel.representations.history import History
+from losskernel.representations.evaluation import History
 from losskernel.representations.points.point_set import NamedPoint, PointSet, sampled_point
+from losskernel.storage import zarr_integrity as integrity
 from losskernel.storage.atomic import replacing, write_whole
 from losskernel.storage.locations import LocalLocation, guard
-from losskernel.storage.xarray_zarr import known_types
-from losskernel.storage.zarr_integrity import damaged, read_root, seal
 from losskernel.traces.loss_traces import open_traces
 
+# A factor [N, d] with 64 d <= N stays a factor: dozens of them fit into memory.
+_NARROW = 64
+_CHUNK = 2**18  # numbers of a Zarr chunk
+_WINDOW = 2**20  # numbers that are read, and held, at once
+_NUMBERS = 2**24  # products of a wide factor that are written at once
 POINTS = "points.zarr"  # in the run's folder
 _INDEX = "points.json"  # in that: order of the sources, probe ids and labels; written last
 
 # Called (model, data, history) -> points, one after another.
 Source = Callable[[nn.Module, Data, History], Iterable[NamedPoint]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StoredPoint(Point):
+    """A point whose triangle is stored in a folder; rows are read on demand.
+
+    Best read in order, since the following rows are read ahead: a point holds 4 MiB (8 in double precision).
+
+    Attributes:
+        folder: a Zarr group that `write_point` wrote.
+    """
+
+    folder: Path = Path()
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Return rows start to stop of the kernel from the column `start` on, [stop - start, N - start]."""
+        count = self.inputs
+        stop = min(stop, count)
+        entries = self._window.read(first_entry(start, count), first_entry(stop, count))
+        return unpacked_rows(entries, start, stop, count)
+
+    def triangle_entries(self) -> np.ndarray:
+        """Return the entries on and above the diagonal, row by row, [N (N + 1) / 2], as one array in memory."""
+        return _read_array(self.folder, "triangle")
+
+    def diagonal(self) -> np.ndarray:
+        """Return the kernel's diagonal [N], float64."""
+        return _read_array(self.folder, "diagonal")
+
+    def sums(self) -> np.ndarray:
+        """Return the sum of each of the kernel's rows [N], float64."""
+        return _read_array(self.folder, "sums")
+
+    @cached_property
+    def _window(self) -> "_Window":
+        return _Window(self.folder)
+
+
+class _Window:
+    """A sliding window over the entries of a triangle on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = LocalLocation(folder)
+        self._array = cast(zarr.Array, zarr.open_group(folder, mode="r")["triangle"])
+        self._begin = 0
+        self._entries = np.empty(0)
+
+    def read(self, begin: int, end: int) -> np.ndarray:
+        if begin < self._begin or end > self._begin + len(self._entries):
+            self._entries = np.empty(0)  # freed before the next ones are read
+            # Up to the end of a chunk, so that no chunk is decompressed twice.
+            ahead = -(-max(end, begin + _WINDOW) // _CHUNK) * _CHUNK
+            with integrity.named(self._folder):
+                self._begin, self._entries = begin, np.asarray(self._array[begin : min(ahead, self._array.shape[0])])
+        return self._entries[begin - self._begin : end - self._begin]
+
+
+def write_point(point: Point, folder: str | Path) -> Point:
+    """Write a point, without its ids, and return it as `open_point` does.
+
+    Kernels are written as their triangle, and so are factors with many columns, whose products are written some rows
+    at a time: in double precision below 4096 inputs, so that what is read differs by rounding only.
+
+    Args:
+        point: a point.
+        folder: of the point, replaced atomically; its parent must exist.
+
+    Raises:
+        TraceError: the folder cannot be written.
+    """
+    path = Path(folder)
+    guard(path, _write_group, point, path)
+    return open_point(path, point.ids)
+
+
+def open_point(folder: str | Path, ids: np.ndarray) -> Point:
+    """Return a point that `write_point` wrote; one with few features is read into memory, others stay on disk.
+
+    Args:
+        folder: of the point.
+        ids: [N] names of the inputs; points that share one array are known to stand over the same inputs.
+
+    Raises:
+        TraceError: the folder holds no point of N inputs, or a damaged one.
+    """
+    path = Path(folder)
+    try:
+        attributes = integrity.read_root(LocalLocation(path))["attributes"]
+        chains, centring = tuple(attributes["chains"]), attributes["centring"]
+    except (FileNotFoundError, NotADirectoryError, KeyError) as error:
+        raise TraceError(f"{path} holds no point; record it again") from error
+    integrity.require_whole(LocalLocation(path), attributes)
+    count = attributes["inputs"]
+    if count != len(ids):
+        raise TraceError(f"{path} holds a point over {count} inputs, but got {len(ids)} ids; pass those of its probes")
+    if (path / "factor").is_dir():
+        return Point(ids, factor=_read_array(path, "factor"), chains=chains, centring=centring)
+    return StoredPoint(ids, chains=chains, centring=centring, folder=path)
+
+
+def _read_array(folder: Path, name: str) -> np.ndarray:
+    with integrity.named(LocalLocation(folder)):
+        return np.asarray(zarr.open_group(folder, mode="r")[name])
+
+
+def _write_group(point: Point, path: Path) -> None:
+    with replacing(path) as partial, zarr.config.set(integrity.EVERY_CHUNK):
+        group = zarr.open_group(partial, mode="w", zarr_format=3)
+        group.attrs.update({"inputs": point.inputs, "chains": list(point.chains), "centring": point.centring})
+        if point.factor is not None and _NARROW * point.factor.shape[1] <= point.inputs:
+            _array(group, "factor", point.factor.shape, point.factor.dtype, ("probe", "unit"))[:] = point.factor
+        else:
+            _write_triangle(point, group)
+        integrity.seal(LocalLocation(partial))
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_triangle(point: Point, group: zarr.Group) -> None:
+    count = point.inputs
+    if point.factor is not None and count < SINGLE_PRECISION_INPUTS:
+        point = Point(point.ids, factor=point.factor.astype(np.float64, copy=False))
+    stored = _array(group, "triangle", (first_entry(count, count),), point.rows(0, 1).dtype, ("pair",))
+    if point.triangle is not None:
+        stored[:] = point.triangle
+    else:
+        step = max(1, _NUMBERS // count)
+        for start in range(0, count, step):
+            stop = min(start + step, count)
+            stored[first_entry(start, count) : first_entry(stop, count)] = upper_triangle(point.rows(start, stop))
+    # Stored beside the triangle, of which they would each take a whole pass.
+    for name, values in {"diagonal": point.diagonal(), "sums": point.sums()}.items():
+        _array(group, name, (count,), values.dtype, ("probe",))[:] = values
+
+
+def _array(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any, dimensions: tuple[str, ...]) -> zarr.Array:
+    chunks = (_CHUNK,) if name == "triangle" else shape
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=tuple(max(1, min(chunk, extent)) for chunk, extent in zip(chunks, shape, strict=True)),
+        dtype=dtype,
+        dimension_names=dimensions,
+        compressors=[integrity.CODEC],
+    )
 
 
 def collect(
@@ -96,7 +248,7 @@ def open_points(folder: Path) -> PointSet | None:
     try:
         index = json.loads((root / _INDEX).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise damaged(LocalLocation(root), _INDEX, "it is no JSON") from error
+        raise integrity.damaged(LocalLocation(root), _INDEX, "it is no JSON") from error
     ids = np.array(index["ids"])
     labels = {name: np.array(values) for name, values in index["labels"].items()}
     points = [point for name in index["order"] for point in _read(root / name, ids, folder)]
@@ -115,11 +267,11 @@ def _checked(points: Iterable[NamedPoint], data: Data) -> Iterator[NamedPoint]:
 def _write(path: Path, settings: str, points: Iterable[NamedPoint]) -> None:
     """Write a source's points as they come; all of them become visible at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial, known_types():
+    with replacing(path) as partial, integrity.known_types():
         group = zarr.open_group(partial, mode="w", zarr_format=3)
         facts = [_write_point(partial / f"{number:04d}", named) for number, named in enumerate(points)]
         group.attrs.update({"asked": json.dumps(settings), "points": facts})
-        seal(LocalLocation(partial))
+        integrity.seal(LocalLocation(partial))
 
 
 def _write_point(folder: Path, named: NamedPoint) -> dict[str, Any]:
@@ -132,8 +284,8 @@ def _write_point(folder: Path, named: NamedPoint) -> dict[str, Any]:
 
 def _write_index(root: Path, order: list[str], data: Data) -> None:
     labels = {name: np.asarray(values).tolist() for name, values in data.labels.items()}
-    index = {"order": order, "ids": np.asarray(data.ids).tolist(), "labels": labels}
-    write_whole(root / _INDEX, json.dumps(index))
+    ids = np.asarray(data.ids).tolist()
+    write_whole(root / _INDEX, json.dumps({"order": order, "ids": ids, "labels": labels}))
 
 
 def _read(path: Path, ids: np.ndarray, folder: Path) -> Iterator[NamedPoint]:
@@ -146,7 +298,7 @@ def _read(path: Path, ids: np.ndarray, folder: Path) -> Iterator[NamedPoint]:
 
 def _attributes(path: Path) -> dict[str, Any]:
     try:
-        attributes = read_root(LocalLocation(path))["attributes"]
+        attributes = integrity.read_root(LocalLocation(path))["attributes"]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise TraceError(f"{path} holds no points ({error}); remove {path.parent} and run again") from error
     if not {"asked", "points"} <= attributes.keys():

@@ -14,7 +14,7 @@ from losskernel.kernel.diagnosis.diagnose import ENOUGH, Interim, interim
 from losskernel.kernel.diagnosis.statistics import load_arviz
 from losskernel.runs.status.status_file import RunStatus
 from losskernel.sampling.chains import STEP_CHECKS, Stride
-from losskernel.sampling.schedule import Schedule
+from losskernel.sampling.setup import Schedule
 from losskernel.storage.locations import locate
 from losskernel.training.progress import MINUTE, Pace, lasting, rate
 

@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.logger import Logger
 
 from losskernel.config_keys import Use, with_use
-from losskernel.sampling.schedule import Schedule
+from losskernel.sampling.setup import Schedule
 from losskernel.storage.atomic import write_whole
 from losskernel.storage.locations import guard
 from losskernel.training.lightning import quiet

@@ -1,7 +1,11 @@
-"""Many copies of one model in one flat buffer [C, P], evaluated together through torch.func."""
+"""Many copies of one model in one flat buffer [C, P], evaluated together through torch.func.
+
+And how many probes they evaluate in one forward pass: as many as fit into memory, and on a CPU into its caches.
+"""
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -11,11 +15,17 @@ from torch.func import functional_call, grad, grad_and_value, vmap
 
 from losskernel.errors import DivergenceError, InputError, require
 from losskernel.models.memory_format import arranged, choose_layout
-from losskernel.sampling.engine.graph_replay import Recorded
-from losskernel.sampling.engine.probe_losses import Evaluation
+from losskernel.sampling.engine.probe_losses import Evaluation, Recorded
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 _REGISTER = 64  # a multiple of the numbers that any CPU's vector instructions take at once
+LARGEST = 1024
+_SMALLEST = 16
+# Of the largest activation of a block. Measured on one CPU with 32 MiB of last-level cache: Inception-v1 at 64
+# pixels and smaller networks are fastest from 8 to 16 MiB and lose a quarter or more at four times as much;
+# at 224 pixels 16 images are best, of 51 MiB.
+_CACHE = 2**24
+_SHARE = 0.5  # of an accelerator's free memory; gradients and other programs need the rest
 
 
 class StackedModel:
@@ -87,10 +97,6 @@ class StackedModel:
 
         return losses
 
-    def losses(self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of each sample [b, ...] under each chain, [C, b]."""
-        return self.evaluator(weights)(inputs, targets)
-
     def hessian_product(
         self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor, direction: Tensor
     ) -> Tensor:
@@ -103,25 +109,21 @@ class StackedModel:
         if self._layout is None:
             self._layout = choose_layout(self._model, self._loss, inputs, targets)
 
-    def _per_sample(self, weights: Sequence[Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
-        outputs = functional_call(self._model, dict(zip(self.moving, weights, strict=True)), (inputs,))
-        return self._loss(outputs, targets)
-
-    def _lowered(
+    def _per_sample(
         self, lowered: torch.dtype | None, weights: Sequence[Tensor], inputs: Tensor, targets: Tensor
     ) -> Tensor:
-        """Return the losses [b] with the forward pass in a lower type, and the loss itself in the weights'."""
-        if lowered is None:
-            return self._per_sample(weights, inputs, targets)
-        with torch.autocast(inputs.device.type, dtype=lowered, cache_enabled=False):
+        """Return the losses [b]; with a lower type, the forward pass is in that, and the loss in the weights'."""
+        kind = inputs.device.type
+        with nullcontext() if lowered is None else torch.autocast(kind, dtype=lowered, cache_enabled=False):
             outputs = functional_call(self._model, dict(zip(self.moving, weights, strict=True)), (inputs,))
-        wide = outputs.to(weights[0].dtype) if isinstance(outputs, Tensor) else outputs
-        return self._loss(wide, targets)
+        if lowered is not None and isinstance(outputs, Tensor):
+            outputs = outputs.to(weights[0].dtype)
+        return self._loss(outputs, targets)
 
     def _gradient_of(self, inputs: Tensor, targets: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
         def total(weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
             # Chains share no weights, so the gradient of the SUM of their mean losses holds each chain's own.
-            losses = self._over_chains(self._per_sample, weights, inputs, targets).mean(1)
+            losses = self._over_chains(partial(self._per_sample, None), weights, inputs, targets).mean(1)
             return losses.sum(), losses
 
         gradients, (_, losses) = grad_and_value(total, has_aux=True)(weights)
@@ -145,10 +147,10 @@ class StackedModel:
         for part in (inputs, targets):
             padding = part[-1:].expand(missing, *part.shape[1:])
             padded.append(torch.cat([part, padding]).expand(self.chains, -1, *part.shape[1:]))
-        return self._over_chains(partial(self._lowered, lowered), weights, *padded)[:, :count]
+        return self._over_chains(partial(self._per_sample, lowered), weights, *padded)[:, :count]
 
     def _lone_losses(self, lowered: torch.dtype | None, inputs: Tensor, targets: Tensor, *weights: Tensor) -> Tensor:
-        return self._lowered(lowered, weights, arranged(inputs, self._layout), targets)
+        return self._per_sample(lowered, weights, arranged(inputs, self._layout), targets)
 
     def _over_chains(self, function: Callable[..., Tensor], weights: tuple[Tensor, ...], *batched: Tensor) -> Tensor:
         if self.chains > 1:
@@ -212,3 +214,67 @@ def check_losses(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) 
         "drop the mean or sum over samples (reduction='none')",
     )
     return values
+
+
+def choose_block(model: nn.Module, sample: Tensor, device: torch.device) -> int:
+    """Return how many probes to evaluate at once, a power of two.
+
+    On CUDA as many as measured memory allows, elsewhere as many as keep activations in a CPU's cache.
+
+    Args:
+        model: the network; copied.
+        sample: one input [1, ...].
+        device: where the probes are evaluated.
+    """
+    network = copy.deepcopy(model).eval().to(device)
+    one = sample[:1].to(device)
+    if device.type != "cuda":
+        return cached(largest_activation(network, one))
+    room = _SHARE * torch.cuda.mem_get_info(device)[0]
+    return fitting(lambda block: _peak(network, one.expand(block, *one.shape[1:]), device), room)
+
+
+def cached(activation: int) -> int:
+    """Return the block whose largest activation, of so many bytes a probe, stays in the cache."""
+    block = LARGEST
+    while block > _SMALLEST and block * activation > _CACHE:
+        block //= 2
+    return block
+
+
+def fitting(peak: Callable[[int], float], room: float) -> int:
+    """Return the largest power of two whose peak of memory in bytes fits, measured while blocks double."""
+    block = 1
+    while block < LARGEST and peak(2 * block) <= room:
+        block *= 2
+    return block
+
+
+@torch.no_grad()
+def largest_activation(model: nn.Module, sample: Tensor) -> int:
+    """Return the bytes of the largest output of any submodule for one input [1, ...]."""
+    sizes = [0]
+
+    def note(_: nn.Module, __: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            sizes.append(output.nbytes)
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    try:
+        model(sample)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(sizes)
+
+
+@torch.no_grad()
+def _peak(model: nn.Module, inputs: Tensor, device: torch.device) -> float:
+    """Return the peak of memory in bytes of one forward pass; infinite if it does not fit."""
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    try:
+        model(inputs.contiguous())
+    except torch.OutOfMemoryError:
+        return float("inf")
+    return torch.cuda.max_memory_allocated(device) - before

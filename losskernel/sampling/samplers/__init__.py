@@ -1,9 +1,7 @@
-"""Samplers: one file per sampler, each a torch Optimizer whose update is elementwise."""
+"""Samplers, each a torch Optimizer whose update is elementwise."""
 
 from losskernel.sampling.samplers.base import Phase, Sampler, resolve_nbeta, select
-from losskernel.sampling.samplers.rmsprop_sgld import RMSpropSGLD
-from losskernel.sampling.samplers.sghmc import SGHMC
-from losskernel.sampling.samplers.sgld import SGLD
-from losskernel.sampling.samplers.sgnht import SGNHT
+from losskernel.sampling.samplers.sghmc import SGHMC, SGNHT
+from losskernel.sampling.samplers.sgld import SGLD, RMSpropSGLD
 
 __all__ = ["SGHMC", "SGLD", "SGNHT", "Phase", "RMSpropSGLD", "Sampler", "resolve_nbeta", "select"]

@@ -1,20 +1,35 @@
-"""Vectors and images drawn along a tree: every node on the way from the root to a class adds a pattern of its own."""
+"""Made-up data whose structure is known: several arithmetic tasks, and vectors and images drawn along a tree.
+
+The tasks are those of the first experiment of arXiv 2509.26537, and a negative control. Along a tree, every node on the
+way from the root to a class adds a pattern of its own.
+"""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample, interpolate
+from torch.nn.functional import affine_grid, grid_sample, interpolate, one_hot
 from torch.utils.data import TensorDataset
 
-from losskernel.data.base import Data
+from losskernel.data.base import Data, Loss
 from losskernel.data.taxonomy import Taxonomy, Tree, read_taxonomy, wordnet
 from losskernel.errors import require, require_integer, require_number
-from losskernel.losses import cross_entropy
+from losskernel.losses import cross_entropy, squared_error
 
+TASKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": lambda a, b: a + b,
+    "multiply": lambda a, b: a * b,
+    "subtract": lambda a, b: a - b,
+    "max": torch.maximum,
+    "min": torch.minimum,
+    "average_square": lambda a, b: (a**2 + b**2) / 2,
+    "difference_square": lambda a, b: (a - b) ** 2 / 2,
+    "first": lambda a, b: a,
+}
 # Sixty synsets of ImageNet: vertebrates and instruments in the widest sense, three branches of either, two groups of
 # every branch, five classes of every group.
 LEAVES = (
@@ -33,6 +48,88 @@ LEAVES = (
 )
 _PATCHES = 2  # of colour across an image, at the root; one more with each level
 _PROBES, _TRAIN = 1, 0  # streams of random numbers
+
+
+def arithmetic(
+    tasks: Sequence[str] = ("add", "multiply"), samples_per_task: int = 500, probes_per_task: int = 150, seed: int = 0
+) -> Data:
+    """Real arithmetic on a, b ~ U(-1, 1): inputs (a, b, one-hot task), squared error.
+
+    The probes are the first training samples of each task, and numbered first; labels: task, a, b, target.
+
+    Raises:
+        InputError: an unknown task, or sizes that do not fit.
+    """
+    _check_tasks(tasks, samples_per_task, probes_per_task, TASKS)
+    rng = torch.Generator().manual_seed(seed)
+    operands = 2 * torch.rand(len(tasks), samples_per_task, 2, generator=rng) - 1  # [tasks, n, 2]
+    targets = torch.stack([TASKS[name](*pair.unbind(-1)) for name, pair in zip(tasks, operands, strict=True)])
+    return _join(tasks, operands, operands, targets, probes_per_task, squared_error)
+
+
+def modular_arithmetic(
+    tasks: Sequence[str] = ("add", "multiply"), modulus: int = 23, probes_per_task: int = 150, seed: int = 0
+) -> Data:
+    """Arithmetic modulo a number as classification: inputs (one-hot a, one-hot b, one-hot task).
+
+    The negative control: an MLP memorises these tables, and memorised inputs share no mechanism, so no task
+    structure should appear. Training set: all pairs. Labels: task, a, b, target.
+
+    Raises:
+        InputError: an unknown task, or sizes that do not fit.
+    """
+    require_integer("dataset.modulus", modulus, at_least=2)
+    whole = {name: TASKS[name] for name in ("add", "multiply", "subtract", "max", "min", "first")}
+    _check_tasks(tasks, modulus**2, probes_per_task, whole)
+    pairs = torch.cartesian_prod(torch.arange(modulus), torch.arange(modulus))
+    rng = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(len(pairs), generator=rng) for _ in tasks]
+    operands = torch.stack([pairs[order] for order in orders])  # [tasks, p², 2]
+    results = [whole[name](*pair.unbind(-1)) for name, pair in zip(tasks, operands, strict=True)]
+    targets = torch.stack(results) % modulus  # [tasks, p²]
+    numbers = one_hot(operands, modulus).flatten(-2).float()
+    data = _join(tasks, operands, numbers, targets, probes_per_task, cross_entropy)
+    return replace(data, classes=[str(number) for number in range(modulus)])
+
+
+def _join(tasks: Sequence[str], operands: Tensor, numbers: Tensor, targets: Tensor, probes: int, loss: Loss) -> Data:
+    """Join tasks into one dataset: operands [T, n, 2], their encoding [T, n, d], targets [T, n]."""
+    count, samples = targets.shape
+    columns = torch.eye(count)[:, None].expand(count, samples, count)  # the one-hot task, [T, n, T]
+    inputs = torch.cat([numbers, columns], dim=-1)  # [T, n, d + T]
+    kept = slice(0, probes)
+    # Probes are 0, 1, 2 ..., as ids are by default; the other training samples follow.
+    names = np.empty((count, samples), dtype=int)
+    names[:, kept] = np.arange(count * probes).reshape(count, probes)
+    names[:, probes:] = np.arange(count * probes, names.size).reshape(count, -1)
+    return Data(
+        train=TensorDataset(inputs.flatten(0, 1), targets.flatten()),
+        probes=TensorDataset(inputs[:, kept].flatten(0, 1), targets[:, kept].flatten()),
+        loss=loss,
+        labels={
+            "task": np.repeat(np.asarray(tasks), probes),
+            "a": operands[:, kept, 0].flatten().numpy(),
+            "b": operands[:, kept, 1].flatten().numpy(),
+            "target": targets[:, kept].flatten().numpy(),
+        },
+        train_ids=names.flatten().tolist(),
+    )
+
+
+def _check_tasks(
+    tasks: Sequence[str], samples: int, probes: int, known: dict[str, Callable[[Tensor, Tensor], Tensor]]
+) -> None:
+    given = not isinstance(tasks, str) and len(tasks) > 0
+    require(given, f"dataset.tasks must be a list of tasks, got {tasks!r}; e.g. dataset.tasks=[add,multiply]")
+    for task in tasks:
+        require(task in known, f"dataset.tasks: unknown task {task!r}; choose from {', '.join(known)}")
+    require(len(set(tasks)) == len(tasks), f"dataset.tasks names a task twice: {list(tasks)}; name each once")
+    require_integer("dataset.samples_per_task", samples, at_least=1)
+    require_integer("dataset.probes_per_task", probes, at_least=1)
+    require(
+        probes <= samples,
+        f"dataset.probes_per_task must be <= the {samples} samples of a task, got {probes}; lower it",
+    )
 
 
 class Variation(NamedTuple):
@@ -153,7 +250,10 @@ def taxonomy_vectors(
 
     Source: as of `taxonomy_images`.
     """
-    _check_branching(branching)
+    listed = not isinstance(branching, (str, int)) and len(branching) > 0
+    require(listed, f"dataset.branching must be a list of numbers of children, got {branching!r}; e.g. [2,2,2,2]")
+    for children in branching:
+        require_integer("dataset.branching", children, at_least=2)
     for key, value in (("width", width), ("per_class", per_class), ("probes_per_class", probes_per_class)):
         require_integer(f"dataset.{key}", value, at_least=1)
     _check_numbers({"decay": decay, "noise": noise})
@@ -283,10 +383,3 @@ def _ids(classes: Sequence[str] | np.ndarray, count: int, prefix: str = "") -> l
 def _check_numbers(values: Mapping[str, float]) -> None:
     for key, value in values.items():
         require_number(f"dataset.{key}", value, at_least=0)
-
-
-def _check_branching(branching: Sequence[int]) -> None:
-    listed = not isinstance(branching, (str, int)) and len(branching) > 0
-    require(listed, f"dataset.branching must be a list of numbers of children, got {branching!r}; e.g. [2,2,2,2]")
-    for children in branching:
-        require_integer("dataset.branching", children, at_least=2)
