@@ -47,16 +47,18 @@ def test_every_picture_becomes_one_of_its_own_versions(kind: torch.dtype, flip: 
     assert (made.shape, made.dtype) == (pictures.shape, kind)
     assert torch.equal(pictures, before)
     assert made.is_contiguous()
-    found = [(versions(own, 2, flip) == new).flatten(1).all(1) for own, new in zip(pictures, made, strict=True)]
-    assert all(each.sum() == 1 for each in found)
-    assert len({int(each.nonzero()) for each in found}) > 15  # each its own
+    result = [
+        (versions(picture, 2, flip) == new).flatten(1).all(1) for picture, new in zip(pictures, made, strict=True)
+    ]
+    assert all(item.sum() == 1 for item in result)
+    assert len({int(item.nonzero()) for item in result}) > 15  # each its own
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_all_versions_are_equally_likely(flip: bool) -> None:
     one = torch.arange(1, 13).reshape(1, 1, 3, 4)
     made = FlipAndCrop(1, flip)(one.expand(18_000, -1, -1, -1), _seeded())
-    counts = np.array([(made == each).flatten(1).all(1).sum().item() for each in versions(one[0], 1, flip)])
+    counts = np.array([(made == item).flatten(1).all(1).sum().item() for item in versions(one[0], 1, flip)])
     assert counts.sum() == 18_000
     expected = 18_000 / len(counts)
     assert len(counts) == (18 if flip else 9)
@@ -114,7 +116,7 @@ def test_pixels_are_framed_in_black_before_they_are_normalised(tmp_path: Path, m
     batches = Minibatches(data, Training(batch_size=15, augment=FlipAndCrop(1)), seed=0)
     (first, seconds), (second, _) = itertools.islice(batches, 2)
     black = (-torch.tensor(mean) / torch.tensor(std))[:, None, None]
-    possible = torch.stack([versions(own, 1, True, black) for own in clean[50:80]])  # [30, 18, 3, 32, 32]
+    possible = torch.stack([versions(picture, 1, True, black) for picture in clean[50:80]])  # [30, 18, 3, 32, 32]
     sources = []
     for made, target in zip(first, seconds, strict=True):
         same = torch.isclose(possible, made, atol=1e-5).flatten(2).all(2)

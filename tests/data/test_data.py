@@ -98,12 +98,12 @@ def _same_samples(data: Data, every: bool) -> None:
     """Probes that are said to be training samples have the same input and target, and none is missed."""
     train, probes, members = stack(data.train), stack(data.probes), data.members()
     assert (members >= 0).all() == every
-    for place, row in enumerate(members):
+    for position, row in enumerate(members):
         if row >= 0:
-            assert torch.equal(train[0][row], probes[0][place])
-            assert torch.equal(train[1][row], probes[1][place])
+            assert torch.equal(train[0][row], probes[0][position])
+            assert torch.equal(train[1][row], probes[1][position])
         else:
-            same = (train[0] == probes[0][place]).flatten(1).all(1)
+            same = (train[0] == probes[0][position]).flatten(1).all(1)
             assert not same.any()
 
 
@@ -266,14 +266,14 @@ def test_arithmetic_needs_samples_and_a_modulus() -> None:
 def test_digits_probes_are_training_images_equal_per_class() -> None:
     data = digits(probes=50, held_out=297)
     train, classes = stack(data.train)
-    probes, own = stack(data.probes)
+    probes, targets = stack(data.probes)
     assert train.shape == (1500, 1, 8, 8)
     assert train.min() == 0
     assert train.max() == 1
     assert np.bincount(data.labels["class"]).tolist() == [5] * 10
-    assert own.tolist() == data.labels["class"].tolist()
+    assert targets.tolist() == data.labels["class"].tolist()
     rows = {(*image.flatten().tolist(), int(target)) for image, target in zip(train, classes, strict=True)}
-    assert all((*image.flatten().tolist(), int(target)) in rows for image, target in zip(probes, own, strict=True))
+    assert all((*image.flatten().tolist(), int(target)) in rows for image, target in zip(probes, targets, strict=True))
     assert len(set(data.ids.tolist())) == 50
 
 

@@ -23,8 +23,8 @@ def like_imagenet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[
 
 def folder(root: Path, split: str = "", counts: dict[str, int] | None = None) -> Path:
     for number, (name, count) in enumerate((counts or COUNTS).items()):
-        for each in range(count):
-            draw(root / split / name / f"{each}.jpg", 10 * number + each)
+        for item in range(count):
+            draw(root / split / name / f"{item}.jpg", 10 * number + item)
     return root
 
 
@@ -61,10 +61,10 @@ def test_a_folder_for_each_class(split: str, tmp_path: Path) -> None:
     assert inputs.shape == (12, 3, 32, 32)
     assert data.labels["class"].tolist() == ["ant", "ant", "bee", "bee", "cat", "cat"]
     assert set(data.labels) == {"class"}
-    for name, own, probe in zip(data.ids, data.labels["class"], data.probes, strict=True):
-        assert name.startswith(f"{split}/{own}/".lstrip("/"))
+    for name, label, probe in zip(data.ids, data.labels["class"], data.probes, strict=True):
+        assert name.startswith(f"{split}/{label}/".lstrip("/"))
         assert (tmp_path / name).is_file()
-        assert list(COUNTS)[int(probe[1])] == own
+        assert list(COUNTS)[int(probe[1])] == label
         (row,) = (row for row in range(12) if torch.equal(inputs[row], probe[0]))  # each a training picture
         assert targets[row] == probe[1]
 
@@ -74,8 +74,8 @@ def test_probes_know_which_training_picture_they_are(split: str, tmp_path: Path)
     folder(tmp_path, "train" if split else "")
     if split == "val":
         folder(tmp_path, "val")
-    for each in (2, None):
-        data = image_folder(str(tmp_path), size=16, probes_per_class=each, workers=0, cache=str(tmp_path / "c"))
+    for item in (2, None):
+        data = image_folder(str(tmp_path), size=16, probes_per_class=item, workers=0, cache=str(tmp_path / "c"))
         members, train = data.members(), stack(data.train)
         if split == "val":
             assert (members == -1).all()
@@ -192,8 +192,8 @@ def test_the_classes_of_imagenet_are_those_of_pretrained_heads() -> None:
     categories = [name.lower() for name in GoogLeNet_Weights.DEFAULT.meta["categories"]]
     # Those that share a name are told apart, here and there in other words.
     ours = [name.split(" (")[0].lower() for name in names.values()]
-    assert all(theirs.startswith(own) for own, theirs in zip(ours, categories, strict=True))
-    assert sum(own != theirs for own, theirs in zip(ours, categories, strict=True)) <= 2
+    assert all(theirs.startswith(label) for label, theirs in zip(ours, categories, strict=True))
+    assert sum(label != theirs for label, theirs in zip(ours, categories, strict=True)) <= 2
     assert (names["n01440764"], names["n02106166"]) == ("tench", "border collie")
 
 

@@ -55,14 +55,14 @@ def test_a_network_gets_what_its_own_transforms_give(name: str, tmp_path: Path) 
     crop = Preprocessing(f"torchvision/{name}").at()
     with Image.open(path) as picture:
         expected = get_model_weights(name).DEFAULT.transforms()(picture)
-    own = crop(crop.read(path)[None])[0]
-    assert own.shape == (3, 224, 224)
-    torch.testing.assert_close(own, expected, rtol=0, atol=1e-5)
+    computed = crop(crop.read(path)[None])[0]
+    assert computed.shape == (3, 224, 224)
+    torch.testing.assert_close(computed, expected, rtol=0, atol=1e-5)
 
 
 def test_what_is_given_replaces_what_the_network_wants() -> None:
-    own = Preprocessing().at()
-    assert (own.size, own.resize, own.interpolation) == (224, 256, "bilinear")
+    computed = Preprocessing().at()
+    assert (computed.size, computed.resize, computed.interpolation) == (224, 256, "bilinear")
     assert Preprocessing().at(64).resize == 73  # 256 / 224 of it
     given = Preprocessing("torchvision/resnet50", 70, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6], "bicubic").at(64)
     assert given == Crop(64, 70, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6], "bicubic")

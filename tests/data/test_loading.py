@@ -71,9 +71,9 @@ def no_collector() -> Any:
 def test_minibatches_from_files_are_those_from_memory(files: ImageFiles, tmp_path: Path) -> None:
     def minibatches(train: Dataset, workers: int, first: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
         load = MinibatchLoader(data(train, workers), MinibatchIndices(3, [0, 4], 23, 5, first), CPU)
-        found = [load() for _ in range(9 - first)]  # past the end of two epochs of four
+        result = [load() for _ in range(9 - first)]  # past the end of two epochs of four
         load.close()
-        return found
+        return result
 
     cached = CachedImages(files, tmp_path, 0)
     expected = minibatches(cached, 0)
@@ -86,9 +86,9 @@ def test_minibatches_from_files_are_those_from_memory(files: ImageFiles, tmp_pat
         (files, 2, 6),
         (PackedTensors(*cached.held(), CROP), 0, 0),
     ):
-        for found, wanted in zip(minibatches(train, workers, first), expected[first:], strict=True):
-            assert torch.equal(found[0], wanted[0])
-            assert torch.equal(found[1], wanted[1])
+        for result, wanted in zip(minibatches(train, workers, first), expected[first:], strict=True):
+            assert torch.equal(result[0], wanted[0])
+            assert torch.equal(result[1], wanted[1])
 
 
 def test_workers_stay_until_they_are_let_go(files: ImageFiles, no_collector: None) -> None:
@@ -121,11 +121,11 @@ def test_workers_outlast_ctrl_c_and_a_schedulers_signals(files: ImageFiles, numb
 def test_chains_from_files_are_those_from_memory_and_leave_no_process(files: ImageFiles, no_collector: None) -> None:
     held = TensorDataset(*lk.data.stack(files))
     expected = lk.sample(network(), data(held), SGLD, SHORT, chains_per_fit=1, progress=False)
-    found = lk.sample(network(), data(files, 2), SGLD, SHORT, chains_per_fit=1, progress=False)
+    result = lk.sample(network(), data(files, 2), SGLD, SHORT, chains_per_fit=1, progress=False)
     assert multiprocessing.active_children() == []
-    np.testing.assert_array_equal(found.losses, expected.losses)
+    np.testing.assert_array_equal(result.losses, expected.losses)
     few = Training(steps=5, batch_size=4, checkpoints=0)
-    weights = [fit(network(), each, few, progress=False)[1].weight for each in (data(held), data(files, 2))]
+    weights = [fit(network(), item, few, progress=False)[1].weight for item in (data(held), data(files, 2))]
     assert multiprocessing.active_children() == []
     assert torch.equal(*weights)
 
@@ -141,19 +141,19 @@ def test_a_broken_file_ends_a_run_with_its_name(tmp_path: Path) -> None:
 
 def test_plain_probes_are_read_once_for_all_draws() -> None:
     probes = Counted(7)
-    own = lk.Data(train=TensorDataset(torch.zeros(8, 3), torch.zeros(8)), probes=probes, loss=lk.losses.squared_error)
-    traces = lk.sample(nn.Linear(3, 1), own, SGLD, SHORT, progress=False)
+    plain = lk.Data(train=TensorDataset(torch.zeros(8, 3), torch.zeros(8)), probes=probes, loss=lk.losses.squared_error)
+    traces = lk.sample(nn.Linear(3, 1), plain, SGLD, SHORT, progress=False)
     assert traces.losses.shape == (2, 4, 7)
     assert probes.asked.max() <= 3  # one looks at the first to learn the size, one at both ends
     assert (probes.asked[1:-1] == 1).all()
-    assert lk.Data(train=own.train, probes=own.probes, loss=own.loss).probes is own.probes
+    assert lk.Data(train=plain.train, probes=plain.probes, loss=plain.loss).probes is plain.probes
 
 
 def test_probes_too_large_to_be_kept_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "KEPT_BYTES", 7 * 3 * 4 - 1)
     probes = Counted(7)
-    own = lk.Data(train=probes, probes=probes, loss=lk.losses.squared_error)
-    blocks = BlockLoader(own.probes, 3, 0, CPU)
+    plain = lk.Data(train=probes, probes=probes, loss=lk.losses.squared_error)
+    blocks = BlockLoader(plain.probes, 3, 0, CPU)
     for _ in range(2):
         parts = list(blocks)
         assert [len(inputs) for inputs, _ in parts] == [3, 3, 1]

@@ -112,13 +112,13 @@ def test_relabelling_files_decodes_none(files: ImageFiles, tmp_path: Path, monke
     cached = CachedImages(files, tmp_path / "cache", 0)
     with monkeypatch.context() as patch:
         patch.setattr(Crop, "read", never)
-        relabelled = [assemble([(each, range(9))], torch.ones(9).long()) for each in (files, cached)]
-        assert [targets_of(Subset(each, [1, 5])).tolist() for each in (files, cached)] == [[1, 2], [1, 2]]
+        relabelled = [assemble([(item, range(9))], torch.ones(9).long()) for item in (files, cached)]
+        assert [targets_of(Subset(item, [1, 5])).tolist() for item in (files, cached)] == [[1, 2], [1, 2]]
     assert held(relabelled[0]) is None
     assert held(relabelled[1])[0] is cached.held()[0]
-    for each in relabelled:
-        assert torch.equal(each[4][0], files[4][0])
-        assert each[4][1] == 1
+    for item in relabelled:
+        assert torch.equal(item[4][0], files[4][0])
+        assert item[4][1] == 1
 
 
 def test_probes_from_files_are_kept_packed_once_read(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,37 +142,37 @@ def test_a_broken_file_among_probes_is_one_line(workers: int, files: ImageFiles,
 
 
 def test_ones_own_dataset_is_read_late_and_once_as_probes() -> None:
-    own = Counted(5)
-    probes = as_probes(assemble([(own, [4, 1])], torch.tensor([2, 2])), 0)
-    assert own.asked.sum() == 0
+    dataset = Counted(5)
+    probes = as_probes(assemble([(dataset, [4, 1])], torch.tensor([2, 2])), 0)
+    assert dataset.asked.sum() == 0
     for _ in range(2):
         inputs, targets = next(iter(BlockLoader(probes, 5, 0, CPU)))
         assert inputs[:, 0].tolist() == [4, 1]
         assert targets.tolist() == [2, 2]
-    assert own.asked.max() <= 2  # one look at the first for the size
+    assert dataset.asked.max() <= 2  # one look at the first for the size
     assert probes[1][0].tolist() == [1, 1]
 
 
 def test_targets_are_read_only_where_nobody_knows_them() -> None:
-    own = Counted(70)
-    assert targets_of(own).tolist() == [row % 3 for row in range(70)]
-    assert (own.asked == 1).all()
-    kept = ReadOnce(own, 0)
-    assert torch.equal(targets_of(kept), targets_of(own))
-    own.asked[:] = 0
+    dataset = Counted(70)
+    assert targets_of(dataset).tolist() == [row % 3 for row in range(70)]
+    assert (dataset.asked == 1).all()
+    kept = ReadOnce(dataset, 0)
+    assert torch.equal(targets_of(kept), targets_of(dataset))
+    dataset.asked[:] = 0
     targets_of(kept)
-    assert own.asked.sum() == 0
+    assert dataset.asked.sum() == 0
     right, wrong = WithTargets(70, True), WithTargets(70, False)
-    assert targets_of(right).tolist() == targets_of(wrong).tolist() == targets_of(own).tolist()
+    assert targets_of(right).tolist() == targets_of(wrong).tolist() == targets_of(dataset).tolist()
     assert right.asked.sum() == 8  # to see that they are true
     assert targets_of(Subset(_numbers(5), [4, 0])).tolist() == [1, 0]
 
 
 def test_inputs_of_a_few_samples() -> None:
     assert packed_inputs(_numbers(5), [3, 0])[:, 0].tolist() == [3, 0]
-    own = Counted(5)
-    assert packed_inputs(own, np.array([3, 0]))[:, 0].tolist() == [3, 0]
-    assert own.asked.tolist() == [1, 0, 0, 1, 0]
+    dataset = Counted(5)
+    assert packed_inputs(dataset, np.array([3, 0]))[:, 0].tolist() == [3, 0]
+    assert dataset.asked.tolist() == [1, 0, 0, 1, 0]
     assert torch.equal(packed_inputs(_pixels(4), [2]), _pixels(4).inputs[2:3])
 
 
@@ -180,5 +180,5 @@ def test_what_is_assembled_can_go_to_another_process(files: ImageFiles) -> None:
     probes = as_probes(assemble([(files, [7, 1]), (_pixels(2), [0])], torch.arange(3)), 0)
     again = pickle.loads(pickle.dumps(probes))
     assert torch.equal(held(again)[0], held(probes)[0])
-    own = assemble([(inputs_like(_pixels(2).inputs, _pixels(1)), [1])], torch.arange(1))
-    assert torch.equal(pickle.loads(pickle.dumps(own))[0][0], own[0][0])
+    dataset = assemble([(inputs_like(_pixels(2).inputs, _pixels(1)), [1])], torch.arange(1))
+    assert torch.equal(pickle.loads(pickle.dumps(dataset))[0][0], dataset[0][0])

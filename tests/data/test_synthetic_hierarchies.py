@@ -67,8 +67,8 @@ def test_probes_are_new_images_or_the_training_images() -> None:
     new, old = (taxonomy_images(**SMALL, probe_split=split) for split in ("new", "train"))
     train, targets = old.train[:]  # pyright: ignore[reportIndexIssue]
     train, targets = train.view(60, 3, -1), targets.view(60, 3)
-    own, classes = old.probes[:]  # pyright: ignore[reportIndexIssue]
-    assert torch.equal(own.view(60, 2, -1), train[:, :2])
+    inputs, classes = old.probes[:]  # pyright: ignore[reportIndexIssue]
+    assert torch.equal(inputs.view(60, 2, -1), train[:, :2])
     assert torch.equal(classes.view(60, 2), targets[:, :2])
     assert not torch.isclose(new.probes[:][0].view(60, 2, 1, -1), train[:, None]).all(-1).any()  # pyright: ignore
 

@@ -66,7 +66,7 @@ def test_the_tree_agrees_with_the_ways_up_through_the_deepest_parents(seed: int)
     tree = taxonomy.tree(leaves)
 
     def way(node: str) -> list[str]:
-        above = sorted(parents[node], key=lambda each: -taxonomy.max_depth[each])  # stable: the first of equals
+        above = sorted(parents[node], key=lambda item: -taxonomy.max_depth[item])  # stable: the first of equals
         return [node, *(way(above[0]) if above else [])]
 
     common = tree.lca()

@@ -58,14 +58,14 @@ def test_information_counts_every_leaf_once_however_many_ways_lead_to_it() -> No
     taxonomy = Taxonomy(PETS)
     # 8 occurrences: 5 below carnivore; 7 below animal, though the dogs come up by two ways; 8 below thing.
     counts = [2, 3, 2, 1]
-    own = {"dog": -log(2 / 8), "cat": -log(3 / 8), "hen": -log(2 / 8), "stone": -log(1 / 8)}
+    information = {"dog": -log(2 / 8), "cat": -log(3 / 8), "hen": -log(2 / 8), "stone": -log(1 / 8)}
     dog_cat, dog_hen = -log(5 / 8), -log(7 / 8)
     resnik = taxonomy.similarity(LEAVES, "resnik", counts)
-    np.testing.assert_allclose(resnik.diagonal(), list(own.values()), rtol=1e-14)
-    np.testing.assert_allclose(resnik[0], [own["dog"], dog_cat, dog_hen, 0], atol=1e-15)
+    np.testing.assert_allclose(resnik.diagonal(), list(information.values()), rtol=1e-14)
+    np.testing.assert_allclose(resnik[0], [information["dog"], dog_cat, dog_hen, 0], atol=1e-15)
     lin = taxonomy.similarity(LEAVES, "lin", counts)
-    np.testing.assert_allclose(lin[0, 1], 2 * dog_cat / (own["dog"] + own["cat"]), rtol=1e-14)
-    np.testing.assert_allclose(lin[0, 2], 2 * dog_hen / (own["dog"] + own["hen"]), rtol=1e-14)
+    np.testing.assert_allclose(lin[0, 1], 2 * dog_cat / (information["dog"] + information["cat"]), rtol=1e-14)
+    np.testing.assert_allclose(lin[0, 2], 2 * dog_hen / (information["dog"] + information["hen"]), rtol=1e-14)
     np.testing.assert_allclose(lin.diagonal(), 1, rtol=1e-14)
     distance = taxonomy.distance(LEAVES, "resnik", counts)
     np.testing.assert_allclose(distance[0], [0, log(8) - dog_cat, log(8) - dog_hen, log(8)])
@@ -103,7 +103,7 @@ def test_distances_are_distances_and_fall_as_similarities_grow(measure: str) -> 
     order = np.argsort(np.maximum(similarity, similarity.T)[upper], kind="stable")
     assert (np.diff(distance[upper][order]) <= 1e-12).all()
     shuffled = rng.permutation(30)
-    again = taxonomy.distance([leaves[place] for place in shuffled], measure, counts[shuffled])
+    again = taxonomy.distance([leaves[position] for position in shuffled], measure, counts[shuffled])
     np.testing.assert_allclose(again, distance[np.ix_(shuffled, shuffled)], atol=1e-14)
 
 

@@ -66,9 +66,9 @@ def test_branches_are_stretches_of_the_order_and_part_by_wider_gaps_higher_up(se
     tree = random_tree(np.random.default_rng(seed), leaves=17)
     order = tree.order()
     assert sorted(order) == list(range(17))
-    place = np.argsort(order)
+    position = np.argsort(order)
     for members in tree.clades().values():
-        assert np.ptp(place[list(members)]) == len(members) - 1
+        assert np.ptp(position[list(members)]) == len(members) - 1
     positions = tree.positions()
     assert (positions[order[0]], positions[order[-1]]) == (0.0, 1.0)
     heights = tree.heights[tree.lca()[order[:-1], order[1:]]]

@@ -141,17 +141,17 @@ def test_wordnet_is_found_zipped(nowhere: Path) -> None:
 
 
 def test_wordnet_is_downloaded_where_it_is_absent(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    requested = []
 
     def download(name: str, **_: object) -> bool:
-        asked.append(name)
+        requested.append(name)
         write_wordnet(nowhere, TINY)
         return True
 
     monkeypatch.setattr(nltk, "download", download)
     assert wordnet(["widget.n.01"]).name("widget.n.01") == "widget"
     assert wordnet(["gadget.n.01"]).name("gadget.n.01") == "gadget"
-    assert asked == ["wordnet"]
+    assert requested == ["wordnet"]
 
 
 def test_offline_and_absent_is_one_line_with_the_remedy(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,10 +159,10 @@ def test_offline_and_absent_is_one_line_with_the_remedy(nowhere: Path, monkeypat
     for reason in reasons:
         with pytest.raises(
             InputError, match=rf"could not be downloaded {reason}; .* python -m nltk.downloader"
-        ) as told:
+        ) as messages:
             wordnet(["n02084071", "widget.n.01"])
-        assert "NLTK_DATA" in str(told.value)
-        assert "\n" not in str(told.value)
+        assert "NLTK_DATA" in str(messages.value)
+        assert "\n" not in str(messages.value)
         monkeypatch.setattr(nltk, "download", lambda *_, **__: True)
 
 

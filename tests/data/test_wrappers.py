@@ -71,8 +71,8 @@ def half() -> Data:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for number, name in enumerate(("ant", "bee", "cat")):
-        for each in range(6):
-            draw(tmp_path / "pictures" / name / f"{each}.png", 10 * number + each)
+        for item in range(6):
+            draw(tmp_path / "pictures" / name / f"{item}.png", 10 * number + item)
     return tmp_path / "pictures"
 
 
@@ -93,14 +93,14 @@ def _agree(data: Data) -> None:
     members = data.members()
     inside = np.flatnonzero(members >= 0)
     assert len(inside) > 0
-    for part, own in zip(stack(data.train), stack(data.probes), strict=True):
-        assert torch.equal(part[members[inside]], own[inside])
+    for part, labels in zip(stack(data.train), stack(data.probes), strict=True):
+        assert torch.equal(part[members[inside]], labels[inside])
 
 
 # --- what holds of all
 
 
-@pytest.mark.parametrize("wrapper", [*NOISES, *OTHERS], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("wrapper", [*NOISES, *OTHERS], ids=lambda item: type(item).__name__)
 def test_members_agree_and_nothing_given_is_changed(wrapper: Callable[[Data], Data], half: Data) -> None:
     before = [tensor.clone() for part in (half.train, half.probes) for tensor in stack(part)]
     labels = {name: values.copy() for name, values in half.labels.items()}
@@ -111,7 +111,7 @@ def test_members_agree_and_nothing_given_is_changed(wrapper: Callable[[Data], Da
     np.testing.assert_array_equal(half.labels["class"], labels["class"])
 
 
-@pytest.mark.parametrize("wrapper", [*NOISES, *OTHERS], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("wrapper", [*NOISES, *OTHERS], ids=lambda item: type(item).__name__)
 def test_the_seed_fixes_what_is_done(wrapper: Any, half: Data) -> None:
     made, again, other = wrapper(half), replace(wrapper, seed=0)(half), replace(wrapper, seed=1)(half)
     assert _same(made, again)
@@ -129,7 +129,7 @@ def test_wrappers_of_one_seed_choose_each_for_itself(whole: Data) -> None:
 # --- label noise
 
 
-@pytest.mark.parametrize("noise", NOISES, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("noise", NOISES, ids=lambda item: type(item).__name__)
 def test_noise_knows_the_truth_of_its_probes(noise: Callable[[Data], Data], half: Data) -> None:
     data = noise(half)
     before, after = stack(half.probes)[1], stack(data.probes)[1]
@@ -160,10 +160,10 @@ def test_symmetric_noise_is_exact_and_goes_everywhere_alike(rate: float, whole: 
 def test_a_class_is_mistaken_for_the_next(whole: Data) -> None:
     before, after = (stack(data.train)[1].numpy() for data in (whole, ClassDependentNoise(0.3)(whole)))
     for digit in range(10):
-        own = after[before == digit]
-        wrong = own != digit
-        assert wrong.sum() == round(0.3 * len(own))
-        assert set(own[wrong]) == {(digit + 1) % 10}
+        labels = after[before == digit]
+        wrong = labels != digit
+        assert wrong.sum() == round(0.3 * len(labels))
+        assert set(labels[wrong]) == {(digit + 1) % 10}
 
 
 @pytest.mark.parametrize("pairs", [{"4": "9", "7": 1}, {4: 9, 7: "1"}])
@@ -230,14 +230,14 @@ def test_alike_inputs_are_mistaken_alike(whole: Data) -> None:
     noise = InstanceDependentNoise(0.5, seed=2)
     made = noise(Data(torch.utils.data.TensorDataset(inputs, targets), whole.probes, cross_entropy))
     after, present = stack(made.train)[1].view(12, 1000).numpy(), np.unique(targets).tolist()
-    for row, own in enumerate(targets[::1000].tolist()):
+    for row, labels in enumerate(targets[::1000].tolist()):
         image = inputs[1000 * row].flatten().double().numpy()[None]
-        likely = noise.mistaken([image], present.index(own), len(present))[0]
-        assert likely[present.index(own)] == 0
+        likely = noise.mistaken([image], present.index(labels), len(present))[0]
+        assert likely[present.index(labels)] == 0
         np.testing.assert_allclose(likely.sum(), 1)
-        wrong = after[row][after[row] != own]
-        found = np.array([(wrong == each).mean() for each in present])
-        assert np.abs(found - likely).max() < 4 * np.sqrt(0.25 / len(wrong))
+        wrong = after[row][after[row] != labels]
+        result = np.array([(wrong == item).mean() for item in present])
+        assert np.abs(result - likely).max() < 4 * np.sqrt(0.25 / len(wrong))
         assert len(wrong) == pytest.approx(500, abs=4 * np.sqrt(250))
     images = inputs[::1000].flatten(1).double().numpy()
     likely = noise.mistaken([images[:5], images[5:]], 3, 10)
@@ -502,9 +502,9 @@ def test_noise_on_twins_is_in_units_of_all_inputs() -> None:
     data = Data(samples, samples, cross_entropy, train_ids=list(range(200)))
     made = NearDuplicates(50, 0.1)(data)
     pairs = made.labels["twin"]
-    own = [np.flatnonzero(pairs == pair) for pair in range(50)]
+    labels = [np.flatnonzero(pairs == pair) for pair in range(50)]
     probes = stack(made.probes)[0]
-    apart = torch.stack([probes[second] - probes[first] for first, second in own])
+    apart = torch.stack([probes[second] - probes[first] for first, second in labels])
     unit = float(inputs.double().std(correction=0))
     assert float(apart.std()) == pytest.approx(0.1 * unit, rel=4 / np.sqrt(2 * apart.numel()))
     whole = torch.utils.data.TensorDataset(torch.arange(200)[:, None], torch.arange(200) % 2)
@@ -578,9 +578,9 @@ def test_wrapped_folders_stay_packed_and_are_decoded_once(folder: Path) -> None:
     assert isinstance(data.probes, ReadOnce)
     pixels, targets = held(data.train)
     assert (pixels.dtype, pixels.shape) == (torch.uint8, (24, 3, 16, 16))
-    own = held(data.probes)
-    assert torch.equal(own[0], pixels)
-    assert torch.equal(own[1], targets)
+    labels = held(data.probes)
+    assert torch.equal(labels[0], pixels)
+    assert torch.equal(labels[1], targets)
     stamped = data.labels["backdoored"]
     assert (pixels[stamped][:, :, -4:, -4:] == 255).all()
     clean = ~stamped[:18]
@@ -608,9 +608,9 @@ def test_a_large_folder_is_probed_from_its_files(folder: Path, monkeypatch: pyte
     assert held(data.train) is None
     pixels, targets = held(data.probes)
     assert (pixels.dtype, len(pixels)) == (torch.uint8, 7)
-    for place, row in enumerate(data.members()):
-        assert torch.equal(data.train[row][0], data.probes[place][0])
-        assert data.train[row][1] == targets[place]
+    for position, row in enumerate(data.members()):
+        assert torch.equal(data.train[row][0], data.probes[position][0])
+        assert data.train[row][1] == targets[position]
     joint = JointProbes(4, 3)(plain)
     assert held(joint.probes)[0].dtype == torch.uint8
     assert torch.equal(joint.probes[5][0], plain.train[joint.members()[5]][0])

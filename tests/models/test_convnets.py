@@ -56,14 +56,14 @@ def test_resnets_have_the_published_sizes(depth: int, published: str) -> None:
 @pytest.mark.parametrize("depth", [11, 13, 16, 19])
 def test_vggs_have_the_convolutions_of_torchvisions(depth: int) -> None:
     with torch.device("meta"):
-        own, other = cifar_vgg(depth), getattr(torchvision.models, f"vgg{depth}_bn")()
+        plain, other = cifar_vgg(depth), getattr(torchvision.models, f"vgg{depth}_bn")()
     shapes = [
-        [module.weight.shape for module in model.modules() if isinstance(module, nn.Conv2d)] for model in (own, other)
+        [module.weight.shape for module in model.modules() if isinstance(module, nn.Conv2d)] for model in (plain, other)
     ]
     assert shapes[0] == shapes[1]
-    norms = [module.num_features for module in own.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module.num_features for module in plain.modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms == [shape[0] for shape in shapes[0]]
-    assert _numbers(own) == sum(shape.numel() for shape in shapes[0]) + 2 * sum(norms) + 513 * 10
+    assert _numbers(plain) == sum(shape.numel() for shape in shapes[0]) + 2 * sum(norms) + 513 * 10
 
 
 @pytest.mark.parametrize("depth", [8, 14, 20, 26])
@@ -85,22 +85,22 @@ def test_the_width_multiplies_all_filters(width: float) -> None:
         resnet, vgg = cifar_resnet(8, width), cifar_vgg(11, width)
     widths = [module.out_channels for module in resnet.modules() if isinstance(module, nn.Conv2d)]
     # The last convolution of the second and of the third segment is the shortcut's.
-    assert widths == [width * 16 * each for each in (1, 1, 1, 2, 2, 2, 4, 4, 4)]
+    assert widths == [width * 16 * item for item in (1, 1, 1, 2, 2, 2, 4, 4, 4)]
     widths = [module.out_channels for module in vgg.modules() if isinstance(module, nn.Conv2d)]
-    assert widths == [width * 64 * each for each in (1, 2, 4, 4, 8, 8, 8, 8)]
+    assert widths == [width * 64 * item for item in (1, 2, 4, 4, 8, 8, 8, 8)]
 
 
 def test_segments_halve_the_sides() -> None:
     resnet, vgg = cifar_resnet(14, width=0.25).eval(), cifar_vgg(16, width=0.125).eval()
     names = ["relu", *(f"blocks.{number}.relu2" for number in range(6))]
     seen = create_feature_extractor(resnet, names)(_pictures(32))
-    assert [tuple(each.shape[1:]) for each in seen.values()] == [
+    assert [tuple(item.shape[1:]) for item in seen.values()] == [
         *[(4, 32, 32)] * 3,
         *[(8, 16, 16)] * 2,
         *[(16, 8, 8)] * 2,
     ]
     seen = create_feature_extractor(vgg, [f"features.pool{number}" for number in range(1, 5)])(_pictures(32))
-    assert [each.shape[-1] for each in seen.values()] == [16, 8, 4, 2]
+    assert [item.shape[-1] for item in seen.values()] == [16, 8, 4, 2]
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -131,16 +131,16 @@ def test_poolings_that_find_one_position_leave_it() -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_every_operation_has_its_own_name(name: str) -> None:
     model = _seeded(name)
-    calls = dict.fromkeys((each for each, module in model.named_modules() if isinstance(module, nn.ReLU)), 0)
-    for each in calls:
-        model.get_submodule(each).register_forward_hook(lambda *_, each=each: calls.update({each: calls[each] + 1}))
+    calls = dict.fromkeys((item for item, module in model.named_modules() if isinstance(module, nn.ReLU)), 0)
+    for item in calls:
+        model.get_submodule(item).register_forward_hook(lambda *_, item=item: calls.update({item: calls[item] + 1}))
     model(_pictures())
     assert set(calls.values()) == {1}
     names = get_graph_node_names(model)[1]
     assert len(names) == len(set(names))
-    modules = {each for each, module in model.named_modules() if not list(module.children())}
-    functions = {each for each in names if each.split(".")[-1] in ("inputs", "add")}
-    assert {each.removesuffix(".mean") for each in names} - functions == modules
+    modules = {item for item, module in model.named_modules() if not list(module.children())}
+    functions = {item for item in names if item.split(".")[-1] in ("inputs", "add")}
+    assert {item.removesuffix(".mean") for item in names} - functions == modules
     assert len(functions) == 1 + (6 if name == "resnet" else 0)
 
 
@@ -148,9 +148,9 @@ def test_the_names_along_a_resnet() -> None:
     block = ["conv1", "bn1", "relu1", "conv2", "bn2"]
     projected = [*block, "shortcut.conv", "shortcut.bn", "add", "relu2"]
     named = [
-        f"blocks.{number}.{each}"
+        f"blocks.{number}.{item}"
         for number in range(3)
-        for each in (projected if number else [*block, *projected[-2:]])
+        for item in (projected if number else [*block, *projected[-2:]])
     ]
     assert get_graph_node_names(cifar_resnet(8))[1] == ["inputs", "conv", "bn", "relu", *named, "pool.mean", "fc"]
 
@@ -191,15 +191,15 @@ def test_stacked_networks_are_those_of_a_loop(name: str) -> None:
 @pytest.mark.parametrize("chains", [1, 2])
 def test_chains_sample_the_networks_own_losses(name: str, chains: int) -> None:
     model, targets = _seeded(name), torch.arange(5)
-    stacked = StackedModel(model, cross_entropy, chains, [each for each, _ in model.named_parameters()])
+    stacked = StackedModel(model, cross_entropy, chains, [item for item, _ in model.named_parameters()])
     weights = stacked.views(stacked.start.expand(chains, -1).clone())
     losses = stacked.losses(weights, _pictures(), targets)
     expected = cross_entropy(model(_pictures()), targets).expand(chains, -1)
     assert torch.allclose(losses, expected, rtol=1e-3, atol=1e-4)
     gradients, _ = stacked.gradient(weights, _pictures().expand(chains, -1, -1, -1, -1), targets.expand(chains, -1))
     cross_entropy(model(_pictures()), targets).mean().backward()
-    own = torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
-    assert torch.allclose(gradients, own.expand(chains, -1), rtol=1e-2, atol=1e-4)
+    plain = torch.cat([item.grad.flatten() for item in model.parameters() if item.grad is not None])
+    assert torch.allclose(gradients, plain.expand(chains, -1), rtol=1e-2, atol=1e-4)
 
 
 # --- initial weights

@@ -210,10 +210,10 @@ def test_timms_weights_that_are_nowhere_say_how_to_get_them(monkeypatch: pytest.
     import timm
 
     create = timm.create_model
-    asked: list[bool] = []
+    requested: list[bool] = []
 
     def offline(name: str, pretrained: bool, **options: Any) -> nn.Module:
-        asked.append(pretrained)
+        requested.append(pretrained)
         if pretrained:
             raise OSError("cannot reach the hub\nand more")
         return create(name, pretrained=False, **options)
@@ -222,7 +222,7 @@ def test_timms_weights_that_are_nowhere_say_how_to_get_them(monkeypatch: pytest.
     message = r"the weights of test_resnet are not at .*test_resnet.* \(cannot reach the hub\); run losskernel-prefetch"
     with pytest.raises(InputError, match=message):
         timm_model("test_resnet", weights="timm")
-    assert asked == [True]
+    assert requested == [True]
 
 
 def test_timms_pretrained_weights_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

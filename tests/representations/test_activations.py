@@ -20,7 +20,7 @@ from losskernel.representations.points import StoredPoint, open_point, write_poi
 def _data(shape: tuple[int, ...], count: int = 12, kind: torch.dtype = torch.float64) -> Data:
     inputs = torch.randn(count, *shape, generator=torch.Generator().manual_seed(1)).to(kind)
     probes = TensorDataset(inputs, torch.zeros(count, dtype=torch.long))
-    return Data(probes, probes, cross_entropy, ids=[f"probe {each}" for each in range(count)])
+    return Data(probes, probes, cross_entropy, ids=[f"probe {item}" for item in range(count)])
 
 
 def _inputs(data: Data) -> Tensor:
@@ -45,17 +45,17 @@ def _centred_gram(values: Tensor) -> np.ndarray:
 
 def _hooked(model: nn.Module, inputs: Tensor, names: list[str]) -> dict[str, Tensor]:
     """Values of modules by plain hooks, copied before anything can overwrite them."""
-    found: dict[str, Tensor] = {}
+    result: dict[str, Tensor] = {}
     modules = dict(model.named_modules())
     handles = [
-        modules[name].register_forward_hook(lambda m, i, o, name=name: found.update({name: o.detach().clone()}))
+        modules[name].register_forward_hook(lambda m, i, o, name=name: result.update({name: o.detach().clone()}))
         for name in names
     ]
     with torch.no_grad():
         model(inputs)
     for handle in handles:
         handle.remove()
-    return found
+    return result
 
 
 def _points(model: nn.Module, data: Data, graph: Graph, **more: int) -> dict[str, Point]:
@@ -71,9 +71,9 @@ def _same(point: Point, gram: np.ndarray, tolerance: float = 1e-10) -> bool:
 
 def test_operations_of_a_multilayer_perceptron_are_a_chain() -> None:
     graph = choose(trace_graph(MLP(6, 3, [5, 4]), _data((2, 3), kind=torch.float32)), "operations")
-    assert graph.names == tuple(f"layers.{each}" for each in range(5))  # the flattening is the inputs themselves
+    assert graph.names == tuple(f"layers.{item}" for item in range(5))  # the flattening is the inputs themselves
     assert graph.edges == {
-        "layers.0": (INPUTS,), **{f"layers.{each}": (f"layers.{each - 1}",) for each in range(1, 5)}
+        "layers.0": (INPUTS,), **{f"layers.{item}": (f"layers.{item - 1}",) for item in range(1, 5)}
     }  # fmt: skip
     assert graph.widths == {"layers.0": 5, "layers.1": 5, "layers.2": 4, "layers.3": 4, "layers.4": 3}
 
@@ -93,7 +93,7 @@ def test_a_residual_sum_follows_on_both_its_branches() -> None:
 def test_branches_of_inception_stay_branches() -> None:
     graph = trace_graph(inception_v1(outputs=4), _data((3, 32, 32), kind=torch.float32))
     chosen = choose(graph, ["inception3a.branch?", "inception3?", "maxpool2"])
-    branches = tuple(f"inception3a.branch{each}" for each in range(1, 5))
+    branches = tuple(f"inception3a.branch{item}" for item in range(1, 5))
     assert chosen.names == ("maxpool2", *branches, "inception3a", "inception3b")
     assert chosen.edges["inception3a"] == branches
     assert all(chosen.edges[branch] == ("maxpool2",) for branch in branches)
@@ -195,7 +195,7 @@ def test_globs_stop_at_dots_and_regular_expressions_do_not() -> None:
     graph = trace_graph(SmallCNN(3, 4), _data((3, 8, 8), kind=torch.float32))
     assert choose(graph, ["*"]).names == ("features", "mean", "head")
     assert choose(graph, ["features.[04]"]).names == ("features.0", "features.4")
-    assert choose(graph, [r"re:features\.\d"]).names == tuple(f"features.{each}" for each in range(8))
+    assert choose(graph, [r"re:features\.\d"]).names == tuple(f"features.{item}" for item in range(8))
     assert choose(graph).names == choose(graph, None).names == ("features", "head")
     assert choose(graph, ["features", "re:.*"]).names[7:] == ("features", "mean", "head")  # first patterns name
     assert choose(graph, ["re:.*"]).names == choose(graph, "operations").names
@@ -272,13 +272,13 @@ def test_the_budget_changes_passes_and_not_points() -> None:
 
 def test_passes_fill_the_budget_and_keep_factors_whole() -> None:
     planned = passes({"wide": 25, "narrow": 4, "head": 2}, inputs=8, itemsize=4, budget=10 * 32)
-    assert [[(piece.name, piece.start, piece.stop, piece.last) for piece in each] for each in planned] == [
+    assert [[(piece.name, piece.start, piece.stop, piece.last) for piece in item] for item in planned] == [
         [("wide", 0, 10, False)],
         [("wide", 10, 20, False)],
         [("wide", 20, 25, True), ("narrow", 0, 4, True)],
         [("head", 0, 2, True)],
     ]
-    assert [len(each) for each in passes({"wide": 3}, inputs=8, itemsize=4, budget=1)] == [1, 1, 1]
+    assert [len(item) for item in passes({"wide": 3}, inputs=8, itemsize=4, budget=1)] == [1, 1, 1]
 
 
 def test_the_callers_network_stays_as_it_was() -> None:
@@ -312,8 +312,8 @@ def test_a_layer_that_is_the_same_for_all_probes_is_no_point() -> None:
     with torch.no_grad():
         model[2].bias.fill_(-1e4)
     data = _data((4,), kind=torch.float32)
-    found = dict(record(model, data, choose(trace_graph(model, data), ["*"]), budget=12 * 4 * 7))
-    assert {name: point is None for name, point in found.items()} == {
+    result = dict(record(model, data, choose(trace_graph(model, data), ["*"]), budget=12 * 4 * 7))
+    assert {name: point is None for name, point in result.items()} == {
         "0": False, "1": False, "2": False, "3": True, "4": True
     }  # fmt: skip
 
@@ -423,7 +423,7 @@ def test_a_stored_point_is_the_point(tmp_path: Path, kind: type, monkeypatch: py
     monkeypatch.setattr("losskernel.representations.points.store._CHUNK", 100)
     monkeypatch.setattr("losskernel.representations.points.store._WINDOW", 250)
     features = np.random.default_rng(0).normal(size=(40, 50)).astype(kind)
-    point = Point.from_features(features, [f"probe {each}" for each in range(40)])
+    point = Point.from_features(features, [f"probe {item}" for item in range(40)])
     stored = write_point(point, tmp_path / "layer.zarr")
     assert isinstance(stored, StoredPoint)
     for start, stop in [(0, 3), (3, 4), (4, 20), (20, 40), (2, 5), (39, 40), (30, 64)]:  # forwards, back, beyond
@@ -436,7 +436,7 @@ def test_a_stored_point_is_the_point(tmp_path: Path, kind: type, monkeypatch: py
     assert stored.ids is point.ids
     again = write_point(stored, tmp_path / "copy.zarr")
     np.testing.assert_array_equal(again.gram(), point.gram())
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["copy.zarr", "layer.zarr"]
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["copy.zarr", "layer.zarr"]
 
 
 def test_factors_are_stored_as_they_are_where_few_columns_make_them(tmp_path: Path) -> None:
@@ -460,10 +460,10 @@ def test_angles_of_stored_points_are_those_of_points(tmp_path: Path) -> None:
     points = _points(model, data, graph)
     stored = [write_point(point, tmp_path / f"{name}.zarr") for name, point in points.items()]
     for centring in ("u", "double"):
-        found = AngularCKA(centring).arrangement(stored)
+        result = AngularCKA(centring).arrangement(stored)
         expected = AngularCKA(centring).arrangement(list(points.values()))
-        np.testing.assert_allclose(found.distances, expected.distances, atol=1e-9)
-        np.testing.assert_allclose(found.cosines, expected.cosines, atol=1e-12)
+        np.testing.assert_allclose(result.distances, expected.distances, atol=1e-9)
+        np.testing.assert_allclose(result.cosines, expected.cosines, atol=1e-12)
 
 
 def test_folders_without_the_point_are_named(tmp_path: Path) -> None:

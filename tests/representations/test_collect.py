@@ -39,13 +39,13 @@ def test_rows_are_computed_once_and_read_again(tmp_path: Path) -> None:
         return _inputs(model, data)
 
     path, baselines = tmp_path / BASELINES, {"second": counted, "first": lambda *parts: 2 * _inputs(*parts)}
-    found = represent(baselines, MODEL, _data(), path)
+    result = represent(baselines, MODEL, _data(), path)
     again = represent(baselines, MODEL, _data(), path)
     assert len(calls) == 1
-    assert list(found) == list(again) == list(read_representations(path)) == ["second", "first"]
-    for name, rows in found.items():
+    assert list(result) == list(again) == list(read_representations(path)) == ["second", "first"]
+    for name, rows in result.items():
         np.testing.assert_array_equal(rows, again[name])
-    np.testing.assert_array_equal(found["first"], 2 * found["second"])
+    np.testing.assert_array_equal(result["first"], 2 * result["second"])
 
 
 def test_no_baselines_leave_no_folder(tmp_path: Path) -> None:
@@ -141,18 +141,18 @@ def test_a_baseline_with_other_settings_is_refused(tmp_path: Path) -> None:
 def test_a_mapping_gives_several_under_joint_names(tmp_path: Path) -> None:
     path, past = tmp_path / BASELINES, Looking()
     baselines: dict[str, Any] = {"past": past, "inputs": _inputs}
-    found = represent(baselines, MODEL, _data(), path, _history(tmp_path))
-    assert list(found) == ["past_steps", "past_outputs", "inputs"]
-    np.testing.assert_array_equal(found["past_steps"], np.tile([0, 4], (6, 1)))
+    result = represent(baselines, MODEL, _data(), path, _history(tmp_path))
+    assert list(result) == ["past_steps", "past_outputs", "inputs"]
+    np.testing.assert_array_equal(result["past_steps"], np.tile([0, 4], (6, 1)))
     torch.manual_seed(3)
-    np.testing.assert_array_equal(found["past_outputs"], _outputs(nn.Linear(3, 1), _data()))
+    np.testing.assert_array_equal(result["past_outputs"], _outputs(nn.Linear(3, 1), _data()))
     assert (tmp_path / "dear").is_file()
     # what was asked for is one name each, whatever it gave, and is what a run that goes on compares
     assert list(stored_settings(path)) == ["past", "inputs"]
     again = represent(baselines, MODEL, _data(), path, _history(tmp_path))
     assert past.calls == 1
-    assert list(again) == list(read_representations(path)) == list(found)
-    for name, rows in found.items():
+    assert list(again) == list(read_representations(path)) == list(result)
+    for name, rows in result.items():
         np.testing.assert_array_equal(again[name], rows)
     with pytest.raises(TraceError, match="holds the baselines past, inputs, but the run has inputs, past; remove it"):
         represent({"inputs": _inputs, "past": past}, MODEL, _data(), path, _history(tmp_path))

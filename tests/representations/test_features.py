@@ -44,7 +44,7 @@ def _network() -> SmallCNN:
 EVERY = (Penultimate(), Logits(), Layers(), Gradients(size=64))
 
 
-@pytest.mark.parametrize("baseline", EVERY, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("baseline", EVERY, ids=lambda item: type(item).__name__)
 def test_a_baseline_gives_rows_and_leaves_the_network_alone(baseline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = _network().train(), _images()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -124,7 +124,7 @@ def test_layers_are_centred_and_weigh_alike() -> None:
         expected.append(centred / np.sqrt(np.square(centred).sum(1).mean()))
     np.testing.assert_allclose(rows, np.concatenate(expected, axis=1), atol=1e-5)
     # the kernel is the mean of the layers' kernels, up to scale
-    grams = sum(each @ each.T for each in expected)
+    grams = sum(item @ item.T for item in expected)
     np.testing.assert_allclose(LossKernel.from_features(rows).covariance(), grams, atol=1e-4)
 
 
@@ -170,11 +170,11 @@ def test_a_sketch_that_has_a_column_for_every_weight_moves_them_about() -> None:
     torch.manual_seed(0)
     model = nn.Linear(2, 2)
     data = Data(*[TensorDataset(torch.randn(5, 2), torch.tensor([0, 1, 0, 1, 0]))] * 2, cross_entropy)
-    found = Gradients(size=10_000)(model, data)
-    assert (found != 0).sum(1).tolist() == [6] * 5  # no two of the six weights share a column
-    np.testing.assert_allclose(_gram(found), _gram(_gradients(model, data)), rtol=1e-4)
-    np.testing.assert_array_equal(found, Gradients(size=10_000)(model, data))
-    assert not np.array_equal(found, Gradients(size=10_000, seed=1)(model, data))
+    result = Gradients(size=10_000)(model, data)
+    assert (result != 0).sum(1).tolist() == [6] * 5  # no two of the six weights share a column
+    np.testing.assert_allclose(_gram(result), _gram(_gradients(model, data)), rtol=1e-4)
+    np.testing.assert_array_equal(result, Gradients(size=10_000)(model, data))
+    assert not np.array_equal(result, Gradients(size=10_000, seed=1)(model, data))
 
 
 def _gram(rows: np.ndarray) -> np.ndarray:

@@ -140,10 +140,10 @@ def test_projected_margins_on_least_squares_are_the_ridge_formula() -> None:
 def test_projected_margins_of_classes_weigh_by_what_was_not_learned() -> None:
     model, data, inputs, targets = _classification()
     p = torch.softmax(model(inputs), 1).detach()
-    own = torch.nn.functional.one_hot(targets, 3)
+    one_hot = torch.nn.functional.one_hot(targets, 3)
     chosen = p[range(66), targets][:, None]
     # of log p - log (1 - p) in the logits: 1 of the class, minus the others' shares of what is left
-    slopes = own - (1 - own) * p / (1 - chosen)
+    slopes = one_hot - (1 - one_hot) * p / (1 - chosen)
     features = torch.einsum("nc,nd->ncd", slopes, torch.as_tensor(_with_one(inputs))).flatten(1).numpy()
     curvature = features[6:].T @ features[6:] / 60 + 0.2 * np.eye(15)
     expected = features @ np.linalg.solve(curvature, features.T) * (1 - chosen.numpy()[:, 0])

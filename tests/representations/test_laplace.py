@@ -43,9 +43,9 @@ def exact_kernel(model: nn.Module, data: lk.Data, x: np.ndarray, nbeta: float, l
     return np.outer(residual, residual) * s + s**2 / 2
 
 
-def relative(found: np.ndarray, exact: np.ndarray) -> float:
+def relative(result: np.ndarray, exact: np.ndarray) -> float:
     """Relative Frobenius error."""
-    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+    return float(np.linalg.norm(result - exact) / np.linalg.norm(exact))
 
 
 class TanhMLP(nn.Module):
@@ -94,9 +94,9 @@ def by_hand(model: nn.Module, data: lk.Data, kind: str, moving: list[str]) -> tu
 
     def curved(x: Tensor, y: Tensor) -> Tensor:
         rows = []
-        for one, own in zip(x, y, strict=True):
+        for one, plain in zip(x, y, strict=True):
             jacobian = jacrev(outputs)(start, one[None])[0]
-            bend = hessian(lambda z, own=own: data.loss(z[None], own[None])[0])(outputs(start, one[None])[0])
+            bend = hessian(lambda z, plain=plain: data.loss(z[None], plain[None])[0])(outputs(start, one[None])[0])
             rows.append(jacobian.T @ bend @ jacobian)
         return torch.stack(rows)
 
@@ -124,8 +124,8 @@ def closed_form(parts: tuple[Tensor, ...], order: int, localization: float) -> n
 @pytest.mark.parametrize("kind", ["ggn", "exact"])
 def test_linear_regression_is_exact(kind: str) -> None:
     model, data, x = regression()
-    found = lk.laplace_kernel(model, data, nbeta=NBETA, localization=GAMMA, hessian=kind).covariance()
-    np.testing.assert_allclose(found, exact_kernel(model, data, x, NBETA, GAMMA), rtol=1e-8, atol=1e-12)
+    result = lk.laplace_kernel(model, data, nbeta=NBETA, localization=GAMMA, hessian=kind).covariance()
+    np.testing.assert_allclose(result, exact_kernel(model, data, x, NBETA, GAMMA), rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("nbeta", [0.0, 3.0, "train"])
@@ -133,8 +133,8 @@ def test_linear_regression_without_localization_or_without_loss(nbeta: Any) -> N
     model, data, x = regression()
     gamma = 4.0 if nbeta == 0 else 0.0
     number = len(x) / np.log(len(x)) if nbeta == "train" else nbeta
-    found = lk.laplace_kernel(model, data, nbeta=nbeta, localization=gamma).covariance()
-    np.testing.assert_allclose(found, exact_kernel(model, data, x, number, gamma), rtol=1e-8, atol=1e-12)
+    result = lk.laplace_kernel(model, data, nbeta=nbeta, localization=gamma).covariance()
+    np.testing.assert_allclose(result, exact_kernel(model, data, x, number, gamma), rtol=1e-8, atol=1e-12)
 
 
 def test_away_from_the_optimum_the_gaussian_is_centred_at_the_newton_step() -> None:
@@ -147,9 +147,9 @@ def test_away_from_the_optimum_the_gaussian_is_centred_at_the_newton_step() -> N
     shifted = copy.deepcopy(model)
     with torch.no_grad():
         shifted.weight.add_(pull)
-    found = lk.laplace_kernel(model, data, nbeta=NBETA, localization=GAMMA).covariance()
-    np.testing.assert_allclose(found, exact_kernel(shifted, data, x, NBETA, GAMMA), rtol=1e-8, atol=1e-12)
-    assert relative(found, exact_kernel(model, data, x, NBETA, GAMMA)) > 0.1
+    result = lk.laplace_kernel(model, data, nbeta=NBETA, localization=GAMMA).covariance()
+    np.testing.assert_allclose(result, exact_kernel(shifted, data, x, NBETA, GAMMA), rtol=1e-8, atol=1e-12)
+    assert relative(result, exact_kernel(model, data, x, NBETA, GAMMA)) > 0.1
 
 
 @pytest.mark.slow
@@ -161,9 +161,9 @@ def test_sgld_agrees_on_linear_regression(moved: float) -> None:
     schedule = lk.Schedule(chains=64, burn_in=200, draws=300, thinning=12, batch_size=len(x))
     factory = functools.partial(lk.SGLD, step_size=1e-3, nbeta=NBETA, localization=GAMMA)
     sampled = lk.LossKernel.from_traces(lk.sample(model, data, factory, schedule, progress=False))
-    found = lk.laplace_kernel(model, data, nbeta=NBETA, localization=GAMMA).covariance()
-    away = (sampled.covariance() - found) / sampled.standard_error()
-    assert relative(sampled.covariance(), found) < 0.1
+    result = lk.laplace_kernel(model, data, nbeta=NBETA, localization=GAMMA).covariance()
+    away = (sampled.covariance() - result) / sampled.standard_error()
+    assert relative(sampled.covariance(), result) < 0.1
     # Discretisation widens the variances by step_size (nbeta h + localization) / 4, which is 4 %.
     assert np.abs(away).mean() < 2
 
@@ -173,9 +173,9 @@ def test_sgld_agrees_on_linear_regression(moved: float) -> None:
 @pytest.mark.parametrize("order", [1, 2])
 def test_equals_the_formula_with_explicit_matrices(loss: Any, kind: str, order: int) -> None:
     model, data = case(loss)
-    found = lk.laplace_kernel(model, data, nbeta=NBETA, localization=GAMMA, hessian=kind, order=order).covariance()
+    result = lk.laplace_kernel(model, data, nbeta=NBETA, localization=GAMMA, hessian=kind, order=order).covariance()
     wanted = closed_form(by_hand(model, data, kind, named(model)), order, GAMMA)
-    np.testing.assert_allclose(found, wanted, rtol=1e-8, atol=1e-12 * np.abs(wanted).max())
+    np.testing.assert_allclose(result, wanted, rtol=1e-8, atol=1e-12 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -186,9 +186,9 @@ def test_equals_brute_force_draws_of_the_quadratic_expansion(loss: Any) -> None:
     rng = torch.Generator().manual_seed(0)
     u = torch.randn(40_000, len(sigma), generator=rng, dtype=torch.float64) @ torch.linalg.cholesky(sigma).T
     u -= NBETA * slope @ sigma
-    losses = u @ b.T + torch.stack([((u @ each) * u).sum(1) for each in a], dim=1) / 2
-    found = lk.laplace_kernel(model, data, nbeta=NBETA, localization=20.0).covariance()
-    assert relative(np.cov(losses.numpy().T), found) < 0.04
+    losses = u @ b.T + torch.stack([((u @ item) * u).sum(1) for item in a], dim=1) / 2
+    result = lk.laplace_kernel(model, data, nbeta=NBETA, localization=20.0).covariance()
+    assert relative(np.cov(losses.numpy().T), result) < 0.04
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -205,10 +205,10 @@ def test_gauss_newton_products_are_those_of_the_matrix(loss: Any) -> None:
 def test_cross_entropy_curvature_in_the_outputs_is_that_of_softmax() -> None:
     model, data = case(lk.losses.cross_entropy)
     x, y = (torch.stack(list(part)) for part in zip(*data.probes, strict=True))
-    found = Network(model, data, named(model)).derivatives(x, y)
+    result = Network(model, data, named(model)).derivatives(x, y)
     p = torch.softmax(copy.deepcopy(model).double()(x.double()), 1)
-    torch.testing.assert_close(found.hessian, torch.diag_embed(p) - p[:, :, None] * p[:, None])
-    torch.testing.assert_close(found.gradient, p - nn.functional.one_hot(y, 3))
+    torch.testing.assert_close(result.hessian, torch.diag_embed(p) - p[:, :, None] * p[:, None])
+    torch.testing.assert_close(result.gradient, p - nn.functional.one_hot(y, 3))
 
 
 def test_probes_with_tiny_losses_keep_their_correlation() -> None:
@@ -249,12 +249,12 @@ def test_low_rank_that_covers_the_spectrum_is_dense(kind: str) -> None:
 
 def test_many_weights_take_the_low_rank_route(monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = few_samples()
-    asked = Network(model, data, named(model))
+    requested = Network(model, data, named(model))
     monkeypatch.setattr(laplace, "DENSE", 20)
     monkeypatch.setattr(laplace, "DEFAULT_RANK", 5)
-    assert len(curvature_of(asked).values) == 5
+    assert len(curvature_of(requested).values) == 5
     monkeypatch.setattr(laplace, "DENSE", 21)
-    assert len(curvature_of(asked).values) == 21
+    assert len(curvature_of(requested).values) == 21
 
 
 def test_the_seed_of_the_iteration_changes_nothing() -> None:
@@ -293,9 +293,9 @@ def test_follows_a_permutation_of_the_probes_and_keeps_labels_and_ids() -> None:
 
 def test_frozen_weights_leave_the_formula_of_those_that_move() -> None:
     model, data = case(lk.losses.cross_entropy)
-    found = lk.laplace_kernel(model, data, nbeta=NBETA, localization=GAMMA, parameters=["head.*"]).covariance()
+    result = lk.laplace_kernel(model, data, nbeta=NBETA, localization=GAMMA, parameters=["head.*"]).covariance()
     wanted = closed_form(by_hand(model, data, "ggn", ["head.weight", "head.bias"]), 2, GAMMA)
-    np.testing.assert_allclose(found, wanted, rtol=1e-8)
+    np.testing.assert_allclose(result, wanted, rtol=1e-8)
 
 
 def test_the_model_stays_as_it_was_and_its_mode_does_not_matter() -> None:

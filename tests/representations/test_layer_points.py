@@ -32,21 +32,21 @@ def network(seed: int) -> nn.Module:
     return MLP(6, 3, [5, 4])
 
 
-def points(source: Layers, own: lk.Data | None = None, model: nn.Module | None = None) -> list[NamedPoint]:
+def points(source: Layers, given: lk.Data | None = None, model: nn.Module | None = None) -> list[NamedPoint]:
     def kept() -> Iterator[tuple[int, nn.Module]]:
         yield from ((step, network(step)) for step in (0, 10, 40))
 
     history = History(lambda data, seed: network(seed), kept, Path(), step=40)
-    return list(source(network(40) if model is None else model, own or data(), history))
+    return list(source(network(40) if model is None else model, given or data(), history))
 
 
-def named(found: list[NamedPoint]) -> dict[str, NamedPoint]:
-    return {each.name: each for each in found}
+def named(result: list[NamedPoint]) -> dict[str, NamedPoint]:
+    return {item.name: item for item in result}
 
 
 def test_a_classifier_goes_from_its_inputs_to_its_softmax() -> None:
-    found = points(Layers(["layers.*"], "none"))
-    assert [each.name for each in found] == [
+    result = points(Layers(["layers.*"], "none"))
+    assert [item.name for item in result] == [
         "inputs",
         "layers.0",
         "layers.1",
@@ -55,42 +55,42 @@ def test_a_classifier_goes_from_its_inputs_to_its_softmax() -> None:
         "logits",
         "softmax",
     ]
-    assert [each.kind for each in found] == ["input", *["layer"] * 4, "output", "output"]
-    assert [each.position for each in found] == list(range(7))
-    assert [each.after for each in found[1:]] == [(each.name,) for each in found[:-1]]
-    assert {each.network for each in found[1:]} == {TRAINED}
-    assert {each.step for each in found[1:]} == {40}
-    assert all(list(each.point.ids) == [f"p{number}" for number in range(20)] for each in found)
+    assert [item.kind for item in result] == ["input", *["layer"] * 4, "output", "output"]
+    assert [item.position for item in result] == list(range(7))
+    assert [item.after for item in result[1:]] == [(item.name,) for item in result[:-1]]
+    assert {item.network for item in result[1:]} == {TRAINED}
+    assert {item.step for item in result[1:]} == {40}
+    assert all(list(item.point.ids) == [f"p{number}" for number in range(20)] for item in result)
 
 
 def test_points_are_the_activations_own() -> None:
-    model, found = network(40), named(points(Layers(["layers.*"], "none")))
+    model, result = network(40), named(points(Layers(["layers.*"], "none")))
     with torch.no_grad():
         hidden = model.layers[1](model.layers[0](INPUTS))  # pyright: ignore[reportIndexIssue, reportCallIssue]
         logits = model(INPUTS)
     space = AngularCKA()
     for name, values in {"inputs": INPUTS, "layers.1": hidden, "logits": logits, "softmax": logits.softmax(1)}.items():
-        assert space.length(found[name].point, Point.from_features(values.numpy(), data().ids)) < 1e-5
+        assert space.length(result[name].point, Point.from_features(values.numpy(), data().ids)) < 1e-5
 
 
 def test_every_kept_checkpoint_but_the_trained_one_has_its_own_points() -> None:
-    found = points(Layers(["layers.1"]))
-    assert [each.name for each in found][1:4] == ["layers.1", "logits", "softmax"]
-    assert [each.name for each in found][4:] == [
+    result = points(Layers(["layers.1"]))
+    assert [item.name for item in result][1:4] == ["layers.1", "logits", "softmax"]
+    assert [item.name for item in result][4:] == [
         f"{name} @ {step}" for step in (0, 10) for name in ("layers.1", "logits", "softmax")
     ]
-    early = named(found)["logits @ 10"]
+    early = named(result)["logits @ 10"]
     assert (early.network, early.step, early.label, early.after) == ("step 10", 10, "logits", ("layers.1 @ 10",))
-    assert named(found)["layers.1 @ 10"].after == ("inputs",)
+    assert named(result)["layers.1 @ 10"].after == ("inputs",)
     with torch.no_grad():
-        own = network(10)(INPUTS).numpy()
-    assert AngularCKA().length(early.point, Point.from_features(own, data().ids)) < 1e-5
-    assert [each.step for each in points(Layers(["layers.1"], [10]))[4:]] == [10, 10, 10]
+        given = network(10)(INPUTS).numpy()
+    assert AngularCKA().length(early.point, Point.from_features(given, data().ids)) < 1e-5
+    assert [item.step for item in points(Layers(["layers.1"], [10]))[4:]] == [10, 10, 10]
 
 
 def test_a_regression_has_an_output_and_no_softmax() -> None:
-    found = points(Layers(None, "none"), data(lk.losses.squared_error))
-    assert [(each.name, each.kind) for each in found] == [("inputs", "input"), ("output", "output")]
+    result = points(Layers(None, "none"), data(lk.losses.squared_error))
+    assert [(item.name, item.kind) for item in result] == [("inputs", "input"), ("output", "output")]
 
 
 def test_what_cannot_be_recorded_is_named() -> None:
@@ -128,13 +128,13 @@ def test_a_dead_layer_of_a_checkpoint_is_left_out_aloud(caplog: pytest.LogCaptur
         yield 0, weak
 
     history = History(lambda data, seed: network(seed), kept, Path(), step=40)
-    found = named(list(Layers(["layers.*"])(network(40), data(), history)))
-    assert "logits" in found
-    assert [name for name in found if name.endswith("@ 0")] == ["layers.0 @ 0", "layers.1 @ 0"]
+    result = named(list(Layers(["layers.*"])(network(40), data(), history)))
+    assert "logits" in result
+    assert [name for name in result if name.endswith("@ 0")] == ["layers.0 @ 0", "layers.1 @ 0"]
     assert "layers.2, layers.3, logits of step 0: the same for all probes" in caplog.text
 
 
 def test_operations_of_the_whole_network() -> None:
-    names = [each.name for each in points(Layers("operations", "none"))]
+    names = [item.name for item in points(Layers("operations", "none"))]
     assert names == ["inputs", "layers.0", "layers.1", "layers.2", "layers.3", "logits", "softmax"]
-    assert np.isfinite(AngularCKA().distances([each.point for each in points(Layers("operations", "none"))])).all()
+    assert np.isfinite(AngularCKA().distances([item.point for item in points(Layers("operations", "none"))])).all()

@@ -50,12 +50,12 @@ def _boundary(model: nn.Linear, data: Data) -> tuple[np.ndarray, Tensor]:
 def test_a_linear_classifier_flips_as_often_as_theory_says() -> None:
     model, data, draws = _linear(), _points(30), 2000
     levels = (0.3, 1.0, 3.0)
-    found = NoiseFlips(levels, draws=draws)(model, data)["flips"]
+    result = NoiseFlips(levels, draws=draws)(model, data)["flips"]
     gap, weight = _boundary(model, data)
     sd = np.array(levels) * _spread(data) * float(weight.norm())
     expected = norm.cdf(-gap[:, None] / sd)
     error = np.sqrt(np.maximum(expected * (1 - expected), 1e-4) / draws)
-    deviation = (found - expected) / error
+    deviation = (result - expected) / error
     assert np.abs(deviation).max() < 4.5
     assert np.abs(deviation.mean()) < 0.5
     assert expected.min() < 0.01 < 0.3 < expected.max()
@@ -70,9 +70,9 @@ def test_noise_is_fixed_by_its_seed_alone() -> None:
 
 def test_levels_of_a_probe_share_their_directions() -> None:
     # in one dimension with one boundary, a direction that flips at one size flips at every larger one
-    found = NoiseFlips((0.1, 0.3, 1.0, 3.0), draws=7)(_linear(inputs=1), _points(inputs=1))["flips"]
-    assert (np.diff(found, axis=1) >= 0).all()
-    assert found.max() > 0.3
+    result = NoiseFlips((0.1, 0.3, 1.0, 3.0), draws=7)(_linear(inputs=1), _points(inputs=1))["flips"]
+    assert (np.diff(result, axis=1) >= 0).all()
+    assert result.max() > 0.3
 
 
 # --- adversarial steps
@@ -82,11 +82,11 @@ def test_levels_of_a_probe_share_their_directions() -> None:
 def test_a_linear_classifier_flips_at_its_margin_over_the_l1_norm(steps: int) -> None:
     model, data = _linear(), _points()
     levels = tuple(np.linspace(0.02, 2, 100))
-    found = AdversarialFlips(levels, steps)(model, data)["flips"]
+    result = AdversarialFlips(levels, steps)(model, data)["flips"]
     gap, weight = _boundary(model, data)
     radius = gap / float(weight.abs().sum()) / _spread(data)
-    np.testing.assert_array_equal(found, np.array(levels) > radius[:, None])
-    assert 0.1 < found.mean() < 0.9
+    np.testing.assert_array_equal(result, np.array(levels) > radius[:, None])
+    assert 0.1 < result.mean() < 0.9
 
 
 @pytest.mark.parametrize("steps", [1, 6])
@@ -112,16 +112,16 @@ def test_no_box_is_left(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_of_many_classes_none_flips_within_its_certain_radius() -> None:
     model, data = _linear(classes=6), _points(60, classes=6)
     levels = tuple(np.linspace(0.02, 1.5, 75))
-    found = AdversarialFlips(levels)(model, data)["flips"]
+    result = AdversarialFlips(levels)(model, data)["flips"]
     with torch.no_grad():
         logits = model(stack(data.probes)[0])
-        own = logits.argmax(1)
-        gaps = logits.gather(1, own[:, None]) - logits
-        reach = (model.weight[own][:, None] - model.weight).abs().sum(2)
+        predicted = logits.argmax(1)
+        gaps = logits.gather(1, predicted[:, None]) - logits
+        reach = (model.weight[predicted][:, None] - model.weight).abs().sum(2)
     certain = (gaps / reach).nan_to_num(nan=np.inf).min(1).values.numpy() / _spread(data)
-    assert not found[np.array(levels) < certain[:, None]].any()
+    assert not result[np.array(levels) < certain[:, None]].any()
     # and few hold out for much longer
-    first = np.where(found.any(1), found.argmax(1), len(levels) - 1)
+    first = np.where(result.any(1), result.argmax(1), len(levels) - 1)
     assert np.median(np.array(levels)[first] / np.maximum(certain, 0.02)) < 1.3
 
 
@@ -139,9 +139,9 @@ def test_a_network_that_is_sure_of_itself_is_attacked_all_the_same() -> None:
 def test_what_flips_at_a_size_counts_as_flipped_at_larger_ones() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 32), Waves(), nn.Linear(32, 4))
-    found = AdversarialFlips((0.1, 0.2, 0.4, 0.8, 1.6))(model, _points(classes=4))["flips"]
-    assert (np.diff(found, axis=1) >= 0).all()
-    assert set(np.unique(found)) == {0, 1}
+    result = AdversarialFlips((0.1, 0.2, 0.4, 0.8, 1.6))(model, _points(classes=4))["flips"]
+    assert (np.diff(result, axis=1) >= 0).all()
+    assert set(np.unique(result)) == {0, 1}
 
 
 class Waves(nn.Module):
@@ -152,7 +152,7 @@ class Waves(nn.Module):
 # --- both
 
 
-@pytest.mark.parametrize("baseline", BOTH, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("baseline", BOTH, ids=lambda item: type(item).__name__)
 def test_a_level_is_relative_to_the_inputs_spread(baseline: Any) -> None:
     torch.manual_seed(0)
     model, factor = MLP(3, 4, [8]), 16.0
@@ -165,17 +165,17 @@ def test_a_level_is_relative_to_the_inputs_spread(baseline: Any) -> None:
     assert 0.05 < plain["flips"].mean() < 0.95
 
 
-@pytest.mark.parametrize("baseline", BOTH, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("baseline", BOTH, ids=lambda item: type(item).__name__)
 def test_rows_name_their_levels_and_the_network_is_left_alone(baseline: Any) -> None:
     torch.manual_seed(0)
     model = SmallCNN(widths=(4, 6)).train()
     images = TensorDataset(torch.randn(9, 1, 8, 8), torch.arange(9))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = baseline(model, Data(images, images, cross_entropy))
-    assert list(found) == ["flips", "levels"]
-    assert found["flips"].shape == found["levels"].shape == (9, len(baseline.levels))
-    np.testing.assert_array_equal(found["levels"], np.tile(baseline.levels, (9, 1)))
-    assert 0 <= found["flips"].min() <= found["flips"].max() <= 1
+    result = baseline(model, Data(images, images, cross_entropy))
+    assert list(result) == ["flips", "levels"]
+    assert result["flips"].shape == result["levels"].shape == (9, len(baseline.levels))
+    np.testing.assert_array_equal(result["levels"], np.tile(baseline.levels, (9, 1)))
+    assert 0 <= result["flips"].min() <= result["flips"].max() <= 1
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
@@ -184,14 +184,14 @@ def test_rows_name_their_levels_and_the_network_is_left_alone(baseline: Any) -> 
 def test_adversarial_flips_follow_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model, data = MLP(3, 4, [8]), _points(classes=4)
-    found = AdversarialFlips()(model, data)["flips"]
+    result = AdversarialFlips()(model, data)["flips"]
     order = np.random.default_rng(0).permutation(40)
     turned = Data(data.train, Subset(data.probes, order.tolist()), cross_entropy)
     monkeypatch.setattr(evaluation, "_BLOCK", 7)
-    np.testing.assert_array_equal(AdversarialFlips()(model, turned)["flips"], found[order])
+    np.testing.assert_array_equal(AdversarialFlips()(model, turned)["flips"], result[order])
 
 
-@pytest.mark.parametrize("baseline", BOTH, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("baseline", BOTH, ids=lambda item: type(item).__name__)
 def test_what_cannot_be_perturbed_is_refused(baseline: Any) -> None:
     classes = torch.zeros(4).long()
     for inputs, model, message in [

@@ -69,8 +69,8 @@ class Distances:
     centring: str = "u"
 
     def __call__(self, points: PointSet) -> Result:
-        found = points.arrangement(AngularCKA(self.centring)).distances[0]
-        return Result({"last": float(found[-1])}, {"distances": pd.DataFrame({"name": points.names, "d": found})})
+        result = points.arrangement(AngularCKA(self.centring)).distances[0]
+        return Result({"last": float(result[-1])}, {"distances": pd.DataFrame({"name": points.names, "d": result})})
 
 
 def test_points_come_back_as_they_were(tmp_path: Path) -> None:
@@ -87,10 +87,10 @@ def test_points_come_back_as_they_were(tmp_path: Path) -> None:
         *Fixed()(nn.Linear(4, 1), data(), history(tmp_path)),
         *Targets(["group"])(nn.Linear(4, 1), data(), history(tmp_path)),
     ]
-    for kept, own in zip(again.points, direct, strict=True):
-        np.testing.assert_allclose(kept.point.gram(), own.point.gram(), rtol=1e-6, atol=1e-6)
+    for kept, original in zip(again.points, direct, strict=True):
+        np.testing.assert_allclose(kept.point.gram(), original.point.gram(), rtol=1e-6, atol=1e-6)
         facts = ("name", "kind", "network", "step", "position", "after")
-        assert [getattr(kept, fact) for fact in facts] == [getattr(own, fact) for fact in facts]
+        assert [getattr(kept, fact) for fact in facts] == [getattr(original, fact) for fact in facts]
     assert (again.path(), again.path("step 0")) == ([0, 1, 3], [0, 2])
     assert (again.networks(), again.step("step 0"), again[2].label) == (["step 0", TRAINED], 0, "wide")
     assert list(again.table()["kind"]) == ["input", "layer", "layer", "output", "target"]
@@ -197,18 +197,18 @@ def _spied(firsts: list[int]) -> Any:
 
 def study(**parts: Any) -> Study:
     training = lk.Training(steps=5, batch_size=4, checkpoints=2)
-    own: dict[str, Any] = {"schedule": None, "points": {"fixed": Fixed()}, "analyses": {"far": Distances()}}
+    original: dict[str, Any] = {"schedule": None, "points": {"fixed": Fixed()}, "analyses": {"far": Distances()}}
     sampler = partial(lk.SGLD, step_size=1e-3, nbeta=10.0, localization=10.0)
-    return Study(nn.Linear(4, 1), data(), sampler, training=training, progress=False, **(own | parts))
+    return Study(nn.Linear(4, 1), data(), sampler, training=training, progress=False, **(original | parts))
 
 
 def test_points_alone_need_no_sampling(tmp_path: Path) -> None:
     outcome = run(study(), tmp_path / "run")
     assert outcome.diagnosis is None
     assert not (tmp_path / "run" / "traces.zarr").exists()
-    found = pd.read_csv(tmp_path / "run" / "tables" / "distances.csv")
-    assert list(found["name"]) == ["inputs", "wide", "wide @ 0", "out"]
-    assert outcome.metrics["far/last"] == pytest.approx(found["d"].iloc[-1])
+    result = pd.read_csv(tmp_path / "run" / "tables" / "distances.csv")
+    assert list(result["name"]) == ["inputs", "wide", "wide @ 0", "out"]
+    assert outcome.metrics["far/last"] == pytest.approx(result["d"].iloc[-1])
     assert "Not diagnosed" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -270,8 +270,8 @@ def test_the_command_line_runs_points_alone_and_asks_more_of_them(
     words = ("analysis=[]", f"+analysis.far._target_={far}", "+analysis.far.centring=double")
     analyse_from(config(f"run={folder}", *words, name="analyse"))
     assert "replaced: far, asked before: Distances(centring='u')" in capsys.readouterr().out
-    asked = json.loads((folder / "analyses.json").read_text())
-    assert asked == {"far": "Distances(centring='double')", "again": "Distances(centring='u')"}
+    requested = json.loads((folder / "analyses.json").read_text())
+    assert requested == {"far": "Distances(centring='double')", "again": "Distances(centring='u')"}
     assert "Distances(centring='double')" in html.unescape((folder / "report.html").read_text())
 
 

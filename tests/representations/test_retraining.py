@@ -62,7 +62,7 @@ def _rows(folder: Path, train: Callable[..., Any] = learned, data: Data | None =
 def test_rows_say_what_retraining_on_each_subset_gave(tmp_path: Path) -> None:
     data = _data()
     rows = _rows(tmp_path, data=data)
-    assert {name: each.shape for name, each in rows.items()} == {"losses": (14, 10), "members": (14, 5)}
+    assert {name: item.shape for name, item in rows.items()} == {"losses": (14, 10), "members": (14, 5)}
     assert (rows["members"][:4] == 0).all()  # queries are in no subset
     train = stack(data.train)
     probes = stack(data.probes)
@@ -91,11 +91,11 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     folder = tmp_path / "killed" / FOLDER
     assert len(list(folder.glob("*.npz"))) == 4
     (folder / "subset-0000-repeat-0.npz.0.partial").write_bytes(b"half")
-    found = _rows(tmp_path / "killed", rest)
+    result = _rows(tmp_path / "killed", rest)
     assert len(rest.seeds) == 6
     assert sorted(broken.seeds + rest.seeds) == sorted(whole.seeds)
     for name, values in expected.items():
-        np.testing.assert_array_equal(found[name], values)
+        np.testing.assert_array_equal(result[name], values)
 
 
 def test_a_damaged_retraining_is_named_and_made_again(tmp_path: Path) -> None:
@@ -139,10 +139,10 @@ def test_retrainings_of_other_settings_are_refused(tmp_path: Path, changed: dict
 def test_what_is_trained_is_told_the_same_in_every_process(tmp_path: Path) -> None:
     training = lk.Training(steps=0, optimizer=functools.partial(torch.optim.SGD, lr=0.1))
     _rows(tmp_path, functools.partial(retrain, MODEL, training), subsets=3, repeats=1)
-    told = json.loads((tmp_path / FOLDER / "settings.json").read_text())["training"]
-    assert told.startswith("retrain(Linear ")
-    assert "lr=0.1" in told
-    assert "0x" not in told
+    messages = json.loads((tmp_path / FOLDER / "settings.json").read_text())["training"]
+    assert messages.startswith("retrain(Linear ")
+    assert "lr=0.1" in messages
+    assert "0x" not in messages
 
 
 def test_two_workers_find_what_one_finds(tmp_path: Path) -> None:
@@ -212,8 +212,8 @@ def test_two_jobs_that_share_a_folder_leave_each_others_work_alone(tmp_path: Pat
             return super().__call__(data, seed)
 
     one = Overtaken()
-    found = _rows(tmp_path / "shared", one)
+    result = _rows(tmp_path / "shared", one)
     assert (len(one.seeds), len(other.seeds)) == (1, 10)
     assert not list((tmp_path / "shared" / FOLDER).glob("*.partial"))
     for name, values in expected.items():
-        np.testing.assert_array_equal(found[name], values)
+        np.testing.assert_array_equal(result[name], values)

@@ -65,9 +65,9 @@ def _two_classes(model: nn.Linear, data: Data) -> tuple[np.ndarray, np.ndarray, 
     inputs, given = (part.numpy() for part in stack(data.probes))
     weight, bias = model.weight.detach().numpy().astype(float), model.bias.detach().numpy().astype(float)
     margin = (inputs @ (weight[1] - weight[0]) + bias[1] - bias[0]) * (2 * given - 1)
-    own = 1 / (1 + np.exp(-margin))
+    probability = 1 / (1 + np.exp(-margin))
     # the gradient in the weights is (p - onehot) x', in the bias p - onehot
-    return margin, own, np.sqrt(2) * (1 - own) * np.sqrt(np.square(inputs).sum(1) + 1)
+    return margin, probability, np.sqrt(2) * (1 - probability) * np.sqrt(np.square(inputs).sum(1) + 1)
 
 
 # --- scores of kept networks
@@ -77,10 +77,10 @@ def test_scores_of_a_linear_softmax_are_those_by_hand() -> None:
     model, data = _linear(0), _points()
     kept = {0: _linear(9), 2: _linear(1), 10: _linear(2), 100: _linear(3)}
     hand = {step: _two_classes(network, data) for step, network in kept.items()}
-    margin, own, _ = _two_classes(model, data)
+    margin, probability, _ = _two_classes(model, data)
     expected = {
         Margin(): -margin,
-        Margin("probability"): 1 - 2 * own,
+        Margin("probability"): 1 - 2 * probability,
         Uncertainty(): -np.abs(margin),
         # of 100 steps, those kept after 2 and 10 lie in the first fifth
         EL2N(): np.sqrt(2) * ((1 - hand[2][1]) + (1 - hand[10][1])) / 2,
@@ -92,25 +92,25 @@ def test_scores_of_a_linear_softmax_are_those_by_hand() -> None:
     }
     for baseline, values in expected.items():
         needs = getattr(baseline, "needs_history", False)
-        found = baseline(model, data, _history(kept)) if needs else baseline(model, data)
-        assert found.shape == (7, 1)
-        np.testing.assert_allclose(found[:, 0], values, rtol=1e-5, err_msg=repr(baseline))
+        result = baseline(model, data, _history(kept)) if needs else baseline(model, data)
+        assert result.shape == (7, 1)
+        np.testing.assert_allclose(result[:, 0], values, rtol=1e-5, err_msg=repr(baseline))
 
 
 def test_self_influence_of_a_loaded_network_is_that_of_its_weights() -> None:
     model, data = _linear(0), _points()
-    found = SelfInfluence()(model, data, _history({}))
-    np.testing.assert_allclose(found[:, 0], _two_classes(model, data)[2] ** 2, rtol=1e-5)
+    result = SelfInfluence()(model, data, _history({}))
+    np.testing.assert_allclose(result[:, 0], _two_classes(model, data)[2] ** 2, rtol=1e-5)
 
 
 @torch.no_grad()
 def test_the_margin_is_over_the_best_other_class() -> None:
     model, data = _linear(0, classes=5), _points(20, classes=5)
     logits, given = model(stack(data.probes)[0]).numpy(), stack(data.probes)[1].numpy()
-    for row, own, found, unsure in zip(
+    for row, probability, result, unsure in zip(
         logits, given, Margin()(model, data)[:, 0], Uncertainty()(model, data)[:, 0], strict=True
     ):
-        assert found == pytest.approx(max(np.delete(row, own)) - row[own], abs=1e-6)
+        assert result == pytest.approx(max(np.delete(row, probability)) - row[probability], abs=1e-6)
         assert unsure == pytest.approx(np.diff(np.sort(row)[-2:])[0] * -1, abs=1e-6)
 
 
@@ -120,11 +120,11 @@ def test_scores_follow_the_probes_and_leave_the_network_alone(baseline: Any) -> 
     model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 4)).train()
     data = _points(70, classes=4)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = _asked(baseline, model, data, {1: model, 5: model})
+    result = _asked(baseline, model, data, {1: model, 5: model})
     order = np.random.default_rng(0).permutation(70)
     turned = Data(data.train, Subset(data.probes, order.tolist()), cross_entropy)
-    np.testing.assert_allclose(_asked(baseline, model, turned, {1: model, 5: model}), found[order], rtol=1e-4)
-    assert found.dtype == np.float64
+    np.testing.assert_allclose(_asked(baseline, model, turned, {1: model, 5: model}), result[order], rtol=1e-4)
+    assert result.dtype == np.float64
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
@@ -243,14 +243,14 @@ def test_every_probe_is_judged_by_networks_that_have_not_seen_it(tmp_path: Path)
     calls: list[int] = []
     data = _some_probed(given=0)
     learner = ConfidentLearning(folds=3, method="self_confidence", seed=5)
-    found = learner(Memory(torch.zeros(1, 3), 1.0), data, _history({}, tmp_path, partial(_remember, calls)))
+    result = learner(Memory(torch.zeros(1, 3), 1.0), data, _history({}, tmp_path, partial(_remember, calls)))
     assert calls == [5, 6, 7]
     sure = {seed: np.exp(1.0 + seed) / (np.exp(1.0 + seed) + 2) for seed in calls}
     fold = stratified(stack(data.train)[1].numpy(), 3, seed=5)
     expected = [1 - sure[5 + fold[number]] for number in range(20, 30)]
-    np.testing.assert_allclose(found[:10, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(result[:10, 0], expected, rtol=1e-5)
     # probes that no network was trained on: the mean over all
-    np.testing.assert_allclose(found[10:, 0], 1 - np.mean(list(sure.values())), rtol=1e-5)
+    np.testing.assert_allclose(result[10:, 0], 1 - np.mean(list(sure.values())), rtol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["normalized_margin", "self_confidence", "confidence_weighted_entropy"])
@@ -327,11 +327,11 @@ class OnDisk(Dataset):
 def test_a_training_set_on_disk_gives_the_same_folds(tmp_path: Path) -> None:
     model, data = Memory(torch.zeros(1, 3), 1.0), _some_probed(given=0)
     streamed = Data(OnDisk(data.train), data.probes, cross_entropy, ids=data.ids, train_ids=data.train_ids)
-    found = [
-        ConfidentLearning(folds=3)(model, each, _history({}, tmp_path / name, partial(_remember, [])))
-        for name, each in (("held", data), ("streamed", streamed))
+    result = [
+        ConfidentLearning(folds=3)(model, item, _history({}, tmp_path / name, partial(_remember, [])))
+        for name, item in (("held", data), ("streamed", streamed))
     ]
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(*result)
 
 
 def test_more_folds_than_samples_are_refused(tmp_path: Path) -> None:
@@ -385,5 +385,5 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Data, Hi
 def test_planted_errors_are_found(baseline: Any, noisy: tuple[nn.Module, Data, History, np.ndarray]) -> None:
     model, data, history, wrong = noisy
     needs = getattr(baseline, "needs_history", False)
-    found = baseline(model, data, history) if needs else baseline(model, data)
-    assert roc_auc_score(wrong, found[:, 0]) > 0.97
+    result = baseline(model, data, history) if needs else baseline(model, data)
+    assert roc_auc_score(wrong, result[:, 0]) > 0.97

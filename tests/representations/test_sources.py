@@ -59,15 +59,15 @@ def by_hand(model: nn.Module, data: lk.Data, names: list[str] | None = None) -> 
 
 def test_gradients_are_those_of_each_probe_alone_at_every_checkpoint(tmp_path: Path) -> None:
     points = list(Gradients(checkpoints="all")(network(), data(), history(tmp_path)))
-    assert [each.name for each in points] == ["gradients", "gradients @ 0", "gradients @ 10"]
-    assert [(each.network, each.step, each.kind) for each in points] == [
+    assert [item.name for item in points] == ["gradients", "gradients @ 0", "gradients @ 10"]
+    assert [(item.network, item.step, item.kind) for item in points] == [
         (TRAINED, 50, "gradient"),
         ("step 0", 0, "gradient"),
         ("step 10", 10, "gradient"),
     ]
-    for each, seed in zip(points, (0, 1, 2), strict=True):
+    for item, seed in zip(points, (0, 1, 2), strict=True):
         rows = by_hand(network(seed), data())
-        np.testing.assert_allclose(each.point.gram(), rows @ rows.T, rtol=1e-10)
+        np.testing.assert_allclose(item.point.gram(), rows @ rows.T, rtol=1e-10)
 
 
 def test_gradients_are_of_the_weights_that_move(tmp_path: Path) -> None:
@@ -90,10 +90,10 @@ def test_convolutions_are_differentiated_one_by_one() -> None:
     model = SmallCNN(1, 3, [2, 3])
     inputs = torch.randn(5, 1, 8, 8)
     samples = TensorDataset(inputs, torch.tensor([0, 1, 2, 0, 1]))
-    own = lk.Data(samples, samples, lk.losses.cross_entropy)
-    rows = by_hand(model.eval(), own)
-    found = gradient_point(model.float(), own, [name for name, _ in model.named_parameters()])
-    np.testing.assert_allclose(found.gram(), rows @ rows.T, rtol=1e-9)
+    given = lk.Data(samples, samples, lk.losses.cross_entropy)
+    rows = by_hand(model.eval(), given)
+    result = gradient_point(model.float(), given, [name for name, _ in model.named_parameters()])
+    np.testing.assert_allclose(result.gram(), rows @ rows.T, rtol=1e-9)
 
 
 def test_what_gradients_refuse(tmp_path: Path) -> None:
@@ -117,14 +117,14 @@ def test_the_laplace_kernel_goes_to_the_gradients(tmp_path: Path) -> None:
     model = MLP(4, 3, [5])
     points = list(Laplace([1e2, 1e4, 1e6], 10.0)(model, data(), history(tmp_path)))
     end = next(iter(Gradients()(model, data(), history(tmp_path)))).point
-    angles = [AngularCKA("u").length(each.point, end) for each in points]
-    assert [each.name for each in points] == [
+    angles = [AngularCKA("u").length(item.point, end) for item in points]
+    assert [item.name for item in points] == [
         f"Laplace kernel, localization {name}" for name in ("100", "10000", "1e+06")
     ]
     assert points[0].settings == {"localization": 100.0, "nbeta": 10.0}
     assert angles[0] > 30 * angles[1]
     np.testing.assert_allclose(angles[1] / angles[2], 100, rtol=0.05)
-    assert [each.name for each in Laplace([50], "train")(model, data(), history(tmp_path))] == ["Laplace kernel"]
+    assert [item.name for item in Laplace([50], "train")(model, data(), history(tmp_path))] == ["Laplace kernel"]
 
 
 @pytest.mark.parametrize(
@@ -160,13 +160,13 @@ def test_a_taxonomy_from_a_file_knows_the_classes(tmp_path: Path) -> None:
     path = tmp_path / "tree.json"
     path.write_text(json.dumps({"all": {"animal": ["dog", "cat"], "plant": ["oak"]}}))
     labels = {"kind": np.array(["dog", "cat", "oak", "dog"])}
-    own = replace(data(4), labels=labels)
-    (points,) = TaxonomyKernel("kind", str(path))(network(), own, history(tmp_path))
+    given = replace(data(4), labels=labels)
+    (points,) = TaxonomyKernel("kind", str(path))(network(), given, history(tmp_path))
     np.testing.assert_allclose(points.point.gram()[0], [1, 1 / 3, 1 / 5, 1])
     with pytest.raises(InputError, match="label=sort: there is no such probe label; choose from kind"):
-        TaxonomyKernel("sort", str(path)).check(own)
+        TaxonomyKernel("sort", str(path)).check(given)
     with pytest.raises(InputError, match="needs >= 3 classes, got 2"):
-        TaxonomyKernel("kind", str(path)).check(replace(own, labels={"kind": np.array(["dog", "cat"] * 2)}))
+        TaxonomyKernel("kind", str(path)).check(replace(given, labels={"kind": np.array(["dog", "cat"] * 2)}))
     with pytest.raises(InputError, match="measure must be one of"):
         TaxonomyKernel("kind", str(path), "distance")
     with pytest.raises(InputError, match=r"got \[\]"):
@@ -219,12 +219,12 @@ def test_every_setting_has_its_kernel_and_the_runs_own_is_not_sampled_again(tmp_
     source = LossKernels(OWN, [10.0, 100.0, 1e6], [10.0, 30.0], "all")
     points = list(source(network(), data(), history(tmp_path, sample=sample)))
     names = ["localization 10", "localization 1e+06", "nbeta 30"]
-    assert [each.name for each in points] == [f"loss kernel, {name}" for name in names] + [
+    assert [item.name for item in points] == [f"loss kernel, {name}" for name in names] + [
         "loss kernel @ 0",
         "loss kernel @ 10",
     ]
-    assert [each.traces for each in points] == [path for path, _ in sample.asked]
-    assert {each.kind for each in points} == {"loss_kernel"}
+    assert [item.traces for item in points] == [path for path, _ in sample.asked]
+    assert {item.kind for item in points} == {"loss_kernel"}
     assert (points[0].network, points[0].step, points[3].network, points[3].step) == (TRAINED, 50, "step 0", 0)
     assert points[0].settings["localization"] == 10.0
     assert set(points[0].settings) == {"localization", "nbeta", "step_size", "failed"}
@@ -235,9 +235,9 @@ def test_every_setting_has_its_kernel_and_the_runs_own_is_not_sampled_again(tmp_
 def test_steps_are_as_large_as_the_runs_own_beside_the_steepest_direction(tmp_path: Path) -> None:
     sample = Sampled()
     list(LossKernels(OWN, [1.0, 1e6], [1000.0])(network(), data(), history(tmp_path, sample=sample)))
-    own = 100.0 + 10.0 * CURVATURE
+    given = 100.0 + 10.0 * CURVATURE
     steps = [settings["step_size"] for _, settings in sample.asked]
-    expected = [1e-3, 1e-3 * own / (1e6 + 10 * CURVATURE), 1e-3 * own / (100 + 1000 * CURVATURE)]
+    expected = [1e-3, 1e-3 * given / (1e6 + 10 * CURVATURE), 1e-3 * given / (100 + 1000 * CURVATURE)]
     np.testing.assert_allclose(steps, expected, rtol=1e-6)
 
 
@@ -254,7 +254,7 @@ def test_a_kernel_that_diverges_is_tried_with_smaller_steps_and_then_left_out_by
     sample = Sampled({"localization=1.zarr": 1, "localization=7": 9})
     source = LossKernels(OWN, [1.0, 7.0, 50.0])
     points = list(source(network(), data(), history(tmp_path, sample=sample)))
-    assert [each.name for each in points] == ["loss kernel, localization 1", "loss kernel, localization 50"]
+    assert [item.name for item in points] == ["loss kernel, localization 1", "loss kernel, localization 50"]
     steps = {path: settings["step_size"] for path, settings in sample.asked}
     assert steps["kernels/localization=1, try 2.zarr"] == steps["kernels/localization=1.zarr"] / 4
     assert points[0].traces == "kernels/localization=1, try 2.zarr"
@@ -274,9 +274,9 @@ def test_a_kernel_that_diverges_is_tried_with_smaller_steps_and_then_left_out_by
     ],
 )
 def test_what_loss_kernels_refuse(settings: dict[str, Any], message: str) -> None:
-    asked: dict[str, Any] = {"own": OWN} | settings
+    requested: dict[str, Any] = {"own": OWN} | settings
     with pytest.raises(InputError, match=message):
-        LossKernels(**asked)
+        LossKernels(**requested)
 
 
 @pytest.mark.usefixtures("known_curvature")
@@ -310,8 +310,8 @@ def test_further_kernels_are_sampled_kept_and_read_again(tmp_path: Path) -> None
     assert points.names == ["loss kernel, localization 100000", "loss kernel @ 0"]
     assert points[0].settings["failed"] in (0.0, 1.0)
     traces = lk.open_traces(tmp_path / "kernels" / "localization=100000.zarr")
-    asked = traces.meta["identity"]["sampler"]
-    assert (asked["localization"], asked["nbeta"]) == (1e5, 10.0)
+    requested = traces.meta["identity"]["sampler"]
+    assert (requested["localization"], requested["nbeta"]) == (1e5, 10.0)
     direct = Point.from_draws(list(traces.losses.transpose("chain", "probe", "draw").values))
     np.testing.assert_allclose(points[0].point.gram(), direct.gram())
     assert points[0].point.chains == (10, 10)

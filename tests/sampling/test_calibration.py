@@ -59,25 +59,25 @@ def test_the_curvature_of_a_regression_is_the_largest_eigenvalue_of_its_hessian(
 
 def test_calibrated_steps_inflate_as_asked_and_flat_directions_forget_in_time() -> None:
     model, data, hessian = _regression()
-    found = calibrate(model, data, SGLD, lk.Schedule(draws=200), progress=False)
-    step_size, localization = found.sampler["step_size"], found.sampler["localization"]
+    result = calibrate(model, data, SGLD, lk.Schedule(draws=200), progress=False)
+    step_size, localization = result.sampler["step_size"], result.sampler["localization"]
     steepest = 50 * np.linalg.eigvalsh(hessian)[-1] + localization
     # Residuals are 0, so that minibatch noise is no part of it at w*, and little of it around.
     assert 1 / (1 - step_size * steepest / 4) == pytest.approx(INFLATION, abs=0.05)
     assert 2 / (step_size * localization) == pytest.approx(RELAXATION, rel=0.1)
-    assert found.sampler["nbeta"] == 50.0
-    assert found.schedule["burn_in"] >= 5 * RELAXATION
-    assert found.schedule["draws"] >= 200
-    assert len(found.explanation) == 5
-    assert f"λ_max {np.linalg.eigvalsh(hessian)[-1]:.3g} at w*" in found.explanation[0]
+    assert result.sampler["nbeta"] == 50.0
+    assert result.schedule["burn_in"] >= 5 * RELAXATION
+    assert result.schedule["draws"] >= 200
+    assert len(result.explanation) == 5
+    assert f"λ_max {np.linalg.eigvalsh(hessian)[-1]:.3g} at w*" in result.explanation[0]
 
 
 def test_minibatch_noise_makes_calibrated_steps_smaller() -> None:
     steps = []
     for noise in (0.0, 20.0):
         model, data, _ = _regression(noise)
-        found = calibrate(model, data, SGLD, lk.Schedule(batch_size=4), progress=False)
-        steps.append(found.sampler["step_size"])
+        result = calibrate(model, data, SGLD, lk.Schedule(batch_size=4), progress=False)
+        steps.append(result.sampler["step_size"])
     assert steps[1] < 0.7 * steps[0]
 
 
@@ -89,9 +89,9 @@ def test_what_is_calibrated_passes_the_diagnosis(seed: int) -> None:
     adam = functools.partial(torch.optim.Adam, lr=1e-2)
     model = lk.fit(MultitaskMLP(2), data, lk.Training(steps=1500, optimizer=adam), seed=seed, progress=False)
     far_off = functools.partial(lk.SGLD, step_size=1.0, nbeta=100.0, localization=1e-3)
-    found = calibrate(model, data, far_off, lk.Schedule(chains=8, draws=300), seed=seed, progress=False)
-    sampler = functools.partial(lk.SGLD, **found.sampler)
-    diagnosis = lk.diagnose(lk.sample(model, data, sampler, lk.Schedule(**found.schedule), seed=seed, progress=False))
+    result = calibrate(model, data, far_off, lk.Schedule(chains=8, draws=300), seed=seed, progress=False)
+    sampler = functools.partial(lk.SGLD, **result.sampler)
+    diagnosis = lk.diagnose(lk.sample(model, data, sampler, lk.Schedule(**result.schedule), seed=seed, progress=False))
     assert diagnosis.verdict == "pass", diagnosis.reasons
     assert diagnosis.metrics["step_inflation"] == pytest.approx(INFLATION, abs=0.15)
 
@@ -99,8 +99,8 @@ def test_what_is_calibrated_passes_the_diagnosis(seed: int) -> None:
 def test_a_preconditioned_sampler_is_calibrated_in_its_own_coordinates() -> None:
     model, data, _ = _regression()
     build = functools.partial(lk.RMSpropSGLD, step_size=1.0, nbeta=50.0, localization=1.0)
-    found = calibrate(model, data, build, lk.Schedule(draws=200), progress=False)
-    last = found.pilots[-1]
+    result = calibrate(model, data, build, lk.Schedule(draws=200), progress=False)
+    last = result.pilots[-1]
     assert 1.0 < last["step_inflation"] < 1.5
     assert last["relaxation_steps"] < 3 * RELAXATION
 
@@ -126,9 +126,9 @@ def test_pilots_that_diverge_are_followed_by_smaller_steps(monkeypatch: Any) -> 
 
     model, data, _ = _regression()
     monkeypatch.setattr("losskernel.sampling.calibration.sample", diverging)
-    found = calibrate(model, data, SGLD, lk.Schedule(), progress=False)
+    result = calibrate(model, data, SGLD, lk.Schedule(), progress=False)
     assert tried[0] > 3 * tried[1] > 9 * tried[2]
-    assert [pilot["faults"] for pilot in found.pilots[:2]] == [["chain 0 left the finite numbers"]] * 2
+    assert [pilot["faults"] for pilot in result.pilots[:2]] == [["chain 0 left the finite numbers"]] * 2
     monkeypatch.setattr("losskernel.sampling.calibration.sample", lambda *_, **__: diverging(*[None] * 2, SGLD))
     tried.clear()
     with pytest.raises(DivergenceError, match=r"no pilot of 2 stayed finite; lower sampler\.nbeta"):
@@ -148,16 +148,16 @@ def test_a_calibration_is_written_used_and_refused_elsewhere(tmp_path: Path) -> 
     ]  # fmt: skip
     assert "use it with sampler=calibrated" in lines[-1]
     choice = tmp_path / "conf" / "sampler" / "calibrated.yaml"
-    found = yaml.safe_load(choice.read_text())["calibrated"]["values"]
+    result = yaml.safe_load(choice.read_text())["calibrated"]["values"]
     # Found in the current folder's conf/, and stronger than the recipe's values, but not than the command line.
     tail = ["sampler=calibrated", "schedule.draws=25", "schedule.chains=2", "analysis=[separation]", "logger=none"]
     used = losskernel_command(*quick, *tail, "paths.run=run", cwd=tmp_path)
     assert used.returncode == 0, used.stderr
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert stored["sampler"]["step_size"] == found["sampler.step_size"] != 5e-4
-    assert stored["schedule"]["thinning"] == found["schedule.thinning"]
+    assert stored["sampler"]["step_size"] == result["sampler.step_size"] != 5e-4
+    assert stored["schedule"]["thinning"] == result["schedule.thinning"]
     assert (stored["schedule"]["draws"], stored["schedule"]["chains"]) == (25, 2)
-    assert lk.open_traces(tmp_path / "run").meta["identity"]["sampler"]["step_size"] == found["sampler.step_size"]
+    assert lk.open_traces(tmp_path / "run").meta["identity"]["sampler"]["step_size"] == result["sampler.step_size"]
     wrong = losskernel_command(*quick, *tail, "model.width=16", "paths.run=other", cwd=tmp_path)
     assert wrong.returncode == 1
     assert "made for another network: model.width: stored 32, asked 16; run losskernel-calibrate again" in wrong.stderr

@@ -45,7 +45,7 @@ def sampled(model: nn.Module, data: lk.Data, out: Path | None = None, **changed:
 def test_lower_precision_is_compared_with_full_at_every_chains_end(model: nn.Module, data: lk.Data | None) -> None:
     if data is None:
         flat = [
-            TensorDataset(each.tensors[0].flatten(1), each.tensors[1]) for each in (images().train, images().probes)
+            TensorDataset(item.tensors[0].flatten(1), item.tensors[1]) for item in (images().train, images().probes)
         ]
         data = lk.Data(*flat, cross_entropy)
     full, low = sampled(model, data), sampled(model, data, probe_precision="bfloat16")
@@ -53,12 +53,12 @@ def test_lower_precision_is_compared_with_full_at_every_chains_end(model: nn.Mod
     assert not low.losses.equals(full.losses)
     for name in ("train_loss", "distance", "gradient_norm"):  # the chains themselves are the same
         np.testing.assert_array_equal(low.record(name), full.record(name))
-    found = low.record("precision_noise")
-    assert found is not None
-    assert found.shape == (2, PRECISION_CHECKS, 30)
-    assert (found != 0).any(axis=(1, 2)).all()
+    result = low.record("precision_noise")
+    assert result is not None
+    assert result.shape == (2, PRECISION_CHECKS, 30)
+    assert (result != 0).any(axis=(1, 2)).all()
     apart = low.losses.values - full.losses.values
-    assert 0.3 < np.square(found).mean() / np.square(apart).mean() < 3  # as large as where the draws were
+    assert 0.3 < np.square(result).mean() / np.square(apart).mean() < 3  # as large as where the draws were
     assert "precision_noise" not in full.dataset
     assert "precision_error" not in lk.diagnose(full).metrics
 
@@ -85,9 +85,9 @@ def test_a_network_that_cannot_bear_rounding_is_told_so_and_another_is_not() -> 
     error = "precision_error"
     assert verdicts[0.0].metrics[error] < 0.02
     assert verdicts[1e3].metrics[error] > 0.1
-    told = [reason for reason in verdicts[1e3].reasons if "lower precision" in reason]
-    assert told
-    assert told[0].endswith("set schedule.probe_precision=float32")
+    messages = [reason for reason in verdicts[1e3].reasons if "lower precision" in reason]
+    assert messages
+    assert messages[0].endswith("set schedule.probe_precision=float32")
     assert not any("lower precision" in reason for reason in verdicts[0.0].reasons)
 
 
@@ -137,10 +137,10 @@ def test_blocks_are_halved_until_they_fit_into_memory() -> None:
     torch.manual_seed(0)
     hungry = Hungry(widths=(4, 6)).eval()
     chains = prepared(hungry, images(), probe_batch_size=16)
-    found = chains.probe_losses(None)
+    result = chains.probe_losses(None)
     assert chains.block == 4
     assert chains.state()["block"] == 4  # an interrupted run goes on in blocks of the same size
-    torch.testing.assert_close(found, prepared(network(), images()).probe_losses(None))
+    torch.testing.assert_close(result, prepared(network(), images()).probe_losses(None))
 
 
 def test_where_not_even_one_probe_fits_the_lack_of_memory_is_not_hidden() -> None:

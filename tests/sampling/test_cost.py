@@ -30,14 +30,14 @@ def test_step_checks_cost_their_gradients_and_four_for_each_hessian_product() ->
 
 
 def test_stacks_run_one_after_another() -> None:
-    found = _estimate(SCHEDULE)
-    assert found.forward == pytest.approx(480 / 0.5)
-    assert found.gradients == pytest.approx(64 / 0.2)
-    assert found.seconds == pytest.approx(4 * ((1100 + step_check_gradients(LONE, 64)) * 0.2 + 200 * 0.5))
-    assert found.bytes == 4 * 4 * 200 * 480
+    result = _estimate(SCHEDULE)
+    assert result.forward == pytest.approx(480 / 0.5)
+    assert result.gradients == pytest.approx(64 / 0.2)
+    assert result.seconds == pytest.approx(4 * ((1100 + step_check_gradients(LONE, 64)) * 0.2 + 200 * 0.5))
+    assert result.bytes == 4 * 4 * 200 * 480
     pairs = _estimate(SCHEDULE, 3)
-    assert pairs.seconds == pytest.approx(found.seconds / 2)  # three and one
-    assert pairs.forward == pytest.approx(3 * found.forward)
+    assert pairs.seconds == pytest.approx(result.seconds / 2)  # three and one
+    assert pairs.forward == pytest.approx(3 * result.forward)
 
 
 def test_lower_precision_costs_the_places_where_it_is_compared() -> None:

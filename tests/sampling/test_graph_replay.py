@@ -29,8 +29,8 @@ def gradients(model: nn.Module, loss: Any) -> Any:
         return loss(functional_call(model, dict(zip(names, weights, strict=True)), (inputs,)), targets).mean()
 
     def function(inputs: Tensor, targets: Tensor, *weights: Tensor) -> Any:
-        found, value = grad_and_value(lambda w: vmap(one)(w, inputs, targets).sum())(weights)
-        return (*found, value)
+        result, value = grad_and_value(lambda w: vmap(one)(w, inputs, targets).sum())(weights)
+        return (*result, value)
 
     return function
 

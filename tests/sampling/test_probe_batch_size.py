@@ -34,14 +34,14 @@ def test_the_model_is_left_as_it_is() -> None:
 
 @pytest.mark.parametrize(("room", "block"), [(640.0, 64), (639.0, 32), (1.0, 1), (1e9, LARGEST)])
 def test_memory_holds_the_largest_power_of_two_that_was_measured_to_fit(room: float, block: int) -> None:
-    asked: list[int] = []
+    requested: list[int] = []
 
     def peak(size: int) -> float:
-        asked.append(size)
+        requested.append(size)
         return 10.0 * size
 
     assert fitting(peak, room) == block
-    assert max(asked) <= 2 * block  # nothing much larger than what fits is ever tried
+    assert max(requested) <= 2 * block  # nothing much larger than what fits is ever tried
 
 
 def test_a_failed_allocation_ends_the_search() -> None:

@@ -107,9 +107,9 @@ def test_norms_are_folded_where_that_changes_nothing(name: str) -> None:
         for _ in range(2):  # recorded by the first, replayed by the second with other weights
             for weight in weights:
                 weight += 0.1 * torch.randn(weight.shape, generator=RNG, dtype=weight.dtype)
-            at, own = evaluation.at(weights), dict(zip(names, weights, strict=True))
+            at, direct = evaluation.at(weights), dict(zip(names, weights, strict=True))
             for inputs in (image(6, *shape), image(4, *shape), image(6, *shape)):
-                expected = functional_call(model, own, (inputs,))
+                expected = functional_call(model, direct, (inputs,))
                 torch.testing.assert_close(at(inputs, torch.zeros(len(inputs))), expected, rtol=1e-10, atol=1e-10)
 
 
@@ -143,10 +143,10 @@ def add_one(values: Tensor) -> None:
 
 def test_operations_that_only_exist_in_place_are_run_as_they_are() -> None:
     def losses(inputs: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-        seen, own = inputs * weight, weight.clone()
+        seen, direct = inputs * weight, weight.clone()
         add_one(seen)
-        add_one(own)
-        return seen * own + targets
+        add_one(direct)
+        return seen * direct + targets
 
     evaluation, x = Evaluation(losses), torch.arange(3.0)
     for weight in (torch.ones(1), torch.full((1,), 2.0)):
@@ -177,20 +177,20 @@ def test_inception_has_the_plain_models_losses(dtype: torch.dtype, tolerance: fl
     weights = stack.start[None] + 1e-3 * torch.randn(1, stack.size, generator=RNG).to(dtype)
     inputs, targets = torch.randn(8, 3, 32, 32, generator=RNG).to(dtype), torch.arange(8) % 7
     views = stack.views(weights)
-    found = stack.evaluator(views)(inputs, targets)
+    result = stack.evaluator(views)(inputs, targets)
     (program,) = stack._evaluations[None]._programs.values()
     assert not any(node.target is NORM for node in program[1].__self__.graph.nodes)  # pyright: ignore
     assert inputs.is_contiguous()
     plain = copy.deepcopy(model)
     plain.load_state_dict({name: view[0] for name, view in zip(stack.moving, views, strict=True)}, strict=False)
     expected = cross_entropy(plain(inputs), targets)
-    torch.testing.assert_close(found[0], expected.detach(), rtol=tolerance, atol=0)
+    torch.testing.assert_close(result[0], expected.detach(), rtol=tolerance, atol=0)
     assert expected.std() > 0.1
     if dtype == torch.float64:  # in float32 a maximum may fall on another of two near-equal pixels
         gradient, loss = stack.gradient(views, inputs[None], targets[None])
         expected.mean().backward()
-        own = torch.cat([weight.grad.flatten() for weight in plain.parameters()])
-        torch.testing.assert_close(gradient[0], own, rtol=1e-9, atol=1e-12)
+        direct = torch.cat([weight.grad.flatten() for weight in plain.parameters()])
+        torch.testing.assert_close(gradient[0], direct, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(loss[0], expected.mean().detach())
 
 
@@ -276,8 +276,8 @@ def test_gradients_and_hessian_products_are_those_of_plain_autograd(build: type[
         plain = copy.deepcopy(model)
         plain.load_state_dict({name: view[0] for name, view in zip(stack.moving, views, strict=True)}, strict=False)
         losses = cross_entropy(plain(inputs), targets)
-        own = torch.autograd.grad(losses.mean(), list(plain.parameters()), create_graph=True)
-        flat = torch.cat([part.flatten() for part in own])
+        direct = torch.autograd.grad(losses.mean(), list(plain.parameters()), create_graph=True)
+        flat = torch.cat([part.flatten() for part in direct])
         gradient, _ = stack.gradient(views, inputs[None], targets[None])
         torch.testing.assert_close(gradient[0], flat.detach(), rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(stack.evaluator(views)(inputs, targets)[0], losses.detach(), rtol=1e-10, atol=1e-12)
@@ -316,6 +316,6 @@ def test_gradients_that_are_not_those_of_the_operations_are_kept() -> None:
     inputs, targets = 3 * image(7, 3, 8, 8), torch.arange(7)
     gradient, _ = stack.gradient(stack.views(stack.start[None].clone()), inputs[None], targets[None])
     cross_entropy(model(inputs), targets).mean().backward()
-    own = torch.cat([model.weight.grad.flatten(), model.bias.grad])
-    torch.testing.assert_close(gradient[0], own, rtol=1e-9, atol=1e-12)
-    assert own.abs().max() > 0.01
+    direct = torch.cat([model.weight.grad.flatten(), model.bias.grad])
+    torch.testing.assert_close(gradient[0], direct, rtol=1e-9, atol=1e-12)
+    assert direct.abs().max() > 0.01

@@ -50,9 +50,9 @@ def exact_kernel(
     return np.outer(residual, residual) * s + s**2 / 2
 
 
-def relative(found: np.ndarray, exact: np.ndarray) -> float:
+def relative(result: np.ndarray, exact: np.ndarray) -> float:
     """Relative Frobenius error."""
-    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+    return float(np.linalg.norm(result - exact) / np.linalg.norm(exact))
 
 
 class Biased(lk.SGLD):
@@ -99,8 +99,8 @@ def sampled(oracle: tuple[nn.Module, lk.Data, np.ndarray], sampler: Any) -> np.n
 
 def test_linear_regression_oracle_end_to_end(oracle: tuple[nn.Module, lk.Data, np.ndarray]) -> None:
     model, data, x = oracle
-    found = sampled(oracle, lk.SGLD)
-    assert relative(found, exact_kernel(model, data, x, NBETA, GAMMA, STEP)) < 0.05
+    result = sampled(oracle, lk.SGLD)
+    assert relative(result, exact_kernel(model, data, x, NBETA, GAMMA, STEP)) < 0.05
 
 
 def test_naive_variance_fails_the_oracle(oracle: tuple[nn.Module, lk.Data, np.ndarray]) -> None:
@@ -335,8 +335,8 @@ def test_lightning_features_that_change_the_law_are_refused(settings: dict[str, 
 def test_a_given_trainer_is_used_for_every_stack_and_gives_the_same_chains() -> None:
     model, data = MODELS[0]
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    own = lk.sample(model, data, SGLD, SHORT, chains_per_fit=2, trainer=trainer, progress=False)
-    assert own.losses.equals(lk.sample(model, data, SGLD, SHORT, chains_per_fit=2, progress=False).losses)
+    traces = lk.sample(model, data, SGLD, SHORT, chains_per_fit=2, trainer=trainer, progress=False)
+    assert traces.losses.equals(lk.sample(model, data, SGLD, SHORT, chains_per_fit=2, progress=False).losses)
 
 
 def test_a_trainer_that_stops_early_is_not_taken_for_finished() -> None:
@@ -358,5 +358,5 @@ def test_a_sampler_chosen_by_hydra_keeps_its_name_when_a_setting_is_changed() ->
         }
     )
     idle = functools.partial(chosen, nbeta=0.0)
-    found = setup_of(MultitaskMLP(2), arithmetic(probes_per_task=5), idle, lk.Schedule()).settings
-    assert (found["sampler"], found["nbeta"], found["step_size"]) == ("SGLD", 0.0, 1e-3)
+    result = setup_of(MultitaskMLP(2), arithmetic(probes_per_task=5), idle, lk.Schedule()).settings
+    assert (result["sampler"], result["nbeta"], result["step_size"]) == ("SGLD", 0.0, 1e-3)

@@ -562,8 +562,8 @@ def test_thermostats_cool_noise_in_single_weights_but_not_in_a_direction_that_we
         if step >= 300:
             first, second = weight
             moments.append([first.var(), ((first + second) / 2**0.5).var(), ((first - second) / 2**0.5).var()])
-    each, together, apart = 10 * np.mean(moments, axis=0)
-    assert each == pytest.approx(10 * sampler.stationary_variance(10.0, 20.0), abs=0.02)
+    item, together, apart = 10 * np.mean(moments, axis=0)
+    assert item == pytest.approx(10 * sampler.stationary_variance(10.0, 20.0), abs=0.02)
     assert together > 1.08
     assert apart < 0.92
 

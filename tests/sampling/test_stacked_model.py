@@ -127,13 +127,13 @@ def test_a_hessian_product_is_the_derivative_of_a_chains_own_gradient(case, chai
     for _ in range(2):  # the second call meets what the first one recorded, with other numbers
         buffer += 0.05 * _normal(*buffer.shape)
         inputs, targets, direction = inputs_of(chains, 7), targets_of(chains, 7), _normal(*buffer.shape)
-        found = stack.hessian_product(stack.views(buffer), inputs, targets, direction)
+        result = stack.hessian_product(stack.views(buffer), inputs, targets, direction)
         step = 1e-6
         ahead, behind = (
             stack.gradient(stack.views(buffer + sign * step * direction), inputs, targets)[0].clone()
             for sign in (1, -1)
         )
-        torch.testing.assert_close(found, (ahead - behind) / (2 * step), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(result, (ahead - behind) / (2 * step), rtol=1e-4, atol=1e-6)
 
 
 def test_hessian_products_are_symmetric_and_those_of_the_whole_hessian() -> None:
@@ -149,7 +149,7 @@ def test_hessian_products_are_symmetric_and_those_of_the_whole_hessian() -> None
 
     directions = torch.eye(stack.size, dtype=torch.float64)
     rows = [
-        stack.hessian_product(stack.views(buffer), inputs, targets, each.expand(2, -1).clone()) for each in directions
+        stack.hessian_product(stack.views(buffer), inputs, targets, item.expand(2, -1).clone()) for item in directions
     ]
     for chain in range(2):
         hessian = torch.stack([row[chain] for row in rows])
@@ -196,10 +196,10 @@ def test_a_later_change_of_the_model_does_not_reach_the_stack() -> None:
 def test_losses_at_the_start_are_the_models_own_in_evaluation_mode(case) -> None:
     model, stack, _ = _stack(case, 2)
     inputs, targets = case[2](9), case[3](9)
-    found = start_losses(model, case[1], [(inputs[:4], targets[:4]), (inputs[4:], targets[4:])])
-    torch.testing.assert_close(found, case[1](copy.deepcopy(model).eval()(inputs), targets).detach())
+    result = start_losses(model, case[1], [(inputs[:4], targets[:4]), (inputs[4:], targets[4:])])
+    torch.testing.assert_close(result, case[1](copy.deepcopy(model).eval()(inputs), targets).detach())
     same = stack.evaluator(stack.views(stack.start.repeat(2, 1)))(inputs, targets)
-    torch.testing.assert_close(same, found.expand(2, 9))
+    torch.testing.assert_close(same, result.expand(2, 9))
 
 
 # --- errors

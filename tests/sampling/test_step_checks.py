@@ -57,8 +57,8 @@ def _well(
     def noise(like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=rng, dtype=like.dtype)
 
-    own = sampler([weights], noise=noise, **settings)
-    own.state[weights]["start"] = start.expand(chains, 3).clone()
+    kernel = sampler([weights], noise=noise, **settings)
+    kernel.state[weights]["start"] = start.expand(chains, 3).clone()
 
     def minibatches() -> tuple[Tensor, Tensor]:
         if batch is None:
@@ -67,8 +67,8 @@ def _well(
         return inputs[chosen], targets[chosen]
 
     with torch.no_grad():
-        found = StepChecks(stack, weights, start, own, minibatches, noise).measured()
-    return found, NBETA * x.T @ x / len(x) + settings["localization"] * np.eye(3), own
+        result = StepChecks(stack, weights, start, kernel, minibatches, noise).measured()
+    return result, NBETA * x.T @ x / len(x) + settings["localization"] * np.eye(3), kernel
 
 
 def _convolved(weight: Tensor) -> nn.Module:
@@ -83,9 +83,9 @@ def _convolved(weight: Tensor) -> nn.Module:
 
 
 def test_every_chain_gets_finite_float64_numbers() -> None:
-    found, _, _ = _well(batch=10)
-    assert tuple(found) == CHAIN_RECORDS
-    for values in found.values():
+    result, _, _ = _well(batch=10)
+    assert tuple(result) == CHAIN_RECORDS
+    for values in result.values():
         assert values.shape == (3,)
         assert values.dtype == torch.float64
         assert values.isfinite().all()
@@ -101,8 +101,8 @@ def test_the_curvature_is_the_largest_eigenvalue_of_the_potential(
     np.testing.assert_allclose(rough["curvature"], largest, rtol=0.1)
     assert (rough["curvature"] <= largest * (1 + 1e-9)).all()  # a Rayleigh quotient cannot exceed it
     monkeypatch.setattr(step_checks, "STACKED", step_checks.STACKED._replace(iterations=1000))
-    found, _, _ = _well(localization=localization)
-    np.testing.assert_allclose(found["curvature"], largest, rtol=1e-6)
+    result, _, _ = _well(localization=localization)
+    np.testing.assert_allclose(result["curvature"], largest, rtol=1e-6)
 
 
 def test_a_lone_convolutional_chain_is_judged_with_less_effort_but_alike() -> None:
@@ -118,13 +118,13 @@ def test_a_lone_convolutional_chain_is_judged_with_less_effort_but_alike() -> No
 def test_a_gradient_that_vanishes_still_leaves_a_direction_to_start_from() -> None:
     constant = _convolved(torch.ones(1, 3))
     nn.init.zeros_(constant.get_submodule("2").weight)
-    found, _, _ = _well(chains=1, convolved=constant)
-    np.testing.assert_allclose(found["curvature"], GAMMA)
+    result, _, _ = _well(chains=1, convolved=constant)
+    np.testing.assert_allclose(result["curvature"], GAMMA)
 
 
 def test_whole_batches_have_no_minibatch_noise() -> None:
-    found, _, _ = _well()
-    np.testing.assert_allclose(found["minibatch_variance"], 0, atol=1e-12)
+    result, _, _ = _well()
+    np.testing.assert_allclose(result["minibatch_variance"], 0, atol=1e-12)
 
 
 def test_the_minibatch_variance_is_that_over_minibatches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,42 +132,42 @@ def test_the_minibatch_variance_is_that_over_minibatches(monkeypatch: pytest.Mon
     monkeypatch.setattr(step_checks, "STACKED", step_checks.STACKED._replace(steps=1, samples=10_000))
     batch = 10
     _, data, x = regression()
-    found, _, own = _well(chains=1, batch=batch, step_size=1e-12)  # so small that the weights stand
-    (weight,) = own.param_groups[0]["params"]
+    result, _, kernel = _well(chains=1, batch=batch, step_size=1e-12)  # so small that the weights stand
+    (weight,) = kernel.param_groups[0]["params"]
     standing = weight.detach()[0].numpy()
     residual = x @ standing - data.train.tensors[1].numpy()  # pyright: ignore[reportAttributeAccessIssue]
     direction = np.linalg.eigh(x.T @ x)[1][:, -1]
     slopes = NBETA * residual * (x @ direction)
     # the mean of `batch` of n samples, drawn without replacement
     exact = slopes.var(ddof=1) / batch * (1 - batch / len(x))
-    assert float(found["minibatch_variance"]) == pytest.approx(exact, rel=0.12)
+    assert float(result["minibatch_variance"]) == pytest.approx(exact, rel=0.12)
 
 
 @pytest.mark.parametrize("batch", [None, 10])
 def test_the_step_inflation_is_that_of_the_samplers_transition(batch: int | None) -> None:
-    found, _, own = _well(batch=batch, step_size=0.01)
+    result, _, kernel = _well(batch=batch, step_size=0.01)
     for curvature, noise, inflation in zip(
-        *(found[name].tolist() for name in ("curvature", "minibatch_variance", "step_inflation")), strict=True
+        *(result[name].tolist() for name in ("curvature", "minibatch_variance", "step_inflation")), strict=True
     ):
-        assert inflation == pytest.approx(curvature * own.stationary_variance(curvature, noise), rel=1e-5)
+        assert inflation == pytest.approx(curvature * kernel.stationary_variance(curvature, noise), rel=1e-5)
         closed = (1 + 0.01 * noise / 4) / (1 - 0.01 * curvature / 4)  # of SGLD
         assert inflation == pytest.approx(closed, rel=1e-5)
 
 
 def test_steps_beyond_stability_have_the_largest_inflation_there_is() -> None:
-    found, hessian, _ = _well(step_size=5 / 60, localization=0.0)
+    result, hessian, _ = _well(step_size=5 / 60, localization=0.0)
     assert 5 / 60 * np.linalg.eigvalsh(hessian).max() > 4
-    np.testing.assert_allclose(found["step_inflation"], torch.finfo(torch.float32).max)
+    np.testing.assert_allclose(result["step_inflation"], torch.finfo(torch.float32).max)
 
 
 def test_tiny_steps_are_all_accepted() -> None:
-    found, _, _ = _well(step_size=1e-7)
-    np.testing.assert_allclose(found["acceptance"], 1, atol=1e-4)
+    result, _, _ = _well(step_size=1e-7)
+    np.testing.assert_allclose(result["acceptance"], 1, atol=1e-4)
 
 
 @pytest.mark.parametrize("step", [0.005, 0.02])
 def test_the_acceptance_is_that_of_a_langevin_proposal_in_a_gaussian_target(step: float) -> None:
-    found, hessian, _ = _well(chains=400, step_size=step, seed=1)
+    result, hessian, _ = _well(chains=400, step_size=step, seed=1)
     # The same chain by hand: unadjusted steps in the quadratic well, each asked what Metropolis would say.
     rng = np.random.default_rng(0)
     away = 0.1 * rng.normal(size=(4000, 3))
@@ -184,31 +184,31 @@ def test_the_acceptance_is_that_of_a_langevin_proposal_in_a_gaussian_target(step
         log = potential(away) - potential(after) + proposal(away, after) - proposal(after, away)
         accepted.append(np.exp(np.minimum(log, 0)).mean())
         away = after
-    spread = float(found["acceptance"].std()) / 20
-    assert float(found["acceptance"].mean()) == pytest.approx(np.mean(accepted), abs=4 * spread + 0.003)
+    spread = float(result["acceptance"].std()) / 20
+    assert float(result["acceptance"].mean()) == pytest.approx(np.mean(accepted), abs=4 * spread + 0.003)
     assert np.mean(accepted) < 0.99
 
 
 @pytest.mark.parametrize(("step", "localization"), [(1e-3, 20.0), (1e-2, 100.0)])
 def test_a_flat_direction_forgets_at_the_relaxation_rate(step: float, localization: float) -> None:
-    found, _, _ = _well(step_size=step, localization=localization)
-    np.testing.assert_allclose(found["relaxation_rate"], -np.log(1 - step * localization / 2), rtol=1e-6)
+    result, _, _ = _well(step_size=step, localization=localization)
+    np.testing.assert_allclose(result["relaxation_rate"], -np.log(1 - step * localization / 2), rtol=1e-6)
 
 
 def test_without_localization_nothing_is_forgotten() -> None:
-    found, _, _ = _well(localization=0.0)
-    np.testing.assert_array_equal(found["relaxation_rate"], 0)
+    result, _, _ = _well(localization=0.0)
+    np.testing.assert_array_equal(result["relaxation_rate"], 0)
 
 
 def test_a_preconditioned_sampler_is_judged_in_its_own_coordinates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step_checks, "STACKED", step_checks.STACKED._replace(iterations=300))
-    found, hessian, _ = _well(sampler=lk.RMSpropSGLD, chains=1, batch=None, smoothing=0.0)
+    result, hessian, _ = _well(sampler=lk.RMSpropSGLD, chains=1, batch=None, smoothing=0.0)
     # No step was taken before the curvature is measured: v is 1 there, G = 1 / (1 + δ).
     factor = 1 / 1.1
-    np.testing.assert_allclose(found["curvature"], factor * np.linalg.eigvalsh(hessian).max(), rtol=5e-3)
-    np.testing.assert_allclose(found["relaxation_rate"], -np.log(1 - 1e-3 * factor * GAMMA / 2), rtol=1e-6)
-    curvature = float(found["curvature"])
-    assert float(found["step_inflation"]) == pytest.approx(1 / (1 - 1e-3 * curvature / 4), rel=1e-5)
+    np.testing.assert_allclose(result["curvature"], factor * np.linalg.eigvalsh(hessian).max(), rtol=5e-3)
+    np.testing.assert_allclose(result["relaxation_rate"], -np.log(1 - 1e-3 * factor * GAMMA / 2), rtol=1e-6)
+    curvature = float(result["curvature"])
+    assert float(result["step_inflation"]) == pytest.approx(1 / (1 - 1e-3 * curvature / 4), rel=1e-5)
 
 
 def test_a_preconditioner_that_differs_between_weights_scales_the_hessian_on_both_sides(
@@ -222,17 +222,17 @@ def test_a_preconditioner_that_differs_between_weights_scales_the_hessian_on_bot
         def preconditioner(self, weight: Tensor, state: dict[str, Any]) -> Tensor:
             return self.scale.expand_as(weight)
 
-    found, hessian, _ = _well(sampler=Scaled)
+    result, hessian, _ = _well(sampler=Scaled)
     root = np.diag(np.sqrt(Scaled.scale.numpy()))
-    np.testing.assert_allclose(found["curvature"], np.linalg.eigvalsh(root @ hessian @ root).max(), rtol=5e-3)
-    np.testing.assert_allclose(found["relaxation_rate"], -np.log(1 - 1e-3 * 1.0 * GAMMA / 2), rtol=1e-6)  # the median
+    np.testing.assert_allclose(result["curvature"], np.linalg.eigvalsh(root @ hessian @ root).max(), rtol=5e-3)
+    np.testing.assert_allclose(result["relaxation_rate"], -np.log(1 - 1e-3 * 1.0 * GAMMA / 2), rtol=1e-6)  # the median
 
 
 def test_a_loss_without_curvature_and_without_localization_is_not_called_unstable() -> None:
-    found, _, _ = _well(nbeta=0.0, localization=0.0)
-    np.testing.assert_array_equal(found["step_inflation"], 1)
-    np.testing.assert_allclose(found["acceptance"], 1, atol=1e-6)
-    assert all(values.isfinite().all() for values in found.values())
+    result, _, _ = _well(nbeta=0.0, localization=0.0)
+    np.testing.assert_array_equal(result["step_inflation"], 1)
+    np.testing.assert_allclose(result["acceptance"], 1, atol=1e-6)
+    assert all(values.isfinite().all() for values in result.values())
 
 
 class _Attention(nn.Module):
@@ -258,13 +258,13 @@ def test_a_network_without_second_derivatives_is_judged_by_differences_of_gradie
     held = TensorDataset(inputs, targets)
     data = lk.Data(train=held, probes=held, loss=lk.losses.squared_error)
     schedule = lk.Schedule(chains=2, burn_in=2, draws=4, thinning=1, batch_size=64)
-    found = []
+    result = []
     for fused in (True, False):
         torch.manual_seed(0)
         model = _Attention(fused)
-        found.append(lk.sample(model, data, SAMPLERS["sgld"], schedule, progress=False).record("curvature"))
-    np.testing.assert_allclose(found[0], found[1], rtol=0.02)
-    assert (found[0] > 200).all()  # of which localization alone makes 100
+        result.append(lk.sample(model, data, SAMPLERS["sgld"], schedule, progress=False).record("curvature"))
+    np.testing.assert_allclose(result[0], result[1], rtol=0.02)
+    assert (result[0] > 200).all()  # of which localization alone makes 100
 
 
 # --- as part of a run
@@ -282,11 +282,11 @@ def _run(chains: int, sampler: str = "sgld", **options: Any) -> lk.LossTraces:
 
 def test_the_step_checks_are_the_last_stride_and_take_no_step() -> None:
     schedule = lk.Schedule(chains=2, **LENGTHS)
-    found = strides(schedule)
-    assert found[-1] == STEP_CHECKS
-    assert STEP_CHECKS not in found[:-1]
-    assert sum(stride.steps for stride in found) == schedule.burn_in + schedule.draws * schedule.thinning
-    assert sum(stride.record for stride in found) == schedule.draws
+    result = strides(schedule)
+    assert result[-1] == STEP_CHECKS
+    assert STEP_CHECKS not in result[:-1]
+    assert sum(stride.steps for stride in result) == schedule.burn_in + schedule.draws * schedule.thinning
+    assert sum(stride.record for stride in result) == schedule.draws
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -400,7 +400,7 @@ def _signalled(recorder: Signalled, convolves: bool) -> lk.LossTraces:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("gradient", "hessian_product"):
             whole = getattr(StackedModel, name)
-            patch.setattr(StackedModel, name, lambda own, *given, of=whole: recorder.counted(of)(own, *given))
+            patch.setattr(StackedModel, name, lambda kernel, *given, of=whole: recorder.counted(of)(kernel, *given))
         patch.setattr(StackedModel, "evaluator", lambda *given: recorder.counted(evaluator(*given)))
         sampler, model = SAMPLERS["rmsprop"], nn.Sequential(*layers)
         options: dict[str, Any] = {"chains_per_fit": 1, "progress": False, "callbacks": [recorder]}
@@ -411,7 +411,7 @@ def _signalled(recorder: Signalled, convolves: bool) -> lk.LossTraces:
 def test_a_signal_during_the_step_checks_ends_the_run_at_once_and_it_resumes_bit_identical(
     convolves: bool, tmp_path: Path
 ) -> None:
-    handlers = [signal.getsignal(each) for each in ALL]
+    handlers = [signal.getsignal(item) for item in ALL]
     counted = Signalled()
     whole, total = _signalled(counted, convolves), counted.evaluations
     assert total > 100
@@ -426,7 +426,7 @@ def test_a_signal_during_the_step_checks_ends_the_run_at_once_and_it_resumes_bit
             _signalled(recorder, convolves)
         assert recorder.evaluations == at, "evaluated on, though a signal had come"
         assert recorder.saved == f"chains {stack} to {stack}: 5 draws done"
-        assert [signal.getsignal(each) for each in ALL] == handlers
+        assert [signal.getsignal(item) for item in ALL] == handlers
         with pytest.raises(TraceError, match=f"is unfinished .chains {stack} to {stack}: 5 draws done"):
             lk.open_traces(out)
         continued = _signalled(Signalled(out), convolves)
@@ -441,7 +441,7 @@ def test_a_state_is_saved_before_the_step_checks_unless_there_is_one(
     saves: list[str] = []
     saved = TraceStore.save_state
     monkeypatch.setattr(
-        TraceStore, "save_state", lambda own, state: (saves.append(state["summary"]), saved(own, state))
+        TraceStore, "save_state", lambda kernel, state: (saves.append(state["summary"]), saved(kernel, state))
     )
     _run(2, out=tmp_path / "whole", state_every=1e9)
     assert saves == ["chains 0 to 1: 5 draws done"]  # with the last draw a chunk was full

@@ -241,14 +241,14 @@ def test_traces_are_saved_below_a_url(memory: str) -> None:
 def test_a_whole_run_keeps_its_traces_in_a_bucket(bucket: str, tmp_path: Path) -> None:
     folder, base = tmp_path / "outputs" / "sweep" / "3", f"{bucket}/shared/sweep/3"
     paths = (f"paths.outputs={tmp_path}/outputs", f"paths.traces={bucket}/shared")
-    asked = tiny(folder, *paths, "control=true", "training.steps=5", "analysis=[complexity]")
-    run_from(asked, folder, None)
-    assert {each.split("/")[0] for each in objects(base)} == {"traces.zarr", "control.zarr"}
+    requested = tiny(folder, *paths, "control=true", "training.steps=5", "analysis=[complexity]")
+    run_from(requested, folder, None)
+    assert {item.split("/")[0] for item in objects(base)} == {"traces.zarr", "control.zarr"}
     assert (folder / "traces.zarr").read_text() == f"losskernel keeps this at {base}/traces.zarr\n"
     assert lk.open_traces(folder).dataset.identical(lk.open_traces(base).dataset)
     assert lk.open_traces(folder / "control.zarr").meta["identity"]["sampler"]["nbeta"] == 0
-    (found,) = [read_run(each) for each in find_runs(folder.parent)]
-    assert (found.missing, found.control != "") == ("", True)
+    (result,) = [read_run(item) for item in find_runs(folder.parent)]
+    assert (result.missing, result.control != "") == ("", True)
     analyse_from(config(f"run={folder}", "analysis=[spectrum]", name="analyse"))
     measured = json.loads((folder / "metrics.json").read_text())
     assert {"spectrum/effective_rank", "complexity/llc"} <= measured.keys()
@@ -256,11 +256,11 @@ def test_a_whole_run_keeps_its_traces_in_a_bucket(bucket: str, tmp_path: Path) -
 
 def test_a_run_goes_on_where_its_traces_lie(memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short = ("training.steps=5", "analysis=[complexity]")
-    asked = tiny(tmp_path / "run", f"paths.traces={memory}/shared", *short)
+    requested = tiny(tmp_path / "run", f"paths.traces={memory}/shared", *short)
     with monkeypatch.context() as patch:
         patch.setattr(TraceStore, "finish", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            run_from(asked, tmp_path / "run", None)
+            run_from(requested, tmp_path / "run", None)
     assert read_run(tmp_path / "run").missing.startswith("unfinished")
     with pytest.raises(
         TraceError, match=r"traces\.zarr is there already, at memory://.*, but memory://.*/other/.* is asked for"
@@ -301,8 +301,8 @@ def test_a_bucket_that_is_not_there_is_known_before_training(
 def test_a_runs_location_is_named_like_its_folder(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     assert run_location("s3://b/x/", outputs, outputs / "toy" / "1") == "s3://b/x/toy/1"
-    elsewhere = [run_location("s3://b/x", outputs, tmp_path / each / "run") for each in ("a", "b")]
-    assert all(each.startswith("s3://b/x/run-") for each in elsewhere)
+    elsewhere = [run_location("s3://b/x", outputs, tmp_path / item / "run") for item in ("a", "b")]
+    assert all(item.startswith("s3://b/x/run-") for item in elsewhere)
     assert len(set(elsewhere)) == 2
     assert run_location("traces", outputs, outputs / "toy") == str(Path.cwd() / "traces" / "toy")
 
@@ -329,10 +329,10 @@ def test_a_pointer_holds_in_every_working_directory(tmp_path: Path, monkeypatch:
 
 
 def test_traces_in_their_usual_folder_need_no_pointer(tmp_path: Path) -> None:
-    own = tmp_path / "run" / "traces.zarr"
-    write_pointer(own, str(own))
-    assert locate(own).path == own
-    assert not own.exists()
+    default = tmp_path / "run" / "traces.zarr"
+    write_pointer(default, str(default))
+    assert locate(default).path == default
+    assert not default.exists()
 
 
 @pytest.mark.parametrize(

@@ -99,8 +99,8 @@ def kill(process: "subprocess.Popen[str]", group: bool = False) -> None:
 
 def elsewhere(**facts: Any) -> LockOwner:
     """A process of another machine."""
-    own = {"host": "node7", "process": 12, "slurm_job": "4711", "slurm_restart": 0, "boot": "b", "began": "1"}
-    return LockOwner(**{**own, "token": "theirs", **facts})
+    plain = {"host": "node7", "process": 12, "slurm_job": "4711", "slurm_restart": 0, "boot": "b", "began": "1"}
+    return LockOwner(**{**plain, "token": "theirs", **facts})
 
 
 def flock_result(monkeypatch: pytest.MonkeyPatch, number: int = 0) -> None:
@@ -241,9 +241,9 @@ def test_another_machine_is_refused_while_the_first_lives_and_goes_on_when_it_is
     kill(first)
     monkeypatch.setattr(locks, "LIFE", 0.6)
     with locked_folder(tmp_path):
-        found = LockOwner.parse((tmp_path / LOCK).read_bytes())
-        assert found is not None
-        assert found.is_local()
+        result = LockOwner.parse((tmp_path / LOCK).read_bytes())
+        assert result is not None
+        assert result.is_local()
 
 
 def test_a_flock_that_a_file_server_keeps_for_a_dead_machine_is_ignored(
@@ -390,5 +390,5 @@ def test_all_links_to_a_store_lead_to_one_lock(tmp_path: Path) -> None:
 
 def test_a_lock_beside_a_store_is_gone_after_it(tmp_path: Path) -> None:
     with locked_store(LocalLocation(tmp_path / "new" / "x.zarr")):
-        assert [each.name for each in (tmp_path / "new").iterdir()] == [".x.zarr.lock"]
+        assert [item.name for item in (tmp_path / "new").iterdir()] == [".x.zarr.lock"]
     assert not list((tmp_path / "new").iterdir())

@@ -71,8 +71,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def harmed(content: bytes, kind: str, rng: random.Random) -> bytes | None:
     """What becomes of a file; None where it is gone."""
     if kind == "flipped":
-        place = rng.randrange(8 * len(content))
-        return bytes(byte ^ (1 << place % 8 if number == place // 8 else 0) for number, byte in enumerate(content))
+        position = rng.randrange(8 * len(content))
+        return bytes(
+            byte ^ (1 << position % 8 if number == position // 8 else 0) for number, byte in enumerate(content)
+        )
     if kind == "longer":
         return content + rng.randbytes(rng.randrange(1, 9))
     if kind == "overwritten":
@@ -83,15 +85,15 @@ def harmed(content: bytes, kind: str, rng: random.Random) -> bytes | None:
 def is_named(folder: Path, name: str, whole: xr.Dataset) -> bool:
     """Whether opening names the file; if it does not, the trace must be the same."""
     try:
-        found, said = open_traces(folder).dataset, ""
+        result, said = open_traces(folder).dataset, ""
     except TraceError as error:
-        found, said = None, str(error)
-    if found is None:
+        result, said = None, str(error)
+    if result is None:
         assert f"{folder}/{name} is " in said
         assert "restore it from a copy, or remove" in said
         assert "\n" not in said
-    assert found is None or found.identical(whole), name
-    return found is None
+    assert result is None or result.identical(whole), name
+    return result is None
 
 
 def test_every_kind_of_damage_to_every_file_is_named(finished: Path, tmp_path: Path) -> None:
@@ -167,7 +169,7 @@ def test_a_trace_without_checksums_of_chunks_opens(finished: Path, tmp_path: Pat
     folder, whole = tmp_path / "traces.zarr", open_traces(finished).dataset
     shutil.copytree(finished, folder)
     document = json.loads((folder / "zarr.json").read_text())
-    sums = {name: each for name, each in document["attributes"]["checksums"].items() if name.endswith("zarr.json")}
+    sums = {name: item for name, item in document["attributes"]["checksums"].items() if name.endswith("zarr.json")}
     (folder / "zarr.json").write_bytes(root_with(document, checksums=sums))
     assert open_traces(folder).dataset.identical(whole)
     (folder / "losses" / "c" / "0" / "0" / "0").unlink()
@@ -349,11 +351,11 @@ def test_a_state_comes_back_whole_or_not_at_all(tmp_path: Path) -> None:
     for kind in ("flipped", "cut", "overwritten"):
         for _ in range(60):
             try:
-                found = state_from_bytes(harmed(content, kind, rng) or b"")
+                result = state_from_bytes(harmed(content, kind, rng) or b"")
             except ValueError:
                 continue
-            assert torch.equal(found["weights"], state["weights"])
-            assert (found["rows"], len(found["pending"])) == (3, 1)
+            assert torch.equal(result["weights"], state["weights"])
+            assert (result["rows"], len(result["pending"])) == (3, 1)
     torch.save(state, tmp_path / "plain.pt")  # as states were before they had checksums
     assert state_from_bytes((tmp_path / "plain.pt").read_bytes())["rows"] == 3
 
@@ -384,8 +386,8 @@ def test_a_damaged_point_is_named(tmp_path: Path) -> None:
 def test_damaged_baselines_are_named(tmp_path: Path) -> None:
     path, model = tmp_path / "baselines.zarr", MultitaskMLP(2)
     data = arithmetic(probes_per_task=5)
-    found = represent({"zeros": lambda *_: np.zeros((10, 2))}, model, data, path)
-    np.testing.assert_array_equal(read_representations(path)["zeros"], found["zeros"])
+    result = represent({"zeros": lambda *_: np.zeros((10, 2))}, model, data, path)
+    np.testing.assert_array_equal(read_representations(path)["zeros"], result["zeros"])
     (path / "zeros" / "c" / "0" / "0").unlink()
     with pytest.raises(TraceError, match=r"baselines\.zarr/zeros/c/0/0 is missing; restore it from a copy, or remove"):
         read_representations(path)

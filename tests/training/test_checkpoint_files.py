@@ -296,9 +296,9 @@ def test_a_damaged_state_says_what_to_do(tmp_path: Path) -> None:
         (tmp_path / STATE).write_bytes(content)
         with pytest.raises(
             TraceError, match=rf"{tmp_path}/{STATE}, the state .*cannot be read: it is no state \(.*\); remove it"
-        ) as told:
+        ) as messages:
             train("adam", tmp_path)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(messages.value)
     atomic_save({"step": 3}, tmp_path / STATE)
     with pytest.raises(TraceError, match=r"cannot be read: 'settings'; remove it"):
         train("adam", tmp_path)

@@ -172,10 +172,10 @@ def test_the_learning_rate_falls_tenfold_after_each_milestone(milestones: Any, f
 
 def test_no_steps_return_the_initial_weights(tmp_path: Path) -> None:
     model = _model()
-    found = quick(model, DATA, Training(steps=0), checkpoints=tmp_path)
-    assert _same(found, model)
-    assert found is not model
-    assert not found.training
+    result = quick(model, DATA, Training(steps=0), checkpoints=tmp_path)
+    assert _same(result, model)
+    assert result is not model
+    assert not result.training
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,11 +200,11 @@ def test_kept_weights_come_back_in_order(tmp_path: Path) -> None:
     model = _model()
     trained = quick(model, DATA, SHORT, checkpoints=tmp_path)
     save_weights(trained, tmp_path / "trained.pt", {})  # which is none of them
-    found = dict(checkpoints(model, tmp_path))
-    assert list(found) == SHORT.checkpoint_steps()
-    assert _same(found[0], model)
-    assert _same(found[40], trained)
-    assert not any(network.training for network in found.values())
+    result = dict(checkpoints(model, tmp_path))
+    assert list(result) == SHORT.checkpoint_steps()
+    assert _same(result[0], model)
+    assert _same(result[40], trained)
+    assert not any(network.training for network in result.values())
     assert list(checkpoints(model, tmp_path / "none")) == []
     for step in (10**7 - 1, 10**7):
         save_weights(model, tmp_path / f"step-{step:07d}.pt", {})
@@ -299,7 +299,7 @@ def test_augmentation_leaves_the_data_and_the_probes_alone() -> None:
 
 def test_the_seed_fixes_the_augmentation() -> None:
     changed = replace(SHORT, augment=jitter)
-    first, same, plain = (quick(_model(), DATA, each, seed=3) for each in (changed, changed, SHORT))
+    first, same, plain = (quick(_model(), DATA, item, seed=3) for item in (changed, changed, SHORT))
     assert _same(first, same)
     assert not _same(first, plain)
     torch.manual_seed(7)
@@ -337,9 +337,9 @@ def test_a_training_without_the_newer_settings_is_described_as_ever() -> None:
 
 
 def test_a_run_of_before_the_newer_settings_is_the_same_run() -> None:
-    asked = OmegaConf.to_container(config("training=adam").training)
-    stored = {key: value for key, value in asked.items() if key not in ("milestones", "augment")}
-    assert differences(stored, asked) == []
+    requested = OmegaConf.to_container(config("training=adam").training)
+    stored = {key: value for key, value in requested.items() if key not in ("milestones", "augment")}
+    assert differences(stored, requested) == []
     assert len(differences(stored, OmegaConf.to_container(config("training=stepped_sgd").training))) > 2
 
 
@@ -379,9 +379,9 @@ def test_its_initial_weights_are_the_seeds() -> None:
 def test_a_network_is_trained_again_on_other_data_and_in_another_process() -> None:
     half = Data(train=Subset(DATA.train, range(60)), probes=DATA.probes, loss=DATA.loss)
     work = partial(retrain, _model(), SHORT)
-    found = work(half, 1)
-    assert not _same(found, work(DATA, 1))
-    assert _same(pickle.loads(pickle.dumps(work))(half, 1), found)
+    result = work(half, 1)
+    assert not _same(result, work(DATA, 1))
+    assert _same(pickle.loads(pickle.dumps(work))(half, 1), result)
 
 
 def test_an_augmented_training_is_repeated_in_another_process() -> None:
@@ -470,9 +470,9 @@ def test_a_bit_that_has_flipped_since_weights_were_saved_is_seen(tmp_path: Path)
     path, rng = tmp_path / "step-0000007.pt", random.Random(0)
     save_weights(_model(), path, {"step": 7})
     whole, said = path.read_bytes(), []
-    for place in rng.sample(range(len(whole)), 100):
+    for position in rng.sample(range(len(whole)), 100):
         content = bytearray(whole)
-        content[place] ^= 1 << rng.randrange(8)
+        content[position] ^= 1 << rng.randrange(8)
         path.write_bytes(content)
         try:
             assert _same(load_weights(_model(1), path), _model())  # what fell is the checksum's own name
@@ -482,7 +482,7 @@ def test_a_bit_that_has_flipped_since_weights_were_saved_is_seen(tmp_path: Path)
     wanted = (
         rf"checkpoint {path} cannot be read: .*; restore it from a copy, save it again, or train again in another.*"
     )
-    assert all(re.fullmatch(wanted, each) for each in said)
+    assert all(re.fullmatch(wanted, item) for item in said)
     flipped(path)
     with pytest.raises(InputError, match=r"step-0000007.pt cannot be read: its content has changed since it was wri"):
         list(checkpoints(_model(), tmp_path))
