@@ -78,11 +78,12 @@ def fit(
         # The state is saved last, after callbacks that may change the module.
         save = KeepState(file, state_every or 0.0, stop, batches.random_before)
         callbacks = [KeepSignalHandlers(), *keep, *bar, *callbacks, save]
-        settings = quiet_settings() | {"max_epochs": 1, "limit_train_batches": training.steps - module.step}
+        settings = quiet_settings()
+        settings |= {"max_epochs": 1, "limit_train_batches": training.steps - module.step}
+        settings |= {"enable_progress_bar": progress, "callbacks": callbacks}
         with quiet():
             if module.step < training.steps:
-                built = (trainer or pl.Trainer)(**settings, enable_progress_bar=progress, callbacks=callbacks)
-                _train(built, module, batches, stop)
+                _train((trainer or pl.Trainer)(**settings), module, batches, stop)
         if number := stop():
             done = f"{module.step} of {training.steps} training steps ({signal_name(number)})"
             kept = None if file is None or not file.path.is_file() else f"the same call resumes from {file.path}"
