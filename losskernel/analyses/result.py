@@ -80,19 +80,13 @@ class Presentation:
             of_control = metric.startswith("control/")
             return f"control/{name}/{metric.removeprefix('control/')}" if of_control else f"{name}/{metric}"
 
-        objective = getattr(analysis, "objective", "")
-        return cls(
-            {full(metric): words for metric, words in getattr(analysis, "headline", {}).items()},
-            tuple(
-                replace(
-                    panel,
-                    curves=tuple((full(metric), *rest) for metric, *rest in panel.curves),
-                    floor=None if panel.floor is None else full(panel.floor),
-                )
-                for panel in getattr(analysis, "panel", ())
-            ),
-            full(objective) if objective else "",
-        )
+        def renamed(panel: MetricPanel) -> MetricPanel:
+            curves = tuple((full(metric), *rest) for metric, *rest in panel.curves)
+            return replace(panel, curves=curves, floor=None if panel.floor is None else full(panel.floor))
+
+        headline = {full(metric): words for metric, words in getattr(analysis, "headline", {}).items()}
+        panels, objective = getattr(analysis, "panel", ()), getattr(analysis, "objective", "")
+        return cls(headline, tuple(map(renamed, panels)), full(objective) if objective else "")
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Presentation":

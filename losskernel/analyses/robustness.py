@@ -16,6 +16,7 @@ from losskernel.errors import require, require_number
 from losskernel.kernel import LossKernel, interval, replicate_mean
 from losskernel.traces.loss_traces import LossTraces
 
+Scores = Mapping[str, np.ndarray]  # name -> [N]
 STATISTICS = ("spearman", "partial", "concordance")
 _REPLICATES = 100  # of the probes, for errors of rank correlations
 
@@ -128,12 +129,7 @@ def _unit(values: np.ndarray) -> np.ndarray:
 
 
 def relations(
-    scores: Mapping[str, np.ndarray],
-    left_out: Sequence[Mapping[str, np.ndarray]],
-    radii: np.ndarray,
-    held: Sequence[str],
-    permutations: int,
-    seed: int,
+    scores: Scores, left_out: Sequence[Scores], radii: np.ndarray, held: Sequence[str], permutations: int, seed: int
 ) -> pd.DataFrame:
     """Return one row per score: Spearman, partial Spearman and concordance with errors, intervals and p-values.
 
@@ -175,7 +171,7 @@ def _statistics(scores: np.ndarray, radii: np.ndarray, held: np.ndarray) -> dict
     return dict(zip(STATISTICS, values, strict=True))
 
 
-def _columns(names: Sequence[str], scores: Mapping[str, np.ndarray]) -> np.ndarray:
+def _columns(names: Sequence[str], scores: Scores) -> np.ndarray:
     """Return some scores as columns [N, S]."""
     columns = [scores[name] for name in names]
     return np.stack(columns, axis=1) if columns else np.empty((len(next(iter(scores.values()))), 0))

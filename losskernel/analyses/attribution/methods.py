@@ -8,6 +8,7 @@ import numpy as np
 from losskernel.errors import InputError, require
 from losskernel.kernel import LossKernel, inverse, pieces
 
+Baselines = Mapping[str, np.ndarray]  # name -> rows [N, d]
 # Of the loss kernel: K and R between training samples and queries.
 COVARIANCE, CORRELATION = KERNEL_METHODS = ("covariance", "correlation")
 _COSINE, _QUERY, _TRAIN, _SAME, _RANDOM = "_cosine", "_query", "_train", "same_", "random"
@@ -71,7 +72,7 @@ def bayesian_influence(kernel: LossKernel, roles: Roles, of: str = COVARIANCE) -
     return rows[:, roles.train].T
 
 
-def method_names(baselines: Mapping[str, np.ndarray], label: str | None) -> list[str]:
+def method_names(baselines: Baselines, label: str | None) -> list[str]:
     """Return all methods that a run has what they need for.
 
     A baseline gives dot products and cosines; one that gives separate rows of queries and training samples only dot
@@ -85,12 +86,7 @@ def method_names(baselines: Mapping[str, np.ndarray], label: str | None) -> list
 
 
 def method_of(
-    name: str,
-    kernel: LossKernel,
-    baselines: Mapping[str, np.ndarray],
-    roles: Roles,
-    label: str | None = None,
-    seed: int = 0,
+    name: str, kernel: LossKernel, baselines: Baselines, roles: Roles, label: str | None = None, seed: int = 0
 ) -> Method:
     """Return the influence that a method gives every training sample on every query.
 
@@ -126,7 +122,7 @@ def method_of(
     return _of_rows(name, rows[roles.train], rows[roles.queries])
 
 
-def _is_paired(name: str, baselines: Mapping[str, np.ndarray]) -> bool:
+def _is_paired(name: str, baselines: Baselines) -> bool:
     return name + _QUERY in baselines and name + _TRAIN in baselines
 
 

@@ -22,6 +22,8 @@ from losskernel.figures.shared.style import INK, OKABE_ITO
 from losskernel.kernel import LossKernel, Neighbours, replicate_mean
 from losskernel.traces.loss_traces import LossTraces
 
+Columns = Mapping[str, np.ndarray]  # name -> [N]
+
 
 class Opinion(NamedTuple):
     """What the kernel makes of each label, each [N].
@@ -66,12 +68,7 @@ def opinion(given: np.ndarray, around: kernel_scores.Surroundings) -> Opinion:
 
 
 def suspects(
-    kernel: LossKernel,
-    given: np.ndarray,
-    opinions: Opinion,
-    scores: Mapping[str, np.ndarray],
-    rank_by: str,
-    known: Mapping[str, np.ndarray],
+    kernel: LossKernel, given: np.ndarray, opinions: Opinion, scores: Columns, rank_by: str, known: Columns
 ) -> pd.DataFrame:
     """Return a row per probe, the most suspicious first.
 
