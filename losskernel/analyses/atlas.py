@@ -57,7 +57,7 @@ def find_regions(xy: np.ndarray, tree: Tree, leaf: np.ndarray, limit: int = 8) -
     require(leaf.shape == (len(xy),), f"leaf must have one entry per point ({len(xy)}), got {leaf.shape}")
     sizes = _below(tree, leaf)  # [M]
     clusters = _clusters(xy, _most(tree, sizes))
-    candidates = [_candidate(xy, tree, leaf, sizes, members) for members in clusters]
+    candidates = [_region(xy, tree, leaf, sizes, members) for members in clusters]
     remaining = [candidate for candidate in candidates if candidate is not None]
     extent = float(np.ptp(xy, axis=0).max()) or 1.0
     chosen: list[_Candidate] = []
@@ -100,9 +100,7 @@ def _clusters(xy: np.ndarray, most: int) -> Iterator[np.ndarray]:
                     yield members
 
 
-def _candidate(
-    xy: np.ndarray, tree: Tree, leaf: np.ndarray, sizes: np.ndarray, members: np.ndarray
-) -> _Candidate | None:
+def _region(xy: np.ndarray, tree: Tree, leaf: np.ndarray, sizes: np.ndarray, members: np.ndarray) -> _Candidate | None:
     inside = _below(tree, leaf[members])  # [M]
     # More than half of the points are below each such node: the nodes are ancestors of one another, the lowest first.
     node = int(np.flatnonzero(inside >= _PURE * len(members))[0])

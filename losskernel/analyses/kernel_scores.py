@@ -12,6 +12,8 @@ from losskernel.errors import require, require_integer
 from losskernel.kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
+Scores = dict[str, np.ndarray]  # name -> [N], higher = more suspicious
+
 
 class Surroundings(NamedTuple):
     """What the rows of R say of each probe, each [N].
@@ -135,9 +137,7 @@ class Losses(NamedTuple):
     start: np.ndarray | None
 
 
-def kernel_scores(
-    kernel: LossKernel, traces: LossTraces, given: np.ndarray | None, k: int = 10
-) -> dict[str, np.ndarray]:
+def kernel_scores(kernel: LossKernel, traces: LossTraces, given: np.ndarray | None, k: int = 10) -> Scores:
     """Return name -> [N], from one trace; higher = more suspicious.
 
     - self_coupling: K(z, z), nats² for a loss in nats.
@@ -164,7 +164,7 @@ def kernel_scores(
     return scores_of(losses_of(kernel, traces), surroundings_of(kernel, groups_of(kernel, given), k))
 
 
-def plain_scores(traces: LossTraces) -> dict[str, np.ndarray]:
+def plain_scores(traces: LossTraces) -> Scores:
     """Return the loss at the trained weights and every baseline of one column, name -> [N]."""
     start = traces.record("start_losses")
     scores = {} if start is None else {"loss": start}
@@ -209,7 +209,7 @@ def surroundings_of(kernel: LossKernel, groups: np.ndarray | None, k: int) -> Su
     return surroundings(blocks, kernel.variance(), groups, min(k, kernel.probes - 1))
 
 
-def scores_of(losses: Losses, around: Surroundings) -> dict[str, np.ndarray]:
+def scores_of(losses: Losses, around: Surroundings) -> Scores:
     """Return name -> [N] in the order in which they are shown."""
     scores = {
         "self_coupling": losses.variance,

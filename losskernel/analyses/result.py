@@ -132,13 +132,11 @@ class PointAnalysis(Protocol):
         ...
 
 
-def check_settings(
-    analysis: object, name: str, names: Iterable[str] = (), least: Mapping[str, int] | None = None
-) -> None:
+def check_settings(of: object, name: str, names: Iterable[str] = (), least: Mapping[str, int] | None = None) -> None:
     """Check settings of an analysis that conf calls `name`.
 
     Args:
-        analysis: with the settings as attributes.
+        of: the analysis, with the settings as attributes.
         name: of its group of keys in conf.
         names: settings that are text.
         least: settings that are whole numbers, and the least value of each.
@@ -147,10 +145,10 @@ def check_settings(
         InputError: one is neither.
     """
     for key in names:
-        value = getattr(analysis, key)
+        value = getattr(of, key)
         require(isinstance(value, str), f"analysis.{name}.{key} must be a name, got {value!r}")
     for key, lowest in (least or {}).items():
-        require_integer(f"analysis.{name}.{key}", getattr(analysis, key), at_least=lowest)
+        require_integer(f"analysis.{name}.{key}", getattr(of, key), at_least=lowest)
 
 
 def is_of_points(analysis: object) -> bool:

@@ -186,17 +186,15 @@ def _lowest(values: np.ndarray, top: int) -> np.ndarray:
     return np.where(np.take_along_axis(values.T, order, axis=1) < 0, order, -1)
 
 
-def _sheet(
-    influences: Influences, roles: Roles, hardest: np.ndarray, images: np.ndarray | None, words: list[str]
-) -> Any:
-    samples = np.concatenate([influences.helpful, influences.harmful], axis=1)[hardest]  # [S, 2 k]
+def _sheet(influences: Influences, roles: Roles, shown: np.ndarray, images: np.ndarray | None, words: list[str]) -> Any:
+    samples = np.concatenate([influences.helpful, influences.harmful], axis=1)[shown]  # [S, 2 k]
     present, k = samples >= 0, influences.helpful.shape[1]
     probes = np.where(present, roles.train[samples], -1)  # [S, 2 k]
     values, errors = (
-        np.where(present, np.take_along_axis(part[:, hardest].T, np.maximum(samples, 0), axis=1), np.nan)
+        np.where(present, np.take_along_axis(part[:, shown].T, np.maximum(samples, 0), axis=1), np.nan)
         for part in (influences.values, influences.errors)
     )
-    queries = roles.queries[hardest]  # [S]
+    queries = roles.queries[shown]  # [S]
     return figures.influential_sheet(queries, probes[:, :k], probes[:, k:], values, errors, images, words)
 
 

@@ -100,6 +100,7 @@ def reliability_of_mean(single: float, repeats: int) -> float:
 
 
 Scores = dict[str, float]
+Arrays = Mapping[str, np.ndarray]  # name of a method or an output -> its array
 _ENDS = (0.05, 0.95)
 
 
@@ -169,7 +170,7 @@ def score_name(output: str, score: str) -> str:
     return score if output == "loss" else f"{output}_{score}"
 
 
-def _scores(predicted: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], weights: np.ndarray) -> Scores:
+def _scores(predicted: Arrays, outputs: Arrays, weights: np.ndarray) -> Scores:
     """Return all scores of predictions [Q, m] for outputs [Q, m, R], queries weighted [Q]."""
     predicted_ranks = {name: unit_ranks(values) for name, values in predicted.items()}
     numbers: Scores = {}
@@ -186,9 +187,7 @@ def _scores(predicted: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarra
     return numbers
 
 
-def _resampled_scores(
-    parts: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], rng: np.random.Generator
-) -> Scores:
+def _resampled_scores(parts: Arrays, outputs: Arrays, rng: np.random.Generator) -> Scores:
     """Return all scores of resampled subsets and queries, with the parts of each method reweighted."""
     count, subsets = next(iter(outputs.values())).shape[:2]
     chosen = rng.integers(subsets, size=subsets)
@@ -209,7 +208,7 @@ def _reweighted(parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _chance(
-    predicted: Mapping[str, np.ndarray], actual: Mapping[str, np.ndarray], permutations: int, rng: np.random.Generator
+    predicted: Arrays, actual: Arrays, permutations: int, rng: np.random.Generator
 ) -> dict[str, tuple[float, float, float]]:
     """Return what is left of each score where subsets are permuted, the same way for all queries."""
     orders = [rng.permutation(next(iter(actual.values())).shape[1]) for _ in range(permutations)]  # of subsets
@@ -228,7 +227,7 @@ def _chance(
     return chance
 
 
-def _repeatability(parts: Mapping[str, np.ndarray]) -> Scores:
+def _repeatability(parts: Arrays) -> Scores:
     """Return how predictions from draws agree with those of another run of as many, by halves of the chains."""
     numbers = {}
     for name, part in parts.items():

@@ -320,7 +320,7 @@ class Memorisation:
             "memorisation_map": figures.marked_map(layout, given, marked, f"{self.label} as given", words),
             "suspects_sheet": self._sheet(traces, ranked.head(self.shown)),
         }
-        return Result(metrics, tables, drawn, {"suspects": self._page(kernel, traces, given, opinions, ranked)})
+        return Result(metrics, tables, drawn, {"suspects": self._page(kernel, traces, opinions, ranked)})
 
     def _marks(self, kernel: LossKernel) -> dict[str, np.ndarray]:
         """Return which probes are known to be wrong, name -> [N] bool, of marks that some probes have and some not."""
@@ -343,11 +343,9 @@ class Memorisation:
             self.rank_by,
         )
 
-    def _page(
-        self, kernel: LossKernel, traces: LossTraces, given: np.ndarray, opinions: Opinion, table: pd.DataFrame
-    ) -> str:
+    def _page(self, kernel: LossKernel, traces: LossTraces, opinions: Opinion, table: pd.DataFrame) -> str:
         first = table.head(_ON_PAGE)  # a page of all probes' pictures would be too large
-        beside = witnesses(kernel, given, opinions.likely, first["probe"].to_numpy())
+        beside = witnesses(kernel, kernel.label(self.label), opinions.likely, first["probe"].to_numpy())
         images, pictures = thumbnails(traces), {}
         if images is not None:
             used = np.unique(np.concatenate([first["probe"], beside.probes[beside.probes >= 0]]))

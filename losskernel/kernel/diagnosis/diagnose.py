@@ -85,11 +85,9 @@ def _chains(kernel: LossKernel, unit: np.ndarray, mean_loss: np.ndarray) -> dict
     return metrics | {"chain_correlation": shared, "chain_correlation_score": 0.0 if shared < 0.005 else score}
 
 
-def _twins_and_spread(
-    mean_loss: np.ndarray, standardised: np.ndarray, chains: Sequence[int] | None = None
-) -> dict[str, float]:
+def _twins_and_spread(mean_loss: np.ndarray, unit: np.ndarray, chains: Sequence[int] | None = None) -> dict[str, float]:
     """Return whether two chains are one, and how still the stillest is; `chains` are their numbers."""
-    twins, spread = diagnostics.twins(mean_loss), diagnostics.chain_spread(standardised)
+    twins, spread = diagnostics.twins(mean_loss), diagnostics.chain_spread(unit)
     numbers = range(len(mean_loss)) if chains is None else chains
     named = {} if twins is None else {"first_twin": float(numbers[twins[0]]), "second_twin": float(numbers[twins[1]])}
     stillest = {"dead_chain": float(spread.min()), "stillest_chain": float(numbers[int(spread.argmin())])}
