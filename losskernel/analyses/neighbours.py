@@ -36,9 +36,8 @@ class Neighbours:
     def __post_init__(self) -> None:
         check_settings(self, "neighbours", least={"random": 0, "k": 1})
         require(self.k <= 12, f"analysis.neighbours.k must be <= 12 to be drawn, got {self.k}; lower it")
-        require(
-            self.random + len(self.probes) > 0, "analysis.neighbours has no probes; raise analysis.neighbours.random"
-        )
+        count = self.random + len(self.probes)
+        require(count > 0, "analysis.neighbours has no probes; raise analysis.neighbours.random")
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return the table of neighbours and their sheet."""

@@ -38,11 +38,9 @@ def short_captions(kernel: LossKernel, pictured: bool) -> list[str]:
     """Return one line per probe: its first label, and where no picture shows what it is, two more with their names."""
     if not kernel.labels:
         return [str(identity) for identity in kernel.ids]
-    first, *others = list(kernel.labels.items())[: 1 if pictured else _LABELS]
+    (_, first), *others = list(kernel.labels.items())[: 1 if pictured else _LABELS]
     rows = range(kernel.probes)
-    return [
-        " ".join([str(first[1][row]), *(f"{name}={_value(values[row])}" for name, values in others)]) for row in rows
-    ]
+    return [" ".join([str(first[row]), *(f"{name}={_value(values[row])}" for name, values in others)]) for row in rows]
 
 
 def captions(kernel: LossKernel) -> list[str]:

@@ -91,11 +91,8 @@ class Presentation:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Presentation":
         """Return one that was stored as JSON by `dataclasses.asdict`, with tuples for its lists."""
-        return cls(
-            dict(stored["headline"]),
-            tuple(MetricPanel(**{key: _tuples(value) for key, value in panel.items()}) for panel in stored["panels"]),
-            stored["objective"],
-        )
+        panels = ({key: _tuples(value) for key, value in panel.items()} for panel in stored["panels"])
+        return cls(dict(stored["headline"]), tuple(MetricPanel(**panel) for panel in panels), stored["objective"])
 
 
 def _tuples(value: Any) -> Any:

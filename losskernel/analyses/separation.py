@@ -104,11 +104,8 @@ class Separation:
         matrix = figures.kernel_matrix(kernel.correlation(), kernel.label(self.group), clusters, self.group)
         within, across = strength[same & off], strength[~same]
         distribution = figures.within_across(within, across, metrics["noise_floor"], "|R|", self.group)
-        return Result(
-            metrics,
-            {"groups": _pairs(strength, off, names, groups)},
-            {"kernel_matrix": matrix, "within_across": distribution},
-        )
+        drawn = {"kernel_matrix": matrix, "within_across": distribution}
+        return Result(metrics, {"groups": _pairs(strength, off, names, groups)}, drawn)
 
     def _numbers(self, kernel: Matrices, groups: np.ndarray, same: np.ndarray, off: np.ndarray) -> dict[str, float]:
         strength = np.abs(kernel.correlation())

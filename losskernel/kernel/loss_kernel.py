@@ -159,10 +159,8 @@ class LossKernel:
         require(of in ("covariance", "correlation"), f"of must be 'covariance' or 'correlation', got {of!r}")
         chosen, per_chain = self._chosen(rows), estimators.pieces(self.chains, self.draws)
         needed = 2 * max(per_chain, -(-estimators.PIECES // self.chains))
-        require(
-            self.draws >= needed and self.chains * per_chain >= 2,
-            f"standard errors need >= {needed} draws per chain, got {self.draws}; raise schedule.draws",
-        )
+        enough = self.draws >= needed and self.chains * per_chain >= 2
+        require(enough, f"standard errors need >= {needed} draws per chain, got {self.draws}; raise schedule.draws")
         if of == "covariance":
             return estimators.batch_means_error(self._chains, per_chain, chosen)
         unit = self._chains * self._scale

@@ -69,10 +69,8 @@ def disagreements(provenances: Sequence[Mapping[str, Any]], names: Sequence[str]
 def _identity(provenance: Mapping[str, Any], with_seed: bool) -> dict[str, Any]:
     """Return the flat identity of a trace, without which of a kernel's chains it holds."""
     identity = flat(provenance.get("identity") or {})
-    left_out = {"chains"} if with_seed else {"chains", "seed"}
-    return {
-        key: value for key, value in identity.items() if key not in left_out and row(key).role is not Role.SELECTION
-    }
+    free = {"chains"} if with_seed else {"chains", "seed"}
+    return {key: value for key, value in identity.items() if key not in free and row(key).role is not Role.SELECTION}
 
 
 def _reason(key: str, config: Mapping[str, Any]) -> str:

@@ -127,10 +127,8 @@ class Attribution:
 
         influences = Influences.of(kernel, roles, self.top)
         words = captions(kernel)
-        tables = {
-            "influential": influences.table(kernel, roles, self.label),
-            "attribution_agreement": agreement(methods()),
-        }
+        tables = {"influential": influences.table(kernel, roles, self.label)}
+        tables["attribution_agreement"] = agreement(methods())
         sheet = _sheet(influences, roles, self._hardest(traces, roles), thumbnails(traces, squeeze=True), words)
         drawn: dict[str, Any] = {"influential": sheet}
         metrics = {"queries": float(len(roles.queries)), "training_samples": float(len(roles.train))}
@@ -205,7 +203,5 @@ def _predicted_retrained(scores: scoring.MethodScores, method: str, words: list[
     order = np.argsort(-values, kind="stable")
     chosen = list(dict.fromkeys(int(order[round(share * (len(order) - 1))]) for share in (0.1, 0.5, 0.9)))
     titles = [minus(f"query {words[query]}\nrank correlation {values[query]:.2f}") for query in chosen]
-    predicted, actual = (
-        [part[query] for query in chosen] for part in (scores.predicted[method], scores.actual[output])
-    )
+    predicted, actual = ([part[row] for row in chosen] for part in (scores.predicted[method], scores.actual[output]))
     return figures.predicted_outcomes(predicted, actual, titles, _OUTPUTS[output])

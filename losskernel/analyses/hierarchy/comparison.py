@@ -92,10 +92,8 @@ class Comparison:
         kernel, classes = self.subset
         reader = self._reader_of(classes)
         scorer = Scorer(classes, self.distance, reader.pairs, self._given)
-        exact, rough = (
-            taxonomy_scores.values(self.scorer, self.similarities),
-            taxonomy_scores.with_errors(kernel, reader, scorer),
-        )
+        exact = taxonomy_scores.values(self.scorer, self.similarities)
+        rough = taxonomy_scores.with_errors(kernel, reader, scorer)
         if self._chosen is None:
             return exact | rough
         # The values are those of all probes, the errors those of the subset.

@@ -140,10 +140,8 @@ class Discovery(TaxonomyAnalysis):
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return how alike the trees are, tables of clades and levels, and both trees side by side."""
-        require(
-            self.of != "coupling" or kernel.chains >= 2,
-            "analysis.discovery.of=coupling needs >= 2 chains, got 1; raise schedule.chains or set of=abs_r",
-        )
+        known = self.of != "coupling" or kernel.chains >= 2
+        require(known, "analysis.discovery.of=coupling needs >= 2 chains, got 1; raise schedule.chains or set of=abs_r")
         classes = self.classes(kernel.label(self.label))
         discovered = DiscoveredTree.of(classes, Reader(classes).means(in_blocks(kernel))[self.of])
         rough, resampled = self._resampled(kernel, traces, classes)

@@ -212,9 +212,8 @@ def _relatedness_figure(comparison: Comparison) -> figures.Figure:
     """Draw R and coupling by relation."""
     score, relations = comparison.scores["coupling"], comparison.classes.relations
     present = [number for number in range(len(relations)) if f"relation {number}" in score]
-    value, low, high = (
-        np.array([score[f"relation {number}{end}"] for number in present]) for end in ("", "_low", "_high")
-    )
+    ends = ("", "_low", "_high")
+    value, low, high = (np.array([score[f"relation {number}{end}"] for number in present]) for end in ends)
     floor = noise_floor(comparison.subset[0])["noise_floor"]
     names = [relations[number] for number in present]
     return figures.relatedness(names, _correlations(comparison, present), value, low, high, floor)

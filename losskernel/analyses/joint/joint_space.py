@@ -233,12 +233,8 @@ def _thin(point: Point) -> Point:
 def _numbers(joint: Joint, near: pd.DataFrame, beyond: pd.DataFrame, sweep: Sweep | None) -> dict[str, float]:
     """Return where the run's loss kernel lies among layers, targets and kernels in closed form. Angles in radians."""
     main, targets = joint.main, joint.points.of("target")
-    numbers = {
-        "points": float(len(joint.points) - 1),
-        "probes": float(len(joint.points.ids)),
-        "reliability": float(joint.reliability[main]),
-    }
-    numbers |= _nearest_numbers(joint, near)
+    numbers = {"points": float(len(joint.points) - 1), "probes": float(len(joint.points.ids))}
+    numbers |= {"reliability": float(joint.reliability[main])} | _nearest_numbers(joint, near)
     if targets:
         numbers["labels_angle"] = joint.angle(main, targets[0])
     numbers |= _beyond_numbers(joint, beyond)

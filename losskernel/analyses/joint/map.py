@@ -138,9 +138,8 @@ def _nearest_figure(joint: Joint, about: str) -> Any:
 
 
 def _sweep_figure(table: pd.DataFrame, about: str) -> Any:
-    localizations, angles, corrected, floors = (
-        table[column].to_numpy(float) for column in ("localization", "angle", "corrected_angle", "floor")
-    )
+    columns = ("localization", "angle", "corrected_angle", "floor")
+    localizations, angles, corrected, floors = (table[column].to_numpy(float) for column in columns)
     laplace = table.dropna(subset=["laplace"])
     exact = {"Laplace kernel": (laplace["localization"].to_numpy(float), laplace["laplace"].to_numpy(float))}
     failed = table["failed"].to_numpy(float) > 0

@@ -71,9 +71,7 @@ class Draws(NamedTuple):
         detected = [detect(score, self.wrong) for score in self.scores[name]]
         # Exponential weights vary by less than their own mean's share, as in losskernel.kernel.error_bars.
         factor = np.sqrt((self.pieces + 1) / (self.pieces - 1))
-        return {
-            number: float(factor * np.std([values[number][0] for values in detected], ddof=1)) for number in NUMBERS
-        }
+        return {number: float(factor * np.std([part[number][0] for part in detected], ddof=1)) for number in NUMBERS}
 
     def freedom(self, name: str, replicates: int) -> float:
         """Return the degrees of freedom of a combined error, the smaller of those of its parts."""

@@ -52,9 +52,8 @@ class LayerPath:
     @property
     def landmarks(self) -> dict[str, int]:
         """Indices on the path of the points that every network has: inputs, the last hidden layer, each output."""
-        hidden, outputs = (
-            [index for index, kind in enumerate(self.kinds) if kind == wanted] for wanted in ("layer", "output")
-        )
+        kinds = list(enumerate(self.kinds))
+        hidden, outputs = ([index for index, kind in kinds if kind == wanted] for wanted in ("layer", "output"))
         last_hidden = {HIDDEN: hidden[-1]} if hidden else {}
         return {INPUTS: 0} | last_hidden | {self.labels[index].replace(" ", "_"): index for index in outputs}
 
