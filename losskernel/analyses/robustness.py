@@ -149,10 +149,8 @@ def relations(
         fixed = [name for name in held if name not in group]
         columns, others = _columns(group, scores), _columns(fixed, scores)  # [N, S], [N, H]
         without = [_statistics(_columns(group, {**scores, **part}), radii, others) for part in left_out]
-        p_values = {
-            "spearman": permutation_p(columns, radii, others[:, :0], permutations, seed),
-            "partial": permutation_p(columns, radii, others, permutations, seed),
-        }
+        tests = {"spearman": others[:, :0], "partial": others}  # and what they hold fixed
+        p_values = {name: permutation_p(columns, radii, part, permutations, seed) for name, part in tests.items()}
         values, resampled = _statistics(columns, radii, others), over_probes(columns, radii, others, _REPLICATES, seed)
         errors = dict(zip(STATISTICS, (*resampled, concordance(columns, radii)[1]), strict=True))
         for index, name in enumerate(group):

@@ -191,12 +191,10 @@ class Scorer:
 
     def _ranks(self, similarity: Similarity) -> dict[str, float]:
         means, (classes, images) = rank_tests.upper(similarity.means), self._known
-        numbers = {
-            "spearman_classes": rank_tests.spearman(means, classes),
-            "kendall_classes": rank_tests.kendall(means, classes),
-            "spearman_images": rank_tests.spearman(similarity.pairs, images),
-            "kendall_images": rank_tests.kendall(similarity.pairs, images),
-        }
+        numbers: dict[str, float] = {}
+        for over, alike, apart in (("classes", means, classes), ("images", similarity.pairs, images)):
+            numbers[f"spearman_{over}"] = rank_tests.spearman(alike, apart)
+            numbers[f"kendall_{over}"] = rank_tests.kendall(alike, apart)
         if self.given is not None:
             numbers["partial"] = rank_tests.partial(means, classes, rank_tests.upper(self.given))
         return numbers
@@ -206,10 +204,8 @@ class Scorer:
 
         tree = tree_comparison.average_linkage(means)  # [G - 1, 4]
         heights = np.asarray(cophenet(tree))  # [pairs], at which every two classes meet
-        numbers = {
-            "cophenetic": tree_comparison.pearson(heights, self._known[0]),
-            "tree_fit": tree_comparison.pearson(heights, -rank_tests.upper(means)),
-        }
+        numbers = {"cophenetic": tree_comparison.pearson(heights, self._known[0])}
+        numbers["tree_fit"] = tree_comparison.pearson(heights, -rank_tests.upper(means))
         levels = self.classes.levels[1:]
         # Cut into as many clusters as the level has groups, so that neither number rewards a finer partition.
         partitions = tree_comparison.cuts(tree, [level.size for level in levels])
