@@ -16,7 +16,7 @@ from losskernel.data.images.image_files import encode
 from losskernel.data.taxonomy import Tree
 from losskernel.errors import require, require_integer, require_number
 from losskernel.figures.trees.map_regions import Region
-from losskernel.figures.trees.trees import children_of, leaves_below, main_branches
+from losskernel.figures.trees.trees import leaves_below, main_branches
 from losskernel.kernel import LossKernel, Neighbours, replicate_mean
 from losskernel.traces.loss_traces import LossTraces
 
@@ -75,7 +75,7 @@ def find_regions(xy: np.ndarray, tree: Tree, leaf: np.ndarray, limit: int = 8) -
 
 def _most(tree: Tree, sizes: np.ndarray) -> int:
     """Return how many points a region may have."""
-    lowest = [node for node, children in enumerate(children_of(tree)) if children and max(children) < tree.leaves]
+    lowest = [node for node in range(tree.leaves, len(tree.ids)) if max(tree.children(node)) < tree.leaves]
     return int(max(_LEAST, _LARGEST * sizes[tree.root], _SLACK * sizes[lowest].max()))
 
 

@@ -35,9 +35,9 @@ from .paths.path_map import path_map as path_map
 from .paths.path_profiles import path_profiles as path_profiles
 from .paths.path_profiles import path_training as path_training
 from .robustness_curves import flip_curves as flip_curves
-from .shared.style import Figure as Figure
+from .shared.panels import Figure as Figure
+from .shared.panels import stamp as stamp
 from .shared.style import paper as paper
-from .shared.style import stamp as stamp
 from .sweeps.kernel_similarity import Kernels as Kernels
 from .sweeps.kernel_similarity import kernel_similarity as kernel_similarity
 from .sweeps.kernels_in_training import aligned_maps as aligned_maps

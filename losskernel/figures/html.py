@@ -36,16 +36,6 @@ def heading(name: str, folder: Path) -> str:
     return f"<h1>{escape(name)}</h1><p class='folder'>{escape('/'.join(folder.resolve().parts[-2:]))}</p>"
 
 
-def section(title: str, content: str) -> str:
-    """Return a section, or nothing where it has no content."""
-    return f"<section><h2>{title}</h2>\n{content}</section>" if content else ""
-
-
-def details(summary: str, content: str) -> str:
-    """Return content that unfolds at a click, or nothing where it has none."""
-    return f"<details><summary>{summary}</summary>{content}</details>" if content else ""
-
-
 def banner(verdict: str, words: str, below: str = "") -> str:
     """Return what must be read first: the verdict's icon and colour, words that say it again, and HTML below them."""
     return (

@@ -1,26 +1,21 @@
 """How well attributions predict retraining, and which training samples help and harm a query most."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from losskernel.figures.kernel.neighbour_sheet import draw_cell, frame_query, grey_scale, require_images
-from losskernel.figures.shared.lettering import LINE, fit, legend_below, width
+from losskernel.errors import require
+from losskernel.figures.kernel.neighbour_sheet import Cells, frame_query
+from losskernel.figures.shared.checks import require_images, require_shape
+from losskernel.figures.shared.lettering import LINE, fit, legend_below, mark_sample, width
+from losskernel.figures.shared.panels import new_figure
 from losskernel.figures.shared.presentation import minus
-from losskernel.figures.shared.style import DOUBLE, HIGHLIGHT, INK, MUTED, OKABE_ITO, SINGLE, blend, new_figure, paper
-
-if TYPE_CHECKING:
-    import pandas as pd
-
+from losskernel.figures.shared.rows import CHANCE, draw_row, furnish_rows, row_handles
+from losskernel.figures.shared.style import DOUBLE, HIGHLIGHT, INK, MUTED, OKABE_ITO, SINGLE, paper
 
 LOSS_KERNELS = {"covariance": "loss kernel, K", "correlation": "loss kernel, R"}
 _PRINTED = {
@@ -33,7 +28,7 @@ _PRINTED = {
     "penultimate_cosine": "features, cosine",
 }
 _COLUMNS = ("method", "output", "lds", "lds_low", "lds_high", "chance_low", "chance_high")
-_CHANCE, _CEILING = "#C9C9C9", "#CDE5DA"
+_CEILING = "#CDE5DA"
 _ROW = 0.2  # inches
 _NAMES = 1.6  # inches, left of the axes
 _WIDE = 4.8  # inches
@@ -60,33 +55,44 @@ def datamodelling_scores(table: pd.DataFrame, ceiling: Sequence[float] | None = 
     chance_high. ceiling: (value, low, high) of the noise ceiling, or None.
 
     Raises:
-        ValueError: a column is missing, or the table is empty.
+        InputError: a column is missing, or the table is empty.
     """
     missing = [name for name in _COLUMNS if name not in table]
-    if missing or not len(table):
-        raise ValueError(f"table must have rows and the columns {', '.join(_COLUMNS)}; it lacks {missing or 'rows'}")
+    complete = not missing and len(table) > 0
+    require(complete, f"table must have rows and the columns {', '.join(_COLUMNS)}; it lacks {missing or 'rows'}")
     outputs = list(dict.fromkeys(table["output"]))
     first = table[table["output"] == outputs[0]]
     # the order is that of the first output; others follow it
-    first = first.iloc[np.argsort(-np.asarray(first["lds"]), kind="stable")]
-    methods = list(first["method"])
+    methods = list(first["method"].iloc[np.argsort(-np.asarray(first["lds"]), kind="stable")])
     figure = new_figure(_WIDE, _ROW * len(methods) + 1.1)
     axes = figure.subplots()
-    _bands(axes, first, ceiling)
+    if ceiling is not None:
+        value, low, high = ceiling
+        axes.axvspan(low, min(high, 1.0), color=_CEILING, linewidth=0, zorder=1)
+        axes.axvline(value, color=OKABE_ITO[2], linewidth=1.0, zorder=2)
     for number, output in enumerate(outputs):
         shift = 0.3 * (number - (len(outputs) - 1) / 2)
-        rows = table[table["output"] == output].set_index("method")
         for index, method in enumerate(methods):
-            _dot(axes, rows.loc[method], index + shift, method in LOSS_KERNELS, hollow=number > 0)
-    axes.axvline(0, color=MUTED, linewidth=0.6, zorder=1)
-    axes.set_ylim(len(methods) - 0.5, -0.5)
-    axes.set_yticks(range(len(methods)), [fit(printed_method(name), _NAMES, 7) for name in methods])
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.margins(x=0.04)
+            row = table[(table["output"] == output) & (table["method"] == method)].iloc[0]
+            ours, interval = method in LOSS_KERNELS, (row["lds_low"], row["lds_high"])
+            if number == 0:
+                chance = [row["chance_low"], row["chance_high"]]
+                axes.fill_between(chance, index - 0.38, index + 0.38, color=CHANCE, linewidth=0, zorder=1)
+                if ours:
+                    axes.axhspan(index - 0.5, index + 0.5, color=HIGHLIGHT, linewidth=0, zorder=0)
+            draw_row(axes, index + shift, row["lds"], interval, OKABE_ITO[0] if ours else INK, hollow=number > 0)
+    furnish_rows(axes, [fit(printed_method(name), _NAMES, 7) for name in methods])
     axes.set_xlabel("linear datamodelling score (mean rank correlation)")
     legend_below(figure, _handles(outputs, ceiling is not None), columns=3)
     return figure
+
+
+def _handles(outputs: Sequence[str], ceiling: bool) -> list[Artist]:
+    names = {"loss": "of minus the loss", "margin": "of the margin"}
+    dots = [mark_sample(names.get(name, name), "o", MUTED) for name in outputs]
+    for dot in dots[1:]:
+        dot.set_markerfacecolor("white")
+    return [*dots, *row_handles(), *([Patch(color=_CEILING, linewidth=0, label="noise ceiling")] if ceiling else [])]
 
 
 @paper()
@@ -99,14 +105,14 @@ def predicted_outcomes(
     axis. At most three queries.
 
     Raises:
-        ValueError: not one to three queries, or not one number per subset in both.
+        InputError: not one to three queries, or not one number per subset in both.
     """
-    if not 1 <= len(predicted) <= _PANELS or not len(predicted) == len(actual) == len(titles):
-        wanted = f"one to {_PANELS} queries, each with predicted, actual and a title"
-        raise ValueError(f"give {wanted}, got {len(predicted)}")
+    complete = 1 <= len(predicted) <= _PANELS and len(predicted) == len(actual) == len(titles)
+    wanted = f"one to {_PANELS} queries, each with predicted, actual and a title"
+    require(complete, f"give {wanted}, got {len(predicted)}")
     for left, right in zip(predicted, actual, strict=True):
-        if np.ndim(left) != 1 or np.shape(left) != np.shape(right):
-            raise ValueError(f"predicted must have one number per subset, got {np.shape(left)} and {np.shape(right)}")
+        fits, got = np.ndim(left) == 1 and np.shape(left) == np.shape(right), (np.shape(left), np.shape(right))
+        require(fits, f"predicted must have one number per subset, got {got[0]} and {got[1]}")
     size = (max(SINGLE, DOUBLE * len(predicted) / _PANELS), 2.35)
     figure = new_figure(*size)
     panels = figure.subplots(1, len(predicted), squeeze=False)[0]
@@ -121,39 +127,6 @@ def predicted_outcomes(
     words = "predicted: summed influence of a subset's samples, centred, largest = 1"
     figure.supxlabel(fit(words, size[0] - 0.3, 8, lines=2), fontsize=8)
     return figure
-
-
-def _bands(axes: Axes, rows: pd.DataFrame, bounds: Sequence[float] | None) -> None:
-    """Tint the loss kernel's rows, what chance gives, and the ceiling."""
-    chance = zip(rows["method"], rows["chance_low"], rows["chance_high"], strict=True)
-    for index, (method, low, high) in enumerate(chance):
-        if method in LOSS_KERNELS:
-            axes.axhspan(index - 0.5, index + 0.5, color=HIGHLIGHT, linewidth=0, zorder=0)
-        axes.fill_between([low, high], index - 0.38, index + 0.38, color=_CHANCE, linewidth=0, zorder=1)
-    if bounds is not None:
-        value, low, high = bounds
-        axes.axvspan(low, min(high, 1.0), color=_CEILING, linewidth=0, zorder=1)
-        axes.axvline(value, color=OKABE_ITO[2], linewidth=1.0, zorder=2)
-
-
-def _dot(axes: Axes, row: pd.Series, index: float, highlighted: bool, hollow: bool) -> None:
-    colour = OKABE_ITO[0] if highlighted else INK
-    axes.plot([row["lds_low"], row["lds_high"]], [index, index], color=colour, linewidth=1.0, zorder=3)
-    face = "white" if hollow else colour
-    axes.plot(row["lds"], index, "o", color=colour, markerfacecolor=face, markersize=3.8, zorder=4)
-
-
-def _handles(outputs: Sequence[str], ceiling: bool) -> list[Artist]:
-    names = {"loss": "of minus the loss", "margin": "of the margin"}
-    handles: list[Artist] = []
-    for number, output in enumerate(outputs):
-        dot = {"marker": "o", "markersize": 3.8, "markerfacecolor": "white" if number else MUTED}
-        handles.append(Line2D([], [], color=MUTED, label=names.get(output, output), **dot))
-    handles.append(Patch(color=_CHANCE, linewidth=0, label="90 % of permutations"))
-    if ceiling:
-        handles.append(Patch(color=_CEILING, linewidth=0, label="noise ceiling"))
-    handles.append(Patch(color=HIGHLIGHT, linewidth=0, label="the loss kernel"))
-    return handles
 
 
 @paper()
@@ -173,13 +146,15 @@ def influential_sheet(
     images: [N, H, W] grey of any range or [N, H, W, 3] colour in 0..1 or 0..255, or None for text. captions: N.
 
     Raises:
-        ValueError: a shape is wrong, or an index is not a probe.
+        InputError: a shape is wrong, or an index is not a probe.
     """
     queries, helpful, harmful = np.asarray(queries), np.asarray(helpful), np.asarray(harmful)
     influence, error = np.asarray(influence), np.asarray(error)
-    _check(queries, helpful, harmful, influence, error, images, captions)
-    k, scale = helpful.shape[1], grey_scale(images)
+    _check(queries, helpful, harmful, influence, error, len(captions))
+    require_images(images, len(captions))
+    k = helpful.shape[1]
     sheet = _Sheet(k, len(queries), images is not None)
+    cells = Cells(images, captions, sheet.cell, sheet.size)
     figure = Figure(figsize=(DOUBLE, sheet.height))
     for row, query in enumerate(queries):
         # influence has no natural unit, so it is a share of the row's largest
@@ -191,29 +166,13 @@ def influential_sheet(
             if probe < 0:
                 continue
             axes = figure.add_axes(sheet.cell_bounds(row, column))
-            colour = INK if column == 0 else HELPFUL if column <= k else HARMFUL
-            image = None if images is None else np.asarray(images[probe])
-            _draw_probe(axes, image, scale, captions[probe], notes[column], colour, sheet)
+            colour, tint = (INK, 0.08) if column == 0 else (HELPFUL if column <= k else HARMFUL, 0.2)
+            name = fit(captions[probe], sheet.cell + 0.08, sheet.size) + "\n"
+            cells.draw(axes, probe, colour, name, notes[column], 1.3, tint, 4)
+            axes.xaxis.label.set_color(colour)
         frame_query(figure.axes[first], 0.035 / sheet.cell)
     _headings(figure, sheet, k)
     return figure
-
-
-def _draw_probe(
-    axes: Axes,
-    image: np.ndarray | None,
-    scale: tuple[float, float],
-    caption: str,
-    note: str,
-    colour: str,
-    sheet: _Sheet,
-) -> None:
-    draw_cell(axes, image, scale, caption, sheet.cell, sheet.size)
-    axes.spines[:].set(visible=True, color=colour, linewidth=0.8 if image is None else 1.3)
-    if image is None:
-        axes.set_facecolor(blend(to_rgb(colour), 0.08 if colour == INK else 0.2))
-    name = "" if image is None else fit(caption, sheet.cell + 0.08, sheet.size) + "\n"
-    axes.set_xlabel(name + note, fontsize=sheet.size, labelpad=4, color=colour)
 
 
 class _Sheet:
@@ -249,26 +208,15 @@ def _headings(figure: Figure, sheet: _Sheet, k: int) -> None:
 
 
 def _check(
-    queries: np.ndarray,
-    helpful: np.ndarray,
-    harmful: np.ndarray,
-    influence: np.ndarray,
-    error: np.ndarray,
-    images: np.ndarray | None,
-    captions: list[str],
+    queries: np.ndarray, helpful: np.ndarray, harmful: np.ndarray, influence: np.ndarray, error: np.ndarray, probes: int
 ) -> None:
-    if queries.ndim != 1 or queries.size == 0:
-        raise ValueError(f"queries must be [Q], not empty, got {queries.shape}; pass a flat array of indices")
-    if helpful.ndim != 2 or len(helpful) != len(queries) or not 1 <= helpful.shape[1] <= _MOST:
-        raise ValueError(f"helpful must be [{len(queries)}, k <= {_MOST}], got {helpful.shape}; pass a row per query")
-    if harmful.shape != helpful.shape:
-        raise ValueError(f"harmful must be {helpful.shape} as helpful is, got {harmful.shape}")
+    require_shape("queries", queries, ("Q",), "pass a flat array of indices")
+    fits = helpful.ndim == 2 and len(helpful) == len(queries) and 1 <= helpful.shape[1] <= _MOST
+    require(fits, f"helpful must be [{len(queries)}, k <= {_MOST}], got {helpful.shape}; pass a row per query")
+    require(harmful.shape == helpful.shape, f"harmful must be {helpful.shape} as helpful is, got {harmful.shape}")
     expected = (len(queries), 2 * helpful.shape[1])
-    if influence.shape != expected or error.shape != expected:
-        raise ValueError(f"influence and error must be {expected}, got {influence.shape} and {error.shape}")
+    fits = influence.shape == error.shape == expected
+    require(fits, f"influence and error must be {expected}, got {influence.shape} and {error.shape}")
     used = np.concatenate([queries, helpful.ravel(), harmful.ravel()])
-    if used.max() >= len(captions) or used.min() < -1 or queries.min() < 0:
-        raise ValueError(
-            f"indices must be probes below {len(captions)}, or -1 for none, got {used.min()}..{used.max()}"
-        )
-    require_images(images, len(captions))
+    inside = used.max() < probes and used.min() >= -1 and queries.min() >= 0
+    require(bool(inside), f"indices must be probes below {probes}, or -1 for none, got {used.min()}..{used.max()}")

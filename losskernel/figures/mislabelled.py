@@ -9,27 +9,17 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from scipy.ndimage import gaussian_filter1d
 
+from losskernel.errors import require
 from losskernel.figures.kernel.neighbour_sheet import draw_cell
-from losskernel.figures.shared.colouring import MAX_LEGEND, Colouring, colour_by
+from losskernel.figures.kernel.umap_maps import furnish_map, point_size
+from losskernel.figures.shared.checks import points_of, require_shape
+from losskernel.figures.shared.colouring import MAX_LEGEND, colour_by
 from losskernel.figures.shared.lettering import LINE, fit, mark_sample, width
+from losskernel.figures.shared.panels import colour_bar, draw_points, new_figure
 from losskernel.figures.shared.presentation import minus
-from losskernel.figures.shared.style import (
-    ALARM,
-    DOUBLE,
-    FAINT,
-    INK,
-    MUTED,
-    OKABE_ITO,
-    RASTERISE,
-    SINGLE,
-    colour_bar,
-    new_figure,
-    paper,
-    points_of,
-    require_shape,
-    shuffled,
-)
+from losskernel.figures.shared.style import ALARM, DOUBLE, FAINT, INK, MUTED, OKABE_ITO, SINGLE, paper
 
 _SIZE = 6.5  # points
 _PALE = 0.55
@@ -53,7 +43,7 @@ def marked_map(
     xy: [N, 2], in arbitrary units. groups: [N]. marked: [N] bool, or None.
 
     Raises:
-        ValueError: a shape is wrong, or a coordinate is not finite.
+        InputError: a shape is wrong, or a coordinate is not finite.
     """
     xy = points_of(xy, 2, "xy")
     chosen = np.zeros(len(xy), dtype=bool) if marked is None else np.asarray(marked, dtype=bool)
@@ -61,42 +51,26 @@ def marked_map(
     colouring = colour_by(groups, "groups", len(xy))
     named = colouring.scale is not None or len(colouring.names) <= MAX_LEGEND
     rgba = colouring.rgba if named else np.tile(to_rgba(MUTED), (len(xy), 1))
-    size = float(np.clip(4000 / len(xy), 1.5, 14.0))
-    order = shuffled(len(xy))
     figure = new_figure(DOUBLE * 0.72, SINGLE)
     axes = figure.subplots()
-    plain, above = order[~chosen[order]], order[chosen[order]]
-    look: dict[str, Any] = {"s": size, "alpha": _PALE, "linewidths": 0, "rasterized": len(xy) > RASTERISE}
-    axes.scatter(*xy[plain].T, c=rgba[plain], **look)
+    draw_points(axes, xy[~chosen], rgba[~chosen], point_size(len(xy)), _PALE)
     # marked probes must be seen among thousands, so they have a least size
-    look |= {"s": float(np.clip(1.6 * size, 7.0, 20.0)), "alpha": 1.0, "linewidths": 0.7, "edgecolors": INK}
-    axes.scatter(*xy[above].T, c=rgba[above], marker="D", **look)
-    axes.set(xticks=[], yticks=[], xlabel="map axis 1", ylabel="map axis 2")
-    axes.set_aspect("equal", adjustable="datalim")
+    look = {"s": float(np.clip(1.6 * point_size(len(xy)), 7.0, 20.0)), "linewidths": 0.7, "edgecolors": INK}
+    axes.scatter(*xy[chosen].T, c=rgba[chosen], marker="D", **look)
+    furnish_map(axes)
     handles = [mark_sample(f"{marked_name} ({chosen.sum():,})", "D", INK, face="white")] if chosen.any() else []
     if colouring.scale is not None:
         colour_bar(figure, colouring.scale, axes, group_name, size=8, shrink=0.6)
     elif named:
-        handles += _groups(colouring, group_name)
+        handles += [Line2D([], [], linestyle="", label=f"{group_name}:"), *colouring.handles(4.0)]
     else:
         handles.append(Line2D([], [], linestyle="", label=f"{len(colouring.names):,} values of {group_name}"))
-    if handles:
-        columns = {"ncols": _columns(handles), "handletextpad": 0.3}
-        figure.legend(handles=handles, loc="outside right upper", fontsize=_SIZE, **columns)
+    for handle in handles:
+        handle.set_label(fit(str(handle.get_label()), 1.5, _SIZE))
+    widest = max((width(str(handle.get_label()), _SIZE) for handle in handles), default=0.0)
+    columns = {"ncols": 2 if len(handles) > 18 and widest < 0.75 else 1, "handletextpad": 0.3}
+    figure.legend(handles=handles, loc="outside right upper", fontsize=_SIZE, **columns)
     return figure
-
-
-def _groups(colouring: Colouring, name: str) -> list[Line2D]:
-    title = Line2D([], [], linestyle="", label=fit(f"{name}:", 1.2, _SIZE))
-    entries = colouring.handles(4.0)
-    for entry in entries:
-        entry.set_label(fit(str(entry.get_label()), 1.2, _SIZE))
-    return [title, *entries]
-
-
-def _columns(handles: list[Line2D]) -> int:
-    widest = max(width(str(handle.get_label()), _SIZE) for handle in handles)
-    return 2 if len(handles) > 18 and widest < 0.75 else 1
 
 
 @paper()
@@ -116,15 +90,14 @@ def score_distributions(
     at the right of its row, below note_name.
 
     Raises:
-        ValueError: no scores, a shape is wrong, or a score is not finite.
+        InputError: no scores, a shape is wrong, or a score is not finite.
     """
     rows = {name: np.asarray(values, dtype=float) for name, values in scores.items()}
     count = len(next(iter(rows.values()), []))
     for name, values in rows.items():
-        if values.shape != (count,) or not np.isfinite(values).all():
-            raise ValueError(f"scores[{name!r}] must be finite [{count}], got {values.shape}; drop what is not finite")
-    if count == 0:
-        raise ValueError("scores must name at least one score of at least one probe, got none; pass name -> [N]")
+        finite = values.shape == (count,) and bool(np.isfinite(values).all())
+        require(finite, f"scores[{name!r}] must be finite [{count}], got {values.shape}; drop what is not finite")
+    require(count > 0, "scores must name at least one score of at least one probe, got none; pass name -> [N]")
     chosen = np.zeros(count, dtype=bool) if marked is None else np.asarray(marked, dtype=bool)
     require_shape("marked", chosen, (count,), "pass one per probe")
     # linear near 0 and logarithmic in the tails
@@ -169,12 +142,10 @@ def standardised(values: np.ndarray) -> np.ndarray:
 
 def _ridge(axes: Axes, grid: np.ndarray, values: np.ndarray, base: float, colour: str, order: int) -> None:
     """Draw a smoothed histogram as high as a row, and of few values each one."""
-    width = _BANDWIDTH * (grid[-1] - grid[0])
     # bins centred on the grid's points
-    edges = np.concatenate([grid - (grid[1] - grid[0]) / 2, [grid[-1] + (grid[1] - grid[0]) / 2]])
+    edges = np.append(grid, 2 * grid[-1] - grid[-2]) - (grid[1] - grid[0]) / 2
     counts, _ = np.histogram(np.clip(values, grid[0], grid[-1]), edges)
-    steps = np.arange(-4 * width, 4 * width + 1e-12, grid[1] - grid[0])
-    density = np.convolve(counts, np.exp(-0.5 * np.square(steps / width)), mode="same")
+    density = gaussian_filter1d(counts.astype(float), _BANDWIDTH * len(grid), mode="constant")
     ridge = base + 0.95 * density / density.max()
     axes.fill_between(grid, base, ridge, color=to_rgba(colour, 0.5), linewidth=0, zorder=order)
     axes.plot(grid, ridge, color=colour, linewidth=0.8, zorder=order)
@@ -214,22 +185,14 @@ def suspects_sheet(
     such as the probes' names. rivals: n labels. truth: n true labels, or None.
 
     Raises:
-        ValueError: nothing to show, or lengths that differ.
+        InputError: nothing to show, or lengths that differ.
     """
     count = len(given)
-    parts = {
-        "likely": likely,
-        "scores": scores,
-        "images": images,
-        "captions": captions,
-        "rivals": rivals,
-        "truth": truth,
-    }
-    for name, values in parts.items():
-        if values is not None and len(values) != count:
-            raise ValueError(f"{name} must have one entry per suspect ({count}), got {len(values)}; pass as many")
-    if count == 0:
-        raise ValueError("given must name at least one suspect, got none; pass the first of the table")
+    required = {"likely": likely, "scores": scores, "captions": captions, "rivals": rivals}
+    for name, values in (required | {"images": images, "truth": truth}).items():
+        got = count if values is None else len(values)
+        require(got == count, f"{name} must have one entry per suspect ({count}), got {got}; pass as many")
+    require(count > 0, "given must name at least one suspect, got none; pass the first of the table")
     cell = (DOUBLE - 0.1 - (COLUMNS - 1) * _GAP) / COLUMNS
     tall = 0.45 if images is None else cell * min(1.0, images.shape[1] / images.shape[2])
     row_height = tall + (3 if truth is None else 4) * _SIZE * LINE + 0.1

@@ -9,11 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from losskernel.errors import require
 from losskernel.figures.shared.lettering import fit, legend_below
-from losskernel.figures.shared.style import ALARM, DOUBLE, SEQUENTIAL, SINGLE, new_figure, paper
+from losskernel.figures.shared.panels import new_figure
+from losskernel.figures.shared.style import ALARM, DOUBLE, SEQUENTIAL, SINGLE, paper
 
 _QUARTERS = ("lowest quarter", "second", "third", "highest quarter")
 _TITLES = {"noise": "Gaussian noise", "adversarial": "adversarial steps"}
+_BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}  # notes
 _AXES = {"noise": "sd of the noise / sd of the inputs", "adversarial": "largest change / sd of the inputs"}
 
 
@@ -33,17 +36,16 @@ def flip_curves(
     that panel. marked: [N] bool, probes with a curve of their own, or None.
 
     Raises:
-        ValueError: there is no kind or no score, or not one entry per probe and level.
+        InputError: there is no kind or no score, or not one entry per probe and level.
     """
-    if not kinds or not scores:
-        raise ValueError("kinds and scores must not be empty; give one of each at least")
+    require(bool(kinds and scores), "kinds and scores must not be empty; give one of each at least")
     count = len(next(iter(scores.values())))
     for name, values in scores.items():
-        if np.shape(values) != (count,) or count < len(_QUARTERS):
-            raise ValueError(f"{name} must be one score for each of {count} probes, four at least; fix its shape")
+        fits = np.shape(values) == (count,) and count >= len(_QUARTERS)
+        require(fits, f"{name} must be one score for each of {count} probes, four at least; fix its shape")
     for name, (levels, shares) in kinds.items():
-        if np.shape(shares) != (count, len(levels)):
-            raise ValueError(f"{name} must be shares [{count}, {len(levels)}], got {np.shape(shares)}; fix its shape")
+        fits = np.shape(shares) == (count, len(levels))
+        require(fits, f"{name} must be shares [{count}, {len(levels)}], got {np.shape(shares)}; fix its shape")
     colours = [to_hex(colormaps[SEQUENTIAL](shade)) for shade in (0.88, 0.6, 0.35, 0.05)]
     width, keys = (DOUBLE, 0.55) if len(kinds) > 1 else (SINGLE, 0.95)
     figure = new_figure(width, keys + 1.8 * len(scores))
@@ -56,7 +58,8 @@ def flip_curves(
                 _curve(axes, levels, shares[quarter], name, colour, "-")
             if marked is not None and marked.any():
                 _curve(axes, levels, shares[marked], marked_name, ALARM, (0, (3, 1.5)))
-            _note(axes, notes.get((score, kind), ""))
+            note = "\n".join(fit(line, 2.0, 7, 2) for line in notes.get((score, kind), "").splitlines())
+            axes.text(0.98, 0.97, note, ha="right", va="top", fontsize=7, transform=axes.transAxes, bbox=_BEHIND)
             # What lies beyond the size at which all but a hundredth flip is one flat line.
             gone = np.flatnonzero(shares.mean(axis=0) > 0.99)
             axes.set_xlim(0, levels[gone[0]] if gone.size else levels[-1])
@@ -68,12 +71,6 @@ def flip_curves(
     title = "quarters by each score; ρ > 0: high scores flip first"
     legend_below(figure, title=title, columns=5 if len(kinds) > 1 else 2)
     return figure
-
-
-def _note(axes: Axes, text: str) -> None:
-    text = "\n".join(fit(line, 2.0, 7, 2) for line in text.splitlines())
-    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
-    axes.text(0.98, 0.97, text, ha="right", va="top", fontsize=7, transform=axes.transAxes, bbox=box)
 
 
 def _curve(axes: Axes, levels: np.ndarray, shares: np.ndarray, name: str, colour: str, style: Any) -> None:

@@ -270,7 +270,7 @@ _TEXT = ["a", "b", "c", "d"]
         (lambda: interactive_map(_XY, None, {}, None), "labels must name at least one label"),
         (
             lambda: interactive_map(_XY, None, {"a": np.arange(4)}, ["x"]),
-            "thumbnails must be 4, one per probe, got 1",
+            r"thumbnails must be \[4\], got \(1,\); pass one per probe",
         ),
         (
             lambda: interactive_map(_XY, None, {"a": np.arange(3)}, None),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from losskernel.figures.html import banner, chip, details, write_page
+from losskernel.figures.html import banner, chip, write_page
 from losskernel.figures.shared.presentation import TIMES, VERDICTS, in_unit, is_finite, is_number, number, with_error
 
 
@@ -59,8 +59,3 @@ def test_verdicts_differ_in_icon_and_colour_and_pages_colour_all_of_them(tmp_pat
     assert all(
         f".{verdict} {{ color: {look.ink}; background: {look.tint}; }}" in page for verdict, look in VERDICTS.items()
     )
-
-
-def test_details_without_content_are_left_out() -> None:
-    assert details("more", "") == ""
-    assert details("more", "<p>x</p>") == "<details><summary>more</summary><p>x</p></details>"

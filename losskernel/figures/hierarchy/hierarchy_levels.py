@@ -1,10 +1,10 @@
 """A kernel level by level of a hierarchy: by relation, by shared level, by depth, and as it emerges in training."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -14,14 +14,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 from scipy.stats import gaussian_kde
 
+from losskernel.errors import require
+from losskernel.figures.shared.checks import require_shape
 from losskernel.figures.shared.colouring import LOSS_KERNELS, printed
 from losskernel.figures.shared.lettering import fit, legend_below, mark_sample, width
-from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MUTED, OKABE_ITO, SEQUENTIAL, SINGLE, new_figure, paper
+from losskernel.figures.shared.panels import new_figure
+from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MUTED, OKABE_ITO, SEQUENTIAL, SINGLE, paper
 from losskernel.figures.shared.sweep_axis import Axis
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 _MOST_PAIRS = 4000  # for the shape of a violin
 _STEPS = 200
@@ -52,13 +51,18 @@ def relatedness(
     because relatives that compete for probability have R < 0, whatever their coupling.
 
     Raises:
-        ValueError: not one entry per relation, a relation without pairs, or a number that is not finite.
+        InputError: not one entry per relation, a relation without pairs, or a number that is not finite.
     """
     values = [np.asarray(sample, dtype=float) for sample in correlations]
     count = len(names)
-    if count == 0 or len(values) != count:
-        raise ValueError(f"correlations must be one array per relation ({count}), got {len(values)}; name them all")
-    _check_relations(names, values, {"coupling": coupling, "low": low, "high": high})
+    complete = 0 < count == len(values)
+    require(complete, f"correlations must be one array per relation ({count}), got {len(values)}; name them all")
+    for name, sample in zip(names, values, strict=True):
+        usable = sample.ndim == 1 and sample.size > 0 and bool(np.isfinite(sample).all())
+        require(usable, f"correlations of {name!r} must be [pairs], finite and not empty; drop the relation")
+    for name, numbers in {"coupling": coupling, "low": low, "high": high}.items():
+        usable, wanted = np.shape(numbers) == (count,) and bool(np.isfinite(numbers).all()), f"{count} finite numbers"
+        require(usable, f"{name} must be {wanted}, one per relation, got shape {np.shape(numbers)}")
     colours = [to_hex(shade) for shade in colormaps[SEQUENTIAL](np.linspace(0, 0.85, count))]  # its end is too pale
     narrow = count <= _MOST_NARROW
     figure = new_figure(SINGLE if narrow else DOUBLE, 3.9, hspace=0.06)
@@ -77,24 +81,13 @@ def relatedness(
     return figure
 
 
-def _check_relations(names: Sequence[str], values: Sequence[np.ndarray], estimates: Mapping[str, np.ndarray]) -> None:
-    for name, sample in zip(names, values, strict=True):
-        if sample.ndim != 1 or sample.size == 0 or not np.isfinite(sample).all():
-            raise ValueError(f"correlations of {name!r} must be [pairs], finite and not empty; drop the relation")
-    for name, numbers in estimates.items():
-        if np.shape(numbers) != (len(names),) or not np.isfinite(numbers).all():
-            wanted = f"{len(names)} finite numbers, one per relation"
-            raise ValueError(f"{name} must be {wanted}, got shape {np.shape(numbers)}")
-
-
 def _name_relations(axes: Axes, names: Sequence[str], inches: float) -> None:
     """Write the relations' names below them, in so many inches each: on two lines, or slanted where words are long."""
     turned = max(width(word, 7) for name in names for word in name.split()) > 0.9 * inches
     shown = list(names) if turned else [fit(name, 0.9 * inches, 7, lines=2) for name in names]
-    axes.set_xlim(-0.6, len(names) - 0.4)
+    axes.set(xlim=(-0.6, len(names) - 0.4), xlabel="lowest common ancestor (depth 0: the root)")
     axes.set_xticks(range(len(names)), shown, rotation=40 if turned else 0, ha="right" if turned else "center")
     axes.tick_params(axis="x", length=0)
-    axes.set_xlabel("lowest common ancestor (depth 0: the root)")
 
 
 def _distributions(axes: Axes, values: Sequence[np.ndarray], colours: Sequence[str]) -> None:
@@ -104,8 +97,7 @@ def _distributions(axes: Axes, values: Sequence[np.ndarray], colours: Sequence[s
         axes.fill_betweenx(grid, index - half, index + half, color=colour, alpha=0.35, linewidth=0, zorder=2)
         quarter, middle, three = np.quantile(sample, [0.25, 0.5, 0.75])
         axes.plot([index, index], [quarter, three], color=colour, linewidth=3, solid_capstyle="butt", zorder=3)
-        look = {"markerfacecolor": "white", "markeredgecolor": colour, "markersize": 4}
-        axes.plot(index, middle, "o", zorder=4, **look)  # pyright: ignore[reportArgumentType]
+        axes.plot(index, middle, "o", color=colour, markerfacecolor="white", markersize=4, zorder=4)
         above = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "fontsize": 6.5}
         axes.annotate(f"{100 * np.mean(sample < 0):.0f}%", (index, 1), (0, 8), ha="center", **above)
     axes.annotate("R < 0:", (0, 1), (-3, 8), "axes fraction", "offset points", ha="right", fontsize=6.5)
@@ -131,44 +123,38 @@ def _couplings(axes: Axes, value: np.ndarray, low: np.ndarray, high: np.ndarray,
     axes.plot(value, color=FAINT, linewidth=0.9, zorder=1)
     reach = np.maximum([value - low, high - value], 0.0)
     for row, colour in enumerate(colours):
-        bar = {"markersize": 4, "capsize": 2.5, "capthick": 0.9}
-        axes.errorbar(row, value[row], reach[:, row, None], fmt="o", color=colour, **bar)
-    positive = value[value > 0]
-    if positive.size and value.max() > _STEEP * positive.min() and low.min() > 0:
+        axes.errorbar(row, value[row], reach[:, row, None], fmt="o", color=colour, markersize=4, capsize=2.5)
+    if low.min() > 0 and value.max() > _STEEP * value.min():
         axes.set_yscale("log")
-    elif positive.size and value.max() > _STEEP * max(float(np.median(high - low)) / 2, 1e-12):
-        # What is smaller than its error lies in the linear part.
-        linear = float(10 ** np.ceil(np.log10(max(float(np.min(high - low)) / 2, 1e-12))))
-        axes.set_yscale("symlog", linthresh=linear, linscale=0.6)
-        axes.axhline(0, color=MUTED, linewidth=0.6, zorder=0)
     else:
         axes.axhline(0, color=MUTED, linewidth=0.6, zorder=0)
-        axes.locator_params(axis="y", nbins=5)
+        if value.max() > _STEEP * max(float(np.median(high - low)) / 2, 1e-12):
+            # What is smaller than its error lies in the linear part.
+            linear = float(10 ** np.ceil(np.log10(max(float(np.min(high - low)) / 2, 1e-12))))
+            axes.set_yscale("symlog", linthresh=linear, linscale=0.6)
+        else:
+            axes.locator_params(axis="y", nbins=5)
     axes.set_ylabel("coupling R², unbiased\n(bars: 90 % intervals)")
 
 
 @paper()
-def shared_levels(table: "pd.DataFrame") -> Figure:
+def shared_levels(table: pd.DataFrame) -> Figure:
     """A point with its 90 % interval for every level, from pairs that share none up.
 
     table: columns shared, pairs, coupling, and low and high where an error is known.
     """
-    positions = np.arange(len(table))
-    coupling = table["coupling"].to_numpy(float)
+    coupling, low, high = (table[name].to_numpy(float) for name in ("coupling", "low", "high"))
     figure = new_figure(SINGLE, 2.4)
     axes = figure.subplots()
-    low, high = (table[end].to_numpy(float) for end in ("low", "high"))
-    axes.vlines(positions, low, high, color=OKABE_ITO[0], linewidth=1.2)
-    axes.plot(positions, coupling, "o", color=OKABE_ITO[0], markersize=4.5)
+    axes.vlines(range(len(table)), low, high, color=OKABE_ITO[0], linewidth=1.2)
+    axes.plot(coupling, "o", color=OKABE_ITO[0], markersize=4.5)
     axes.axhline(0, color=MUTED, linewidth=0.6)
     # Levels differ by orders of magnitude, and an estimate without floor may fall below 0.
     axes.set_yscale("symlog", linthresh=max(float(np.abs(coupling).min()), 1e-5))
-    axes.set_ylim(min(2 * float(low.min()), 0), 3 * float(high.max()))
     axes.yaxis.set_minor_formatter(NullFormatter())
     rows = zip(table["shared"].astype(str).str.replace("_", " "), table["pairs"], strict=True)
-    names = [f"{name}\n{pairs:,}" for name, pairs in rows]
-    axes.set_xticks(positions, names, fontsize=6.5)
-    axes.set_xlim(-0.5, len(table) - 0.5)
+    axes.set_xticks(range(len(table)), [f"{name}\n{pairs:,}" for name, pairs in rows], fontsize=6.5)
+    axes.set(xlim=(-0.5, len(table) - 0.5), ylim=(min(2 * float(low.min()), 0), 3 * float(high.max())))
     axes.set_xlabel("finest level that two probes share\n(pairs of different classes beneath)")
     axes.set_ylabel("mean coupling R²")
     return figure
@@ -188,19 +174,21 @@ def depth_profile(
     have them. chance: [L] or None.
 
     Raises:
-        ValueError: no level or no curve, or not one number per level.
+        InputError: no level or no curve, or not one number per level.
     """
     count = len(levels)
-    if count == 0 or not curves:
-        raise ValueError("levels and curves must not be empty; give one curve per kernel")
+    require(count > 0 and bool(curves), "levels and curves must not be empty; give one curve per kernel")
     for name, values in [*curves.items(), *errors.items(), *([("chance", chance)] if chance is not None else [])]:
-        if np.shape(values) != (count,):
-            raise ValueError(f"{name!r} must have one number per level ({count}), got shape {np.shape(values)}")
+        fits = np.shape(values) == (count,)
+        require(fits, f"{name!r} must have one number per level ({count}), got shape {np.shape(values)}")
     figure = new_figure(SINGLE, 2.9)
     axes = figure.subplots()
     if chance is not None:
         axes.plot(chance, color="#B3B3B3", linewidth=2.5, zorder=1, label="chance")
-    styles = _styles(curves)
+    # the loss kernel's curves have its colours, others one each
+    styles = {name: (colour, "o") for name, colour in zip(LOSS_KERNELS, (OKABE_ITO[0], INK, MUTED), strict=True)}
+    others = [name for name in curves if name not in LOSS_KERNELS]
+    styles |= dict(zip(others, zip(cycle(_OTHERS), cycle(_CURVE_MARKS), strict=False), strict=False))
     for number, (name, values) in enumerate(curves.items()):
         colour, mark = styles[name]
         shifted = np.arange(count) + _SPREAD * (number - (len(curves) - 1) / 2)
@@ -209,8 +197,7 @@ def depth_profile(
         level = 4 if number == 0 else 3
         axes.errorbar(shifted, values, bars, elinewidth=0.8, zorder=level, label=printed(name), **look)
     axes.set_xticks(range(count), list(levels), fontsize=6.5)
-    axes.set_ylim(0)
-    axes.set(xlabel="level of the hierarchy (groups)", ylabel=ylabel)
+    axes.set(ylim=(0, None), xlabel="level of the hierarchy (groups)", ylabel=ylabel)
     known = any(np.any(np.asarray(bars) > 0) for bars in errors.values())
     legend_below(figure, note="bars: standard errors" if known else "", columns=2)
     return figure
@@ -222,7 +209,7 @@ def emergence(
     levels: Sequence[str],
     contrasts: np.ndarray,
     errors: np.ndarray,
-    table: "pd.DataFrame",
+    table: pd.DataFrame,
     threshold: float,
 ) -> Figure:
     """A curve of contrast per level against the step, and a line where it passes the threshold for good.
@@ -231,11 +218,10 @@ def emergence(
     low and high, NaN where a level does not appear.
 
     Raises:
-        ValueError: the arrays do not belong to steps and levels.
+        InputError: the arrays do not belong to steps and levels.
     """
-    shape = (len(axis.names), len(levels))
-    if np.shape(contrasts) != shape or np.shape(errors) != shape:
-        raise ValueError(f"contrasts and errors must be {shape}, got {np.shape(contrasts)} and {np.shape(errors)}")
+    for name, values in {"contrasts": contrasts, "errors": errors}.items():
+        require_shape(name, values, (len(axis.names), len(levels)), "pass one per step and level")
     figure = new_figure(SINGLE, 2.7)
     axes = figure.subplots()
     axes.axhline(threshold, color=MUTED, linewidth=0.6, linestyle=(0, (4, 3)))
@@ -252,18 +238,9 @@ def emergence(
         look = {"color": colour, "marker": mark, "markersize": 3.5, "elinewidth": 0.8}
         axes.errorbar(axis.positions, values, bars, label=label, **look)
     axis.draw(axes, named=True)
-    axes.set_ylim(min(-0.1, float((contrasts - errors).min()) - 0.05), 1.1)
-    axes.set_ylabel("contrast of coupling R²")
+    axes.set(ylim=(min(-0.1, float((contrasts - errors).min()) - 0.05), 1.1), ylabel="contrast of coupling R²")
     legend_below(figure, title="appears at step", columns=3)
     return figure
-
-
-def _styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Return colour and marker of each kernel's curve."""
-    styles = {name: (colour, "o") for name, colour in zip(LOSS_KERNELS, (OKABE_ITO[0], INK, MUTED), strict=True)}
-    for number, name in enumerate(name for name in names if name not in LOSS_KERNELS):
-        styles[name] = _OTHERS[number % len(_OTHERS)], _CURVE_MARKS[number % len(_CURVE_MARKS)]
-    return styles
 
 
 def _position(axis: Axis, step: float) -> float:

@@ -1,23 +1,21 @@
 """Several kernels over the same probes, measured alike: a row each, a panel per measure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
+from losskernel.errors import require
 from losskernel.figures.shared.colouring import LOSS_KERNELS, printed
 from losskernel.figures.shared.lettering import fit, legend_below, mark_sample
-from losskernel.figures.shared.style import DOUBLE, HIGHLIGHT, MUTED, OKABE_ITO, SINGLE, new_figure, paper
-
-if TYPE_CHECKING:
-    import pandas as pd
+from losskernel.figures.shared.panels import grid_of, new_figure
+from losskernel.figures.shared.rows import CHANCE, draw_row, furnish_rows, row_handles
+from losskernel.figures.shared.style import DOUBLE, HIGHLIGHT, MUTED, OKABE_ITO, SINGLE, paper
 
 _TITLES = {
     "spearman_classes": "Spearman with hierarchy, pairs of classes",
@@ -37,7 +35,6 @@ _ACROSS = 5  # panels in a row
 _ROW = 0.19  # inches
 _NAMES = 1.45  # inches, left of the first panel
 _SURE = 0.05
-_CHANCE = "#C9C9C9"
 
 
 @paper()
@@ -52,21 +49,17 @@ def kernel_comparison(table: pd.DataFrame, columns: Sequence[str]) -> Figure:
         ValueError: no columns, no rows, or a column that the table does not have.
     """
     missing = [name for name in ("kernel", *columns) if name not in table]
-    if missing:
-        raise ValueError(f"table has no column {missing[0]!r}; it has {', '.join(map(str, table.columns))}")
-    if not len(columns) or not len(table):
-        raise ValueError("table and columns must not be empty; name a measure and give a row per kernel")
+    require(not missing, f"table has no column {''.join(missing[:1])!r}; it has {', '.join(map(str, table.columns))}")
+    filled = len(columns) > 0 and len(table) > 0
+    require(filled, "table and columns must not be empty; name a measure and give a row per kernel")
     ours = table["kernel"].isin(list(LOSS_KERNELS)).to_numpy()
     # the loss kernel's rows first, others in their order
     table = table.iloc[np.argsort(~ours, kind="stable")].reset_index(drop=True)
     rows, across = -(-len(columns) // _ACROSS), min(len(columns), _ACROSS)
     wide = max(SINGLE, _NAMES + (DOUBLE - _NAMES) * across / _ACROSS)
     figure = new_figure(wide, rows * (_ROW * len(table) + 0.75) + 0.3, wspace=0.04, hspace=0.06)
-    panels = figure.subplots(rows, across, squeeze=False).ravel()
-    for index, (axes, column) in enumerate(zip(panels, columns, strict=False)):
+    for index, (axes, column) in enumerate(zip(grid_of(figure, len(columns), _ACROSS), columns, strict=True)):
         _panel(axes, table, column, int(ours.sum()), named=index % across == 0)
-    for axes in panels[len(columns) :]:
-        axes.set_visible(False)
     legend_below(figure, _handles(table, columns), columns=4)
     return figure
 
@@ -79,22 +72,12 @@ def _panel(axes: Axes, table: pd.DataFrame, column: str, highlighted: int, named
         if not np.isfinite(value):
             continue
         colour = OKABE_ITO[0] if str(values["kernel"]) in LOSS_KERNELS else MUTED
-        chance = _pair(values, f"{column}_null")
-        if chance is not None:
-            axes.fill_between(chance, row - 0.32, row + 0.32, color=_CHANCE, linewidth=0, zorder=1)
-        ends = _pair(values, column)
-        if ends is not None:
-            axes.plot(ends, [row, row], color=colour, linewidth=1.1, zorder=2)
-        face = "white" if values.get(f"{column}_p", 0.0) > _SURE else colour
-        axes.plot(value, row, "o", color=colour, markerfacecolor=face, markersize=4.2, zorder=3)
-    axes.axvline(0, color=MUTED, linewidth=0.6, zorder=1)
-    axes.set_ylim(len(table) - 0.5, -0.5)
-    axes.set_yticks(range(len(table)), [printed(str(name)) for name in table["kernel"]] if named else [])
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
+        if chance := _pair(values, f"{column}_null"):
+            axes.fill_between(chance, row - 0.32, row + 0.32, color=CHANCE, linewidth=0, zorder=1)
+        draw_row(axes, row, value, _pair(values, column), colour, values.get(f"{column}_p", 0.0) > _SURE)
+    furnish_rows(axes, [printed(str(name)) if named else "" for name in table["kernel"]])
     axes.locator_params(axis="x", nbins=4)
     axes.tick_params(axis="x", labelsize=6.5)
-    axes.margins(x=0.08)
     title = _TITLES.get(column, column.replace("_", " "))
     level = str(table["level"].iloc[0]) if column in _OF_A_LEVEL and "level" in table else ""
     title = fit(title, 1.08, 7, lines=3)
@@ -111,9 +94,7 @@ def _handles(table: pd.DataFrame, columns: Sequence[str]) -> list[Artist]:
     there = [name for column in columns for name in table.columns if name.startswith(f"{column}_")]
     if any(name.endswith("_low") and "_null" not in name for name in there):
         handles.append(Line2D([], [], color=MUTED, linewidth=1.1, label="90 % interval"))
-    if any(name.endswith("_null_low") for name in there):
-        handles.append(Patch(color=_CHANCE, linewidth=0, label="90 % of permutations"))
+    bands = row_handles(chance=any(name.endswith("_null_low") for name in there))
     if any(name.endswith("_p") for name in there):
-        handles.append(mark_sample("p > 0.05", "o", MUTED, 4.2, face="white"))
-    handles.append(Patch(color=HIGHLIGHT, linewidth=0, label="the loss kernel"))
-    return handles
+        bands.insert(-1, mark_sample("p > 0.05", "o", MUTED, 4.2, face="white"))
+    return [*handles, *bands]

@@ -4,22 +4,16 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
 from losskernel.data.taxonomy import Tree
+from losskernel.errors import require
+from losskernel.figures.shared.checks import require_shape
 from losskernel.figures.shared.lettering import LINE, fit, spread
+from losskernel.figures.shared.panels import colour_bar, new_figure
 from losskernel.figures.shared.presentation import minus
-from losskernel.figures.shared.style import DIVERGING, DOUBLE, FAINT, colour_bar, new_figure, paper, require_shape
-from losskernel.figures.trees.trees import (
-    draw_tree,
-    leaves_below,
-    main_branches,
-    node_positions,
-    position_colours,
-    tree_colours,
-)
+from losskernel.figures.shared.style import DIVERGING, DOUBLE, FAINT, paper
+from losskernel.figures.trees.trees import draw_tree, leaves_below, main_branches, position_colours, tree_colours
 
 _NAMES, _TREE, _STRIP = 1.12, 0.5, 0.07  # inches, left of the first matrix
 _SIDE = 2.5
@@ -44,27 +38,37 @@ def matrix_pair(
     values fall as far below 0 as half of what they rise, the 98th of |value|, with colours for both signs.
 
     Raises:
-        ValueError: a shape is wrong, a value off the diagonal is not finite, or there are fewer than 3 classes.
+        InputError: a shape is wrong, a value off the diagonal is not finite, or there are fewer than 3 classes.
     """
     count = tree.leaves
-    if count < 3:
-        raise ValueError(f"tree must have >= 3 leaves, got {count}; a matrix of fewer shows no order")
+    require(count >= 3, f"tree must have >= 3 leaves, got {count}; a matrix of fewer shows no order")
     matrices = {"similarity": np.array(similarity, dtype=float), "distance": np.array(distance, dtype=float)}
     for name, matrix in matrices.items():
         require_shape(name, matrix, (count, count), "pass the classes that are the tree's leaves")
-        if not np.isfinite(matrix[~np.eye(count, dtype=bool)]).all():
-            raise ValueError(f"{name} must be finite off the diagonal; drop the classes that have no value")
+        finite = bool(np.isfinite(matrix[~np.eye(count, dtype=bool)]).all())
+        require(finite, f"{name} must be finite off the diagonal; drop the classes that have no value")
     order = tree.order()
-    within = np.diag(matrices["similarity"])
+    near, far = (matrix[np.ix_(order, order)] for matrix in matrices.values())
+    within = np.diag(near)[np.isfinite(np.diag(near))]
+    left_out = "diagonal: within a class, left out"
+    left_out += minus(f" (median {np.median(within):.2g})") if within.size else ""
     figure = new_figure(DOUBLE, _SIDE + 1.15, w_pad=0.04, h_pad=0.02, wspace=0.02)
     left, right = figure.subplots(1, 2)
     # within the matrix' own axes, so that leaves are level with rows
     across = (_NAMES + _TREE + _STRIP) / _SIDE
     _edge(left.inset_axes((-across - 0.01, 0, across, 1)), tree, order)
-    image, limits = _draw_similarity(left, matrices["similarity"][np.ix_(order, order)])
-    _bar(figure, left, image, f"{similarity_label}\n{limits}\n{_left_out(within)}")
-    image = _draw(right, matrices["distance"][np.ix_(order, order)], "Blues_r", None)
-    _bar(figure, right, image, f"{distance_label}\n{_percentiles(image)}\n").ax.invert_xaxis()
+    off = near[~np.eye(count, dtype=bool)]
+    low, high = np.percentile(off, [_LOW, _HIGH])
+    if -low < _SIGNED * high:
+        colours, limits, words = "Blues", (low, high), _percentiles(low, high)
+    else:
+        limit = float(np.percentile(np.abs(off), _HIGH)) or 1.0
+        words = f"colours to ±{limit:.2g}, the {_HIGH}th percentile of |value|"
+        colours, limits = DIVERGING, (-limit, limit)
+    _draw(figure, left, near, colours, limits, f"{similarity_label}\n{words}\n{left_out}")
+    low, high = np.percentile(far[~np.eye(count, dtype=bool)], [_LOW, _HIGH])
+    words = f"{distance_label}\n{_percentiles(low, high)}\n"
+    _draw(figure, right, far, "Blues_r", (low, high), words).ax.invert_xaxis()
     left.set_title("kernel")
     right.set_title("hierarchy")
     for axes in (left, right):
@@ -72,46 +76,24 @@ def matrix_pair(
     return figure
 
 
-def _draw_similarity(axes: Axes, matrix: np.ndarray) -> tuple[AxesImage, str]:
-    off = matrix[~np.eye(len(matrix), dtype=bool)]
-    low, high = np.percentile(off, [_LOW, _HIGH])
-    if -low < _SIGNED * high:
-        image = _draw(axes, matrix, "Blues", None)
-        return image, _percentiles(image)
-    limit = float(np.percentile(np.abs(off), _HIGH)) or 1.0
-    image = _draw(axes, matrix, DIVERGING, (-limit, limit))
-    return image, f"colours to ±{limit:.2g}, the {_HIGH}th percentile of |value|"
-
-
-def _draw(axes: Axes, matrix: np.ndarray, colours: str, limits: tuple[float, float] | None) -> AxesImage:
-    """Draw a matrix without its diagonal; limits: of the colours, None for the percentiles."""
-    diagonal = np.eye(len(matrix), dtype=bool)
-    low, high = np.percentile(matrix[~diagonal], [_LOW, _HIGH]) if limits is None else limits
-    shown = np.ma.masked_array(matrix, diagonal)
-    tints: Colormap = colormaps[colours].with_extremes(bad=FAINT)
+def _draw(
+    figure: Figure, axes: Axes, matrix: np.ndarray, colours: str, limits: tuple[float, float], text: str
+) -> Colorbar:
+    """Draw a matrix without its diagonal and, below it, the bar of its colours; limits: of the colours."""
+    low, high = limits
+    shown, tints = np.ma.masked_array(matrix, np.eye(len(matrix))), colormaps[colours].with_extremes(bad=FAINT)
     image = axes.imshow(shown, cmap=tints, vmin=low, vmax=max(high, low + 1e-12), interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    return image
-
-
-def _percentiles(image: AxesImage) -> str:
-    low, high = image.get_clim()
-    return minus(f"colours {low:.2g} to {high:.2g}: {_LOW}nd to {_HIGH}th percentile")
-
-
-def _left_out(within: np.ndarray) -> str:
-    known = within[np.isfinite(within)]
-    median = minus(f" (median {np.median(known):.2g})") if known.size else ""
-    return f"diagonal: within a class, left out{median}"
-
-
-def _bar(figure: Figure, axes: Axes, image: AxesImage, text: str) -> Colorbar:
     bar = colour_bar(figure, image, axes, text, 6.5, below=True, shrink=0.9, aspect=32, extend="both")
     bar.ax.tick_params(labelsize=6.5)
     bar.ax.locator_params(nbins=5)
     bar.outline.set(visible=True, edgecolor=FAINT, linewidth=0.6)  # pyright: ignore[reportCallIssue]
     return bar
+
+
+def _percentiles(low: float, high: float) -> str:
+    return minus(f"colours {low:.2g} to {high:.2g}: {_LOW}nd to {_HIGH}th percentile")
 
 
 def _edge(axes: Axes, tree: Tree, order: np.ndarray) -> None:
@@ -129,7 +111,7 @@ def _edge(axes: Axes, tree: Tree, order: np.ndarray) -> None:
     ends = np.array([[rows[below[node]].min() - 0.35, rows[below[node]].max() + 0.35] for node in branches])
     inch = count / _SIDE
     centres = spread(ends.mean(1), np.full(len(branches), _SIZE * LINE * inch), -0.5, count - 0.5)
-    colours = position_colours(node_positions(tree)[branches])
+    colours = tree_colours(tree)[branches]
     for node, colour, (start, stop), centre in zip(branches, colours, ends, centres, strict=True):
         axes.plot([_NAMES - 0.03] * 2, [start, stop], color=colour, linewidth=1.4, solid_capstyle="butt")
         axes.plot([_NAMES - 0.12, _NAMES - 0.04], [centre, (start + stop) / 2], color=colour, linewidth=0.7)

@@ -13,8 +13,10 @@ from matplotlib.colors import LogNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from losskernel.errors import require
 from losskernel.figures.shared.lettering import legend_below, name_points, plain
-from losskernel.figures.shared.style import DOUBLE, INK, MUTED, OKABE_ITO, SEQUENTIAL, colour_bar, new_figure, paper
+from losskernel.figures.shared.panels import colour_bar, furnish_layout, new_figure
+from losskernel.figures.shared.style import DOUBLE, INK, MUTED, OKABE_ITO, SEQUENTIAL, paper
 
 _EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.5}  # keeps markers apart where they overlap
 # Kind of point -> its look, and its name in the key.
@@ -27,6 +29,7 @@ _LOOKS: dict[str, tuple[dict[str, Any], str]] = {
     "laplace": ({"marker": "^", "color": OKABE_ITO[4], "markersize": 6, **_EDGE}, "Laplace kernel"),
     "loss_kernel": ({"marker": "D", "color": MUTED, "markersize": 4.5, **_EDGE}, "loss kernels"),
 }
+_THIS_RUN: dict[str, Any] = {"markersize": 5.6, "markeredgecolor": INK, "markeredgewidth": 0.9}
 _DASHED: dict[str, Any] = {"linewidth": 1.0, "linestyle": (0, (3, 1.5))}
 # Colours of paths over training, the loss kernel's first.
 _TRAINED = (OKABE_ITO[1], OKABE_ITO[5])
@@ -64,51 +67,42 @@ def joint_map(points: JointPoints, note: str) -> Figure:
     note: below the figure, such as what the map gets wrong.
 
     Raises:
-        ValueError: a line joins points that have no place.
+        InputError: a line joins points that have no place.
     """
     tracks = [track for track in (points.path, points.sweep, points.laplace, *points.training) if track is not None]
     most = max(number for track in tracks for number in track.numbers)
-    if np.ndim(points.positions) != 2 or most >= len(points.positions):
-        raise ValueError(f"places {np.shape(points.positions)} hold no point {most}; pass all points")
+    complete = np.ndim(points.positions) == 2 and most < len(points.positions)
+    require(complete, f"places {np.shape(points.positions)} hold no point {most}; pass all points")
     figure = new_figure(DOUBLE, 4.5)
     axes = figure.subplots()
-    lines = [points.joined.get(pair, points.positions[list(pair)]) for track in tracks for pair in _pairs(track)]
-    _training(axes, points)
-    _arrows(axes, points, points.path, OKABE_ITO[0])
-    for pair in _pairs(points.laplace) if points.laplace is not None else ():
-        axes.plot(*_line(points, pair).T, color=_LOOKS["laplace"][0]["color"], zorder=2, **_DASHED)
+    for track, colour in zip(points.training, _TRAINED, strict=False):
+        for line in _lines(points, track):
+            axes.plot(*line.T, color=colour, linewidth=1.0, zorder=1.5)
+        axes.plot(*points.positions[list(track.numbers[:-1])].T, "o", color=colour, markersize=3, zorder=2)
+    _arrows(axes, _lines(points, points.path), OKABE_ITO[0])
+    for line in _lines(points, points.laplace):
+        axes.plot(*line.T, color=_LOOKS["laplace"][0]["color"], zorder=2, **_DASHED)
     colours = _sweep(figure, axes, points)
     _points(axes, points, colours)
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.margins(0.09)
-    axes.set(xlabel="axis 1, rad", ylabel="axis 2, rad")
+    furnish_layout(axes, "axis 1, rad", "axis 2, rad", 0.09)
     legend_below(figure, _handles(points), note=note, columns=4)
     figure.draw_without_rendering()
     # layers lie close together and may go without a name, the rest may not
     needed = {number for number in points.names if points.kinds[number] != "layer"}
+    lines = [line for track in tracks for line in _lines(points, track)]
     name_points(axes, points.positions, points.names, lines, needed, size=7)
     return figure
 
 
-def _pairs(track: Track) -> list[tuple[int, int]]:
-    return list(pairwise(track.numbers))
+def _lines(points: JointPoints, track: Track | None) -> list[np.ndarray]:
+    """Return the lines [n, 2] between a track's points."""
+    pairs = pairwise(track.numbers if track is not None else ())
+    return [points.joined.get(pair, points.positions[list(pair)]) for pair in pairs]
 
 
-def _line(points: JointPoints, pair: tuple[int, int]) -> np.ndarray:
-    return points.joined.get(pair, points.positions[list(pair)])
-
-
-def _training(axes: Axes, points: JointPoints) -> None:
-    for track, colour in zip(points.training, _TRAINED, strict=False):
-        for pair in _pairs(track):
-            axes.plot(*_line(points, pair).T, color=colour, linewidth=1.0, zorder=1.5)
-        axes.plot(*points.positions[list(track.numbers[:-1])].T, "o", color=colour, markersize=3, zorder=2)
-
-
-def _arrows(axes: Axes, points: JointPoints, track: Track, colour: str) -> None:
+def _arrows(axes: Axes, lines: Sequence[np.ndarray], colour: str) -> None:
     """Draw a path with an arrow head in the middle of each piece."""
-    for pair in _pairs(track):
-        line = _line(points, pair)
+    for line in lines:
         axes.plot(*line.T, color=colour, linewidth=1.4, zorder=2.5)
         middle = len(line) // 2
         # a head needs a direction: a thousandth of the line's own, so that only the head shows
@@ -127,8 +121,8 @@ def _sweep(figure: Figure, axes: Axes, points: JointPoints) -> dict[int, str]:
     shades = colormaps[SEQUENTIAL].reversed()
     tints = [to_hex(shades(0.08 + 0.92 * float(scale(value)))) for value in values]
     colours = dict(zip(points.sweep.numbers, tints, strict=False))  # the last of the sweep are the gradients
-    for pair in _pairs(points.sweep):
-        axes.plot(*_line(points, pair).T, color=colours[pair[0]], linewidth=1.4, zorder=2.5)
+    for line, colour in zip(_lines(points, points.sweep), tints, strict=False):
+        axes.plot(*line.T, color=colour, linewidth=1.4, zorder=2.5)
     if len(values) > 1:
         label = "localization γ of the loss kernels"
         colour_bar(figure, ScalarMappable(scale, shades), axes, label, shrink=0.6, pad=0.01)
@@ -145,7 +139,7 @@ def _points(axes: Axes, points: JointPoints, colours: Mapping[int, str]) -> None
         if number in colours:
             look["color"] = colours[number]
         if number == points.run_kernel:
-            look |= {"markersize": 5.6, "markeredgecolor": INK, "markeredgewidth": 0.9}
+            look |= _THIS_RUN
         if number in points.failed:
             look |= {"markerfacecolor": "white", "markeredgecolor": look["color"], "markeredgewidth": 1.1}
         level = {"gradient": 4, "loss_kernel": 3.5}.get(kind, 3) + (number == points.run_kernel)
@@ -153,14 +147,12 @@ def _points(axes: Axes, points: JointPoints, colours: Mapping[int, str]) -> None
 
 
 def _handles(points: JointPoints) -> list[Line2D]:
-    drawn = [points.kinds[number] for number in range(len(points.positions))]
-    shown = [entry for kind, entry in _LOOKS.items() if kind in drawn]
-    handles = [Line2D([], [], linestyle="", label=name, **look) for look, name in shown]
-    mine = _LOOKS["loss_kernel"][0] | {"markersize": 5.6, "markeredgecolor": INK, "markeredgewidth": 0.9}
-    handles.append(Line2D([], [], linestyle="", label="this run's own", **mine))
+    shown = [entry for kind, entry in _LOOKS.items() if kind in points.kinds]
+    shown.append((_LOOKS["loss_kernel"][0] | _THIS_RUN, "this run's own"))
     if points.failed:
         look = {"marker": "D", "markersize": 4.5, "markerfacecolor": "white", "color": MUTED, "markeredgewidth": 1.1}
-        handles.append(Line2D([], [], linestyle="", label="its diagnosis fails", **look))
+        shown.append((look, "its diagnosis fails"))
+    handles = [Line2D([], [], linestyle="", label=name, **look) for look, name in shown]
     handles.append(Line2D([], [], color=OKABE_ITO[0], linewidth=1.4, label=plain(points.path.name)))
     if points.sweep is not None:
         handles.append(Line2D([], [], color="#21918c", linewidth=1.4, label=plain(points.sweep.name)))

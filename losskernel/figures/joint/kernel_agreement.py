@@ -2,31 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter
 
-from losskernel.figures.shared.lettering import fit, legend_below, letter, plain, width
-from losskernel.figures.shared.style import (
-    DOUBLE,
-    FAINT,
-    INK,
-    MUTED,
-    OKABE_ITO,
-    SINGLE,
-    colour_bar,
-    new_figure,
-    number_cells,
-    paper,
-)
-
-if TYPE_CHECKING:
-    import pandas as pd
-
+from losskernel.errors import require
+from losskernel.figures.shared.checks import require_shape
+from losskernel.figures.shared.lettering import fit, legend_below, letter_all, plain, width
+from losskernel.figures.shared.panels import colour_bar, new_figure, number_cells
+from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MUTED, OKABE_ITO, SINGLE, paper
 
 _ROW, _MOST_NUMBERS = 0.19, 16  # inches; columns whose numbers can be read
 _SIZE, _WIDEST = 6.5, 2.2
@@ -57,10 +46,10 @@ def kernels_layers(
     sought; others, behind a gap, are targets.
 
     Raises:
-        ValueError: names do not match the distances.
+        InputError: names do not match the distances.
     """
-    if np.shape(distances) != (len(kernels), len(layers)) or len(floors) != len(kernels):
-        raise ValueError(f"distances must be [{len(kernels)}, {len(layers)}], got {np.shape(distances)}")
+    require_shape("distances", distances, (len(kernels), len(layers)), "pass one per kernel and layer")
+    require_shape("floors", floors, (len(kernels),), "pass one per kernel")
     names = [fit(name, _WIDEST, _SIZE) for name in kernels]
     columns = [fit(name, 1.2, _SIZE) for name in layers]
     slanted = max(width(name, _SIZE) for name in columns) > 0.75 * (DOUBLE - _WIDEST - 1) / len(layers)
@@ -73,7 +62,10 @@ def kernels_layers(
         number_cells(axes, distances, distances < 0.5 * top, distances <= np.asarray(floors)[:, None], 6)
     sought = len(layers) if of_path is None else of_path
     axes.axvline(sought - 0.5, color="white", linewidth=3)  # a gap before the targets
-    _frame_nearest(axes, distances[:, :sought])
+    look = {"fill": False, "edgecolor": OKABE_ITO[3], "linewidth": 1.3}
+    for row, values in enumerate(distances[:, :sought]):
+        if np.isfinite(values).any() and np.nanmin(values) < _UNRELATED:
+            axes.add_patch(Rectangle((int(np.nanargmin(values)) - 0.47, row - 0.44), 0.94, 0.88, **look))
     axes.set_yticks(range(len(kernels)), list(map(plain, names)), fontsize=_SIZE)
     turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
     axes.set_xticks(range(len(layers)), list(map(plain, columns)), fontsize=_SIZE, **turned)
@@ -85,47 +77,36 @@ def kernels_layers(
     return figure
 
 
-def _frame_nearest(axes: Axes, distances: np.ndarray) -> None:
-    look = {"fill": False, "edgecolor": OKABE_ITO[3], "linewidth": 1.3}
-    for row, values in enumerate(distances):
-        if np.isfinite(values).any() and np.nanmin(values) < _UNRELATED:
-            axes.add_patch(Rectangle((int(np.nanargmin(values)) - 0.47, row - 0.44), 0.94, 0.88, **look))
-
-
 @paper()
-def beyond_labels(table: "pd.DataFrame", kernels: Sequence[str], target: str, note: str = "") -> Figure:
+def beyond_labels(table: pd.DataFrame, kernels: Sequence[str], target: str, note: str = "") -> Figure:
     """A panel a kernel: the raw cosine with every layer, and the cosine that is left beside the labels.
 
     table: columns target, kernel, layer, cosine, beyond, low, high, beyond_corrected, null_low, null_high. kernels:
     those drawn, at most four. target: whose labels.
 
     Raises:
-        ValueError: the table has no row of a kernel.
+        InputError: the table has no row of a kernel.
     """
     drawn = list(kernels)[:_MOST_PANELS]
-    groups = table.groupby(["target", "kernel"], sort=False)
-    parts: list[Any] = [
-        groups.get_group((target, name)) if (target, name) in groups.groups else table.head(0) for name in drawn
-    ]
-    if not parts or any(part.empty for part in parts):
-        raise ValueError(f"the table has no rows of {drawn} and {target!r}; name kernels that it holds")
+    parts: list[Any] = [table[(table["target"] == target) & (table["kernel"] == name)] for name in drawn]
+    filled = len(parts) > 0 and not any(part.empty for part in parts)
+    require(filled, f"the table has no rows of {drawn} and {target!r}; name kernels that it holds")
     layers = list(dict.fromkeys(name for part in parts for name in part["layer"]))
     names = [fit(name, 1.1, 6.5) for name in layers]
     figure = new_figure(DOUBLE, 1.15 + 0.19 * len(layers))
     panels = figure.subplots(1, len(parts), sharex=True, sharey=True, squeeze=False)[0]
-    for number, (axes, part, kernel) in enumerate(zip(panels, parts, drawn, strict=True)):
+    for axes, part in zip(panels, parts, strict=True):
         _panel(axes, part, layers)
-        room = (DOUBLE - max(width(name, 6.5) for name in names) - 0.5) / len(parts) - 0.2
-        title = fit(kernel.replace("localization", "γ"), room, 8)
-        letter(axes, number, plain(title))
         axes.set_xlabel("cosine with the layer")
+    room = (DOUBLE - max(width(name, 6.5) for name in names) - 0.5) / len(parts) - 0.2
+    letter_all(panels, [plain(fit(kernel.replace("localization", "γ"), room, 8)) for kernel in drawn])
     panels[0].set_yticks(range(len(layers)), [plain(name) for name in names], fontsize=6.5)
     panels[0].invert_yaxis()
     legend_below(figure, note=note, columns=4)
     return figure
 
 
-def _panel(axes: Axes, part: "pd.DataFrame", layers: Sequence[str]) -> None:
+def _panel(axes: Axes, part: pd.DataFrame, layers: Sequence[str]) -> None:
     rows = np.array([layers.index(name) for name in part["layer"]], dtype=float)
     values: dict[str, Any] = {name: part[name].to_numpy(float) for name in part.columns if name in _NUMBERS}
     chance = {"height": 0.8, "color": FAINT, "label": "by chance (90 %)", "zorder": 1}
@@ -156,15 +137,15 @@ def localization_sweep(
     failed: [n] kernels whose diagnosis fails, drawn hollow. note: in the panel.
 
     Raises:
-        ValueError: there is no localization, or numbers do not match.
+        InputError: there is no localization, or numbers do not match.
     """
     gamma, raw = np.asarray(localizations, dtype=float), np.asarray(angles, dtype=float)
-    if gamma.ndim != 1 or len(gamma) == 0 or raw.shape != gamma.shape:
-        raise ValueError(f"angles must be one a localization, got shapes {raw.shape} and {gamma.shape}")
+    fits = gamma.ndim == 1 and len(gamma) > 0 and raw.shape == gamma.shape
+    require(fits, f"angles must be one a localization, got shapes {raw.shape} and {gamma.shape}")
     floor = None if floors is None else np.asarray(floors, dtype=float)
     clean = None if corrected is None else np.asarray(corrected, dtype=float)
-    known = [values for values in (raw, clean, floor) if values is not None]
-    curves = [*known, *(values for _, values in (exact or {}).values())]
+    closed = exact or {}
+    curves = [values for values in (raw, clean, floor, *(of for _, of in closed.values())) if values is not None]
     # the axis is logarithmic, so it must end above 0; below its end values are arrows
     lowest = min([_LEAST, *(float(values[values > 0].min()) for values in curves if (values > 0).any())]) / 1.6
     figure = new_figure(SINGLE, 2.9)
@@ -172,7 +153,7 @@ def localization_sweep(
     if floor is not None:
         axes.fill_between(gamma, np.full_like(gamma, lowest), floor, color=FAINT, alpha=0.7, linewidth=0)
         axes.plot(gamma, floor, color=MUTED, linewidth=0.7, linestyle=":", label="noise floor")
-    for (name, (at, values)), style in zip((exact or {}).items(), cycle(("-", "--", "-."))):
+    for (name, (at, values)), style in zip(closed.items(), cycle(("-", "--", "-."))):
         look: dict[str, Any] = {"linestyle": style, "marker": "^" if len(at) < _FEW else "", "markersize": 4}
         axes.plot(at, values, color=INK, linewidth=0.9, label=name, **look)
     bad = np.zeros(len(gamma), dtype=bool) if failed is None else np.asarray(failed, dtype=bool)
@@ -182,25 +163,20 @@ def localization_sweep(
     if bad.any():
         axes.plot(gamma[bad], raw[bad], "o", label="its diagnosis fails", markerfacecolor="white", **look)
     if clean is not None:
-        _corrected(axes, gamma, clean, lowest)
+        seen, look = clean > lowest, {"color": OKABE_ITO[3], "markersize": 4, "zorder": 3.5}
+        axes.plot(gamma[seen], clean[seen], "s-", linewidth=1.0, label="without sampling noise", **look)
+        if not seen.all():
+            bottom = np.full((~seen).sum(), 1.15 * lowest)
+            axes.plot(gamma[~seen], bottom, "v", clip_on=False, label="the same: 0 or less", **look)
     # the guide begins where angles are clear of the noise
     least = 0.0 if floor is None else 1.5 * floor
     _guide(axes, gamma, np.where(raw > least, raw, np.nan), lowest)
     axes.set(xscale="log", yscale="log", xlabel="localization γ", ylabel="angle to the loss gradients, rad")
-    axes.set_ylim(lowest, 2.2)
+    axes.set(ylim=(lowest, 2.2))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.legend(loc="lower left", borderaxespad=0.2, handlelength=1.6)
     axes.set_title(note, loc="right", fontsize=6.5, color=MUTED)
     return figure
-
-
-def _corrected(axes: Axes, gamma: np.ndarray, values: np.ndarray, lowest: float) -> None:
-    seen, gone = values > lowest, values <= lowest
-    look = {"color": OKABE_ITO[3], "markersize": 4, "zorder": 3.5}
-    axes.plot(gamma[seen], values[seen], "s-", linewidth=1.0, label="without sampling noise", **look)
-    if gone.any():
-        bottom = np.full(gone.sum(), 1.15 * lowest)
-        axes.plot(gamma[gone], bottom, "v", clip_on=False, label="the same: 0 or less", **look)
 
 
 def _guide(axes: Axes, gamma: np.ndarray, raw: np.ndarray, lowest: float) -> None:
@@ -214,53 +190,46 @@ def _guide(axes: Axes, gamma: np.ndarray, raw: np.ndarray, lowest: float) -> Non
 
 
 @paper()
-def joint_training(table: "pd.DataFrame", drawn: Sequence[str], target: str, note: str = "") -> Figure:
+def joint_training(table: pd.DataFrame, drawn: Sequence[str], target: str, note: str = "") -> Figure:
     """Over training: the distance to the labels, to the own trained point, and the angle between velocities.
 
     table: columns what, step, to_labels, to_end, velocity. drawn: what is drawn, the loss kernel first. target: name of
     the labels. Step 0, the untrained network, is drawn one gap left of the first step.
 
     Raises:
-        ValueError: the table has no row of something drawn.
+        InputError: the table has no row of something drawn.
     """
-    groups = table.groupby("what", sort=False)
-    parts: list[Any] = [groups.get_group(name) if name in groups.groups else table.head(0) for name in drawn]
-    if not parts or any(part.empty for part in parts):
-        raise ValueError(f"the table has no rows of {list(drawn)}; name what it holds")
+    parts: list[Any] = [table[table["what"] == name] for name in drawn]
+    filled = len(parts) > 0 and not any(part.empty for part in parts)
+    require(filled, f"the table has no rows of {list(drawn)}; name what it holds")
     panels = [("to_labels", f"distance to {plain(target)}, rad"), ("to_end", "distance to its own end, rad")]
     if any(part["velocity"].notna().any() for part in parts):
         panels.append(("velocity", "angle between velocities, rad"))
     figure = new_figure(DOUBLE, 2.75)
-    for number, (axes, (column, label)) in enumerate(zip(figure.subplots(1, len(panels)), panels, strict=True)):
+    for axes, (column, label) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for part, name, colour, marker in zip(parts, drawn, _COLOURS, _MARKERS, strict=False):
             leading = part is parts[0]
             look = {"color": colour, "marker": marker, "linewidth": 1.6 if leading else 1.0, "label": plain(name)}
-            steps = _placed(part["step"].to_numpy(float))
+            steps = part["step"].to_numpy(float)
+            # on a logarithmic axis step 0 lies a factor of three below step 1
+            steps = np.where(steps > 0, steps, 1 / 3)
             axes.plot(steps, part[column].to_numpy(float), markersize=3.5, zorder=3 if leading else 2, **look)
         if column == "velocity":
             axes.axhline(np.pi / 2, color=FAINT, linewidth=1.5, zorder=1)
-            axes.set_ylim(0, np.pi)
-            axes.set_yticks([0, np.pi / 2, np.pi], ["0", "π/2", "π"])
+            axes.set(ylim=(0, np.pi), yticks=[0, np.pi / 2, np.pi], yticklabels=["0", "π/2", "π"])
             for height, word in ((0.02, "alike"), (0.93, "opposed")):
                 axes.text(0.02, height, word, transform=axes.transAxes, fontsize=6.5, color=MUTED)
         else:
             axes.set_ylim(0)
         axes.set_ylabel(label)
         _steps(axes, np.unique(table["step"].to_numpy(float)))
-        letter(axes, number)
+    letter_all(figure.axes)
     legend_below(figure, note=note)
     return figure
 
 
-def _placed(steps: np.ndarray) -> np.ndarray:
-    """Return places on a logarithmic axis, step 0 a factor of three below step 1."""
-    # zero has no logarithm
-    return np.where(steps > 0, steps, 1 / 3)
-
-
 def _steps(axes: Axes, steps: np.ndarray) -> None:
-    axes.set_xscale("log")
-    axes.set_xlabel("training step")
+    axes.set(xscale="log", xlabel="training step")
     first = float(steps[steps > 0].min()) if (steps > 0).any() else 1.0
     powers = [10.0**power for power in range(8) if first / 2 <= 10.0**power <= 1.2 * steps.max()]
     ticks, names = list(powers), [f"{power:,.0f}" for power in powers]

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.colors import to_hex
 
-from losskernel.figures.shared.colouring import Colouring, colour_by
+from losskernel.errors import require
+from losskernel.figures.shared.checks import require_shape
+from losskernel.figures.shared.colouring import MAX_LEGEND, Colouring, colour_by
 from losskernel.figures.shared.style import ALARM
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-_MAX_LEGEND = 32
 
 _HOVER_PICTURES = (Path(__file__).parent / "hover_pictures.js").read_text(encoding="utf-8")
 
@@ -37,14 +37,12 @@ def interactive_map(
 
     xy = np.asarray(xy, dtype=float)
     count = len(xy)
-    if xy.ndim != 2 or xy.shape[1] != 2 or count == 0:
-        raise ValueError(f"xy must be [N, 2], not empty, got {xy.shape}; pass one row per probe")
-    if xyz is not None and np.shape(xyz) != (count, 3):
-        raise ValueError(f"xyz must be [{count}, 3], got {np.shape(xyz)}; pass the same probes as xy")
-    if not labels:
-        raise ValueError("labels must name at least one label, got {}; pass e.g. {'probe': np.arange(N)}")
-    if thumbnails is not None and len(thumbnails) != count:
-        raise ValueError(f"thumbnails must be {count}, one per probe, got {len(thumbnails)}; pass None for none")
+    require_shape("xy", xy, ("N", 2), "pass one row per probe")
+    if xyz is not None:
+        require_shape("xyz", xyz, (count, 3), "pass the same probes as xy")
+    require(len(labels) > 0, "labels must name at least one label, got {}; pass e.g. {'probe': np.arange(N)}")
+    if thumbnails is not None:
+        require_shape("thumbnails", thumbnails, (count,), "pass one per probe, or None for none")
 
     plane = xy.astype(np.float32)  # half the bytes, and finer than a screen
     space = None if xyz is None else np.asarray(xyz, dtype=np.float32)
@@ -56,7 +54,7 @@ def interactive_map(
         for members, title, marker in _parts(name, colouring, np.asarray(labels[name])):
             x, y = plane[members].T
             trace = go.Scattergl(x=x, y=y, marker={"size": 6, "opacity": 0.85, **marker})
-            trace.showlegend = 1 < len(colouring.names) <= _MAX_LEGEND
+            trace.showlegend = 1 < len(colouring.names) <= MAX_LEGEND
             traces: list[go.Scattergl | go.Scatter3d] = [trace]
             if space is not None:
                 x, y, z = space[members].T
@@ -100,14 +98,11 @@ def stamp_page(page: str, text: str) -> str:
 
 def _hover_texts(labels: Mapping[str, np.ndarray], count: int) -> np.ndarray:
     # [N] lines "name: value"; escaped, for plotly reads them as markup
-    lines = [[f"probe {probe}" for probe in range(count)]]
+    texts = [f"probe {probe}" for probe in range(count)]
     for name, values in labels.items():
-        lines.append([f"{html.escape(name)}: {_plain(value)}" for value in np.asarray(values)])
-    return np.array(["<br>".join(texts) for texts in zip(*lines, strict=True)])
-
-
-def _plain(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float | np.floating) else html.escape(str(value))
+        shown = [f"{value:.4g}" if isinstance(value, float | np.floating) else str(value) for value in values]
+        texts = [f"{text}<br>{html.escape(f'{name}: {value}')}" for text, value in zip(texts, shown, strict=True)]
+    return np.array(texts)
 
 
 def _parts(name: str, colouring: Colouring, values: np.ndarray) -> Iterator[tuple[np.ndarray, str, dict[str, object]]]:
@@ -116,7 +111,7 @@ def _parts(name: str, colouring: Colouring, values: np.ndarray) -> Iterator[tupl
     if colouring.scale is not None:
         bar = {"title": {"text": html.escape(name), "side": "right"}, "thickness": 12, "len": 0.8, "x": 1.01}
         yield everyone, name, {"color": values, "colorscale": "Viridis", "showscale": True, "colorbar": bar}
-    elif len(colouring.names) > _MAX_LEGEND:
+    elif len(colouring.names) > MAX_LEGEND:
         yield everyone, name, {"color": [to_hex(colour) for colour in colouring.rgba]}
     else:
         for code, (group, colour) in enumerate(zip(colouring.names, colouring.colours, strict=True)):

@@ -1,32 +1,24 @@
 """Curves of a kernel and its chains: losses against steps, values of pairs, eigenvalues and modes."""
 
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
+from losskernel.errors import require
+from losskernel.figures.shared.checks import require_finite, require_shape
 from losskernel.figures.shared.colouring import Colouring, colour_by
 from losskernel.figures.shared.lettering import legend_below
-from losskernel.figures.shared.style import (
-    DOUBLE,
-    FAINT,
-    INK,
-    MANY,
-    MUTED,
-    OKABE_ITO,
-    SINGLE,
-    colour_bar,
-    new_figure,
-    paper,
-    require_finite,
-    require_shape,
-)
+from losskernel.figures.shared.panels import colour_bar, new_figure
+from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MANY, MUTED, OKABE_ITO, SINGLE, paper
 
 _BINS = 60  # of a histogram
 _MAX_MODES = 6
 _MAX_HANDLES = 12
+_DASHED: dict[str, Any] = {"color": INK, "linewidth": 0.9, "linestyle": (0, (4, 2))}
 
 
 @paper()
@@ -47,32 +39,29 @@ def loss_traces(
     loss it is.
 
     Raises:
-        ValueError: a shape is wrong, or a number of steps is not positive (zero is a burn-in of none).
+        InputError: a shape is wrong, or a number of steps is not positive (zero is a burn-in of none).
     """
     draws = np.asarray(draws, dtype=float)
     require_shape("draws", draws, ("chains", "draws"), "pass one row per chain")
-    if steps_per_draw < 1:
-        raise ValueError(f"steps_per_draw must be >= 1, got {steps_per_draw}; pass schedule.thinning")
-    if burn_in_steps < 0:
-        raise ValueError(f"burn_in_steps must be >= 0, got {burn_in_steps}; pass schedule.burn_in")
-    if burn_in is not None and (np.ndim(burn_in) != 2 or len(burn_in) != len(draws)):
-        raise ValueError(f"burn_in must be [{len(draws)}, moments], got {np.shape(burn_in)}; pass the chains of draws")
+    require(steps_per_draw >= 1, f"steps_per_draw must be >= 1, got {steps_per_draw}; pass schedule.thinning")
+    require(burn_in_steps >= 0, f"burn_in_steps must be >= 0, got {burn_in_steps}; pass schedule.burn_in")
+    # no burn-in is a burn-in of no moments
+    early = np.empty((len(draws), 0)) if burn_in is None else np.asarray(burn_in, dtype=float)
+    matching = early.ndim == 2 and len(early) == len(draws)
+    require(matching, f"burn_in must be [{len(draws)}, moments], got {early.shape}; pass the chains of draws")
     if distance is not None:
         require_shape("distance", distance, draws.shape, "pass one per draw")
     # A draw is the weights after a step, so the first lies one interval past the burn-in.
     steps = burn_in_steps + steps_per_draw * np.arange(1, draws.shape[1] + 1)
-    # no burn-in is a burn-in of no moments
-    early = np.empty((len(draws), 0)) if burn_in is None or burn_in_steps == 0 else np.asarray(burn_in, dtype=float)
-    moments = early.shape[1]
+    moments = early.shape[1] if burn_in_steps > 0 else 0
     early_steps = np.arange(1, moments + 1) * burn_in_steps / max(moments, 1)
-    losses = np.concatenate([early, draws], axis=1)
+    losses = np.concatenate([early[:, :moments], draws], axis=1)
 
-    panels = 1 if distance is None else 2
-    figure = new_figure(SINGLE if panels == 1 else DOUBLE, 2.3)
-    first, *others = figure.subplots(1, panels, squeeze=False)[0]
+    figure = new_figure(SINGLE if distance is None else DOUBLE, 2.3)
+    first, *others = figure.subplots(1, 1 if distance is None else 2, squeeze=False)[0]
     _draw(first, np.concatenate([early_steps, steps]), losses, burn_in_steps, steps[-1])
     if start is not None:
-        first.axhline(start, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), label=f"loss at w* = {start:.3g}")
+        first.axhline(start, label=f"loss at w* = {start:.3g}", **_DASHED)
     least = min(losses.min(), np.inf if start is None else start)
     if least > 0 and losses.max() > 30 * least:
         first.set_yscale("log")
@@ -93,8 +82,7 @@ def _draw(axes: Axes, steps: np.ndarray, values: np.ndarray, burn_in_steps: int,
         axes.plot(steps, values[chain], color=colour, linewidth=0.5, alpha=0.7, label=label)
     if chains > 1:
         axes.plot(steps, values.mean(axis=0), color=INK, linewidth=1.0, label="mean over chains")
-    axes.set_xlim(0, end)
-    axes.set_xlabel("sampler step")
+    axes.set(xlim=(0, end), xlabel="sampler step")
 
 
 @paper()
@@ -112,7 +100,7 @@ def within_across(
     decade, so that areas still compare.
 
     Raises:
-        ValueError: an array is not one-dimensional, is empty, or holds a value that is not finite.
+        InputError: an array is not one-dimensional, is empty, or holds a value that is not finite.
     """
     samples = {"within": np.asarray(within, dtype=float), "across": np.asarray(across, dtype=float)}
     for name, values in samples.items():
@@ -136,15 +124,13 @@ def within_across(
         above = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "color": colour, "fontsize": 7}
         axes.annotate(f"mean {means[name]:.2g}", (means[name], 1), (shift, 2), ha=side, **above)
     if floor is not None:
-        label = f"Monte-Carlo floor {floor:.2g}"
-        axes.axvline(floor, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), label=label)
+        axes.axvline(floor, label=f"Monte-Carlo floor {floor:.2g}", **_DASHED)
     if logarithmic:
         axes.set_xscale("log")
     elif edges[0] < 0 < edges[-1]:
         axes.axvline(0, color=MUTED, linewidth=0.5, zorder=0)
-    axes.set(xlim=(edges[0], edges[-1]), xlabel=f"{value_label} of a pair of probes")
-    axes.set_ylim(0)
-    axes.set_ylabel("density (per decade)" if logarithmic else "density")
+    density = "density (per decade)" if logarithmic else "density"
+    axes.set(xlim=(edges[0], edges[-1]), ylim=(0, None), xlabel=f"{value_label} of a pair of probes", ylabel=density)
     legend_below(figure, columns=3)
     return figure
 
@@ -171,17 +157,16 @@ def spectrum(
     None for no such panel. groups: [N] labels that order and colour the probes of the modes, or None.
 
     Raises:
-        ValueError: a shape is wrong, the trace is not positive, or there are groups without modes.
+        InputError: a shape is wrong, the trace is not positive, or there are groups without modes.
     """
-    values = np.sort(np.asarray(eigenvalues, dtype=float))[::-1] if np.ndim(eigenvalues) == 1 else np.empty(0)
-    if values.size == 0:
-        raise ValueError(f"eigenvalues must be [M], not empty, got {np.shape(eigenvalues)}; pass a flat array")
-    if not values.sum() > 0:
-        raise ValueError(f"eigenvalues must have a positive sum, got {values.sum():g}; pass a kernel's, not centred")
-    if modes is None and groups is not None:
-        raise ValueError("groups need modes to order, got modes=None; pass the leading eigenvectors [k, N]")
-    if modes is not None and (np.ndim(modes) != 2 or not 1 <= len(modes) <= _MAX_MODES):
-        raise ValueError(f"modes must be [k <= {_MAX_MODES}, N], got {np.shape(modes)}; pass the leading ones")
+    require_shape("eigenvalues", eigenvalues, ("M",), "pass a flat array")
+    values = np.sort(np.asarray(eigenvalues, dtype=float))[::-1]
+    total = float(values.sum())
+    require(total > 0, f"eigenvalues must have a positive sum, got {total:g}; pass a kernel's, not centred")
+    ordered = modes is not None or groups is None
+    require(ordered, "groups need modes to order, got modes=None; pass the leading eigenvectors [k, N]")
+    few = modes is None or (np.ndim(modes) == 2 and 1 <= len(modes) <= _MAX_MODES)
+    require(few, f"modes must be [k <= {_MAX_MODES}, N], got {np.shape(modes)}; pass the leading ones")
     rows = [] if modes is None else list(np.asarray(modes, dtype=float))
     colouring = None if groups is None else colour_by(groups, "groups", len(rows[0]))
 
@@ -201,19 +186,15 @@ def spectrum(
 
 
 def _rank_axis(axes: Axes, count: int) -> None:
-    axes.set_xlabel("mode")
-    if count > 30:
-        axes.set_xscale("log")
-    axes.set_xlim(0.8, count * 1.1)
+    axes.set(xscale="log" if count > 30 else "linear", xlim=(0.8, count * 1.1), xlabel="mode")
 
 
 def _scree(axes: Axes, values: np.ndarray) -> None:
     # Sampling error makes a few eigenvalues negative; a log axis cannot show them, so they are counted instead.
     positive = values[values > values[0] * 1e-12]
     axes.plot(np.arange(1, len(positive) + 1), positive, color=OKABE_ITO[0], marker="o", markersize=2, linewidth=0.6)
-    axes.set_yscale("log")
     _rank_axis(axes, len(positive))
-    axes.set_ylabel("eigenvalue")
+    axes.set(yscale="log", ylabel="eigenvalue")
     # the same axis read as shares of the trace
     share = axes.secondary_yaxis("right", functions=(lambda y: y / values.sum(), lambda s: s * values.sum()))
     share.set_ylabel("share of the trace")
@@ -226,11 +207,10 @@ def _scree(axes: Axes, values: np.ndarray) -> None:
 def _cumulative(axes: Axes, values: np.ndarray, effective_rank: float) -> None:
     axes.plot(np.arange(1, len(values) + 1), np.cumsum(values) / values.sum(), color=OKABE_ITO[0])
     axes.axhline(1, color=FAINT, linewidth=0.6, zorder=0)
-    axes.axvline(effective_rank, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
+    axes.axvline(effective_rank, **_DASHED)
     axes.set_title(f"effective rank {effective_rank:.3g} (dashed)", fontsize=7)
     _rank_axis(axes, len(values))
-    axes.set_ylim(0)
-    axes.set_ylabel("cumulative share of the trace")
+    axes.set(ylim=(0, None), ylabel="cumulative share of the trace")
 
 
 def _modes(strips: list[Axes], modes: np.ndarray, values: np.ndarray, colouring: Colouring | None) -> None:
@@ -244,9 +224,9 @@ def _modes(strips: list[Axes], modes: np.ndarray, values: np.ndarray, colouring:
         axes.scatter(np.arange(count), mode[order], s=2.5, c=colours, linewidths=0, rasterized=count > 3000)
         axes.set(xlim=(-0.5, count - 0.5), ylim=(-reach, reach), yticks=[])
         axes.set_ylabel(str(number + 1), rotation=0, ha="right", va="center", labelpad=4)
-        axes.spines["bottom"].set_visible(axes is strips[-1])
         share = f"{values[number] / values.sum():.0%}" if number < len(values) else ""
         axes.text(1.01, 0.5, share, transform=axes.transAxes, va="center", fontsize=7)
+        axes.spines["bottom"].set_visible(axes is strips[-1])
         axes.tick_params(axis="x", bottom=axes is strips[-1], labelbottom=axes is strips[-1])
     strips[0].set_title("leading modes, and their share", fontsize=7)
     strips[-1].set_xlabel("probe" if colouring is None else "probe, ordered by group")

@@ -8,18 +8,11 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
-from losskernel.figures.shared.colouring import Colouring, colour_by
-from losskernel.figures.shared.lettering import legend_below
-from losskernel.figures.shared.style import (
-    DIVERGING,
-    DOUBLE,
-    INK,
-    colour_bar,
-    new_figure,
-    paper,
-    require_finite,
-    require_shape,
-)
+from losskernel.errors import require
+from losskernel.figures.shared.checks import require_finite, require_shape
+from losskernel.figures.shared.colouring import Colouring, colour_by, colour_key
+from losskernel.figures.shared.panels import colour_bar, new_figure
+from losskernel.figures.shared.style import DIVERGING, DOUBLE, INK, paper
 
 _MAX_ROWS = 1000
 _MAX_HANDLES = 10
@@ -49,8 +42,8 @@ def kernel_matrix(
     """
     correlation = np.asarray(correlation, dtype=float)
     count = len(correlation)
-    if correlation.ndim != 2 or correlation.shape != (count, count) or count < 2:
-        raise ValueError(f"correlation must be [N, N] with N >= 2, got {correlation.shape}; pass a square matrix")
+    square = correlation.shape == (count, count) and count >= 2
+    require(square, f"correlation must be [N, N] with N >= 2, got {correlation.shape}; pass a square matrix")
     colouring = None if groups is None else colour_by(groups, "groups", count)
     rows = np.arange(count) if colouring is None else colouring.order
     rows = rows[np.linspace(0, count - 1, min(count, _MAX_ROWS)).round().astype(int)]
@@ -60,18 +53,19 @@ def kernel_matrix(
         require_shape("clusters", clusters, (count,), "pass one per probe")
     blocks = np.zeros(len(rows), dtype=int) if clusters is None else np.asarray(clusters)[rows]
     leaves = _leaf_order(shown, blocks)
-    limit = _robust_limit(shown)
+    limit = float(np.percentile(np.abs(shown[~np.eye(len(shown), dtype=bool)]), _CLIP_PERCENTILE)) or 1.0
 
-    figure = new_figure(DOUBLE, _height(colouring))
+    # inches; the panels are as wide as the page allows, and the key of the groups comes beneath them
+    keyed = colouring is not None and len(colouring.names) <= _MAX_HANDLES
+    figure = new_figure(DOUBLE, 3.45 + 0.6 * keyed)
     panels = figure.subplots(1, 2)
-    orders = {
-        f"Ordered by {group_name}" if colouring else "In the given order": np.arange(len(rows)),
-        "Ordered by clustering": leaves,
-    }
-    for axes, (title, order) in zip(panels, orders.items(), strict=True):
-        _draw(axes, shown[np.ix_(order, order)], limit)
+    titles = (f"Ordered by {group_name}" if colouring else "In the given order", "Ordered by clustering")
+    for axes, title, order in zip(panels, titles, (np.arange(len(rows)), leaves), strict=True):
+        axes.imshow(shown[np.ix_(order, order)], cmap=DIVERGING, vmin=-limit, vmax=limit)
+        axes.set(xticks=[], yticks=[])
         axes.set_title(title, pad=12)
         axes.set_xlabel("probe" if len(rows) == count else f"probe (an even {len(rows):,} of {count:,})")
+        axes.spines[:].set_visible(False)
         if colouring is not None:
             _edge_bars(axes, colouring.rgba[rows][order])
     if clusters is not None:
@@ -83,19 +77,6 @@ def kernel_matrix(
     image = panels[1].images[0]
     colour_bar(figure, image, list(panels), f"{value_label}\n({clip})", shrink=0.9, aspect=28, pad=0.015, extend="both")
     return figure
-
-
-def _height(colouring: Colouring | None) -> float:
-    # inches; the panels are as wide as the page allows, and the key of the groups comes beneath them
-    if colouring is None or len(colouring.names) > _MAX_HANDLES:
-        return 3.45
-    return 4.05 if colouring.scale is None else 4.2
-
-
-def _robust_limit(matrix: np.ndarray) -> float:
-    off_diagonal = matrix[~np.eye(len(matrix), dtype=bool)]
-    limit = float(np.percentile(np.abs(off_diagonal), _CLIP_PERCENTILE))
-    return limit if limit > 0 else 1.0
 
 
 def _leaf_order(matrix: np.ndarray, blocks: np.ndarray) -> np.ndarray:
@@ -116,12 +97,6 @@ def _leaves(matrix: np.ndarray) -> np.ndarray:
     return leaves_list(optimal_leaf_ordering(linkage(condensed, method="average"), condensed))
 
 
-def _draw(axes: Axes, matrix: np.ndarray, limit: float) -> None:
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    axes.imshow(matrix, cmap=DIVERGING, vmin=-limit, vmax=limit)
-
-
 def _edge_bars(axes: Axes, rgba: np.ndarray) -> None:
     for bounds, strip in (((0, 1.012, 1, 0.025), rgba[None, :]), ((-0.037, 0, 0.025, 1), rgba[:, None])):
         bar = axes.inset_axes(bounds)
@@ -137,12 +112,8 @@ def _outline_clusters(axes: Axes, blocks: np.ndarray) -> None:
 
 
 def _name_groups(figure: Figure, axes: Axes, colouring: Colouring, rows: np.ndarray, group_name: str) -> None:
-    if colouring.scale is not None:
-        both = figure.axes[:2]
-        colour_bar(figure, colouring.scale, both, group_name, size=8, below=True, shrink=0.4, aspect=40)
-        return
-    if len(colouring.names) <= _MAX_HANDLES:
-        legend_below(figure, colouring.handles(), title=group_name, columns=_MAX_HANDLES)
+    if colouring.scale is not None or len(colouring.names) <= _MAX_HANDLES:
+        colour_key(figure, figure.axes[:2], colouring, group_name)
         return
     # Names are written beside their rows, where even the smallest group has room for a line of type (6 points).
     sizes = np.bincount(colouring.codes[rows], minlength=len(colouring.names))

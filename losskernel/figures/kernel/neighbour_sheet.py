@@ -1,5 +1,8 @@
 """The probes most alike to a few queries, as a sheet to read."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -8,10 +11,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from losskernel.errors import require
+from losskernel.figures.shared.checks import require_images, require_shape
 from losskernel.figures.shared.colouring import colour_by
-from losskernel.figures.shared.lettering import LINE, fit, legend_below
+from losskernel.figures.shared.lettering import LINE, Colour, fit, legend_below
+from losskernel.figures.shared.panels import new_figure
 from losskernel.figures.shared.presentation import minus
-from losskernel.figures.shared.style import DOUBLE, INK, blend, new_figure, paper, require_shape
+from losskernel.figures.shared.style import DOUBLE, INK, blend, paper
 
 _MAX_COLUMNS = 12
 _MAX_HANDLES = 10
@@ -35,7 +41,7 @@ def neighbour_sheet(
     groups: [N] labels that colour the edge of an image or the ground of a cell, or None to colour by caption.
 
     Raises:
-        ValueError: a shape is wrong, or an index is not a probe.
+        InputError: a shape is wrong, or an index is not a probe.
     """
     queries, neighbours = np.asarray(query_indices), np.asarray(neighbour_indices)
     similarity = np.asarray(similarity, dtype=float)
@@ -48,23 +54,16 @@ def neighbour_sheet(
     height = rows * row_height + (0.1 if groups is None else 0.35)
     figure = new_figure(cell * columns, height, w_pad=0.05, h_pad=0.05, wspace=0.07, hspace=0.05)
     grid = figure.subplots(rows, columns, squeeze=False)
-    scale = grey_scale(images)
+    cells = Cells(images, captions, cell - 0.1, _SIZE)
     for panels, query, near, values in zip(grid, queries, neighbours, similarity, strict=True):
         probes = [query, *near]
+        notes = ["query", *(minus(f"{value_label} = {value:.2f}") for value in values)]
         names = [fit(captions[probe], cell - 0.1, _SIZE, lines=2) for probe in probes]
         # as many lines as the longest name of the row has, so that its similarities are level
         lines = 1 + max(name.count("\n") for name in names)
-        notes = ["query", *(minus(f"{value_label} = {value:.2f}") for value in values)]
         for axes, probe, name, note in zip(panels, probes, names, notes, strict=True):
-            colour = to_rgb(tuple(colouring.rgba[probe]))
-            image = None if images is None else np.asarray(images[probe])
-            draw_cell(axes, image, scale, captions[probe], cell - 0.1, _SIZE)
-            if image is None:
-                axes.set_facecolor(blend(colour, 0.22))
-            else:
-                note = name + "\n" * (lines - name.count("\n")) + note
-            axes.spines[:].set(visible=True, color=colour, linewidth=0.8 if image is None else 1.6)
-            axes.set_xlabel(note, fontsize=_SIZE, labelpad=5)
+            padded = name + "\n" * (lines - name.count("\n"))
+            cells.draw(axes, probe, to_rgb(tuple(colouring.rgba[probe])), padded, note, 1.6, 0.22, 5)
         frame_query(panels[0], 0.055)
     if groups is not None and colouring.scale is None and len(colouring.names) <= _MAX_HANDLES:
         legend_below(figure, colouring.handles(), columns=_MAX_HANDLES)
@@ -74,33 +73,46 @@ def neighbour_sheet(
 def _check(
     queries: np.ndarray, neighbours: np.ndarray, similarity: np.ndarray, images: np.ndarray | None, captions: list[str]
 ) -> None:
-    if queries.ndim != 1 or queries.size == 0:
-        raise ValueError(f"query_indices must be [Q], not empty, got {queries.shape}; pass a flat array of indices")
-    if neighbours.ndim != 2 or len(neighbours) != len(queries) or not 1 <= neighbours.shape[1] <= _MAX_COLUMNS:
-        expected = f"[{len(queries)}, k <= {_MAX_COLUMNS}]"
-        raise ValueError(f"neighbour_indices must be {expected}, got {neighbours.shape}; pass a row per query")
+    require_shape("query_indices", queries, ("Q",), "pass a flat array of indices")
+    fits = neighbours.ndim == 2 and len(neighbours) == len(queries) and 1 <= neighbours.shape[1] <= _MAX_COLUMNS
+    expected = f"[{len(queries)}, k <= {_MAX_COLUMNS}]"
+    require(fits, f"neighbour_indices must be {expected}, got {neighbours.shape}; pass a row per query")
     require_shape("similarity", similarity, neighbours.shape, "pass one per neighbour")
     used = np.concatenate([queries, neighbours.ravel()])
-    if used.dtype.kind not in "iu":
-        raise ValueError(f"query_indices and neighbour_indices must be integers, got {used.dtype}; pass indices")
-    if used.min() < 0 or used.max() >= len(captions):
-        raise ValueError(f"captions must cover probe {used.max()}, got {len(captions)}; pass one per probe, from 0")
+    whole = used.dtype.kind in "iu"
+    require(whole, f"query_indices and neighbour_indices must be integers, got {used.dtype}; pass indices")
+    covered = bool(used.min() >= 0 and used.max() < len(captions))
+    require(covered, f"captions must cover probe {used.max()}, got {len(captions)}; pass one per probe, from 0")
     require_images(images, len(captions))
 
 
-def require_images(images: np.ndarray | None, count: int) -> None:
-    """Refuse pictures that are not [count, H, W] or [count, H, W, 3]; None is a sheet without pictures.
+@dataclass(frozen=True)
+class Cells:
+    """How the probes of a sheet are shown: as pictures, or by their captions where there are none."""
 
-    Raises:
-        ValueError: they have another shape.
-    """
-    if images is not None and (len(images) != count or np.ndim(images) not in (3, 4)):
-        raise ValueError(f"images must be [{count}, H, W] or [{count}, H, W, 3], got {np.shape(images)}; pass all")
+    images: np.ndarray | None  # [N, H, W] grey, [N, H, W, 1] grey or [N, H, W, 3] colour
+    captions: Sequence[str]  # [N]
+    inches: float  # of the text in a cell
+    size: float  # of the text, in points
 
+    @cached_property
+    def scale(self) -> tuple[float, float]:
+        """One range of values for all pictures, so that a faint one looks faint."""
+        return (0.0, 1.0) if self.images is None else (float(np.min(self.images)), float(np.max(self.images)))
 
-def grey_scale(images: np.ndarray | None) -> tuple[float, float]:
-    """Return one range of values for all pictures, so that a faint one looks faint."""
-    return (0.0, 1.0) if images is None else (float(np.min(images)), float(np.max(images)))
+    def draw(
+        self, axes: Axes, probe: int, colour: Colour, name: str, note: str, edge: float, tint: float, pad: float
+    ) -> None:
+        """Draw a probe with a coloured edge; a note beneath it, and above that the name of a picture.
+
+        edge: width of a picture's edge, in points. tint: weight of the colour behind a caption. pad: above the note.
+        """
+        image = None if self.images is None else np.asarray(self.images[probe])
+        draw_cell(axes, image, self.scale, self.captions[probe], self.inches, self.size)
+        axes.spines[:].set(visible=True, color=colour, linewidth=0.8 if image is None else edge)
+        if image is None:
+            axes.set_facecolor(blend(to_rgb(colour), tint))
+        axes.set_xlabel(note if image is None else name + note, fontsize=self.size, labelpad=pad)
 
 
 def draw_cell(

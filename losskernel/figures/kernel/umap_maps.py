@@ -9,9 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
+from losskernel.figures.shared.checks import points_of
 from losskernel.figures.shared.colouring import Colouring, colour_by, colour_key
+from losskernel.figures.shared.panels import draw_points, new_figure
 from losskernel.figures.shared.presentation import minus
-from losskernel.figures.shared.style import DOUBLE, FAINT, RASTERISE, SINGLE, new_figure, paper, points_of, shuffled
+from losskernel.figures.shared.style import DOUBLE, FAINT, RASTERISE, SINGLE, paper
 
 _MAX_DIRECT_LABELS = 12
 _VIEWS = (-60, 0, 60)  # azimuths of the orbit, degrees
@@ -29,13 +31,10 @@ def map_2d(xy: np.ndarray, labels: np.ndarray, label_name: str) -> Figure:
     """
     xy = points_of(xy, 2, "xy")
     colouring = colour_by(labels, "labels", len(xy))
-    order = shuffled(len(xy))
     figure = new_figure(SINGLE, SINGLE)
     axes = figure.subplots()
-    look = {"s": _point_size(len(xy)), "linewidths": 0, "alpha": 0.85, "rasterized": len(xy) > RASTERISE}
-    axes.scatter(*xy[order].T, c=colouring.rgba[order], **look)
-    axes.set(xticks=[], yticks=[], xlabel="map axis 1", ylabel="map axis 2")
-    axes.set_aspect("equal", adjustable="datalim")
+    draw_points(axes, xy, colouring.rgba, point_size(len(xy)))
+    furnish_map(axes)
     if _has_room(xy, colouring):
         _label_directly(axes, xy, colouring)
         axes.set_title(f"coloured by {label_name}", fontsize=7)
@@ -57,22 +56,27 @@ def map_3d(xyz: np.ndarray, labels: np.ndarray, label_name: str) -> Figure:
     colouring = colour_by(labels, "labels", len(xyz))
     figure = new_figure(DOUBLE, 2.9)
     views = [figure.add_subplot(1, 3, index, projection="3d") for index in (1, 2, 3)]
-    draw_views(views, xyz, colouring.rgba, _point_size(len(xyz)))
+    draw_views(views, xyz, colouring.rgba)
     colour_key(figure, views, colouring, label_name)
     return figure
 
 
-def _point_size(count: int) -> float:
+def point_size(count: int) -> float:
+    """Return the size of each of so many points, in square points of print."""
     return float(np.clip(4000 / count, 1.0, 14.0))
+
+
+def furnish_map(axes: Axes) -> None:
+    """Give a map one scale for both axes, which have names and no numbers."""
+    axes.set(xticks=[], yticks=[], xlabel="map axis 1", ylabel="map axis 2", aspect="equal", adjustable="datalim")
 
 
 def _has_room(xy: np.ndarray, colouring: Colouring) -> bool:
     groups = len(colouring.names)
     if not 1 < groups <= _MAX_DIRECT_LABELS or max(map(len, colouring.names)) > 14:
         return False
-    medians = _medians(xy, colouring)
     # The map is about 3 inches wide and a line of text 0.12 high; a name is some 0.07 inches a letter.
-    inches = (medians - xy.min(axis=0)) / (np.ptp(xy, axis=0).max() or 1.0) * 3.0
+    inches = (_medians(xy, colouring) - xy.min(axis=0)) / (np.ptp(xy, axis=0).max() or 1.0) * 3.0
     apart = np.abs(inches[:, None] - inches[None])[~np.eye(groups, dtype=bool)]
     widest = 0.07 * max(map(len, colouring.names))
     return bool(((apart[:, 0] > widest) | (apart[:, 1] > 0.14)).all())
@@ -89,10 +93,8 @@ def _label_directly(axes: Axes, xy: np.ndarray, colouring: Colouring) -> None:
         axes.text(x, y, name, color=dark, weight="bold", ha="center", va="center", path_effects=outline)
 
 
-def draw_views(views: Sequence[Axes], xyz: np.ndarray, rgba: np.ndarray, size: float) -> None:
+def draw_views(views: Sequence[Axes], xyz: np.ndarray, rgba: np.ndarray) -> None:
     """Draw points [N, 3] with colours [N, 4] on three axes in space, 60 degrees apart around the vertical axis.
-
-    size: of a point, in square points.
 
     Raises:
         TypeError: axes that are flat.
@@ -103,7 +105,7 @@ def draw_views(views: Sequence[Axes], xyz: np.ndarray, rgba: np.ndarray, size: f
     for axes, azimuth in zip(views, _VIEWS, strict=True):
         if not isinstance(axes, Axes3D):
             raise TypeError("views must be axes in space; make them with projection='3d'")
-        look: dict[str, Any] = {"s": size, "linewidths": 0, "depthshade": True, "clip_on": False}
+        look: dict[str, Any] = {"s": point_size(len(xyz)), "linewidths": 0, "depthshade": True, "clip_on": False}
         axes.scatter(*xyz.T, c=rgba, rasterized=len(xyz) > RASTERISE, **look)
         limits = [(centre - reach, centre + reach) for centre in middle]
         axes.set(xlim=limits[0], ylim=limits[1], zlim=limits[2], xticks=[], yticks=[], zticks=[])

@@ -13,24 +13,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from losskernel.figures.shared.lettering import fit, legend_below, letter, name_points, plain, width, with_unit
-from losskernel.figures.shared.style import (
-    DOUBLE,
-    FAINT,
-    INK,
-    MUTED,
-    OKABE_ITO,
-    colour_bar,
-    new_figure,
-    number_cells,
-    paper,
-    require_shape,
-)
+from losskernel.errors import require
+from losskernel.figures.shared.checks import require_shape
+from losskernel.figures.shared.lettering import fit, legend_below, letter_all, name_points, plain, width, with_unit
+from losskernel.figures.shared.panels import draw_distances, furnish_layout, new_figure
+from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MUTED, OKABE_ITO, paper
 
 _MANY = 16  # points on a path whose markers must be small
 _METHODS = {"spherical MDS": (OKABE_ITO[0], "o"), "tangent PCA": (OKABE_ITO[3], "s")}
-_TARGET = {"marker": "*", "color": OKABE_ITO[3], "markersize": 10, "markeredgecolor": "white", "markeredgewidth": 0.5}
-_INPUTS = {"marker": "s", "color": INK, "markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.5}
+_EDGE: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.5, "linestyle": ""}
+_TARGET = {"marker": "*", "color": OKABE_ITO[3], "markersize": 10, **_EDGE}
+_INPUTS = {"marker": "s", "color": INK, "markersize": 5, **_EDGE}
 _MOST_NUMBERS = 10  # rows of the matrix whose entries can be read
 _MOST_NAMES = 20
 _LONGEST = 1.6  # inches of a name
@@ -47,11 +40,6 @@ class Route:
     branches: Sequence[tuple[int, int]] = ()  # further pairs of points, joined by fine lines
     leading: bool = False  # drawn heavily, on top of others
     dashed: bool = False  # as what has not been trained
-
-    @property
-    def edges(self) -> list[tuple[int, int]]:
-        """Pairs of points that follow on each other, branches left aside."""
-        return list(pairwise(self.numbers))
 
     @property
     def beside(self) -> list[int]:
@@ -110,38 +98,34 @@ def path_map(
     paths begin. note: below the figure.
 
     Raises:
-        ValueError: there is no map, or a map does not have the points that are drawn.
+        InputError: there is no map, or a map does not have the points that are drawn.
     """
-    if not sheets:
-        raise ValueError("sheets must not be empty; give one map at least")
-    used = {target, *inputs, *names, *(number for route in routes for number in route.numbers)}
+    require(len(sheets) > 0, "sheets must not be empty; give one map at least")
+    most = max(target, *inputs, *names, *(number for route in routes for number in route.numbers))
     for sheet in sheets:
-        if np.ndim(sheet.positions) != 2 or max(used) >= len(sheet.positions):
-            shape = np.shape(sheet.positions)
-            raise ValueError(f"{sheet.title} has {shape} places for point {max(used)}; pass all points")
+        shape = np.shape(sheet.positions)
+        fits = len(shape) == 2 and most < shape[0]
+        require(fits, f"{sheet.title} has {shape} places for point {most}; pass all points")
     figure = new_figure(DOUBLE, 3.15, wspace=0.04)
     panels = figure.subplots(1, len(sheets) + 1, width_ratios=[*[1.0] * len(sheets), 0.62])
     for axes, sheet in zip(panels, sheets, strict=False):
         _draw(axes, sheet, routes, inputs, target)
     _curves(panels[-1], curves)
-    titles = [*(sheet.title for sheet in sheets), "stress"]
-    for number, (axes, title) in enumerate(zip(panels, titles, strict=True)):
-        letter(axes, number, title)
-    handles = [*_handles(routes), _key(_INPUTS, "inputs"), _key(_TARGET, plain(target_name))]
+    letter_all(panels, [*(sheet.title for sheet in sheets), "stress"])
+    handles = [Line2D([], [], markersize=3, label=plain(route.name), **route.line, **route.mark) for route in routes]
+    for look, name in ((_INPUTS, "inputs"), (_TARGET, plain(target_name))):
+        handles.append(Line2D([], [], label=name, **look))
     legend_below(figure, handles, note=note)
     figure.draw_without_rendering()  # names are placed where the layout has put the points
     for axes, sheet in zip(panels, sheets, strict=False):
-        name_points(axes, sheet.positions, names, _lines(sheet, routes))
+        lines = [_line(sheet, edge) for route in routes for edge in (*pairwise(route.numbers), *route.branches)]
+        name_points(axes, sheet.positions, names, lines)
     return figure
 
 
 def along_colours(count: int) -> list[str]:
     """Return colours for networks in the order of training, the last the darkest."""
     return [to_hex(colormaps["viridis_r"](0.16 + 0.84 * index / max(count - 1, 1))) for index in range(count)]
-
-
-def _lines(sheet: Sheet, routes: Sequence[Route]) -> list[np.ndarray]:
-    return [_line(sheet, edge) for route in routes for edge in (*route.edges, *route.branches)]
 
 
 def _line(sheet: Sheet, edge: tuple[int, int]) -> np.ndarray:
@@ -152,7 +136,7 @@ def _draw(axes: Axes, sheet: Sheet, routes: Sequence[Route], inputs: Sequence[in
     for index, route in enumerate(routes):
         level = 4 if route.leading else 2 + index / len(routes)
         fine: dict[str, Any] = route.line | {"linewidth": 0.5, "alpha": 0.7}
-        for edges, look in ((route.branches, fine), (route.edges, route.line)):
+        for edges, look in ((route.branches, fine), (pairwise(route.numbers), route.line)):
             for edge in edges:
                 axes.plot(*_line(sheet, edge).T, zorder=level, **look)
         between = [number for number in route.numbers if number not in inputs]
@@ -161,14 +145,10 @@ def _draw(axes: Axes, sheet: Sheet, routes: Sequence[Route], inputs: Sequence[in
         for numbers, points in ((route.beside, 1.5), (between, size)):
             axes.plot(*sheet.positions[numbers].T, linestyle="", markersize=points, zorder=level + 0.1, **route.mark)
     for number in dict.fromkeys(inputs):
-        axes.plot(*sheet.positions[number], zorder=5, **_INPUTS)  # pyright: ignore[reportArgumentType]
-    axes.plot(*sheet.positions[target], zorder=5, **_TARGET)  # pyright: ignore[reportArgumentType]
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.margins(0.12)
-    axes.set(xlabel=sheet.xlabel, ylabel=sheet.ylabel)
-    axes.locator_params(nbins=5)
+        axes.plot(*sheet.positions[number], zorder=5, **_INPUTS)
+    axes.plot(*sheet.positions[target], zorder=5, **_TARGET)
+    furnish_layout(axes, sheet.xlabel, sheet.ylabel, 0.12, sheet.stress)
     axes.tick_params(labelsize=6.5)
-    axes.text(0.99, 0.01, f"stress {sheet.stress:.2f}", transform=axes.transAxes, ha="right", color=MUTED, fontsize=6.5)
 
 
 def _curves(axes: Axes, curves: Sequence[Falling]) -> None:
@@ -188,14 +168,6 @@ def _curves(axes: Axes, curves: Sequence[Falling]) -> None:
     axes.legend(loc="upper right", handlelength=1.2, borderaxespad=0.1)
 
 
-def _handles(routes: Sequence[Route]) -> list[Line2D]:
-    return [Line2D([], [], markersize=3, label=plain(route.name), **route.line, **route.mark) for route in routes]
-
-
-def _key(look: Mapping[str, object], label: str) -> Line2D:
-    return Line2D([], [], linestyle="", label=label, **look)  # pyright: ignore[reportArgumentType]
-
-
 @paper()
 def path_distances(
     distances: np.ndarray,
@@ -213,7 +185,7 @@ def path_distances(
     those of one training, drawn with a line. unit: of distances.
 
     Raises:
-        ValueError: the arrays do not belong to the names.
+        InputError: the arrays do not belong to the names.
     """
     count = len(names)
     require_shape("distances", distances, (count, count), "pass one per path")
@@ -224,18 +196,15 @@ def path_distances(
         names = [f"{mark}: {name}" for mark, name in zip(marks, names, strict=True)]
     figure = new_figure(0.8 * DOUBLE, 2.9, wspace=0.06)
     left, right = figure.subplots(1, 2, width_ratios=[1.12, 1.0])
-    _matrix(figure, left, distances, names, marks, with_unit("mean distance", unit))
+    draw_distances(figure, left, distances, with_unit("mean distance", unit), _MOST_NUMBERS)
+    _name_rows(left, names, marks)
     lines = [positions[list(pair)] for path in joined for pair in pairwise(path)]
     for line in lines:
         right.plot(*line.T, color=MUTED, linewidth=0.8, zorder=1)
     for point, colour in zip(positions, colours, strict=True):
-        right.plot(*point, marker="o", markersize=5.5, color=colour, markeredgecolor="white", markeredgewidth=0.4)
-    right.set_aspect("equal", adjustable="datalim")
-    right.margins(0.18)
-    right.set(xlabel=with_unit("first axis", unit), ylabel=with_unit("second axis", unit))
-    right.locator_params(nbins=4)
-    letter(left, 0, "distances between paths")
-    letter(right, 1, f"map of paths (stress {stress:.2f})")
+        right.plot(*point, marker="o", markersize=5.5, color=colour, **_EDGE)
+    furnish_layout(right, with_unit("first axis", unit), with_unit("second axis", unit), 0.18)
+    letter_all((left, right), ("distances between paths", f"map of paths (stress {stress:.2f})"))
     figure.supxlabel(fit(note, 0.97 * figure.get_figwidth(), 6.5, lines=2), fontsize=6.5, color=MUTED)
     figure.draw_without_rendering()
     step = -(-count // _MOST_NAMES)
@@ -244,19 +213,8 @@ def path_distances(
     return figure
 
 
-def _matrix(
-    figure: Figure, axes: Axes, distances: np.ndarray, names: Sequence[str], marks: Sequence[str], label: str
-) -> None:
-    count, top = len(names), max(float(np.nanmax(distances)), 1e-3)
-    # the darkest cell keeps room for a white number
-    image = axes.imshow(distances, cmap="Blues", vmin=0, vmax=1.15 * top)
-    if count <= _MOST_NUMBERS:
-        number_cells(axes, distances, distances > 0.65 * top, np.zeros_like(distances))
-    ticks = range(0, count, -(-count // _MOST_NAMES))
-    texts = [plain(fit(names[tick], _LONGEST, 6.5)) for tick in ticks]
-    axes.set_yticks(ticks, texts, fontsize=6.5)
+def _name_rows(axes: Axes, names: Sequence[str], marks: Sequence[str]) -> None:
+    ticks = range(0, len(names), -(-len(names) // _MOST_NAMES))
+    axes.set_yticks(ticks, [plain(fit(names[tick], _LONGEST, 6.5)) for tick in ticks], fontsize=6.5)
     short = max(width(marks[tick], 6.5) for tick in ticks) <= 1.8 / len(ticks)
     axes.set_xticks(ticks, [marks[tick] if short else "" for tick in ticks], fontsize=6.5)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    colour_bar(figure, image, axes, label)

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from losskernel.figures.shared.lettering import legend_below, mark_sample
-from losskernel.figures.shared.style import FAINT, SEQUENTIAL, colour_bar, palette
+from losskernel.figures.shared.panels import colour_bar
+from losskernel.figures.shared.style import FAINT, SEQUENTIAL, palette
 
 # A scale beats groups once a legend of its values could no longer be read at a glance.
 _MAX_NUMERIC_GROUPS = 12

@@ -1,7 +1,8 @@
 """The words of figures: their width in print, cut to measure, kept apart; letters, legends, names beside points."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain, repeat
 from string import ascii_lowercase
 from typing import Any, TypeAlias
 
@@ -91,6 +92,12 @@ def letter(axes: Axes, number: int, title: str = "", pad: float = 4.0, size: flo
     axes.set_title(f"$\\bf{{{ascii_lowercase[number]}}}$  {title}".rstrip(), loc="left", pad=pad, fontsize=size)
 
 
+def letter_all(panels: Iterable[Axes], titles: Iterable[str] = (), pad: float = 4.0, size: float = 8.0) -> None:
+    """Write the panels' letters, from a on, and their titles as far as there are some."""
+    for number, (axes, title) in enumerate(zip(panels, chain(titles, repeat("")), strict=False)):
+        letter(axes, number, title, pad, size)
+
+
 def legend_below(
     figure: Figure, handles: Sequence[Artist] | None = None, title: str = "", note: str = "", columns: int = 8
 ) -> None:
@@ -103,9 +110,7 @@ def legend_below(
         note: what all panels depend on, in place of a title.
         columns: at most.
     """
-    if handles is None:
-        entries = [axes.get_legend_handles_labels() for axes in figure.axes]
-        handles = list({text: handle for pair in entries for handle, text in zip(*pair, strict=True)}.values())
+    handles = labelled(figure) if handles is None else handles
     room = 0.97 * figure.get_figwidth()
     columns = _columns([width(str(handle.get_label()), 7.0) for handle in handles], room, columns)
     # matplotlib fills a legend column by column.
@@ -123,6 +128,12 @@ def legend_below(
     legend.get_title().set(color=INK if title else MUTED, multialignment="center")
 
 
+def labelled(figure: Figure) -> list[Artist]:
+    """Return what the figure's panels hold that has a label, of equal labels the last."""
+    entries = [entry for axes in figure.axes for entry in zip(*axes.get_legend_handles_labels(), strict=True)]
+    return list({text: handle for handle, text in entries}.values())
+
+
 def _columns(widths: Sequence[float], room: float, most: int) -> int:
     """Return how many columns entries of these widths need, read row by row, so that the rows are as few as can be."""
     count = len(widths)
@@ -132,17 +143,10 @@ def _columns(widths: Sequence[float], room: float, most: int) -> int:
     return 1
 
 
-def mark_sample(
-    label: str, marker: str, colour: Colour, size: float = 4.0, face: Colour | None = None, edge: Colour | None = None
-) -> Line2D:
-    """Return a legend's entry for a marker; face and edge: their colours where they differ."""
-    look: dict[str, Any] = {
-        "color": colour,
-        "markerfacecolor": face or colour,
-        "markeredgecolor": edge or colour,
-        "markeredgewidth": 0.8,
-    }
-    return Line2D([], [], linestyle="", marker=marker, markersize=size, label=label, **look)
+def mark_sample(label: str, marker: str, colour: Colour, size: float = 4.0, face: Colour | None = None) -> Line2D:
+    """Return a legend's entry for a marker; face: its colour inside where that differs."""
+    look: dict[str, Any] = {"markersize": size, "markerfacecolor": face or colour, "markeredgewidth": 0.8}
+    return Line2D([], [], linestyle="", marker=marker, color=colour, label=label, **look)
 
 
 def name_points(
@@ -203,29 +207,22 @@ def with_unit(text: str, unit: str) -> str:
 def _best(
     spot: np.ndarray, box: np.ndarray, obstacles: np.ndarray, frame: np.ndarray, taken: Sequence[np.ndarray]
 ) -> tuple[float, np.ndarray, float]:
-    """Return what the cheapest place for a box costs, its centre, and how far it is from its point."""
-    candidates: list[tuple[float, int, np.ndarray, float]] = []
-    for reach in _REACHES:
-        for turn in range(_DIRECTIONS):
-            angle = 2 * np.pi * turn / _DIRECTIONS
-            way = np.array([np.cos(angle), np.sin(angle)])
-            # From the point to the box's edge along this way, then to its centre.
-            depth = float((box / 2 / np.maximum(np.abs(way), 1e-9)).min())
-            centre = spot + (reach + depth) * way
-            low, high = centre - box / 2, centre + box / 2
-            covered = int(((obstacles > low - _CLEAR) & (obstacles < high + _CLEAR)).all(axis=1).sum())
-            beyond = float(np.maximum(frame[0] - low, 0).sum() + np.maximum(high - frame[1], 0).sum())
-            cost = _FAR * reach + _SPOT * covered + _OUTSIDE * (beyond > 0) + beyond
-            cost += sum(_NAME * _overlap(low, high, *other) for other in taken)
-            candidates.append((cost, len(candidates), centre, reach))
-    cost, _, centre, reach = min(candidates, key=lambda candidate: candidate[:2])
-    return cost, centre, reach
-
-
-def _overlap(low: np.ndarray, high: np.ndarray, other_low: np.ndarray, other_high: np.ndarray) -> float:
-    """Return which share of a box another one covers."""
-    shared = np.minimum(high, other_high) - np.maximum(low, other_low)
-    return float(shared.prod() / (high - low).prod()) if (shared > 0).all() else 0.0
+    """Return what the cheapest position for a box costs, its centre, and how far it is from its point."""
+    angles = 2 * np.pi * np.arange(_DIRECTIONS) / _DIRECTIONS
+    ways = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    # From the point to the box's edge along each way, then to its centre.
+    depths = (box / 2 / np.maximum(np.abs(ways), 1e-9)).min(axis=1)
+    reaches = np.repeat(_REACHES, _DIRECTIONS)
+    centres = spot + (reaches + np.tile(depths, len(_REACHES)))[:, None] * np.tile(ways, (len(_REACHES), 1))
+    low, high = centres - box / 2, centres + box / 2  # [positions, 2]
+    covering = (obstacles > low[:, None] - _CLEAR) & (obstacles < high[:, None] + _CLEAR)
+    beyond = np.maximum(frame[0] - low, 0).sum(axis=1) + np.maximum(high - frame[1], 0).sum(axis=1)
+    cost = _FAR * reaches + _SPOT * covering.all(axis=2).sum(axis=1) + _OUTSIDE * (beyond > 0) + beyond
+    for other_low, other_high in taken:
+        shared = np.maximum(np.minimum(high, other_high) - np.maximum(low, other_low), 0)
+        cost += _NAME * shared.prod(axis=1) / box.prod()
+    best = int(np.argmin(cost))
+    return float(cost[best]), centres[best], float(reaches[best])
 
 
 def _filled(line: np.ndarray) -> np.ndarray:

@@ -12,21 +12,17 @@ from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from losskernel.figures.shared.lettering import legend_below, letter, plain, shortened
-from losskernel.figures.shared.presentation import VERDICTS
-from losskernel.figures.shared.style import (
-    DOUBLE,
-    FAINT,
-    INK,
-    MUTED,
-    SEQUENTIAL,
-    colour_bar,
+from losskernel.figures.shared.checks import require_shape
+from losskernel.figures.shared.lettering import legend_below, letter_all, mark_sample, plain, shortened
+from losskernel.figures.shared.panels import (
+    draw_distances,
+    draw_steps,
+    furnish_layout,
+    mark_verdicts,
     new_figure,
-    number_cells,
-    palette,
-    paper,
-    require_shape,
+    verdict_handles,
 )
+from losskernel.figures.shared.style import DOUBLE, INK, MUTED, SEQUENTIAL, palette, paper
 from losskernel.figures.shared.sweep_axis import Axis
 
 _MOST_NUMBERS = 9  # rows of the matrix whose entries can be read
@@ -72,9 +68,7 @@ def kernel_similarity(kernels: Kernels, axis: Axis) -> Figure:
     _map(panels[1], kernels, colours, lines if ordered else [])
     if ordered:
         _steps(panels[2], kernels, axis, lines)
-    titles = ("distances between kernels", "the kernels on a map", "steps along the path")
-    for number, (axes, title) in enumerate(zip(panels, titles, strict=False)):
-        letter(axes, number, title)
+    letter_all(panels, ("distances between kernels", "the kernels on a map", "steps along the path"))
     legend_below(figure, _handles(kernels, axis, colours, lines), columns=9)
     return figure
 
@@ -85,25 +79,15 @@ def _colours(axis: Axis, where: Sequence[int | None]) -> list[str]:
     return [MUTED if index is None else to_hex(colormaps[SEQUENTIAL](scale(index))) for index in where]
 
 
-def _face(verdict: str, colour: str) -> dict[str, Any]:
-    face, edge = ("white", 1.1) if verdict == "warn" else (colour, 0.6)
-    return {"color": colour, "markerfacecolor": face, "markeredgewidth": edge}
-
-
 def _handles(kernels: Kernels, axis: Axis, colours: Sequence[str], lines: Sequence[str]) -> list[Line2D]:
     """Return the legend's entries: verdicts, and, where points have no names, paths and the ends of the axis."""
-    look = {"linestyle": "", "markersize": 5}
-    handles = [
-        Line2D([], [], marker=shown.marker, label=shown.word, **look, **_face(verdict, INK))
-        for verdict, shown in VERDICTS.items()
-        if verdict in kernels.verdicts
-    ]
+    handles = verdict_handles(kernels.verdicts)
     if len(kernels.paths) > 1 and axis.values is not None:
         ends = [kernels.where.index(index) for index in (0, len(axis.names) - 1) if index in kernels.where]
         names = axis.printed()
         for end in ends:
             text = f"{plain(axis.label.split()[-1])} = {names[kernels.where[end] or 0]}"
-            handles.append(Line2D([], [], marker="o", color=colours[end], label=text, **look))
+            handles.append(mark_sample(text, "o", colours[end], 5))
         if len(kernels.paths) <= 8:
             zipped = zip(lines, kernels.path_names, strict=True)
             handles += [Line2D([], [], color=colour, label=plain(name)) for colour, name in zipped]
@@ -118,10 +102,7 @@ def _matrix(figure: Figure, axes: Axes, kernels: Kernels, label: str) -> None:
     # a kernel's distance to itself says nothing; the floor says what a repetition would give
     np.fill_diagonal(shown, np.diag(kernels.floor))
     shown = shown[np.ix_(order, order)]
-    top = max(float(np.nanmax(shown)), 1e-3)
-    image = axes.imshow(shown, cmap="Blues", vmin=0, vmax=1.15 * top)
-    if count <= _MOST_NUMBERS:
-        number_cells(axes, shown, shown > 0.65 * top, np.eye(count, dtype=bool))
+    draw_distances(figure, axes, shown, "angular CKA distance, rad", _MOST_NUMBERS, np.eye(count))
     blocks = [*kernels.paths, *([member] for member in others)]
     if len(kernels.paths) > 1:
         _name_blocks(axes, blocks, [*map(plain, kernels.path_names), *(kernels.names[member] for member in others)])
@@ -134,9 +115,6 @@ def _matrix(figure: Figure, axes: Axes, kernels: Kernels, label: str) -> None:
         axes.set_xticks(ticks, texts if short else [""] * len(texts), fontsize=6)
         axes.set_yticks(ticks, texts, fontsize=6)
         axes.set_xlabel(plain(label))
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    colour_bar(figure, image, axes, "angular CKA distance, rad")
 
 
 def _name_blocks(axes: Axes, blocks: Sequence[Sequence[int]], names: Sequence[str]) -> None:
@@ -158,7 +136,7 @@ def _map(axes: Axes, kernels: Kernels, colours: Sequence[str], lines: Sequence[s
     for path, colour in zip(kernels.paths, lines, strict=False):
         axes.plot(*positions[list(path)].T, color=colour, linewidth=0.8, zorder=1)
     for point, verdict, colour in zip(positions, kernels.verdicts, colours, strict=True):
-        axes.plot(*point, marker=VERDICTS[verdict].marker, markersize=5.5, **_face(verdict, colour))
+        mark_verdicts(axes, point[:1], point[1:], [verdict], colour, 5.5)
     if len(kernels.paths) == 1 or not lines:
         for group in _clusters(positions, -(-len(positions) // _MOST_LABELS)):
             names = [_shortened(kernels.names[member]) for member in group]
@@ -167,13 +145,7 @@ def _map(axes: Axes, kernels: Kernels, colours: Sequence[str], lines: Sequence[s
             ha, va = ("center", "left", "right")[sideways], ("center", "bottom", "top")[up]  # 0, 1, -1
             look: dict[str, Any] = {"textcoords": "offset points", "ha": ha, "va": va, "fontsize": 6.5}
             axes.annotate(text, positions[group].mean(0), (8 * sideways, 7 * up), **look)
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.margins(0.2)
-    axes.set(xlabel="first axis, rad", ylabel="second axis, rad")
-    axes.locator_params(nbins=4)
-    axes.text(
-        0.98, 0.02, f"stress {kernels.stress:.2f}", transform=axes.transAxes, ha="right", color=MUTED, fontsize=6.5
-    )
+    furnish_layout(axes, "first axis, rad", "second axis, rad", 0.2, kernels.stress)
 
 
 def _clusters(positions: np.ndarray, step: int) -> list[list[int]]:
@@ -211,12 +183,8 @@ def _away(positions: np.ndarray, paths: Sequence[Sequence[int]], group: Sequence
 def _steps(axes: Axes, kernels: Kernels, axis: Axis, lines: Sequence[str]) -> None:
     for number, (path, colour) in enumerate(zip(kernels.paths, lines, strict=True)):
         along = axis.positions[[index for member in path if (index := kernels.where[member]) is not None]]
-        line = INK if len(kernels.paths) == 1 else colour
-        for i, pair in enumerate(pairwise(path)):
-            ends, first = along[i : i + 2], number == i == 0
-            axes.fill_between(ends, 0, kernels.floor[pair], color=FAINT, linewidth=0, label="noise" if first else None)
-            step = "to the next" if first else None
-            axes.plot(ends, [kernels.distances[pair]] * 2, color=line, linewidth=1.4, solid_capstyle="butt", label=step)
+        steps, floor = (matrix[path[:-1], path[1:]] for matrix in (kernels.distances, kernels.floor))
+        draw_steps(axes, along, steps, floor, INK if len(kernels.paths) == 1 else colour, key=number == 0)
         control = kernels.to_control[list(path)]
         if np.isfinite(control).any():
             name = "to its control" if number == 0 else None
@@ -227,5 +195,5 @@ def _steps(axes: Axes, kernels: Kernels, axis: Axis, lines: Sequence[str]) -> No
     axes.locator_params(axis="y", nbins=5)
     axes.set_ylabel("angular CKA distance, rad")
     if entries:
-        look = {"handlelength": 0.9, "handletextpad": 0.3, "columnspacing": 0.6, "borderaxespad": 0.1, "fontsize": 6}
-        axes.legend(loc="upper center", ncols=2, **look)  # pyright: ignore[reportArgumentType]
+        look: dict[str, Any] = {"handlelength": 0.9, "handletextpad": 0.3, "columnspacing": 0.6, "fontsize": 6}
+        axes.legend(loc="upper center", ncols=2, borderaxespad=0.1, **look)

@@ -1,30 +1,25 @@
 """Kernels over training: how far they travel, and maps of the probes at several stages."""
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
+from losskernel.figures.shared.checks import require_finite, require_shape
 from losskernel.figures.shared.colouring import colour_by, colour_key
-from losskernel.figures.shared.lettering import legend_below, letter, mark_sample
-from losskernel.figures.shared.presentation import VERDICTS
-from losskernel.figures.shared.style import (
-    DOUBLE,
-    FAINT,
-    INK,
-    OKABE_ITO,
+from losskernel.figures.shared.lettering import labelled, legend_below, letter_all
+from losskernel.figures.shared.panels import (
+    draw_points,
+    draw_steps,
+    grid_of,
     mark_doubt,
+    mark_verdicts,
     new_figure,
-    paper,
-    require_finite,
-    require_shape,
-    shuffled,
+    verdict_handles,
 )
+from losskernel.figures.shared.style import DOUBLE, FAINT, INK, OKABE_ITO, paper
 from losskernel.figures.shared.sweep_axis import Axis
 
 _FIRST, _LAST = OKABE_ITO[3], OKABE_ITO[0]  # distance to the first and to the last kernel
@@ -42,7 +37,7 @@ def along_training(
     where unknown. verdicts: [P]. losses: [P] mean loss of the probes at each checkpoint, NaN where unknown.
 
     Raises:
-        ValueError: the arrays do not belong to the steps.
+        InputError: the arrays do not belong to the steps.
     """
     count = len(axis.names)
     for name, values in (("distances", distances), ("floor", floor)):
@@ -52,23 +47,14 @@ def along_training(
     figure = new_figure(DOUBLE, 2.6, wspace=0.06)
     known = np.isfinite(losses)
     panels = figure.subplots(1, 2, width_ratios=[1.25, 1.0]) if known.any() else [figure.subplots()]
-    left = panels[0]
-    _distances(left, axis, distances, floor, verdicts)
+    _distances(panels[0], axis.positions, distances, floor, verdicts)
     if known.any():
         _losses(panels[1], axis.positions[known], losses[known])
-    for number, (axes, title) in enumerate(zip(panels, ("how far the kernel travels", "probe loss"), strict=False)):
-        letter(axes, number, title)
+    letter_all(panels, ("how far the kernel travels", "probe loss"))
+    for axes in panels:
         axis.draw(axes, named=True)
-    legend_below(figure, [*left.get_legend_handles_labels()[0], *_verdicts(verdicts)])
+    legend_below(figure, [*labelled(figure), *verdict_handles(verdicts)])
     return figure
-
-
-def _verdicts(there: Sequence[str]) -> list[Line2D]:
-    return [
-        mark_sample(shown.word, shown.marker, INK, 4.5, face="white" if verdict == "warn" else INK)
-        for verdict, shown in VERDICTS.items()
-        if verdict in there
-    ]
 
 
 def _losses(axes: Axes, positions: np.ndarray, losses: np.ndarray) -> None:
@@ -83,26 +69,18 @@ def _losses(axes: Axes, positions: np.ndarray, losses: np.ndarray) -> None:
     axes.set_ylabel("mean loss at the checkpoint")
 
 
-def _distances(axes: Axes, axis: Axis, distances: np.ndarray, floor: np.ndarray, verdicts: Sequence[str]) -> None:
-    positions = axis.positions
-    for number, (name, colour) in enumerate(((0, _FIRST), (len(positions) - 1, _LAST))):
-        to = np.delete(np.arange(len(positions)), name)
+def _distances(
+    axes: Axes, positions: np.ndarray, distances: np.ndarray, floor: np.ndarray, verdicts: Sequence[str]
+) -> None:
+    for name, number, colour in (("to the first", 0, _FIRST), ("to the last", len(positions) - 1, _LAST)):
+        to = np.delete(np.arange(len(positions)), number)
         # what noise alone would give lies below the curve, in its colour
-        axes.fill_between(positions[to], 0, floor[name, to], color=colour, alpha=0.12, linewidth=0)
-        label = ("to the first", "to the last")[number]
-        axes.plot(positions, distances[name], color=colour, label=label, zorder=2)
-        for x, value, verdict in zip(positions, distances[name], verdicts, strict=True):
-            face = "white" if verdict == "warn" else colour
-            axes.plot(x, value, VERDICTS[verdict].marker, color=colour, markerfacecolor=face, markersize=4.5, zorder=3)
-    for i, (here, after) in enumerate(pairwise(range(len(positions)))):
-        label = "to the next" if i == 0 else None
-        axes.plot(positions[[here, after]], [distances[here, after]] * 2, color=INK, linewidth=1.6, label=label)
-        noise = "noise alone" if i == 0 and np.isfinite(floor).any() else None
-        look: dict[str, Any] = {"color": FAINT, "linewidth": 0, "label": noise, "zorder": 1}
-        axes.fill_between(positions[[here, after]], 0, floor[here, after], **look)
-    axes.set_ylim(0, 1.08 * max(float(np.nanmax(distances)), 1e-3))
+        axes.fill_between(positions[to], 0, floor[number, to], color=colour, alpha=0.12, linewidth=0)
+        axes.plot(positions, distances[number], color=colour, label=name, zorder=2)
+        mark_verdicts(axes, positions, distances[number], verdicts, colour)
+    draw_steps(axes, positions, np.diagonal(distances, 1), np.diagonal(floor, 1), INK, key=True)
+    axes.set(ylim=(0, 1.08 * max(float(np.nanmax(distances)), 1e-3)), ylabel="angular CKA distance, rad")
     axes.locator_params(axis="y", nbins=5)
-    axes.set_ylabel("angular CKA distance, rad")
 
 
 @paper()
@@ -116,34 +94,27 @@ def aligned_maps(
     layouts: [P, N, 2]. labels: [N]. titles, verdicts: [P].
 
     Raises:
-        ValueError: a shape is wrong, or a coordinate is not finite.
+        InputError: a shape is wrong, or a coordinate is not finite.
     """
     layouts = checked(layouts, titles)
-    if len(verdicts) != len(titles):
-        raise ValueError(f"verdicts must be one per map, got {len(verdicts)} for {len(titles)} maps")
+    require_shape("verdicts", verdicts, (len(titles),), "pass one per map")
     colouring = colour_by(labels, "labels", layouts.shape[1])
     # the first and the last are always among them
     chosen = np.unique(np.linspace(0, len(layouts) - 1, min(_MOST, len(layouts))).round().astype(int))
-    columns = min(_COLUMNS, len(chosen))
-    lines = -(-len(chosen) // columns)
-    order = shuffled(layouts.shape[1])
     low, high = layouts.min(axis=(0, 1)), layouts.max(axis=(0, 1))
     # one square window for all maps, 6 % wider than the points
     reach = 0.53 * float((high - low).max()) or 1.0
     (left, bottom), (right, top) = (low + high) / 2 - reach, (low + high) / 2 + reach
-    size = float(np.clip(1500 / len(order), 0.6, 8.0))
-    figure = new_figure(DOUBLE * columns / _COLUMNS, 1.95 * lines + 0.5)
-    panels = np.atleast_1d(figure.subplots(lines, columns)).ravel()
-    for axes, number in zip(panels, chosen, strict=False):
-        look: dict[str, Any] = {"linewidths": 0, "alpha": 0.85, "rasterized": True}
-        axes.scatter(*layouts[number][order].T, s=size, c=colouring.rgba[order], **look)
+    size = float(np.clip(1500 / layouts.shape[1], 0.6, 8.0))
+    figure = new_figure(DOUBLE * min(1.0, len(chosen) / _COLUMNS), 1.95 * -(-len(chosen) // _COLUMNS) + 0.5)
+    panels = grid_of(figure, len(chosen), _COLUMNS)
+    for axes, number in zip(panels, chosen, strict=True):
+        draw_points(axes, layouts[number], colouring.rgba, size)
         axes.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], aspect="equal")
         axes.spines[:].set(visible=True, color=FAINT)
         axes.set_title(titles[number], fontsize=7, pad=3)
         mark_doubt(axes, str(verdicts[number]))
-    for axes in panels[len(chosen) :]:
-        axes.set_visible(False)
-    colour_key(figure, list(panels), colouring, label_name)
+    colour_key(figure, panels, colouring, label_name)
     return figure
 
 
@@ -151,11 +122,10 @@ def checked(layouts: np.ndarray, titles: Sequence[str]) -> np.ndarray:
     """Return maps [P, N, 2] as floats.
 
     Raises:
-        ValueError: they are not that, not one per title, or not finite.
+        InputError: they are not that, not one per title, or not finite.
     """
     layouts = np.asarray(layouts, dtype=float)
     require_shape("layouts", layouts, ("P", "N", 2), "pass one map per stage")
-    if len(titles) != len(layouts):
-        raise ValueError(f"titles must be one per map, got {len(titles)} for {len(layouts)} maps")
+    require_shape("titles", titles, (len(layouts),), "pass one per map")
     require_finite("layouts", layouts, "drop those probes first")
     return layouts

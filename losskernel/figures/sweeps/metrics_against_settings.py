@@ -1,10 +1,11 @@
 """Metrics of several runs against what was varied between them: small multiples under a row of verdicts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
@@ -12,12 +13,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator, NullFormatter
 
+from losskernel.errors import require
 from losskernel.figures.shared.lettering import legend_below, letter, mark_sample, plain
+from losskernel.figures.shared.panels import mark_verdicts, new_figure
 from losskernel.figures.shared.presentation import VERDICTS
-from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MUTED, new_figure, paper
+from losskernel.figures.shared.style import DOUBLE, HIGHLIGHT, INK, paper
 from losskernel.figures.shared.sweep_axis import Axis
 
-STABLE = "#DDEBF4"
 _COLUMNS = 3
 _DASHED, _DOTTED = (0, (4, 2)), (0, (1, 1.6))
 
@@ -59,16 +61,6 @@ class Row:
     stable: tuple[int, int] | None = None  # numbers of the first and the last value of the stable stretch
 
 
-@dataclass(frozen=True)
-class _Key:
-    """What the legend has to explain."""
-
-    handles: dict[str, Line2D | Patch] = field(default_factory=dict)
-
-    def add(self, label: str, **look: object) -> None:
-        self.handles.setdefault(label, Line2D([], [], label=label, **look))  # pyright: ignore[reportArgumentType]
-
-
 @paper()
 def comparison(panels: Sequence[Panel], axis: Axis, rows: Sequence[Row], error_bars: str = "90 % interval") -> Figure:
     """Every panel's curves against the swept value, three panels to a row, below a strip of verdicts.
@@ -77,15 +69,13 @@ def comparison(panels: Sequence[Panel], axis: Axis, rows: Sequence[Row], error_b
     row of verdicts, in each row where there are several. error_bars: what they are, for the legend.
 
     Raises:
-        ValueError: there is no panel, or a curve or row does not have a value per place of the axis.
+        InputError: there is no panel, or a curve or row does not have a value per place of the axis.
     """
-    if not panels:
-        raise ValueError("panels must not be empty; name a metric that the runs have")
-    for name, values in [(row.name, row.verdicts) for row in rows] + [
-        (curve.name or panel.title, curve.values) for panel in panels for curve in panel.curves
-    ]:
-        if len(values) != len(axis.names):
-            raise ValueError(f"{name!r} has {len(values)} values for {len(axis.names)} places; pass one each")
+    require(len(panels) > 0, "panels must not be empty; name a metric that the runs have")
+    curves = [(curve.name or panel.title, curve.values) for panel in panels for curve in panel.curves]
+    for name, values in [*((row.name, row.verdicts) for row in rows), *curves]:
+        fits = len(values) == len(axis.names)
+        require(fits, f"{name!r} has {len(values)} values for {len(axis.names)} places; pass one each")
     columns = min(_COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
     strip = 0.17 * len(rows)
@@ -94,17 +84,16 @@ def comparison(panels: Sequence[Panel], axis: Axis, rows: Sequence[Row], error_b
     height = 1.42 * lines + strip + 0.75 + named * upright
     figure = new_figure(DOUBLE * columns / _COLUMNS, height, wspace=0.06, hspace=0.04)
     grid = GridSpec(lines + 1, columns, figure=figure, height_ratios=[strip, *[1.42] * lines])
-    key = _Key()
     for column in range(columns):
         _verdicts(figure.add_subplot(grid[0, column]), axis, rows, column == 0)
     for number, panel in enumerate(panels):
         axes = figure.add_subplot(grid[1 + number // columns, number % columns])
         if len(rows) == 1 and rows[0].stable is not None:
-            axes.axvspan(*axis.span(*rows[0].stable), color=STABLE, linewidth=0, zorder=0)
-        _panel(axes, panel, axis, key)
+            axes.axvspan(*axis.span(*rows[0].stable), color=HIGHLIGHT, linewidth=0, zorder=0)
+        _panel(axes, panel, axis)
         letter(axes, number, plain(panel.title))
         axis.draw(axes, named=number + columns >= len(panels))
-    legend_below(figure, _handles(rows, key, error_bars, panels))
+    legend_below(figure, _handles(rows, error_bars, panels))
     return figure
 
 
@@ -112,7 +101,7 @@ def _verdicts(axes: Axes, axis: Axis, rows: Sequence[Row], named: bool) -> None:
     for level, row in enumerate(rows):
         if row.stable is not None:
             low, high = axis.span(*row.stable)
-            axes.fill_between([low, high], level - 0.5, level + 0.5, color=STABLE, linewidth=0, zorder=0)
+            axes.fill_between([low, high], level - 0.5, level + 0.5, color=HIGHLIGHT, linewidth=0, zorder=0)
         for x, verdict in zip(axis.positions, row.verdicts, strict=True):
             shown = VERDICTS[verdict]
             size = min(5.0, 130 / len(axis.names))
@@ -130,15 +119,18 @@ def _verdicts(axes: Axes, axis: Axis, rows: Sequence[Row], named: bool) -> None:
             text.set_color(row.colour if len(rows) > 1 else INK)
 
 
-def _panel(axes: Axes, panel: Panel, axis: Axis, key: _Key) -> None:
-    _thresholds(axes, panel)
+def _panel(axes: Axes, panel: Panel, axis: Axis) -> None:
+    for value, word in panel.thresholds:
+        axes.axhline(value, color=VERDICTS[word].colour, linewidth=0.8, zorder=1)
+        above: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "ha": "right"}
+        axes.annotate(word, (1, value), (-1, 1.5), color=VERDICTS[word].colour, fontsize=6, **above)
     for curve in panel.curves:
-        _curve(axes, curve, axis, key)
-    shown = np.concatenate([np.array([*curve.values, *_aside(curve)]) for curve in panel.curves])
+        _curve(axes, curve, axis)
+    asides = [values for curve in panel.curves for values, _ in _asides(curve)]
+    shown = np.concatenate([*(np.asarray(curve.values) for curve in panel.curves), *asides])
     shown = shown[np.isfinite(shown)]
-    limits = [value for value, _ in panel.thresholds]
     # thresholds and values may lie decades apart
-    wide = bool(limits) or (len(shown) > 0 and max(shown) > 20 * min(shown))
+    wide = len(panel.thresholds) > 0 or (len(shown) > 0 and max(shown) > 20 * min(shown))
     if len(shown) and min(shown) > 0 and wide and not panel.bounds:
         axes.set_yscale("log")
         axes.margins(y=0.12)
@@ -157,20 +149,17 @@ def _panel(axes: Axes, panel: Panel, axis: Axis, key: _Key) -> None:
             tops = np.concatenate([shown, *(curve.high[np.isfinite(curve.high)] for curve in panel.curves)])
             axes.set_ylim(0, 1.08 * max(tops) or 1.0)
     if any(curve.name for curve in panel.curves):  # beside the title, where it covers no curve
-        look = {"fontsize": 6.5, "handlelength": 0.9, "handletextpad": 0.3, "columnspacing": 0.8, "borderaxespad": 0}
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1.02), ncols=2, **look)  # pyright: ignore[reportArgumentType]
+        near: dict[str, Any] = {"fontsize": 6.5, "handlelength": 0.9, "handletextpad": 0.3, "columnspacing": 0.8}
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1.02), ncols=2, borderaxespad=0, **near)
 
 
-def _curve(axes: Axes, curve: Curve, axis: Axis, key: _Key) -> None:
+def _curve(axes: Axes, curve: Curve, axis: Axis) -> None:
     positions, known = axis.shifted(curve.shift), np.isfinite(curve.values)
     line = "-" if axis.values is not None else "none"
     size = min(4.2, 110 / len(positions))
-    if curve.floor is not None and np.isfinite(curve.floor).any():
-        _aside_line(axes, axis, curve.floor, {"color": INK, "linestyle": _DOTTED, "linewidth": 0.9})
-        key.add("Monte-Carlo floor", color=INK, linestyle=_DOTTED, linewidth=0.9)
-    if curve.control is not None and np.isfinite(curve.control).any():
-        _aside_line(axes, axis, curve.control, {"color": curve.colour, "linestyle": _DASHED, "linewidth": 0.9})
-        key.add("control, nβ = 0", color=MUTED, linestyle=_DASHED, linewidth=0.9)
+    for values, look in _asides(curve):
+        measured = np.isfinite(values)
+        axes.plot(axis.positions[measured], values[measured], zorder=1, **(look | {"label": None}))
     axes.plot(positions[known], curve.values[known], linestyle=line, color=curve.colour, zorder=2)
     bars = known & np.isfinite(curve.low) & np.isfinite(curve.high)
     if bars.any():
@@ -180,44 +169,30 @@ def _curve(axes: Axes, curve: Curve, axis: Axis, key: _Key) -> None:
     for x, several in zip(positions, curve.single, strict=False):
         if len(several) > 1:
             axes.plot([x] * len(several), several, ".", color=curve.colour, markersize=3, alpha=0.5, linewidth=0)
-    for verdict, shown in VERDICTS.items():
-        these = known & (np.asarray(curve.verdicts) == verdict)
-        face = "white" if verdict == "warn" else curve.colour
-        look = {"markerfacecolor": face, "markeredgecolor": curve.colour, "markeredgewidth": 0.9, "markersize": size}
-        axes.plot(positions[these], curve.values[these], marker=shown.marker, linestyle="", zorder=3, **look)  # pyright: ignore
+    mark_verdicts(axes, positions, curve.values, curve.verdicts, curve.colour, size)
     axes.plot([], [], "-", color=curve.colour, label=curve.name or None)
     if curve.note and known.any():
-        last = np.flatnonzero(known)[-1]
-        look = {"textcoords": "offset points", "ha": "right", "fontsize": 6.5}
-        axes.annotate(curve.note, (positions[last], curve.values[last]), (3, 6), **look)  # pyright: ignore[reportArgumentType]
+        end = positions[known][-1], curve.values[known][-1]
+        axes.annotate(curve.note, end, (3, 6), textcoords="offset points", ha="right", fontsize=6.5)
 
 
-def _aside(curve: Curve) -> list[float]:
-    return [float(value) for part in (curve.floor, curve.control) if part is not None for value in part]
+def _asides(curve: Curve) -> list[tuple[np.ndarray, dict[str, Any]]]:
+    """Return what a curve is held against, as far as it is known, and its look."""
+    floor = {"color": INK, "linestyle": _DOTTED, "linewidth": 0.9, "label": "Monte-Carlo floor"}
+    control = {"color": curve.colour, "linestyle": _DASHED, "linewidth": 0.9, "label": "control, nβ = 0"}
+    both = ((curve.floor, floor), (curve.control, control))
+    return [(values, look) for values, look in both if values is not None and np.isfinite(values).any()]
 
 
-def _aside_line(axes: Axes, axis: Axis, values: np.ndarray, look: dict[str, object]) -> None:
-    known = np.isfinite(values)
-    axes.plot(axis.positions[known], values[known], zorder=1, **look)  # pyright: ignore[reportArgumentType]
-
-
-def _thresholds(axes: Axes, panel: Panel) -> None:
-    for value, word in panel.thresholds:
-        axes.axhline(value, color=VERDICTS[word].colour, linewidth=0.8, linestyle="-", zorder=1)
-        above: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "ha": "right"}
-        axes.annotate(word, (1, value), (-1, 1.5), color=VERDICTS[word].colour, fontsize=6, **above)
-
-
-def _handles(rows: Sequence[Row], key: _Key, error_bars: str, panels: Sequence[Panel]) -> list[Line2D | Patch]:
+def _handles(rows: Sequence[Row], error_bars: str, panels: Sequence[Panel]) -> list[Artist]:
     """Return the legend's entries: verdicts that occur, shading, bars, lines. The rows name the curves."""
-    handles: list[Line2D | Patch] = []
     there = {verdict for row in rows for verdict in row.verdicts}
-    for verdict, shown in VERDICTS.items():
-        if verdict in there:
-            handles.append(mark_sample(shown.word, shown.marker, shown.colour, 5))
+    shown = [look for verdict, look in VERDICTS.items() if verdict in there]
+    handles: list[Artist] = [mark_sample(look.word, look.marker, look.colour, 5) for look in shown]
+    curves = [curve for panel in panels for curve in panel.curves]
     if any(row.stable is not None for row in rows):
-        handles.append(Patch(color=STABLE, linewidth=0, label="stable region"))
-    if any(np.isfinite(curve.low).any() for panel in panels for curve in panel.curves):
-        handles.append(Line2D([], [], color=FAINT, linestyle="", marker="|", markersize=8, label=error_bars))
-        handles[-1].set_color(INK)
-    return [*handles, *key.handles.values()]
+        handles.append(Patch(color=HIGHLIGHT, linewidth=0, label="stable region"))
+    if any(np.isfinite(curve.low).any() for curve in curves):
+        handles.append(mark_sample(error_bars, "|", INK, 8))
+    asides = {look["label"]: look for curve in curves for _, look in _asides(curve)}
+    return [*handles, *(Line2D([], [], **(look | {"color": INK})) for look in asides.values())]

@@ -8,23 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from losskernel.figures.shared.lettering import fit, legend_below, letter, mark_sample, plain
+from losskernel.errors import require
+from losskernel.figures.shared.checks import require_shape
+from losskernel.figures.shared.lettering import fit, labelled, legend_below, letter_all, plain
+from losskernel.figures.shared.panels import colour_bar, grid_of, mark_doubt, new_figure
 from losskernel.figures.shared.presentation import VERDICTS
-from losskernel.figures.shared.style import (
-    DOUBLE,
-    FAINT,
-    INK,
-    MUTED,
-    OKABE_ITO,
-    colour_bar,
-    mark_doubt,
-    new_figure,
-    paper,
-    require_shape,
-)
+from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MUTED, OKABE_ITO, paper
 
 _ROW = 0.19  # inches
 _NAME = 1.1  # inches for the longest name
@@ -56,8 +47,8 @@ class BlockShares:
     def __post_init__(self) -> None:
         count = len(self.names)
         for name, value in vars(self).items():
-            if name != "chance" and len(value) != count:
-                raise ValueError(f"{name} must have one entry per block, {count}, got {len(value)}")
+            got = count if name == "chance" else len(value)
+            require(got == count, f"{name} must have one entry per block, {count}, got {got}")
 
 
 @paper()
@@ -72,35 +63,34 @@ def block_shares(blocks: BlockShares, value: str) -> Figure:
     grouped = bool(np.isfinite(blocks.within).any())
     panels = figure.subplots(1, 4 if grouped else 3, sharey=True)
     _bars(panels[0], rows, blocks.self_coupling, blocks.self_coupling_se)
-    panels[0].plot(blocks.weights, rows, "D", color=OKABE_ITO[1], markersize=3.5, linestyle="", zorder=3)
+    panels[0].plot(blocks.weights, rows, "D", color=OKABE_ITO[1], markersize=3.5, label="share of the weights")
     panels[0].set_xlim(0, 1.12 * max(1.0, np.nanmax(blocks.self_coupling, initial=1.0)))
     _bars(panels[1], rows, blocks.cka, None)
-    panels[1].plot(blocks.ceiling, rows, "|", color=INK, markersize=9, linestyle="", zorder=3)
+    panels[1].plot(blocks.ceiling, rows, "|", color=INK, markersize=9, label="1, less noise")
     panels[1].set_xlim(min(0.0, float(np.nanmin(blocks.cka, initial=0.0))), 1.05)
     _bars(panels[2], rows, blocks.neighbours, blocks.neighbours_se)
-    panels[2].axvline(blocks.chance, color=INK, linestyle=_DOTTED, linewidth=0.9)
+    panels[2].axvline(blocks.chance, color=INK, linestyle=_DOTTED, linewidth=0.9, label="chance")
     panels[2].set_xlim(0, 1.05)
     if grouped:
         _couplings(panels[3], rows, blocks)
     titles = ("share of self-coupling", "CKA with the whole", "neighbours shared", f"mean coupling {value}")
-    for number, (axes, title) in enumerate(zip(panels, titles, strict=False)):
-        letter(axes, number, title, size=7.5)
+    letter_all(panels, titles, size=7.5)
+    for axes in panels:
         axes.tick_params(axis="y", length=0)
     panels[0].set_yticks(rows, [plain(fit(name, _NAME, 7)) for name in blocks.names])
     panels[0].set_ylim(count - 0.5, -0.5)
     for text, verdict in zip(panels[0].get_yticklabels(), blocks.verdicts, strict=True):
         text.set_color(INK if verdict == "pass" else VERDICTS[verdict].colour)
-    legend_below(figure, _handles(blocks))
+    looks = [VERDICTS[verdict] for verdict in sorted(set(blocks.verdicts) - {"pass"})]
+    legend_below(figure, [*labelled(figure), *(Patch(color=look.colour, label=f"name: {look.word}") for look in looks)])
     return figure
 
 
 def _bars(axes: Axes, rows: np.ndarray, values: np.ndarray, errors: np.ndarray | None) -> None:
-    known = np.isfinite(values)
-    colours = np.where(rows == 0, MUTED, OKABE_ITO[5])
-    axes.barh(rows[known], values[known], height=0.62, color=list(colours[known]), linewidth=0)
+    colours = [MUTED, *[OKABE_ITO[5]] * (len(rows) - 1)]
+    axes.barh(rows, values, height=0.62, color=colours, linewidth=0)
     if errors is not None:
-        bars = known & np.isfinite(errors)
-        axes.errorbar(values[bars], rows[bars], xerr=errors[bars], fmt="none", ecolor=INK, elinewidth=0.8)
+        axes.errorbar(values, rows, xerr=errors, fmt="none", ecolor=INK, elinewidth=0.8)
     axes.locator_params(axis="x", nbins=4)
 
 
@@ -109,26 +99,9 @@ def _couplings(axes: Axes, rows: np.ndarray, blocks: BlockShares) -> None:
     if (ends[np.isfinite(ends)] > 0).all() and np.isfinite(ends).any():
         axes.set_xscale("log")
     axes.hlines(rows, ends[0], ends[1], color=FAINT, linewidth=1.5, zorder=1)
-    for values, colour, mark in ((blocks.within, _WITHIN, "o"), (blocks.across, _ACROSS, "s")):
-        axes.plot(values, rows, mark, color=colour, markersize=4, linestyle="")
+    axes.plot(blocks.within, rows, "o", color=_WITHIN, markersize=4, label="within groups")
+    axes.plot(blocks.across, rows, "s", color=_ACROSS, markersize=4, label="across")
     axes.margins(x=0.12)
-
-
-def _handles(blocks: BlockShares) -> list[Line2D | Patch]:
-    marks = [
-        ("share of the weights", "D", OKABE_ITO[1], 3.5),
-        ("1, less noise", "|", INK, 8.0),
-        ("within groups", "o", _WITHIN, 4.0),
-        ("across", "s", _ACROSS, 4.0),
-    ]
-    marks = marks if np.isfinite(blocks.within).any() else marks[:2]
-    handles: list[Line2D | Patch] = [mark_sample(text, mark, colour, size) for text, mark, colour, size in marks]
-    # chance is a line in the third panel, and so third in the legend
-    handles.insert(2, Line2D([], [], color=INK, linestyle=_DOTTED, linewidth=0.9, label="chance"))
-    doubted = sorted(set(blocks.verdicts) - {"pass"})
-    return handles + [
-        Patch(color=VERDICTS[verdict].colour, label=f"name: {VERDICTS[verdict].word}") for verdict in doubted
-    ]
 
 
 @paper()
@@ -144,12 +117,12 @@ def group_couplings(
     the groups are of.
 
     Raises:
-        ValueError: the shapes do not belong together.
+        InputError: the shapes do not belong together.
     """
     means = np.asarray(means, dtype=float)
     require_shape("means", means, ("B", len(groups), len(groups)), "pass one per group")
-    if not len(titles) == len(verdicts) == len(means):
-        raise ValueError(f"titles and verdicts must be {len(means)}, got {len(titles)} and {len(verdicts)}")
+    fits = len(titles) == len(verdicts) == len(means)
+    require(fits, f"titles and verdicts must be {len(means)}, got {len(titles)} and {len(verdicts)}")
     columns = min(_COLUMNS, len(means))
     lines = -(-len(means) // columns)
     names = [plain(name) for name in groups]
@@ -158,8 +131,8 @@ def group_couplings(
     # the square root shows couplings across groups, which are far weaker than those within
     scale = PowerNorm(0.5, 0.0, top, clip=True)
     figure = new_figure(max(_SIDE * columns + 0.9, 3.4), (_SIDE + 0.22) * lines + 0.35, wspace=0.03, hspace=0.05)
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for number, (axes, matrix) in enumerate(zip(panels, means, strict=False)):
+    panels = grid_of(figure, len(means), _COLUMNS)
+    for number, (axes, matrix) in enumerate(zip(panels, means, strict=True)):
         axes.imshow(matrix, cmap="Blues", norm=scale, interpolation="nearest")
         axes.set_title(plain(fit(titles[number], _SIDE - 0.1, 7)), fontsize=7, pad=3)
         mark_doubt(axes, str(verdicts[number]), "\n")
@@ -169,11 +142,9 @@ def group_couplings(
             ticks(range(len(groups)) if wanted else [], names if wanted else [], fontsize=5.5)
         axes.tick_params(length=0)
         axes.spines[:].set(visible=True, linewidth=0.4)
-    for axes in panels[len(means) :]:
-        axes.set_visible(False)
     shown, reach = ScalarMappable(scale, "Blues"), min(0.9, 2.2 / (1.5 * lines))
     label = f"mean {value} between groups\nof {plain(label)}"
-    bar = colour_bar(figure, shown, list(panels), label, shrink=reach, pad=0.015)
+    bar = colour_bar(figure, shown, panels, label, shrink=reach, pad=0.015)
     # even steps on a scale of square roots, rounded
     ticks = sorted({0.0, *(float(f"{share * top:.1g}") for share in (1 / 16, 1 / 4, 9 / 16, 1))})
     bar.set_ticks([tick for tick in ticks if tick <= top])

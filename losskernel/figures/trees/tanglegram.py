@@ -8,9 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from losskernel.data.taxonomy import Tree
+from losskernel.errors import require
 from losskernel.figures.shared.lettering import fit, legend_below, mark_sample, width
-from losskernel.figures.shared.style import DOUBLE, INK, MUTED, new_figure, paper
-from losskernel.figures.trees.trees import children_of, draw_tree, leaves_below, position_colours, tree_colours
+from losskernel.figures.shared.panels import new_figure
+from losskernel.figures.shared.style import DOUBLE, INK, MUTED, paper
+from losskernel.figures.trees.trees import draw_tree, leaves_below, position_colours, tree_colours
 
 _MOST_NAMED = 80
 _LINE = 0.1  # inches per leaf
@@ -32,15 +34,14 @@ def tanglegram(derived: Tree, known: Tree, title_known: str = "WordNet") -> Figu
     leaves are drawn without names and marks.
 
     Raises:
-        ValueError: other leaves, or fewer than 3.
+        InputError: other leaves, or fewer than 3.
 
     Source: Fernau, Kaufmann & Poths 2010 (one tree fixed: each branching of a binary tree is settled by itself).
     """
     count = known.leaves
-    if derived.leaves != count or derived.ids[:count] != known.ids[:count]:
-        raise ValueError(f"derived must have the {count} leaves of known in the same order, got {derived.leaves}")
-    if count < 3:
-        raise ValueError(f"known must have >= 3 leaves, got {count}; smaller trees cannot differ")
+    alike = derived.leaves == count and derived.ids[:count] == known.ids[:count]
+    require(alike, f"derived must have the {count} leaves of known in the same order, got {derived.leaves}")
+    require(count >= 3, f"known must have >= 3 leaves, got {count}; smaller trees cannot differ")
     left, right = np.empty(count), np.empty(count)
     right[known.order()] = np.arange(count)
     order = untangled(derived, right)
@@ -69,12 +70,9 @@ def untangled(tree: Tree, target: np.ndarray) -> np.ndarray:
     """
     target = np.asarray(target, dtype=float)
     below = leaves_below(tree)
-    ordered: list[np.ndarray] = []
-    for node, children in enumerate(children_of(tree)):
-        if not children:
-            ordered.append(np.array([node]))
-            continue
-        parts = sorted(children, key=lambda child: (target[below[child]].mean(), child))
+    ordered = below[: tree.leaves]  # of every node, in the order of its branches
+    for node in range(tree.leaves, len(tree.ids)):
+        parts = sorted(tree.children(node), key=lambda child: (target[below[child]].mean(), child))
         if len(parts) == 2:
             first, second = (np.sort(target[below[part]]) for part in parts)
             upside_down = int(np.searchsorted(second, first, side="left").sum())
@@ -107,13 +105,11 @@ def _derived(axes: Axes, tree: Tree, known: Tree, rows: np.ndarray) -> None:
             colours[node] = position_colours(hues[below[node]].mean(keepdims=True))[0]
     positions = draw_tree(axes, tree, rows, levels, colours, upright=False, linewidth=_thickness(len(rows)))
     for node in range(tree.leaves, tree.root) if len(rows) <= _MOST_NAMED else ():
-        mark = next((mark for mark in _MARKS if tree.support[node] >= mark[0]), None)
-        if mark is not None:
-            look = {"markersize": mark[1], "markerfacecolor": mark[2], "markeredgecolor": INK, "markeredgewidth": 0.6}
-            axes.plot(levels[node], positions[node], "o", zorder=4, **look)  # pyright: ignore[reportArgumentType]
-    axes.set_xlim(high + 0.04 * span, low - 0.13 * span)
-    axes.spines[["left", "top", "right"]].set_visible(False)
-    axes.set_yticks([])
+        for _, size, face in [mark for mark in _MARKS if tree.support[node] >= mark[0]][:1]:
+            look = {"markersize": size, "markerfacecolor": face, "markeredgewidth": 0.6}
+            axes.plot(levels[node], positions[node], "o", color=INK, zorder=4, **look)
+    axes.set(xlim=(high + 0.04 * span, low - 0.13 * span), yticks=[])
+    axes.spines["left"].set_visible(False)
     axes.locator_params(axis="x", nbins=4)
     axes.tick_params(axis="x", labelsize=6.5)
     axes.set_xlabel("distance of the merge", fontsize=7)

@@ -1,7 +1,6 @@
 """Maps of the probes coloured by their place in a hierarchy, in the plane and in space, with the tree as the key."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,18 +10,14 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.patheffects import withStroke
 
 from losskernel.data.taxonomy import Tree
+from losskernel.errors import require
 from losskernel.figures.kernel.umap_maps import draw_views
+from losskernel.figures.shared.checks import points_of
 from losskernel.figures.shared.lettering import LINE, fit, spread, width
-from losskernel.figures.shared.style import DOUBLE, MUTED, RASTERISE, new_figure, paper, points_of, shuffled
+from losskernel.figures.shared.panels import draw_points, new_figure
+from losskernel.figures.shared.style import DOUBLE, MUTED, paper
 from losskernel.figures.trees.map_regions import Region, draw_strips, mark_regions, strips_height, typical
-from losskernel.figures.trees.trees import (
-    draw_tree,
-    leaves_below,
-    main_branches,
-    node_positions,
-    position_colours,
-    tree_colours,
-)
+from losskernel.figures.trees.trees import draw_tree, leaves_below, main_branches, position_colours, tree_colours
 
 _MAP = 4.15  # inches, of the square that holds the map
 _VIEWS_HEIGHT, _KEY_HEIGHT = 2.45, 1.15  # inches
@@ -46,14 +41,14 @@ def taxonomy_map(
     3, or None for names alone. regions: outlined and numbered on the map; up to 4 members of each are shown.
 
     Raises:
-        ValueError: a shape is wrong, a coordinate is not finite, or a leaf or a region's member is not there.
+        InputError: a shape is wrong, a coordinate is not finite, or a leaf or a region's member is not there.
     """
     xy, leaf = located(xy, 2, "xy", tree, leaf)
-    if images is not None and (np.ndim(images) != 4 or len(images) != len(xy) or images.shape[-1] not in (1, 3)):
-        raise ValueError(f"images must be [{len(xy)}, h, w, 1 or 3], got {np.shape(images)}; pass one per probe")
+    fits = images is None or (np.ndim(images) == 4 and len(images) == len(xy) and images.shape[-1] in (1, 3))
+    require(fits, f"images must be [{len(xy)}, h, w, 1 or 3], got {np.shape(images)}; pass one per probe")
     for region in regions:
-        if len(region.members) == 0 or np.min(region.members) < 0 or np.max(region.members) >= len(xy):
-            raise ValueError(f"region {region.number} must hold some of the {len(xy)} probes; pass their indices")
+        inside = len(region.members) > 0 and bool(((region.members >= 0) & (region.members < len(xy))).all())
+        require(inside, f"region {region.number} must hold some of the {len(xy)} probes; pass their indices")
     colours = tree_colours(tree)[leaf]
     below = strips_height(len(regions), DOUBLE - 0.14, images is not None)
     figure = new_figure(DOUBLE, _MAP + 0.2 + below, w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
@@ -61,12 +56,15 @@ def taxonomy_map(
     grid = GridSpec(len(rows), 2, figure=figure, width_ratios=[_MAP, DOUBLE - _MAP], height_ratios=rows)
     axes = figure.add_subplot(grid[0, 0])
     drawn, cut = shortened(xy)
-    _points(axes, drawn, colours)
+    draw_points(axes, drawn, colours, float(np.clip(6000 / len(xy), 1.6, 16.0)), 0.9)
+    middle, reach = (drawn.max(0) + drawn.min(0)) / 2, (0.5 + _EDGE) * float(np.ptp(drawn, axis=0).max() or 1.0)
+    limits = dict(zip(("xlim", "ylim"), np.stack([middle - reach, middle + reach], axis=1), strict=True))
+    axes.set(xticks=[], yticks=[], aspect="equal", **limits)
     note = " (empty stretches shortened)" if cut else ""
     axes.set(xlabel=f"map axis 1{note}", ylabel=f"map axis 2{note}")
     mark_regions(axes, drawn, regions, _MAP - 0.3)
     key = figure.add_subplot(grid[0, 1])
-    key_beside(key, tree, (DOUBLE - _MAP - 0.1, _MAP))
+    _draw_key(key, tree, (DOUBLE - _MAP - 0.1, _MAP), upright=False)
     key.set_title("place in the hierarchy", fontsize=7, pad=4)
     if regions:
         strips = figure.add_subplot(grid[1, :])
@@ -82,23 +80,14 @@ def located(
     """Return points [N, dimensions] and leaves [N] of the tree as arrays, checked.
 
     Raises:
-        ValueError: a shape is wrong, a coordinate is not finite, or a leaf is not the tree's.
+        InputError: a shape is wrong, a coordinate is not finite, or a leaf is not the tree's.
     """
     points, leaf = points_of(points, dimensions, name), np.asarray(leaf)
-    if leaf.shape != (len(points),) or leaf.dtype.kind not in "iu":
-        raise ValueError(f"leaf must be {len(points)} integers, got {leaf.dtype} {leaf.shape}; pass one per probe")
-    if leaf.min() < 0 or leaf.max() >= tree.leaves:
-        raise ValueError(f"leaf must lie in 0 to {tree.leaves - 1}, got {leaf.min()} to {leaf.max()}; count from 0")
+    fits = leaf.shape == (len(points),) and leaf.dtype.kind in "iu"
+    require(fits, f"leaf must be {len(points)} integers, got {leaf.dtype} {leaf.shape}; pass one per probe")
+    inside = bool(leaf.min() >= 0 and leaf.max() < tree.leaves)
+    require(inside, f"leaf must lie in 0 to {tree.leaves - 1}, got {leaf.min()} to {leaf.max()}; count from 0")
     return points, leaf
-
-
-def _points(axes: Axes, xy: np.ndarray, colours: np.ndarray) -> None:
-    order = shuffled(len(xy))
-    look: dict[str, Any] = {"linewidths": 0, "alpha": 0.9, "rasterized": len(xy) > RASTERISE}
-    axes.scatter(*xy[order].T, s=float(np.clip(6000 / len(xy), 1.6, 16.0)), c=colours[order], **look)
-    middle, reach = (xy.max(0) + xy.min(0)) / 2, (0.5 + _EDGE) * float(np.ptp(xy, axis=0).max() or 1.0)
-    axes.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] - reach, middle[1] + reach))
-    axes.set(xticks=[], yticks=[], aspect="equal")
 
 
 @paper()
@@ -108,16 +97,16 @@ def taxonomy_orbit(xyz: np.ndarray, tree: Tree, leaf: np.ndarray) -> Figure:
     xyz: [N, 3], in arbitrary units. leaf: [N], each probe's leaf of the tree.
 
     Raises:
-        ValueError: a shape is wrong, a coordinate is not finite, or a leaf is not the tree's.
+        InputError: a shape is wrong, a coordinate is not finite, or a leaf is not the tree's.
     """
     xyz, leaf = located(xyz, 3, "xyz", tree, leaf)
     drawn, cut = shortened(xyz)
     figure = new_figure(DOUBLE, _VIEWS_HEIGHT + _KEY_HEIGHT + 0.15, w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     grid = GridSpec(2, 3, figure=figure, height_ratios=[_VIEWS_HEIGHT, _KEY_HEIGHT])
     views = [figure.add_subplot(grid[0, index], projection="3d") for index in range(3)]
-    draw_views(views, drawn, tree_colours(tree)[leaf], float(np.clip(4000 / len(xyz), 1.0, 14.0)))
+    draw_views(views, drawn, tree_colours(tree)[leaf])
     key = figure.add_subplot(grid[1, :])
-    key_below(key, tree, (DOUBLE - 0.1, _KEY_HEIGHT))
+    _draw_key(key, tree, (DOUBLE - 0.1, _KEY_HEIGHT), upright=True)
     note = "; empty stretches of the map are shortened" if cut else ""
     key.set_title(f"place in the hierarchy{note}", fontsize=7, pad=4)
     return figure
@@ -148,61 +137,46 @@ def shortened(points: np.ndarray) -> tuple[np.ndarray, bool]:
     return result + points.min(axis=0), True
 
 
-@dataclass(frozen=True)
-class _Branches:
-    """The B branches to name."""
+def _draw_key(axes: Axes, tree: Tree, inches: tuple[float, float], upright: bool) -> None:
+    """Draw the tree and the names of its branches on bare axes.
 
-    nodes: list[int]  # [B]
-    ends: np.ndarray  # [B, 2], first and last position in 0..1
-    colours: np.ndarray  # [B, 4]
-
-    @classmethod
-    def of(cls, tree: Tree, most: int) -> "_Branches":
-        nodes, below, positions = main_branches(tree, most), leaves_below(tree), tree.positions()
-        ends = np.array([[positions[below[node]].min(), positions[below[node]].max()] for node in nodes])
-        return cls(nodes, ends, position_colours(node_positions(tree)[nodes]))
-
-
-def key_beside(axes: Axes, tree: Tree, inches: tuple[float, float]) -> None:
-    """Draw the tree with its root at the left and the names of its branches at the right, on bare axes."""
-    across, along = inches
+    upright: the root at the top and the names on two lines at the bottom, else the root and the names side by side.
+    """
     bare(axes, inches)
-    branches = _Branches.of(tree, most=int(np.clip(along / (_SIZE * LINE) / 1.6, 1, _MOST_NAMES)))
-    trunk = 0.36 * across
-    _draw(axes, tree, branches, (along - 0.02, 0.02), (0.03, trunk), upright=False)
-    x, y = trunk + 0.02, along - 0.02 - (along - 0.04) * branches.ends
-    at = trunk + 0.03 + _STRIP
-    axes.imshow(_ramp(tree)[:, None], extent=(x, x + _STRIP, 0.02, along - 0.02), aspect="auto", zorder=2)
-    room = across - at - _LEADER - 0.06
-    labels = [fit(tree.names[node], room, _SIZE) for node in branches.nodes]
-    centres = along - spread(along - y.mean(1), np.full(len(labels), _SIZE * LINE), 0.0, along)
-    for label, colour, ends, centre in zip(labels, branches.colours, y, centres, strict=True):
-        axes.plot([at + 0.01] * 2, [ends[0] + 0.01, ends[1] - 0.01], color=colour, linewidth=1.4, solid_capstyle="butt")
-        axes.plot([at + 0.02, at + _LEADER], [ends.mean(), centre], color=colour, linewidth=0.7)
-        axes.text(at + _LEADER + 0.03, centre, label, fontsize=_SIZE, va="center_baseline")
+    along, across = inches if upright else inches[::-1]  # inches along the leaves, and from the root to the names
+
+    def at(leaves: Any, levels: Any) -> tuple[Any, Any]:
+        return (leaves, across - levels) if upright else (levels, along - leaves)
+
+    fitting = along / 0.62 if upright else along / (_SIZE * LINE) / 1.6
+    nodes, below = main_branches(tree, int(np.clip(fitting, 1, _MOST_NAMES))), leaves_below(tree)
+    foot = across - 2 * _SIZE * LINE - _LEADER - _STRIP - 0.04 if upright else 0.36 * across  # level of the leaves
+    strip, beside, named = foot + 0.02, foot + _STRIP + 0.04, foot + _STRIP + _LEADER + 0.06
+    leaves, depths, first = 0.02 + (along - 0.04) * tree.positions(), _key_depths(tree, nodes), 0.1 if upright else 0.03
+    levels = at(0.0, first + (foot - first) * depths)[upright]
+    positions = draw_tree(axes, tree, at(leaves, 0.0)[not upright], levels, tree_colours(tree), upright)
+    _name_trunk(axes, tree, nodes, positions, levels, upright)
+    x, y = at(np.array([0.02, along - 0.02]), np.array([strip, strip + _STRIP]))
+    ramp = _ramp(tree)[None] if upright else _ramp(tree)[:, None]
+    axes.imshow(ramp, extent=(*np.sort(x), *np.sort(y)), aspect="auto", zorder=2)
+    labels, sizes = _key_labels([tree.names[node] for node in nodes], along if upright else across - named, upright)
+    ends = np.array([[leaves[below[node]].min(), leaves[below[node]].max()] for node in nodes])
+    look = {"ha": "center", "va": "top"} if upright else {"va": "center_baseline"}
+    centres, colours = spread(ends.mean(1), sizes, 0.0, along), tree_colours(tree)[nodes]
+    for label, colour, (start, stop), centre in zip(labels, colours, ends, centres, strict=True):
+        edge, leader = np.array([start + 0.01, stop - 0.01]), np.array([(start + stop) / 2, centre])
+        axes.plot(*at(edge, np.full(2, beside)), color=colour, linewidth=1.4, solid_capstyle="butt")
+        axes.plot(*at(leader, np.array([beside + 0.01, named - 0.04])), color=colour, linewidth=0.7)
+        axes.text(*at(centre, named), label, fontsize=_SIZE, **look)
 
 
-def key_below(axes: Axes, tree: Tree, inches: tuple[float, float]) -> None:
-    """Draw the tree with its root at the top and the names of its branches, on two lines, beneath; on bare axes."""
-    along, across = inches
-    bare(axes, inches)
-    branches = _Branches.of(tree, most=int(np.clip(along / 0.62, 1, _MOST_NAMES)))
-    foot = 2 * _SIZE * LINE + _LEADER + 0.02
-    _draw(axes, tree, branches, (0.02, along - 0.02), (across - 0.1, foot + _STRIP + 0.02), upright=True)
-    axes.imshow(_ramp(tree)[None], extent=(0.02, along - 0.02, foot, foot + _STRIP), aspect="auto", zorder=2)
-    words = [word for node in branches.nodes for word in tree.names[node].split()]
-    longest = max((width(word, _SIZE) for word in words), default=0.0)
-    room = max(0.94 * along / len(branches.nodes), min(longest, 0.9))
-    labels = [fit(tree.names[node], room, _SIZE, lines=2) for node in branches.nodes]
-    sizes = np.array([max(width(line, _SIZE) for line in label.split("\n")) for label in labels]) + 0.08
-    x = 0.02 + (along - 0.04) * branches.ends
-    centres = spread(x.mean(1), sizes, 0.0, along)
-    for label, colour, ends, centre in zip(labels, branches.colours, x, centres, strict=True):
-        axes.plot([ends[0] + 0.01, ends[1] - 0.01], [foot - 0.02] * 2, color=colour, linewidth=1.4)
-        axes.plot([ends.mean(), centre], [foot - 0.03, foot - _LEADER + 0.02], color=colour, linewidth=0.7)
-        for row, line in enumerate(label.split("\n")):
-            y = foot - _LEADER - (row + 0.8) * _SIZE * LINE
-            axes.text(centre, y, line, fontsize=_SIZE, ha="center", va="baseline")
+def _key_labels(names: Sequence[str], inches: float, upright: bool) -> tuple[list[str], np.ndarray]:
+    """Return the names as they fit side by side into so many inches, or below each other, and their sizes."""
+    if not upright:
+        return [fit(name, inches, _SIZE) for name in names], np.full(len(names), _SIZE * LINE)
+    longest = max((width(word, _SIZE) for name in names for word in name.split()), default=0.0)
+    labels = [fit(name, max(0.94 * inches / len(names), min(longest, 0.9)), _SIZE, lines=2) for name in names]
+    return labels, np.array([max(width(line, _SIZE) for line in label.split("\n")) for label in labels]) + 0.08
 
 
 def bare(axes: Axes, inches: tuple[float, float]) -> None:
@@ -217,31 +191,13 @@ def _ramp(tree: Tree) -> np.ndarray:
     steps = np.linspace(0, 1, _STEPS)
     # the two leaves around each step of the strip
     after = np.clip(np.searchsorted(positions, steps), 1, max(len(positions) - 1, 1))
-    pairs = np.stack(
-        [positions[np.minimum(after - 1, len(positions) - 1)], positions[np.minimum(after, len(positions) - 1)]]
-    )
+    pairs = positions[np.minimum([after - 1, after], len(positions) - 1)]
     return position_colours(pairs[np.abs(pairs - steps).argmin(0), np.arange(_STEPS)])
-
-
-def _draw(
-    axes: Axes,
-    tree: Tree,
-    branches: _Branches,
-    leaf_span: tuple[float, float],
-    level_span: tuple[float, float],
-    upright: bool,
-) -> None:
-    """Draw the tree; level_span: where the root is, and where the leaves are."""
-    depth = _key_depths(tree, branches.nodes)
-    levels = level_span[0] + (level_span[1] - level_span[0]) * depth
-    leaf_positions = leaf_span[0] + (leaf_span[1] - leaf_span[0]) * tree.positions()
-    positions = draw_tree(axes, tree, leaf_positions, levels, tree_colours(tree), upright)
-    _name_trunk(axes, tree, branches.nodes, positions, levels, upright)
 
 
 def _key_depths(tree: Tree, named: list[int]) -> np.ndarray:
     """Return how far each node lies from the root, [M], 0 to 1: what is above the named branches takes most room."""
-    above = {int(node) for branch in named for node in _ancestors(tree, branch)}
+    above = _above(tree, named)
     steps = np.zeros(len(tree.ids))  # above the named branches
     for node in range(len(tree.ids) - 1):
         if node in above or node in named:
@@ -264,10 +220,12 @@ def _key_depths(tree: Tree, named: list[int]) -> np.ndarray:
     return depth
 
 
-def _ancestors(tree: Tree, node: int) -> list[int]:
-    above = []
-    while (node := int(tree.parents[node])) >= 0:
-        above.append(node)
+def _above(tree: Tree, named: Sequence[int]) -> set[int]:
+    """Return the nodes above some of the named ones."""
+    above = set[int]()
+    for node in named:
+        while (node := int(tree.parents[node])) >= 0:
+            above.add(node)
     return above
 
 
@@ -275,10 +233,9 @@ def _name_trunk(
     axes: Axes, tree: Tree, named: list[int], positions: np.ndarray, levels: np.ndarray, upright: bool
 ) -> None:
     """Write the names of the nodes above the named branches along their lines, where there is room."""
-    above = {node for branch in named for node in _ancestors(tree, branch)} - {tree.root}
     outline = [withStroke(linewidth=1.8, foreground="white")]
     taken: list[tuple[float, float, float]] = []  # level, from, to
-    for node in sorted(above, reverse=True):
+    for node in sorted(_above(tree, named) - {tree.root}, reverse=True):
         ends_below, size = positions[np.flatnonzero(tree.parents == node)], width(tree.names[node], _TRUNK_SIZE) + 0.04
         # Beside the node's own stem, on the longer side.
         ends = [(ends_below.min(), positions[node]), (positions[node], ends_below.max())]

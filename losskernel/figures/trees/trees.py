@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from losskernel.data.taxonomy import Tree
+from losskernel.errors import require
 
 _WORTH_NAMING = 0.015  # share of the leaves below which a branch is left unnamed
 _SMALL_ENOUGH = 2.0  # times an equal share of the leaves: such a branch is not split further
@@ -29,20 +30,10 @@ _LINEAR_OF_CONES = (  # from the responses of the long, medium and short cones t
 )
 
 
-def children_of(tree: Tree) -> list[list[int]]:
-    """Return the children of every node, M lists, by number."""
-    children: list[list[int]] = [[] for _ in tree.ids]
-    for node, parent in enumerate(tree.parents[:-1]):
-        children[parent].append(node)
-    return children
-
-
 def leaves_below(tree: Tree) -> list[np.ndarray]:
     """Return the leaves below every node, itself where it is one: M arrays."""
-    below: list[np.ndarray] = []
-    for node, children in enumerate(children_of(tree)):  # a node has a lower number than its parent
-        below.append(np.concatenate([below[child] for child in children]) if children else np.array([node]))
-    return below
+    inner = [np.array(sorted(leaves)) for leaves in tree.clades().values()]
+    return [*np.arange(tree.leaves)[:, None], *inner, np.arange(tree.leaves)][: len(tree.ids)]
 
 
 def main_branches(tree: Tree, most: int) -> list[int]:
@@ -51,18 +42,17 @@ def main_branches(tree: Tree, most: int) -> list[int]:
     Branches of less than 1.5 % of the leaves are left out. The order is that of the leaves.
 
     Raises:
-        ValueError: most < 1.
+        InputError: most < 1.
     """
-    if most < 1:
-        raise ValueError(f"most must be >= 1, got {most}; allow at least one branch")
-    below, children = leaves_below(tree), children_of(tree)
+    require(most >= 1, f"most must be >= 1, got {most}; allow at least one branch")
+    below = leaves_below(tree)
     least = max(1.0, _WORTH_NAMING * tree.leaves)
     cut, whole = [tree.root], set[int]()
-    while splittable := [node for node in cut if node not in whole and children[node]]:
+    while splittable := [node for node in cut if node not in whole and node >= tree.leaves]:
         largest = max(splittable, key=lambda node: (len(below[node]), node))
         if largest != tree.root and len(below[largest]) < _SMALL_ENOUGH * tree.leaves / most:
             break
-        parts = [child for child in children[largest] if len(below[child]) >= least]
+        parts = [child for child in tree.children(largest) if len(below[child]) >= least]
         covered = sum(len(below[child]) for child in parts)
         # Named parts must hold most of their branch, and their names must fit beside the others.
         if len(cut) - 1 + len(parts) > most or covered < _STANDS_FOR * len(below[largest]):
@@ -77,9 +67,9 @@ def node_midpoints(tree: Tree, leaf_positions: np.ndarray) -> np.ndarray:
     """Return the nodes' coordinates [M] along the leaves [G]: inner nodes midway between their outermost children."""
     positions = np.zeros(len(tree.ids))
     positions[: len(leaf_positions)] = leaf_positions
-    for node, children in enumerate(children_of(tree)):
-        if children:
-            positions[node] = (positions[children].min() + positions[children].max()) / 2
+    for node in range(tree.leaves, len(tree.ids)):
+        children = positions[tree.children(node)]
+        positions[node] = (children.min() + children.max()) / 2
     return positions
 
 
@@ -99,12 +89,13 @@ def draw_tree(
     """
     positions = node_midpoints(tree, leaf_positions)
     lines, looks = [], []
-    for node, children in enumerate(children_of(tree)):
+    for node in range(len(tree.ids)):
         if node != tree.root:
             lines.append([(positions[node], levels[node]), (positions[node], levels[tree.parents[node]])])
             looks.append(colours[node])
-        if children:
-            lines.append([(positions[children].min(), levels[node]), (positions[children].max(), levels[node])])
+        if node >= tree.leaves:
+            ends = positions[tree.children(node)]
+            lines.append([(ends.min(), levels[node]), (ends.max(), levels[node])])
             looks.append(colours[node])
     points = np.array(lines)
     look: dict[str, Any] = {"linewidths": linewidth, "rasterized": len(leaf_positions) > _RASTERISE}
