@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.spatial.distance import squareform
 
 from losskernel.geometry import AngularCKA, Point, spherical_mds
 from losskernel.geometry.maps.linear import angles
@@ -107,7 +108,8 @@ def problems() -> dict[str, np.ndarray]:
         for _ in range(PLACES // 4):  # not the inputs, which all share: of equal points repsim's map is NaN
             current = np.maximum(current @ rng.normal(size=(30, 30)) / np.sqrt(15), 0.0)
             points.append(Point.from_features(current))
-    return {"directions in ten dimensions": angles(directions), "four networks": AngularCKA().distances(points)}
+    apart = squareform(angles(directions))
+    return {"directions in ten dimensions": apart, "four networks": AngularCKA().distances(points)}
 
 
 def of_map(name: str, distances: np.ndarray, repeats: int, starts: int, clock: Clock) -> None:
@@ -120,7 +122,7 @@ def of_map(name: str, distances: np.ndarray, repeats: int, starts: int, clock: C
     torch.manual_seed(0)
     fitted = SphericalMDS(dim=2, dissimilarity="precomputed", n_init=starts, random_state=0)
     other, found = timed(lambda: fitted.fit(torch.from_numpy(distances)), 1, clock)
-    shown = angles(found.embedding_.numpy())
+    shown = squareform(angles(found.embedding_.numpy()))
     raw = float(((distances - shown) ** 2).sum() / 2)
     print(f"{row} {other:.1f} | {raw:.4f} | {other / own:.0f} |", flush=True)
 

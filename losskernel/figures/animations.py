@@ -10,11 +10,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from losskernel.data.taxonomy import Tree
+from losskernel.errors import require
 from losskernel.figures.kernel.umap_maps import ELEVATION
 from losskernel.figures.shared.colouring import Colouring, colour_by
 from losskernel.figures.sweeps.kernels_in_training import checked
 from losskernel.figures.trees.taxonomy_map import located, shortened
 from losskernel.figures.trees.trees import main_branches, node_positions, position_colours
+from losskernel.geometry.point import evenly
 
 _SIDE = 480  # pixels of width, and of the map's height
 _HEAD, _LINE = 44, 17
@@ -45,13 +47,13 @@ def moving_map(
     part is drawn.
 
     Raises:
-        ValueError: a shape is wrong, or a coordinate is not finite.
+        InputError: a shape is wrong, or a coordinate is not finite.
     """
     layouts = checked(layouts, titles)
     for name, given in (("notes", notes), ("moments", moments)):
-        if len(given) not in (0, len(layouts)):
-            raise ValueError(f"{name} must be one per map, got {len(given)} for {len(layouts)} maps")
-    part = np.linspace(0, layouts.shape[1] - 1, min(layouts.shape[1], _MOST_MOVING)).astype(int)
+        fits = len(given) in (0, len(layouts))
+        require(fits, f"{name} must be one per map, got {len(given)} for {len(layouts)} maps")
+    part = evenly(layouts.shape[1], _MOST_MOVING)
     colouring = colour_by(labels, "labels", layouts.shape[1])
     colours = np.rint(255 * colouring.rgba[part, :3]).astype(int)
     points = _scaled(layouts)[:, part]
@@ -163,13 +165,12 @@ def turning(xyz: np.ndarray, tree: Tree, leaf: np.ndarray, frames: int = 72) -> 
     points hide farther ones and are more saturated. Of more than 6,000 points an even part is drawn.
 
     Raises:
-        ValueError: a shape is wrong, a coordinate is not finite, a leaf is not the tree's, or frames < 2.
+        InputError: a shape is wrong, a coordinate is not finite, a leaf is not the tree's, or frames < 2.
     """
     xyz, leaf = located(xyz, 3, "xyz", tree, leaf)
-    if frames < 2:
-        raise ValueError(f"frames must be >= 2, got {frames}; e.g. 72 for steps of 5 degrees")
+    require(frames >= 2, f"frames must be >= 2, got {frames}; e.g. 72 for steps of 5 degrees")
     points = shortened(xyz)[0]
-    part = np.linspace(0, len(points) - 1, min(len(points), _MOST_TURNING)).astype(int)
+    part = evenly(len(points), _MOST_TURNING)
     points = (points - (points.max(axis=0) + points.min(axis=0)) / 2)[part]
     # one scale that keeps every turn inside the picture, which is no higher than it need be
     radii, tilt = np.hypot(points[:, 0], points[:, 1]), np.deg2rad(ELEVATION)

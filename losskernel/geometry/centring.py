@@ -1,12 +1,11 @@
 """Centring of kernels, and inner products of centred kernels in bounded memory."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from losskernel.errors import require
-from losskernel.geometry.point import SINGLE_PRECISION_INPUTS, Point
+from losskernel.geometry.point import SINGLE_PRECISION_INPUTS, Point, unpacked_rows
 
 CENTRINGS = ("u", "double", "masked")
 # Numbers in a block of all points' rows, so that it stays in the caches; and the least number of rows.
@@ -20,11 +19,6 @@ class Products(NamedTuple):
 
     centred: np.ndarray  # [P - first, P], <C(K), C(L)>
     raw: np.ndarray  # [P], |K|² before centring
-
-
-def least_inputs(centring: str) -> int:
-    """Return how many inputs a centring needs to leave anything."""
-    return 4 if centring == "u" else 2
 
 
 def centred(kernel: np.ndarray, centring: str) -> np.ndarray:
@@ -94,10 +88,9 @@ def flattened(kernel: np.ndarray) -> np.ndarray:
 
 def unflattened(values: np.ndarray, inputs: int) -> np.ndarray:
     """Return the matrix [N, N] that `flattened` made into numbers [N (N + 1) / 2]."""
-    matrix = np.zeros((inputs, inputs))
-    matrix[np.triu_indices(inputs)] = values
-    matrix[np.triu_indices(inputs, 1)] /= np.sqrt(2.0)
-    return matrix + np.triu(matrix, 1).T
+    matrix = unpacked_rows(values, 0, inputs, inputs)
+    matrix[~np.eye(inputs, dtype=bool)] /= np.sqrt(2.0)
+    return matrix
 
 
 def _means(diagonal: np.ndarray, sums: np.ndarray, centring: str) -> tuple[np.ndarray, float]:
@@ -167,16 +160,17 @@ def _blocks(points: Sequence[Point], centring: str, device: Any) -> Iterator[Any
         (np.zeros(count), 0.0) if point.centring == centring else _means(point.diagonal(), point.sums(), centring)
         for point in points
     ]
-    put = _placement(device, dtype)
-    read = [_row_reader(point, put) for point in points]
-    shifts, levels = [put(shift) for shift, _ in means], [level for _, level in means]
+    # factors are moved to the device once, kernels row by row
+    factors = [None if point.factor is None else _put(point.factor, dtype, device) for point in points]
+    shifts, levels = [_put(shift, dtype, device) for shift, _ in means], [level for _, level in means]
     step = min(count, max(_ROWS, _NUMBERS // (len(points) * count)))
     for start in range(0, count, step):
         stop = min(start + step, count)
         diagonal = np.arange(stop - start)
-        block = put(np.empty((len(points), stop - start, count - start), dtype=dtype))
-        for row, rows, shift, level in zip(block, read, shifts, levels, strict=True):
-            row[...] = rows(start, stop)
+        block = _put(np.empty((len(points), stop - start, count - start), dtype=dtype), dtype, device)
+        for row, point, factor, shift, level in zip(block, points, factors, shifts, levels, strict=True):
+            read = factor is None
+            row[...] = _put(point.rows(start, stop), dtype, device) if read else factor[start:stop] @ factor[start:].T
             row -= shift[start:stop, None] - level
             row -= shift[start:]
             if centring != "double":
@@ -186,23 +180,10 @@ def _blocks(points: Sequence[Point], centring: str, device: Any) -> Iterator[Any
         yield block.reshape(len(points), -1)
 
 
-def _placement(device: Any, dtype: Any) -> Callable[[np.ndarray], Any]:
-    """Return a function that puts an array onto the device, in a precision."""
+def _put(array: np.ndarray, dtype: Any, device: Any) -> Any:
+    """Return an array in a precision, as a tensor where there is a device."""
     if device is None:
-        return lambda array: array.astype(dtype, copy=False)
+        return array.astype(dtype, copy=False)
     import torch
 
-    return lambda array: torch.as_tensor(array.astype(dtype, copy=False), device=device)
-
-
-def _row_reader(point: Point, put: Callable[[np.ndarray], Any]) -> Callable[[int, int], Any]:
-    """Return a function that gives rows of the kernel on the device; a factor is moved there once."""
-    if point.factor is None:
-        return lambda start, stop: put(point.rows(start, stop))
-    factor = put(point.factor)
-    return lambda start, stop: factor[start:stop] @ factor[start:].T
-
-
-def require_centring(centring: str) -> None:
-    """Raise InputError for a centring that does not exist."""
-    require(centring in CENTRINGS, f"centring must be one of {CENTRINGS}, got {centring!r}")
+    return torch.as_tensor(array.astype(dtype, copy=False), device=device)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from losskernel.errors import InputError, require
+from losskernel.errors import require
 
 FORMS = ("covariance", "correlation")
 # From so many inputs on kernels are computed and stored in single precision: sums over them are exact to about 3e-6.
@@ -226,17 +226,14 @@ def require_same_inputs(points: Sequence[Point]) -> None:
     """Raise InputError unless there is a point, and all are over the same inputs in the same order."""
     require(len(points) > 0, "no points were given; give at least one")
     for number, point in enumerate(points):
-        kind = type(point).__name__
-        known = isinstance(point, Point)
+        kind, known = type(point).__name__, isinstance(point, Point)
         require(known, f"points must be losskernel.geometry.Point, got {kind}; build them with Point.from_features(x)")
         first = points[0].ids
-        if point.ids is first or np.array_equal(point.ids, first):
-            continue
-        if len(point.ids) == len(first):
+        alike = point.ids is first or np.array_equal(point.ids, first)
+        how = f"{len(first)} and {len(point.ids)} of them"
+        if not alike and len(point.ids) == len(first):
             how = f"whose ids differ from number {int(np.argmax(point.ids != first))} on"
-        else:
-            how = f"{len(first)} and {len(point.ids)} of them"
-        raise InputError(f"points 0 and {number} are over different inputs, {how}; compare kernels of the same inputs")
+        require(alike, f"points 0 and {number} are over different inputs, {how}; compare kernels of the same inputs")
 
 
 def _real(what: str, values: Any) -> np.ndarray:

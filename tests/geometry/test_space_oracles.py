@@ -9,7 +9,7 @@ import pytest
 
 from losskernel.errors import InputError
 from losskernel.geometry import AffineInvariant, AngularCKA, Bures, Point, Shape, Space, Stress
-from losskernel.geometry.centring import CENTRINGS, centred, flattened
+from losskernel.geometry.centring import CENTRINGS, centred
 from losskernel.geometry.spaces.affine_invariant import PositiveDefinite
 from losskernel.geometry.spaces.bures import UpToRotation
 from losskernel.geometry.spaces.manifold import Flat, Sphere
@@ -84,13 +84,6 @@ def test_steps_along_a_circle_of_latitude() -> None:
     expected = np.arccos(np.cos(height) ** 2 + np.sin(height) ** 2 * np.cos(step))
     assert Sphere().length(first, second) == pytest.approx(expected, abs=1e-12)
     assert expected == pytest.approx(0.221685, abs=1e-6)
-
-
-@EVERY
-def test_the_dimension_is_that_of_all_centred_kernels(centring: str) -> None:
-    m = 7
-    spanned = [flattened(centred(each + each.T, centring)) for each in RNG.normal(size=(60, m, m))]
-    assert AngularCKA(centring).dimension(m) == np.linalg.matrix_rank(np.stack(spanned)) - 1
 
 
 @EVERY

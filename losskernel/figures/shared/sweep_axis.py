@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from losskernel.errors import require
 from losskernel.figures.shared.lettering import plain, shortened
 from losskernel.figures.shared.presentation import minus
 
@@ -25,8 +26,8 @@ class Axis:
     values: Sequence[float] | None = None  # [V], ascending; None for categories, which lie one apart
 
     def __post_init__(self) -> None:
-        if self.values is not None and len(self.values) != len(self.names):
-            raise ValueError(f"values must be one per name, got {len(self.values)} for {len(self.names)} names")
+        got, names = len(self.names if self.values is None else self.values), len(self.names)
+        require(got == names, f"values must be one per name, got {got} for {names} names")
 
     @property
     def logarithmic(self) -> bool:
@@ -47,32 +48,29 @@ class Axis:
             positions = np.where(positions == 0, positive[0] / gap, positions)
         return positions
 
+    @property
+    def _on_paper(self) -> np.ndarray:
+        """Coordinates [V] as they lie on paper, along a logarithmic axis their logarithms."""
+        return np.log(self.positions) if self.logarithmic else self.positions
+
     def shifted(self, share: float) -> np.ndarray:
         """Coordinates [V] moved by a share of the gap between values, to set several curves' bars side by side."""
-        positions = self.positions
-        if len(positions) < 2:
-            return positions + share
-        gap = float(np.median(np.diff(np.log(positions) if self.logarithmic else positions)))
-        return positions * np.exp(share * gap) if self.logarithmic else positions + share * gap
+        spots = self._on_paper
+        moved = spots + share * (float(np.median(np.diff(spots))) if len(spots) > 1 else 1.0)
+        return np.exp(moved) if self.logarithmic else moved
 
     def span(self, first: int, last: int) -> tuple[float, float]:
         """Coordinates of a stretch of values, a little wider than its ends, so that their markers lie inside."""
-        positions = np.log(self.positions) if self.logarithmic else self.positions
-        pad = 0.18 * float(np.median(np.diff(positions))) if len(positions) > 1 else 0.5
-        ends = np.array([positions[first] - pad, positions[last] + pad])
-        low, high = np.exp(ends) if self.logarithmic else ends
-        return float(low), float(high)
+        pad = 0.18 if len(self.names) > 1 else 0.5
+        return float(self.shifted(-pad)[first]), float(self.shifted(pad)[last])
 
     def draw(self, axes: Axes, named: bool, most: int = _MOST_NAMES) -> None:
         """Set limits, scale and ticks; the label and the ticks' names, at most so many, only where `named`."""
-        positions = self.positions
-        if self.logarithmic:
-            axes.set_xscale("log")
-            margin = (positions[-1] / positions[0]) ** 0.06
-            axes.set_xlim(positions[0] / margin, positions[-1] * margin)
-        else:
-            margin = 0.06 * (positions[-1] - positions[0]) or 0.5
-            axes.set_xlim(positions[0] - margin, positions[-1] + margin)
+        first, last = self._on_paper[[0, -1]]
+        margin = 0.06 * (last - first) or 0.5
+        limits = np.array([first - margin, last + margin])
+        axes.set(xscale="log" if self.logarithmic else "linear")
+        axes.set(xlim=np.exp(limits) if self.logarithmic else limits)
         axes.xaxis.set_minor_locator(NullLocator())
         ticks, names = self._ticks(most)
         axes.set_xticks(ticks, names if named else [""] * len(names))
@@ -107,7 +105,7 @@ class Axis:
 
     def _apart(self, names: list[str], most: int) -> bool:
         """Whether neighbouring names are a letter apart, below a panel that is narrower if it names fewer."""
-        positions = np.log(self.positions) if self.logarithmic else self.positions
+        positions = self._on_paper
         lengths = np.array([len(re.sub(r"\\!|\\times|[${}^]", "", name)) for name in names], dtype=float)
         letters = _LETTERS if most >= _MOST_NAMES else 0.75 * _LETTERS
         room = np.diff(positions) / max(float(np.ptp(positions)), 1e-300) * letters

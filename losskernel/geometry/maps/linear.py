@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.spatial.distance import pdist, squareform
 
 from losskernel.errors import require, require_integer
 from losskernel.geometry.arrangement import Arrangement, inner_products, log_weights, mean_weights
@@ -67,7 +68,7 @@ def tangent_pca(arrangement: Arrangement, dimensions: int = 2) -> TangentLayout:
         shown = _flat_distances(coordinates)
     else:
         radius = np.linalg.norm(coordinates, axis=1, keepdims=True)
-        shown = angles(np.hstack([np.cos(radius), coordinates * np.sinc(radius / np.pi)]))
+        shown = squareform(angles(np.hstack([np.cos(radius), coordinates * np.sinc(radius / np.pi)])))
     return TangentLayout(coordinates, explained, *stress_of(arrangement.distances, shown))
 
 
@@ -110,16 +111,7 @@ def require_distances(distances: Any) -> np.ndarray:
 
 
 def angles(vectors: np.ndarray) -> np.ndarray:
-    """Return the angles [P, P] between unit vectors [P, k], in radians; near ones keep their digits."""
-    from scipy.spatial.distance import squareform
-
-    return squareform(pairwise_angles(vectors))
-
-
-def pairwise_angles(vectors: np.ndarray) -> np.ndarray:
-    """Return the angles of all pairs of unit vectors, [P (P - 1) / 2]."""
-    from scipy.spatial.distance import pdist
-
+    """Return the angles between all pairs of unit vectors [P, k], [P (P - 1) / 2] in radians; near ones keep digits."""
     chord = np.minimum(pdist(vectors), 2.0)
     return 2 * np.arctan2(chord, np.sqrt(4 - chord**2))
 

@@ -1,20 +1,27 @@
-"""A map on a sphere: unit vectors whose angles keep given distances as well as a sphere of that dimension can."""
+"""Maps on a sphere, whose angles keep given distances as well as they can, and how many dimensions a map needs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import minimize
+from scipy.spatial.distance import squareform
 
 from losskernel.errors import require, require_integer
+from losskernel.geometry.arrangement import Arrangement
 from losskernel.geometry.maps.linear import (
     Layout,
+    TangentLayout,
     angles,
     axis_signs,
     classical_scaling,
-    pairwise_angles,
     require_distances,
     stress_of,
+    tangent_pca,
 )
 
+METHODS = ("spherical", "tangent", "classical")
+_RESTARTS = 1  # of spherical maps, which are not drawn here
 # Perturbations of the best map: noise of these lengths, in turn.
 _NOISE = (0.3, 1.0)
 # Relative fall of the stress at which a search stops; the last one goes as far as rounding lets it.
@@ -57,15 +64,16 @@ def spherical_mds(
     for guess in _starts(matrix, dimensions, noise, start):
         search.descend(guess, _ROUGH)
     if start is not None:
-        search.keep(_padded(start, len(matrix), dimensions))
+        known = _padded(start, len(matrix), dimensions)
+        search.keep(known, search.stress(known.ravel(), known.shape)[0])
     for restart in range(restarts if search.least > _EXACT else 0):
         moved = search.best + _NOISE[restart % len(_NOISE)] * noise.normal(size=search.best.shape)
         search.descend(moved, _ROUGH)
-    best = search.polished()
+    best = search.minimum(search.best, _FINE)[0]  # as far as rounding lets it
     slope = search.stress(best.ravel(), best.shape)[1]
     best = best @ np.linalg.eigh(best.T @ best)[1][:, ::-1]  # onto principal axes, a rotation that keeps all angles
     best *= axis_signs(best)
-    return Layout(best, *stress_of(matrix, angles(best)), converged=bool(np.abs(slope).max() < _STATIONARY))
+    return Layout(best, *stress_of(matrix, squareform(angles(best))), converged=bool(np.abs(slope).max() < _STATIONARY))
 
 
 class _Search:
@@ -78,23 +86,15 @@ class _Search:
 
     def descend(self, start: np.ndarray, tolerance: float) -> None:
         """Search from a start, and keep the result if it is the best."""
-        vectors, stress = self._minimum(start, tolerance)
+        self.keep(*self.minimum(start, tolerance))
+
+    def keep(self, vectors: np.ndarray, stress: float) -> None:
+        """Keep vectors of a known stress if they are the best."""
         if stress < self.least:
             self.best, self.least = vectors, stress
 
-    def keep(self, vectors: np.ndarray) -> None:
-        """Keep vectors as they are if they are the best."""
-        stress = self.stress(vectors.ravel(), vectors.shape)[0]
-        if stress < self.least:
-            self.best, self.least = vectors, stress
-
-    def polished(self) -> np.ndarray:
-        """Return the best vectors after a last search, as far as rounding lets it."""
-        return self._minimum(self.best, _FINE)[0]
-
-    def _minimum(self, start: np.ndarray, tolerance: float) -> tuple[np.ndarray, float]:
-        from scipy.optimize import minimize
-
+    def minimum(self, start: np.ndarray, tolerance: float) -> tuple[np.ndarray, float]:
+        """Return the vectors at which a search from a start ends, and their stress."""
         options = {"ftol": tolerance, "gtol": 1e-12, "maxcor": 20, "maxiter": _ITERATIONS, "maxfun": 2 * _ITERATIONS}
         result = minimize(self.stress, start.ravel(), (start.shape,), jac=True, method="L-BFGS-B", options=options)
         vectors = result.x.reshape(start.shape)
@@ -102,12 +102,10 @@ class _Search:
 
     def stress(self, flat: np.ndarray, shape: tuple[int, int]) -> tuple[float, np.ndarray]:
         """Return Σ (d - angle)² / Σ d² of the directions of vectors [P, k], and its derivative [P k] by them."""
-        from scipy.spatial.distance import squareform
-
         vectors = flat.reshape(shape)
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit = vectors / length
-        angle = pairwise_angles(unit)
+        angle = angles(unit)
         error, sine = angle - self._target, np.sin(angle)
         # d angle(z, y) / dz = -y / sin(angle) along the sphere.
         pull = squareform(2 * error / np.maximum(sine, 1e-12)) @ unit
@@ -141,3 +139,75 @@ def _padded(start: np.ndarray, count: int, dimensions: int) -> np.ndarray:
     fits = start.ndim == 2 and len(start) == count and 1 <= start.shape[1] <= most
     require(fits, f"start must be [{count}, <= {most}], got shape {start.shape}; drop it")
     return np.pad(start, ((0, 0), (0, most - start.shape[1])))
+
+
+class StressCurve(NamedTuple):
+    """The stress of maps of the same points in several dimensions."""
+
+    dimensions: np.ndarray  # [k], ascending
+    stress: np.ndarray  # [k], share of the distances that each map gets wrong
+    raw: np.ndarray  # [k], sums of squares over pairs
+
+
+def stress_curve(
+    arrangement: Arrangement, dimensions: Sequence[int] = (1, 2, 3, 4, 5, 6, 8, 10), method: str = "spherical"
+) -> StressCurve:
+    """Return the stress of maps in several dimensions, at most P - 1.
+
+    Spherical maps are searched from those of fewer dimensions too, so that their stress never rises.
+
+    Raises:
+        InputError: `method` is unknown, or a dimension is not >= 1.
+    """
+    stress_in = _maps(arrangement, method)
+    most = max(len(arrangement) - 1, 1)
+    chosen = sorted({min(count, most) for count in dimensions})
+    stress, raw = np.array([stress_in(count) for count in chosen]).reshape(-1, 2).T
+    return StressCurve(np.array(chosen), stress, raw)
+
+
+def dimensions_needed(arrangement: Arrangement, method: str = "spherical", recovered: float = 0.95) -> int:
+    """Return the fewest dimensions that recover a share of the fall in raw stress from one dimension to all, P - 1.
+
+    By bisection: the stress of spherical maps never rises with the dimension, that of linear ones hardly ever.
+
+    Raises:
+        InputError: `method` is unknown, or `recovered` does not lie in 0 to 1.
+
+    Source: repsim 0.8, its authors' rule; 0.99 in their main script.
+    """
+    require(0 <= recovered <= 1, f"recovered must lie between 0 and 1, got {recovered!r}; e.g. recovered=0.95")
+    stress_in = _maps(arrangement, method)
+    enough, too_few = max(len(arrangement) - 1, 1), 0
+    first, last = stress_in(1)[1], stress_in(enough)[1]
+    allowed = first - recovered * (first - last)
+    while enough - too_few > 1:
+        middle = (enough + too_few) // 2
+        if stress_in(middle)[1] <= allowed:
+            enough = middle
+        else:
+            too_few = middle
+    return enough
+
+
+def _maps(arrangement: Arrangement, method: str) -> Callable[[int], tuple[float, float]]:
+    """Return a function of the dimensions that gives the share and the raw stress of a map, each made once."""
+    require(method in METHODS, f"method must be one of {METHODS}, got {method!r}")
+    made: dict[int, Layout | TangentLayout] = {}
+
+    def mapped(dimensions: int) -> Layout | TangentLayout:
+        if method == "tangent":
+            return tangent_pca(arrangement, dimensions)
+        if method == "classical":
+            return classical_scaling(arrangement.distances, dimensions)
+        # searched from the last map of fewer dimensions
+        fewer = max((count for count in made if count < dimensions), default=None)
+        start = None if fewer is None else made[fewer].coordinates
+        return spherical_mds(arrangement.distances, dimensions, _RESTARTS, start)
+
+    def stress_in(dimensions: int) -> tuple[float, float]:
+        if dimensions not in made:
+            made[dimensions] = mapped(dimensions)
+        return made[dimensions].stress, made[dimensions].raw
+
+    return stress_in

@@ -1,16 +1,22 @@
-"""A path through representation space: layer after layer, how far, how straight, and where it passes a target."""
+"""Paths through representation space: how far, how straight, where they pass a target, and how far from each other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from losskernel.errors import InputError, require
-from losskernel.geometry.arrangement import Arrangement
-from losskernel.geometry.paths.triangles import Projection, project, turning, vertex_angle
+from losskernel.geometry.arrangement import Arrangement, distances_between, geodesic_weights
+from losskernel.geometry.paths.triangles import Projection, project, vertex_angle
 from losskernel.geometry.point import Point
 from losskernel.geometry.spaces.space import Space
 
+# Indices of a path's points in an arrangement, in order.
+Numbers = Sequence[int] | np.ndarray
+# Number of equal fractions of their lengths at which two paths are compared.
+_FRACTIONS = 101
+# A distance between two paths of an arrangement.
+PathDistance = Callable[[Arrangement, Numbers, Numbers], float]
 # Sides shorter than this give no angle: in radians, or elsewhere as a share of the greatest distance in use.
 LEAST_SIDE = 0.05
 # Least length of a side in noise floors that gives an angle.
@@ -37,7 +43,7 @@ class Path:
             InputError: fewer than two points, or the space has no distance between some.
         """
         self._points, self._space = tuple(points), space
-        self._set(space.arrangement(self._points))
+        self._join(space.arrangement(self._points))
 
     @classmethod
     def from_arrangement(cls, arrangement: Arrangement, numbers: Sequence[int] | np.ndarray | None = None) -> "Path":
@@ -48,10 +54,10 @@ class Path:
         """
         path = cls.__new__(cls)
         path._points, path._space = (), None
-        path._set(arrangement if numbers is None else arrangement.of(numbers))
+        path._join(arrangement if numbers is None else arrangement.of(numbers))
         return path
 
-    def _set(self, arrangement: Arrangement) -> None:
+    def _join(self, arrangement: Arrangement) -> None:
         require(len(arrangement) >= 2, f"a path needs >= 2 points, got {len(arrangement)}; name more layers")
         self.arrangement = arrangement
 
@@ -75,11 +81,12 @@ class Path:
 
     def angles(self) -> np.ndarray:
         """Return the vertex angles at the inner points [P - 2], in radians: π straight on, 0 back."""
-        return vertex_angle(self.arrangement, *self._corners())
+        inner = np.arange(1, len(self) - 1)
+        return vertex_angle(self.arrangement, inner - 1, inner, inner + 1)
 
     def turning(self) -> np.ndarray:
         """Return by how much the path turns at the inner points [P - 2], in radians: 0 straight on, π back."""
-        return turning(self.arrangement, *self._corners())
+        return np.pi - self.angles()
 
     def to(self, target: Point | int) -> np.ndarray:
         """Return the distances [P] to a point, or to a point of the path by its index.
@@ -101,10 +108,6 @@ class Path:
         """
         arrangement, (start, end) = self._with(*onto)
         return project(arrangement, np.arange(len(self)), start, end)
-
-    def _corners(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        inner = np.arange(1, len(self) - 1)
-        return inner - 1, inner, inner + 1
 
     def _with(self, *others: Point | int) -> tuple[Arrangement, list[int]]:
         """Return the arrangement of the path's points followed by new ones, and the indices of `others` in it."""
@@ -168,7 +171,9 @@ def profile(
     joined = Path.from_arrangement(arrangement, numbers)
     start = int(numbers[0]) if start is None else start
     distances, here, there = arrangement.distances, numbers[:-1], numbers[1:]
-    noise = _noise(floor, distances.shape)
+    noise = np.zeros_like(distances) if floor is None else np.nan_to_num(floor)  # 0 where it is unknown
+    fits = noise.shape == distances.shape
+    require(fits, f"floor must be of all pairs, {list(distances.shape)}, got shape {noise.shape}")
     if arrangement.cosines is None:
         used = [*numbers, target, start]
         least = least * float(distances[np.ix_(used, used)].max())
@@ -194,8 +199,88 @@ def profile(
     )
 
 
-def _noise(floor: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the noise floor of all pairs, 0 where it is unknown."""
-    noise = np.zeros(shape) if floor is None else np.nan_to_num(floor)
-    require(noise.shape == shape, f"floor must be of all pairs, {list(shape)}, got shape {noise.shape}")
-    return noise
+def weights_along(arrangement: Arrangement, path: Numbers, fraction: np.ndarray) -> np.ndarray:
+    """Return the weights [F, all] of the points at a fraction [F] of a path's length, on its geodesics."""
+    numbers = np.asarray(path)
+    require(len(numbers) >= 1, "a path needs >= 1 point, got 0; name a layer")
+    if len(numbers) == 1:
+        numbers = np.repeat(numbers, 2)
+    steps = arrangement.distances[numbers[:-1], numbers[1:]]
+    reached = np.concatenate([[0.0], np.cumsum(steps)])
+    length = np.asarray(fraction) * reached[-1]  # [F], from the start
+    piece = np.clip(np.searchsorted(reached, length, side="right") - 1, 0, len(steps) - 1)
+    within = np.divide(length - reached[piece], steps[piece], out=np.zeros_like(length), where=steps[piece] > 0)
+    return geodesic_weights(arrangement, numbers[piece], numbers[piece + 1], np.clip(within, 0.0, 1.0))
+
+
+def distance_at_fractions(
+    arrangement: Arrangement, first: Numbers, second: Numbers, fraction: np.ndarray
+) -> np.ndarray:
+    """Return the distances [F] between two paths, each at the same fraction [F] of its length.
+
+    Exact on spheres and in flat spaces; elsewhere as if the space were flat.
+
+    Raises:
+        InputError: a path has no point, or a step between antipodes.
+    """
+    # Weights over the points of the two paths alone, of which an arrangement may hold many more.
+    used, number = np.unique(np.concatenate([first, second]), return_inverse=True)
+    few = arrangement.of(used)
+    split = len(np.asarray(first))
+    left, right = (weights_along(few, part, fraction) for part in (number[:split], number[split:]))
+    return distances_between(few, left, right)
+
+
+def mean_distance(arrangement: Arrangement, first: Numbers, second: Numbers) -> float:
+    """Return the mean distance between two paths over equal fractions of their lengths.
+
+    Zero between equal curves, however many layers sample them, and a metric on curves traversed at constant speed:
+    layers inserted on the geodesics do not change it; a reversed curve is a different one.
+
+    Raises:
+        InputError: as for `distance_at_fractions`.
+    """
+    fraction = (np.arange(_FRACTIONS) + 0.5) / _FRACTIONS
+    return float(distance_at_fractions(arrangement, first, second, fraction).mean())
+
+
+def frechet_distance(arrangement: Arrangement, first: Numbers, second: Numbers) -> float:
+    """Return the discrete Fréchet distance: the shortest leash with which both paths can be walked, point by point.
+
+    Only the layers count, not the geodesics between them, and not the speed, so that a repeated point changes nothing.
+    A metric on sequences without repetitions, unlike dynamic time warping.
+
+    Raises:
+        InputError: a path has no point.
+
+    Source: Eiter & Mannila 1994.
+    """
+    require(min(len(first), len(second)) >= 1, "a path needs >= 1 point, got 0; name a layer")
+    rows = arrangement.distances[np.ix_(np.asarray(first), np.asarray(second))].tolist()
+    # leash[j]: of the walk to (i, j), which comes from (i - 1, j - 1), (i - 1, j) or (i, j - 1).
+    leash: list[float] = []
+    for row in rows:
+        current: list[float] = []
+        for index, distance in enumerate(row):
+            before = [*leash[max(index - 1, 0) : index + 1], *current[-1:]]
+            current.append(max(distance, min(before, default=0.0)))
+        leash = current
+    return leash[-1]
+
+
+def path_distances(arrangement: Arrangement, paths: Sequence[Numbers], by: PathDistance = mean_distance) -> np.ndarray:
+    """Return the distances [n, n] between n paths, in the space's units.
+
+    Args:
+        arrangement: of all points.
+        paths: indices of the points of each path, in order.
+        by: `mean_distance` or `frechet_distance`.
+
+    Raises:
+        InputError: as for `by`.
+    """
+    matrix = np.zeros((len(paths), len(paths)))
+    for a, first in enumerate(paths):
+        for b, second in enumerate(paths[:a]):
+            matrix[a, b] = matrix[b, a] = by(arrangement, first, second)
+    return matrix

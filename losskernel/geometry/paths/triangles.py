@@ -1,6 +1,6 @@
 """Triangles of points: angles, projections onto geodesics, midpoints and curvature, all from three distances."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,8 @@ def vertex_angle(arrangement: Arrangement, a: Numbers, b: Numbers, c: Numbers) -
     where a or c is b, for there is no direction.
     """
     ab, bc, ac = _sides(arrangement, a, b, c)
-    size, half = _size(arrangement), (ab + bc + ac) / 2
+    # of a side: its sine on spheres, the side itself elsewhere
+    size, half = np.asarray if arrangement.cosines is None else np.sin, (ab + bc + ac) / 2
     opened = size(half - ab) * size(half - bc)
     closed = size(half) * size(half - ac)
     angle = 2 * np.arctan2(np.sqrt(np.maximum(opened, 0.0)), np.sqrt(np.maximum(closed, 0.0)))
@@ -114,11 +115,6 @@ def _sides(arrangement: Arrangement, a: Numbers, b: Numbers, c: Numbers) -> tupl
     first, second, third = np.broadcast_arrays(a, b, c)
     matrix = arrangement.distances
     return matrix[first, second], matrix[second, third], matrix[first, third]
-
-
-def _size(arrangement: Arrangement) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the sine of a side on spheres, the side itself elsewhere."""
-    return np.sin if arrangement.cosines is not None else np.asarray
 
 
 def _flat_median(ab: np.ndarray, bc: np.ndarray, ac: np.ndarray) -> np.ndarray:

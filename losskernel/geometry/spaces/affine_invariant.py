@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from losskernel.errors import InputError, require_number
+from losskernel.errors import InputError, require, require_number
 from losskernel.geometry.centring import centred
 from losskernel.geometry.point import Point
 from losskernel.geometry.spaces.manifold import Manifold
@@ -63,8 +63,8 @@ def _generalised_eigh(x: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.
 
 def _logs(values: np.ndarray) -> np.ndarray:
     """Return log λ of ascending eigenvalues."""
-    if values[0] <= 0:
-        raise InputError(f"a matrix is not positive definite, its least eigenvalue is {values[0]:.3g}; raise the ridge")
+    least = float(values[0])
+    require(least > 0, f"a matrix is not positive definite, its least eigenvalue is {least:.3g}; raise the ridge")
     return np.log(values)
 
 

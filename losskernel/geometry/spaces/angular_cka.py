@@ -8,15 +8,7 @@ import numpy as np
 
 from losskernel.errors import require
 from losskernel.geometry.arrangement import Arrangement, mean_weights
-from losskernel.geometry.centring import (
-    centred,
-    chords,
-    flattened,
-    least_inputs,
-    products,
-    require_centring,
-    unflattened,
-)
+from losskernel.geometry.centring import CENTRINGS, centred, chords, flattened, products, unflattened
 from losskernel.geometry.point import Point, require_same_inputs
 from losskernel.geometry.spaces.manifold import Sphere
 from losskernel.geometry.spaces.space import Space
@@ -54,7 +46,7 @@ class AngularCKA(Space):
     unit = "rad"
 
     def __post_init__(self) -> None:
-        require_centring(self.centring)
+        require(self.centring in CENTRINGS, f"centring must be one of {CENTRINGS}, got {self.centring!r}")
 
     def gram(self, points: Sequence[Point], device: Any = None) -> np.ndarray:
         """Return the cosines [P, P] between centred kernels: the CKA of every pair.
@@ -125,16 +117,13 @@ class AngularCKA(Space):
         """Return the centred kernel [N, N] of a point."""
         return self._centred(point.gram(), point.centring)
 
-    def dimension(self, inputs: int) -> int:
-        """Return the dimension of the sphere for N inputs: N (N - 1) / 2 - 1, under "u" N (N - 3) / 2 - 1."""
-        return inputs * (inputs - (3 if self.centring == "u" else 1)) // 2 - 1
-
     def _centred(self, kernel: np.ndarray, already: str | None) -> np.ndarray:
         return kernel if already == self.centring else centred(kernel, self.centring)
 
     def _require_comparable(self, points: Sequence[Point]) -> None:
         require_same_inputs(points)
-        least, inputs = least_inputs(self.centring), points[0].inputs
+        # U-centring leaves nothing of three inputs
+        least, inputs = 4 if self.centring == "u" else 2, points[0].inputs
         require(inputs >= least, f"{self.centring}-centring needs >= {least} inputs, got {inputs}; add more")
 
     def _read(self, point: Point, name: str) -> np.ndarray:
@@ -161,8 +150,5 @@ class AngularCKA(Space):
 
 
 def _require_direction(present: bool, name: str, centring: str) -> None:
-    require(
-        present,
-        f"{name} is white: {centring}-centring leaves nothing of its kernel, for its "
-        "features are constant or all alike; leave it out",
-    )
+    why = f"{centring}-centring leaves nothing of its kernel, for its features are constant or all alike"
+    require(present, f"{name} is white: {why}; leave it out")

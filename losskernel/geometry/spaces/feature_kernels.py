@@ -47,17 +47,14 @@ class _Radial:
         values = np.asarray(features, dtype=np.float64)
         values = values - values.mean(axis=0)  # a common offset would cost digits
         apart = pairwise_distances(values @ values.T)
-        return apart / self._length(apart)
-
-    def _length(self, apart: np.ndarray) -> float:
         if not isinstance(self.length, str):
-            return float(self.length)
+            return apart / float(self.length)
         pairs = apart[np.triu_indices(len(apart), 1)]
         require(len(pairs) > 0, f"length {self.length!r} needs >= 2 inputs, got {len(apart)}; give a number")
         factor, statistic = _parsed(self.length)
         typical = float(np.median(pairs) if statistic == "median" else np.mean(pairs))
         require(typical > 0, f"length {self.length!r} is 0: inputs are equal in these features; give a number")
-        return factor * typical
+        return apart / (factor * typical)
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,9 @@ class Manifold(ABC):
     def exp(self, x: np.ndarray, tangent: np.ndarray) -> np.ndarray:
         """Return where the geodesic that leaves x along a tangent is after the tangent's norm."""
 
-    @abstractmethod
     def inner(self, x: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
-        """Return the inner product of two tangents at x."""
+        """Return the inner product of two tangents at x, that of arrays by default."""
+        return float(np.vdot(first, second))
 
     @abstractmethod
     def transport(self, x: np.ndarray, y: np.ndarray, tangent: np.ndarray) -> np.ndarray:
@@ -137,10 +137,6 @@ class Flat(Manifold):
         """Return x + v."""
         return x + tangent
 
-    def inner(self, x: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
-        """Return v · w."""
-        return float(np.vdot(first, second))
-
     def transport(self, x: np.ndarray, y: np.ndarray, tangent: np.ndarray) -> np.ndarray:
         """Return v: it is parallel to itself everywhere."""
         return tangent.copy()
@@ -175,10 +171,6 @@ class Sphere(Manifold):
         """Return cos|v| x + sin|v| v / |v|."""
         size = np.linalg.norm(tangent)
         return np.cos(size) * x + np.sinc(size / np.pi) * tangent
-
-    def inner(self, x: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
-        """Return v · w."""
-        return float(np.vdot(first, second))
 
     def transport(self, x: np.ndarray, y: np.ndarray, tangent: np.ndarray) -> np.ndarray:
         """Return v - <v, u> u + <v, u> (cos w u - sin w x), with u the direction of y and w its angle."""
@@ -225,10 +217,8 @@ class Sphere(Manifold):
         """
         middle = super().mean(points, steps)
         farthest = max(self.length(middle, point) for point in points)
-        within = farthest < np.pi / 2
-        require(
-            within, f"points lie up to {farthest:.3g} rad from their mean, so it is not the only one; leave some out"
-        )
+        words = f"points lie up to {farthest:.3g} rad from their mean, so it is not the only one; leave some out"
+        require(farthest < np.pi / 2, words)
         return middle
 
     def _angle(self, x: np.ndarray, y: np.ndarray) -> float:
