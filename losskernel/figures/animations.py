@@ -56,7 +56,8 @@ def moving_map(
     part = evenly(layouts.shape[1], _MOST_MOVING)
     colouring = colour_by(labels, "labels", layouts.shape[1])
     colours = np.rint(255 * colouring.rgba[part, :3]).astype(int)
-    points = _scaled(layouts)[:, part]
+    low, high = layouts.min(axis=(0, 1)), layouts.max(axis=(0, 1))
+    points = (layouts[:, part] - (low + high) / 2) / (float((high - low).max()) / 2 or 1.0)  # on one scale, in [-1, 1]
     marks = np.asarray(moments if len(moments) else np.arange(len(layouts)), dtype=float)
     marks = (marks - marks[0]) / (np.ptp(marks) or 1.0)
     ground, palette = _stage_ground(colouring, marks), _stage_palette(colours)
@@ -73,12 +74,6 @@ def moving_map(
             frames.append(frame.quantize(palette=palette, dither=Image.Dither.NONE))
             times.append(_END if after == stage else _STAY if step == 0 else _MOVE)
     return _gif(frames, times)
-
-
-def _scaled(layouts: np.ndarray) -> np.ndarray:
-    """Return maps [P, N, 2] on one scale, within [-1, 1]."""
-    low, high = layouts.min(axis=(0, 1)), layouts.max(axis=(0, 1))
-    return (layouts - (low + high) / 2) / (float((high - low).max()) / 2 or 1.0)
 
 
 def _gif(frames: Sequence[Image.Image], times: int | list[int]) -> bytes:

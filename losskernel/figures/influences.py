@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from losskernel.errors import require
+from losskernel.figures.hierarchy.kernel_comparison import CHANCE, draw_row, furnish_rows, row_handles
 from losskernel.figures.kernel.neighbour_sheet import Cells, frame_query
 from losskernel.figures.shared.checks import require_images, require_shape
 from losskernel.figures.shared.lettering import LINE, fit, legend_below, mark_sample, width
 from losskernel.figures.shared.panels import new_figure
 from losskernel.figures.shared.presentation import minus
-from losskernel.figures.shared.rows import CHANCE, draw_row, furnish_rows, row_handles
 from losskernel.figures.shared.style import DOUBLE, HIGHLIGHT, INK, MUTED, OKABE_ITO, SINGLE, paper
 
 LOSS_KERNELS = {"covariance": "loss kernel, K", "correlation": "loss kernel, R"}

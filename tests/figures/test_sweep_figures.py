@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from drawn import legend, rendered, words
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
 
 from losskernel.figures import Kernels, comparison, kernel_similarity
 from losskernel.figures.shared.presentation import VERDICTS
@@ -201,10 +203,11 @@ def test_the_matrix_shows_distances_and_on_its_diagonal_the_floor() -> None:
 
 def test_steps_are_drawn_from_each_value_to_the_next() -> None:
     steps = kernel_similarity(kernels([[0, 1, 2, 3]], [""]), GAMMA).axes[2]
-    drawn = [tuple(np.ravel(side).tolist() for side in line.get_data()) for line in steps.lines]
-    assert ([0.01, 1], [0.1, 0.1]) in drawn
-    assert any(np.array_equal(ys, np.full(4, 0.4)) for _, ys in drawn)  # the controls
-    assert len(steps.collections) == 3  # the noise below each
+    (drawn,) = [each for each in steps.collections if isinstance(each, LineCollection)]
+    assert [[0.01, 0.1], [1, 0.1]] in [np.asarray(segment).tolist() for segment in drawn.get_segments()]
+    assert any(np.array_equal(line.get_ydata(), np.full(4, 0.4)) for line in steps.lines)  # the controls
+    (noise,) = [patch for patch in steps.patches if isinstance(patch, StepPatch)]
+    np.testing.assert_allclose(noise.get_data().values, np.full(3, 0.02))  # below each
 
 
 def test_runs_of_several_curves_stand_in_blocks_and_share_a_key() -> None:

@@ -9,12 +9,12 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from losskernel.errors import require
 from losskernel.figures.shared.colouring import LOSS_KERNELS, printed
 from losskernel.figures.shared.lettering import fit, legend_below, mark_sample
 from losskernel.figures.shared.panels import grid_of, new_figure
-from losskernel.figures.shared.rows import CHANCE, draw_row, furnish_rows, row_handles
 from losskernel.figures.shared.style import DOUBLE, HIGHLIGHT, MUTED, OKABE_ITO, SINGLE, paper
 
 _TITLES = {
@@ -35,6 +35,7 @@ _ACROSS = 5  # panels in a row
 _ROW = 0.19  # inches
 _NAMES = 1.45  # inches, left of the first panel
 _SURE = 0.05
+CHANCE = "#C9C9C9"
 
 
 @paper()
@@ -46,7 +47,7 @@ def kernel_comparison(table: pd.DataFrame, columns: Sequence[str]) -> Figure:
     table has them. A dot is hollow where p > 0.05. "level" names the level of clusters and neighbours.
 
     Raises:
-        ValueError: no columns, no rows, or a column that the table does not have.
+        InputError: no columns, no rows, or a column that the table does not have.
     """
     missing = [name for name in ("kernel", *columns) if name not in table]
     require(not missing, f"table has no column {''.join(missing[:1])!r}; it has {', '.join(map(str, table.columns))}")
@@ -98,3 +99,27 @@ def _handles(table: pd.DataFrame, columns: Sequence[str]) -> list[Artist]:
     if any(name.endswith("_p") for name in there):
         bands.insert(-1, mark_sample("p > 0.05", "o", MUTED, 4.2, face="white"))
     return [*handles, *bands]
+
+
+def draw_row(
+    axes: Axes, row: float, value: float, interval: tuple[float, float] | None, colour: str, hollow: bool
+) -> None:
+    """Draw a value with its interval, if it has one."""
+    if interval is not None:
+        axes.plot(interval, [row, row], color=colour, linewidth=1.1, zorder=3)
+    axes.plot(value, row, "o", color=colour, markerfacecolor="white" if hollow else colour, markersize=4, zorder=4)
+
+
+def furnish_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows, from the top, and mark where the values are 0."""
+    axes.axvline(0, color=MUTED, linewidth=0.6, zorder=1)
+    axes.set(xmargin=0.06, ylim=(len(names) - 0.5, -0.5))
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def row_handles(chance: bool = True) -> list[Artist]:
+    """Return the legend's entries of the bands behind the rows."""
+    bands = {"90 % of permutations": CHANCE, "the loss kernel": HIGHLIGHT}
+    return [Patch(color=colour, linewidth=0, label=label) for label, colour in bands.items()][not chance :]

@@ -16,6 +16,7 @@ from losskernel.figures.shared.checks import require_shape
 from losskernel.figures.shared.lettering import fit, legend_below, letter_all, plain, width
 from losskernel.figures.shared.panels import colour_bar, new_figure, number_cells
 from losskernel.figures.shared.style import DOUBLE, FAINT, INK, MUTED, OKABE_ITO, SINGLE, paper
+from losskernel.figures.shared.sweep_axis import Axis
 
 _ROW, _MOST_NUMBERS = 0.19, 16  # inches; columns whose numbers can be read
 _SIZE, _WIDEST = 6.5, 2.2
@@ -205,15 +206,16 @@ def joint_training(table: pd.DataFrame, drawn: Sequence[str], target: str, note:
     panels = [("to_labels", f"distance to {plain(target)}, rad"), ("to_end", "distance to its own end, rad")]
     if any(part["velocity"].notna().any() for part in parts):
         panels.append(("velocity", "angle between velocities, rad"))
+    steps = np.unique(table["step"].to_numpy(float))
+    axis = Axis("training step", [f"{step:g}" for step in steps], list(steps))
+    spots = dict(zip(steps, axis.positions, strict=True))
     figure = new_figure(DOUBLE, 2.75)
     for axes, (column, label) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for part, name, colour, marker in zip(parts, drawn, _COLOURS, _MARKERS, strict=False):
             leading = part is parts[0]
             look = {"color": colour, "marker": marker, "linewidth": 1.6 if leading else 1.0, "label": plain(name)}
-            steps = part["step"].to_numpy(float)
-            # on a logarithmic axis step 0 lies a factor of three below step 1
-            steps = np.where(steps > 0, steps, 1 / 3)
-            axes.plot(steps, part[column].to_numpy(float), markersize=3.5, zorder=3 if leading else 2, **look)
+            along = [spots[step] for step in part["step"]]
+            axes.plot(along, part[column].to_numpy(float), markersize=3.5, zorder=3 if leading else 2, **look)
         if column == "velocity":
             axes.axhline(np.pi / 2, color=FAINT, linewidth=1.5, zorder=1)
             axes.set(ylim=(0, np.pi), yticks=[0, np.pi / 2, np.pi], yticklabels=["0", "π/2", "π"])
@@ -222,19 +224,7 @@ def joint_training(table: pd.DataFrame, drawn: Sequence[str], target: str, note:
         else:
             axes.set_ylim(0)
         axes.set_ylabel(label)
-        _steps(axes, np.unique(table["step"].to_numpy(float)))
+        axis.draw(axes, named=True, most=6)
     letter_all(figure.axes)
     legend_below(figure, note=note)
     return figure
-
-
-def _steps(axes: Axes, steps: np.ndarray) -> None:
-    axes.set(xscale="log", xlabel="training step")
-    first = float(steps[steps > 0].min()) if (steps > 0).any() else 1.0
-    powers = [10.0**power for power in range(8) if first / 2 <= 10.0**power <= 1.2 * steps.max()]
-    ticks, names = list(powers), [f"{power:,.0f}" for power in powers]
-    if steps.min() == 0:
-        ticks, names = [1 / 3, *ticks], ["0", *names]
-    axes.set_xticks(ticks, names)
-    axes.set_xlim(0.75 * ticks[0], 1.3 * steps.max())
-    axes.minorticks_off()

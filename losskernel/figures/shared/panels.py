@@ -17,12 +17,7 @@ from losskernel.figures.shared.style import ALARM, FAINT, INK, MUTED, RASTERISE,
 
 
 def new_figure(
-    width: float,
-    height: float,
-    wspace: float | None = None,
-    hspace: float | None = None,
-    w_pad: float | None = None,
-    h_pad: float | None = None,
+    width: float, height: float, wspace: float = 0.02, hspace: float = 0.02, w_pad: float = 0.042, h_pad: float = 0.042
 ) -> Figure:
     """Open a figure, sizes in inches, whose parts are laid out so that they do not overlap.
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from losskernel.figures.shared.checks import require_shape
-from losskernel.figures.shared.lettering import legend_below, letter_all, mark_sample, plain, shortened
+from losskernel.figures.shared.lettering import legend_below, letter_all, mark_sample, name_points, plain, shortened
 from losskernel.figures.shared.panels import (
     draw_distances,
     draw_steps,
@@ -58,25 +57,30 @@ class Kernels:
 def kernel_similarity(kernels: Kernels, axis: Axis) -> Figure:
     """The matrix of distances, the kernels as paths on a flat map, and, where the axis has an order, their steps."""
     ordered = axis.values is not None
-    colours = _colours(axis, kernels.where)
+    # The far end of viridis is too pale for a line on white paper.
+    scale, shades = Normalize(0, max(len(axis.names) - 1, 1) / 0.9), colormaps[SEQUENTIAL]
+    colours = [MUTED if index is None else to_hex(shades(scale(index))) for index in kernels.where]
     # a path has a colour of its own where there are few, and grey where a palette says no more
     lines = palette(len(kernels.paths)) if 1 < len(kernels.paths) <= 8 else [MUTED] * len(kernels.paths)
     figure = new_figure(DOUBLE, 2.75, wspace=0.05)
     widths = [1.15, 1.0, 1.0] if ordered else [1.15, 1.0]
     panels = figure.subplots(1, len(widths), width_ratios=widths)
     _matrix(figure, panels[0], kernels, axis.label)
-    _map(panels[1], kernels, colours, lines if ordered else [])
+    on_map = [kernels.positions[list(path)] for path in kernels.paths] if ordered else []
+    for line, colour in zip(on_map, lines, strict=False):
+        panels[1].plot(*line.T, color=colour, linewidth=0.8, zorder=1)
+    for point, verdict, colour in zip(kernels.positions, kernels.verdicts, colours, strict=True):
+        mark_verdicts(panels[1], point[:1], point[1:], [verdict], colour, 5.5)
+    furnish_layout(panels[1], "first axis, rad", "second axis, rad", 0.2, kernels.stress)
     if ordered:
         _steps(panels[2], kernels, axis, lines)
     letter_all(panels, ("distances between kernels", "the kernels on a map", "steps along the path"))
     legend_below(figure, _handles(kernels, axis, colours, lines), columns=9)
+    if len(kernels.paths) == 1 or not ordered:
+        figure.draw_without_rendering()  # names are placed where the layout has put the points
+        names = _names_on_map(kernels)
+        name_points(panels[1], kernels.positions, names, on_map, names)
     return figure
-
-
-def _colours(axis: Axis, where: Sequence[int | None]) -> list[str]:
-    # The far end of viridis is too pale for a line on white paper.
-    scale = Normalize(0, max(len(axis.names) - 1, 1) / 0.9)
-    return [MUTED if index is None else to_hex(colormaps[SEQUENTIAL](scale(index))) for index in where]
 
 
 def _handles(kernels: Kernels, axis: Axis, colours: Sequence[str], lines: Sequence[str]) -> list[Line2D]:
@@ -131,53 +135,18 @@ def _shortened(name: str) -> str:
     return name if "$" in name else shortened(name, _LONGEST_NAME)
 
 
-def _map(axes: Axes, kernels: Kernels, colours: Sequence[str], lines: Sequence[str]) -> None:
-    positions = kernels.positions
-    for path, colour in zip(kernels.paths, lines, strict=False):
-        axes.plot(*positions[list(path)].T, color=colour, linewidth=0.8, zorder=1)
-    for point, verdict, colour in zip(positions, kernels.verdicts, colours, strict=True):
-        mark_verdicts(axes, point[:1], point[1:], [verdict], colour, 5.5)
-    if len(kernels.paths) == 1 or not lines:
-        for group in _clusters(positions, -(-len(positions) // _MOST_LABELS)):
-            names = [_shortened(kernels.names[member]) for member in group]
-            sideways, up = _away(positions, kernels.paths if lines else [], group)
-            text = ", ".join(names) if len(names) <= 2 else f"{names[0]} … {names[-1]}"
-            ha, va = ("center", "left", "right")[sideways], ("center", "bottom", "top")[up]  # 0, 1, -1
-            look: dict[str, Any] = {"textcoords": "offset points", "ha": ha, "va": va, "fontsize": 6.5}
-            axes.annotate(text, positions[group].mean(0), (8 * sideways, 7 * up), **look)
-    furnish_layout(axes, "first axis, rad", "second axis, rad", 0.2, kernels.stress)
-
-
-def _clusters(positions: np.ndarray, step: int) -> list[list[int]]:
-    """Return the points to name, one in `step` and the last, those too close together for a name each in groups."""
+def _names_on_map(kernels: Kernels) -> dict[int, str]:
+    """Return what to write beside some of the points; names too close together for one each are joined."""
+    positions, last = kernels.positions, len(kernels.names) - 1
     # closer than 7 % of the map two names would overlap
     near = 0.07 * max(float(np.ptp(positions, axis=0).max()), 1e-9)
-    groups: list[list[int]] = []
-    last = len(positions) - 1
-    for number in sorted({*range(0, last + 1, step), last}):
-        for group in groups:
-            if np.linalg.norm(positions[number] - positions[group[0]]) < near:
-                group.append(number)
-                break
-        else:
-            groups.append([number])
-    return groups
-
-
-def _away(positions: np.ndarray, paths: Sequence[Sequence[int]], group: Sequence[int]) -> tuple[int, int]:
-    """Return the direction, right and up, in which a name covers no path: above or below, else beside."""
-    here = positions[list(group)].mean(0)
-    joined = {pair for path in paths for pair in pairwise(path)}
-    nearby = {b if a in group else a for a, b in joined if (a in group) != (b in group)}
-    gaps = [positions[other] - here for other in sorted(nearby)]
-    units = [gap / max(float(np.linalg.norm(gap)), 1e-12) for gap in gaps]
-    # away from the neighbours on the path: below where they lie above, and the other way round
-    rise = -float(np.sum([unit[1] for unit in units]))
-    if abs(rise) > 0.3:
-        return 0, 1 if rise > 0 else -1
-    if len(units) > 1 and max(abs(unit[1]) for unit in units) > 0.5:  # an upright passage
-        return 1, 0
-    return 0, 1 if here[1] >= positions[:, 1].mean() else -1
+    groups: dict[int, list[str]] = {}
+    for number in sorted({*range(0, last + 1, -(-len(positions) // _MOST_LABELS)), last}):
+        close = (first for first in groups if np.linalg.norm(positions[number] - positions[first]) < near)
+        groups.setdefault(next(close, number), []).append(_shortened(kernels.names[number]))
+    return {
+        first: ", ".join(names) if len(names) <= 2 else f"{names[0]} … {names[-1]}" for first, names in groups.items()
+    }
 
 
 def _steps(axes: Axes, kernels: Kernels, axis: Axis, lines: Sequence[str]) -> None:

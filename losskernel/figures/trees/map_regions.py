@@ -148,7 +148,9 @@ def _parts(points: np.ndarray, spots: np.ndarray, inch: float) -> list[np.ndarra
     """
     step = spots[0, 1, 0] - spots[0, 0, 0]
     wide, pad = _BRIDGED * inch / step, _PAD * inch / step
-    core = _core(points)
+    # A few strays would blow up the outline.
+    far = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    core = points[far <= np.quantile(far, 0.95)]
     near = KDTree(core).query(spots)[0] / step <= wide
     depth = distance_transform_edt(near) - (wide - pad)
     names = np.zeros(depth.shape, dtype=int)
@@ -157,9 +159,3 @@ def _parts(points: np.ndarray, spots: np.ndarray, inch: float) -> list[np.ndarra
     held = np.bincount(names[rows, columns], minlength=count + 1)[1:]
     kept = 1 + np.flatnonzero(held >= min(0.1 * len(core), held.max()))
     return [np.where(names == part, depth, -np.abs(depth) - 1e-6) for part in kept]
-
-
-def _core(points: np.ndarray) -> np.ndarray:
-    # A few strays would blow up the outline.
-    far = np.linalg.norm(points - np.median(points, axis=0), axis=1)
-    return points[far <= np.quantile(far, 0.95)]

@@ -53,7 +53,9 @@ def tanglegram(derived: Tree, known: Tree, title_known: str = "WordNet") -> Figu
     panels[0].set_ylim(count - 0.4, -0.6)
     _derived(panels[0], derived, known, left)
     _lines(panels[1], known, left, right)
-    _known(panels[2], known, right)
+    draw_tree(panels[2], known, right, known.heights, tree_colours(known), upright=False, linewidth=_thickness(count))
+    panels[2].set_xlim(0, 1.04 * known.heights[known.root])
+    panels[2].set_axis_off()
     panels[0].set_title("read off the kernel")
     panels[2].set_title(title_known)
     crossings = f"{crossed(left, right):,} of {count * (count - 1) // 2:,} pairs of lines cross"
@@ -113,12 +115,6 @@ def _derived(axes: Axes, tree: Tree, known: Tree, rows: np.ndarray) -> None:
     axes.locator_params(axis="x", nbins=4)
     axes.tick_params(axis="x", labelsize=6.5)
     axes.set_xlabel("distance of the merge", fontsize=7)
-
-
-def _known(axes: Axes, tree: Tree, rows: np.ndarray) -> None:
-    draw_tree(axes, tree, rows, tree.heights, tree_colours(tree), upright=False, linewidth=_thickness(len(rows)))
-    axes.set_xlim(0, 1.04 * tree.heights[tree.root])
-    axes.set_axis_off()
 
 
 def _lines(axes: Axes, tree: Tree, left: np.ndarray, right: np.ndarray) -> None:
