@@ -103,7 +103,7 @@ class Separation:
         metrics |= noise_floor(kernel)
         matrix = figures.kernel_matrix(kernel.correlation(), kernel.label(self.group), clusters, self.group)
         within, across = strength[same & off], strength[~same]
-        distribution = figures.within_across(within, across, metrics["noise_floor"], "|R|", self.group)
+        distribution = figures.within_across(within, across, metrics["noise_floor"], self.group)
         drawn = {"kernel_matrix": matrix, "within_across": distribution}
         return Result(metrics, {"groups": _pairs(strength, off, names, groups)}, drawn)
 

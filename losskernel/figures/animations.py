@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from losskernel.data.taxonomy import Tree
 from losskernel.errors import require
-from losskernel.figures.kernel.umap_maps import ELEVATION
+from losskernel.figures.kernel.probe_maps import ELEVATION
 from losskernel.figures.shared.colouring import Colouring, colour_by
 from losskernel.figures.sweeps.kernels_in_training import checked
 from losskernel.figures.trees.taxonomy_map import located, shortened

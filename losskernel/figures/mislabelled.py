@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from losskernel.errors import require
 from losskernel.figures.kernel.neighbour_sheet import draw_cell
-from losskernel.figures.kernel.umap_maps import furnish_map, point_size
+from losskernel.figures.kernel.probe_maps import furnish_map, point_size
 from losskernel.figures.shared.checks import points_of, require_shape
 from losskernel.figures.shared.colouring import MAX_LEGEND, colour_by
 from losskernel.figures.shared.lettering import LINE, fit, mark_sample, width
@@ -78,7 +78,6 @@ def score_distributions(
     scores: Mapping[str, np.ndarray],
     marked: np.ndarray | None = None,
     notes: Mapping[str, str] | None = None,
-    note_name: str = "AUROC",
     marked_name: str = "mislabelled",
 ) -> Figure:
     """A row per score: its distribution over marked and over all other probes, each of the same area.
@@ -86,8 +85,8 @@ def score_distributions(
     The axis shows (score - median) / scale, the scale being that of a normal distribution with the same quartiles, and
     is linear near 0 and logarithmic far from it, for scores may have tails of hundreds of deviations.
 
-    scores: name -> [N], in the order of the rows. marked: [N] bool, or None for one colour. notes: name -> text
-    at the right of its row, below note_name.
+    scores: name -> [N], in the order of the rows. marked: [N] bool, or None for one colour. notes: name -> an
+    AUROC, at the right of its row.
 
     Raises:
         InputError: no scores, a shape is wrong, or a score is not finite.
@@ -121,7 +120,7 @@ def score_distributions(
         axes.text(-0.015, base, shown, transform=beside, ha="right", va="bottom")
         axes.text(1.02, base, (notes or {}).get(name, ""), transform=beside, ha="left", va="bottom", fontsize=7)
     if notes:
-        axes.text(1.02, 1.01, note_name, transform=axes.transAxes, color=MUTED, fontsize=7, va="bottom")
+        axes.text(1.02, 1.01, "AUROC", transform=axes.transAxes, color=MUTED, fontsize=7, va="bottom")
     axes.set(xlim=(grid[0], grid[-1]), ylim=(-0.08, len(rows) + _OVERLAP - 1), yticks=[])
     axes.spines[["left"]].set_visible(False)
     _ticks(axes, grid)

@@ -19,7 +19,7 @@ from losskernel.analyses.result import Result
 from losskernel.config_keys import repetitions
 from losskernel.errors import InputError, TraceError
 from losskernel.figures import Figure
-from losskernel.figures.paths.path_map import Route, along_colours
+from losskernel.figures.paths.paths import Route, along_colours
 from losskernel.figures.shared.lettering import plain
 from losskernel.figures.shared.style import palette
 from losskernel.geometry import AngularCKA, Arrangement, Point, classical_scaling, frechet_distance, path_distances

@@ -115,7 +115,7 @@ def test_within_across_marks_means_and_floor() -> None:
 
 
 def test_signed_values_have_a_linear_axis_and_densities_of_mass_one() -> None:
-    figure = within_across(RNG.normal(0.3, 0.1, 500), RNG.normal(0, 0.1, 2000), value_label="R")
+    figure = within_across(RNG.normal(0.3, 0.1, 500), RNG.normal(0, 0.1, 2000))
     assert figure.axes[0].get_xscale() == "linear"
     steps = [patch for patch in figure.axes[0].patches if isinstance(patch, StepPatch)]
     assert len(steps) == 4  # a filled and an outlined one each

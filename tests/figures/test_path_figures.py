@@ -7,8 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from losskernel.figures import path_distances, path_map, path_profiles, path_training
-from losskernel.figures.paths.path_map import Falling, Route, Sheet, along_colours
-from losskernel.figures.paths.path_profiles import Course
+from losskernel.figures.paths.paths import Course, Falling, Route, Sheet, along_colours
 from losskernel.figures.shared.lettering import legend_below, name_points
 from losskernel.figures.shared.sweep_axis import Axis
 

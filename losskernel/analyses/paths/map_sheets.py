@@ -9,8 +9,7 @@ import numpy as np
 
 from losskernel import figures, geometry
 from losskernel.analyses.paths.measured_paths import HIDDEN, INPUTS, LayerPath, MeasuredPath, MeasuredPaths
-from losskernel.figures.paths.path_map import Falling, Route, Sheet, along_colours
-from losskernel.figures.paths.path_profiles import Course
+from losskernel.figures.paths.paths import Course, Falling, Route, Sheet, along_colours
 from losskernel.figures.shared.lettering import with_unit
 from losskernel.figures.shared.style import OKABE_ITO
 from losskernel.figures.shared.sweep_axis import Axis

@@ -87,11 +87,7 @@ def _draw(axes: Axes, steps: np.ndarray, values: np.ndarray, burn_in_steps: int,
 
 @paper()
 def within_across(
-    within: np.ndarray,
-    across: np.ndarray,
-    floor: float | None = None,
-    value_label: str = "|R|",
-    group_name: str = "task",
+    within: np.ndarray, across: np.ndarray, floor: float | None = None, group_name: str = "task"
 ) -> Figure:
     """The values of pairs within one group and of pairs across groups, on one axis, with their means.
 
@@ -130,7 +126,7 @@ def within_across(
     elif edges[0] < 0 < edges[-1]:
         axes.axvline(0, color=MUTED, linewidth=0.5, zorder=0)
     density = "density (per decade)" if logarithmic else "density"
-    axes.set(xlim=(edges[0], edges[-1]), ylim=(0, None), xlabel=f"{value_label} of a pair of probes", ylabel=density)
+    axes.set(xlim=(edges[0], edges[-1]), ylim=(0, None), xlabel="|R| of a pair of probes", ylabel=density)
     legend_below(figure, columns=3)
     return figure
 

@@ -25,7 +25,6 @@ def kernel_matrix(
     groups: np.ndarray | None = None,
     clusters: np.ndarray | None = None,
     group_name: str = "task",
-    value_label: str = "R",
 ) -> Figure:
     """The same matrix twice, its rows ordered by known group (left) and by clustering (right).
 
@@ -36,7 +35,7 @@ def kernel_matrix(
     even subset is drawn, and the axis says so.
 
     Raises:
-        ValueError: a shape is wrong, N < 2, or correlation holds a value that is not finite.
+        InputError: a shape is wrong, N < 2, or correlation holds a value that is not finite.
 
     Source: Bar-Joseph, Gifford & Jaakkola 2001 for the order of the leaves (scipy's optimal_leaf_ordering).
     """
@@ -72,10 +71,9 @@ def kernel_matrix(
         _outline_clusters(panels[1], blocks[leaves])
     if colouring is not None:
         _name_groups(figure, panels[0], colouring, rows, group_name)
-    magnitude = f"|{value_label.strip('|')}|"
-    clip = f"clipped at ±{limit:.2g}, the {_CLIP_PERCENTILE}th percentile of {magnitude} off the diagonal"
+    clip = f"clipped at ±{limit:.2g}, the {_CLIP_PERCENTILE}th percentile of |R| off the diagonal"
     image = panels[1].images[0]
-    colour_bar(figure, image, list(panels), f"{value_label}\n({clip})", shrink=0.9, aspect=28, pad=0.015, extend="both")
+    colour_bar(figure, image, list(panels), f"R\n({clip})", shrink=0.9, aspect=28, pad=0.015, extend="both")
     return figure
 
 

@@ -32,7 +32,6 @@ def neighbour_sheet(
     images: np.ndarray | None,
     captions: list[str],
     groups: np.ndarray | None = None,
-    value_label: str = "R",
 ) -> Figure:
     """A row per query: the query in a frame, then its neighbours, with caption and similarity beneath each.
 
@@ -57,7 +56,7 @@ def neighbour_sheet(
     cells = Cells(images, captions, cell - 0.1, _SIZE)
     for panels, query, near, values in zip(grid, queries, neighbours, similarity, strict=True):
         probes = [query, *near]
-        notes = ["query", *(minus(f"{value_label} = {value:.2f}") for value in values)]
+        notes = ["query", *(minus(f"R = {value:.2f}") for value in values)]
         names = [fit(captions[probe], cell - 0.1, _SIZE, lines=2) for probe in probes]
         # as many lines as the longest name of the row has, so that its similarities are level
         lines = 1 + max(name.count("\n") for name in names)

@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 
 from losskernel.data.taxonomy import Tree
 from losskernel.errors import require
-from losskernel.figures.kernel.umap_maps import draw_views
+from losskernel.figures.kernel.probe_maps import draw_views
 from losskernel.figures.shared.checks import points_of
 from losskernel.figures.shared.lettering import LINE, fit, spread, width
 from losskernel.figures.shared.panels import draw_points, new_figure
