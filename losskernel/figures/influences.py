@@ -148,8 +148,7 @@ def influential_sheet(
     Raises:
         InputError: a shape is wrong, or an index is not a probe.
     """
-    queries, helpful, harmful = np.asarray(queries), np.asarray(helpful), np.asarray(harmful)
-    influence, error = np.asarray(influence), np.asarray(error)
+    queries, helpful, harmful, influence, error = map(np.asarray, (queries, helpful, harmful, influence, error))
     _check(queries, helpful, harmful, influence, error, len(captions))
     require_images(images, len(captions))
     k = helpful.shape[1]
@@ -161,7 +160,6 @@ def influential_sheet(
         largest = float(np.nanmax(np.abs(influence[row]), initial=0.0)) or 1.0
         shares = zip(influence[row] / largest, error[row] / largest, strict=True)
         notes = ["query", *(minus(f"{value:+.2f} ± {bar:.2f}") for value, bar in shares)]
-        first = len(figure.axes)
         for column, probe in enumerate([query, *helpful[row], *harmful[row]]):
             if probe < 0:
                 continue
@@ -170,7 +168,8 @@ def influential_sheet(
             name = fit(captions[probe], sheet.cell + 0.08, sheet.size) + "\n"
             cells.draw(axes, probe, colour, name, notes[column], 1.3, tint, 4)
             axes.xaxis.label.set_color(colour)
-        frame_query(figure.axes[first], 0.035 / sheet.cell)
+            if column == 0:
+                frame_query(axes, 0.035 / sheet.cell)
     _headings(figure, sheet, k)
     return figure
 

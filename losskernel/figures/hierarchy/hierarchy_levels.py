@@ -53,8 +53,7 @@ def relatedness(
     Raises:
         InputError: not one entry per relation, a relation without pairs, or a number that is not finite.
     """
-    values = [np.asarray(sample, dtype=float) for sample in correlations]
-    count = len(names)
+    values, count = [np.asarray(sample, dtype=float) for sample in correlations], len(names)
     complete = 0 < count == len(values)
     require(complete, f"correlations must be one array per relation ({count}), got {len(values)}; name them all")
     for name, sample in zip(names, values, strict=True):
@@ -69,10 +68,8 @@ def relatedness(
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1.35, 1])
     _distributions(upper, values, colours)
     _couplings(lower, np.asarray(coupling), np.asarray(low), np.asarray(high), colours)
-    handles: list[Artist] = [
-        mark_sample("median", "o", MUTED, face="white"),
-        Line2D([], [], color=MUTED, linewidth=3, label="middle half"),
-    ]
+    handles: list[Artist] = [mark_sample("median", "o", MUTED, face="white")]
+    handles.append(Line2D([], [], color=MUTED, linewidth=3, label="middle half"))
     if floor is not None:
         noise = f"noise: mean |R| = {floor:.2g}"
         handles.append(upper.axhspan(-floor, floor, color=FAINT, linewidth=0, zorder=0, label=noise))

@@ -49,23 +49,12 @@ def matrix_pair(
         require(finite, f"{name} must be finite off the diagonal; drop the classes that have no value")
     order = tree.order()
     near, far = (matrix[np.ix_(order, order)] for matrix in matrices.values())
-    within = np.diag(near)[np.isfinite(np.diag(near))]
-    left_out = "diagonal: within a class, left out"
-    left_out += minus(f" (median {np.median(within):.2g})") if within.size else ""
     figure = new_figure(DOUBLE, _SIDE + 1.15, w_pad=0.04, h_pad=0.02, wspace=0.02)
     left, right = figure.subplots(1, 2)
     # within the matrix' own axes, so that leaves are level with rows
     across = (_NAMES + _TREE + _STRIP) / _SIDE
     _edge(left.inset_axes((-across - 0.01, 0, across, 1)), tree, order)
-    off = near[~np.eye(count, dtype=bool)]
-    low, high = np.percentile(off, [_LOW, _HIGH])
-    if -low < _SIGNED * high:
-        colours, limits, words = "Blues", (low, high), _percentiles(low, high)
-    else:
-        limit = float(np.percentile(np.abs(off), _HIGH)) or 1.0
-        words = f"colours to ±{limit:.2g}, the {_HIGH}th percentile of |value|"
-        colours, limits = DIVERGING, (-limit, limit)
-    _draw(figure, left, near, colours, limits, f"{similarity_label}\n{words}\n{left_out}")
+    _draw_similarity(figure, left, near, similarity_label)
     low, high = np.percentile(far[~np.eye(count, dtype=bool)], [_LOW, _HIGH])
     words = f"{distance_label}\n{_percentiles(low, high)}\n"
     _draw(figure, right, far, "Blues_r", (low, high), words).ax.invert_xaxis()
@@ -74,6 +63,21 @@ def matrix_pair(
     for axes in (left, right):
         axes.set_xlabel(f"{count:,} classes in the hierarchy's order", fontsize=7)
     return figure
+
+
+def _draw_similarity(figure: Figure, axes: Axes, near: np.ndarray, label: str) -> None:
+    within = np.diag(near)[np.isfinite(np.diag(near))]
+    left_out = "diagonal: within a class, left out"
+    left_out += minus(f" (median {np.median(within):.2g})") if within.size else ""
+    off = near[~np.eye(len(near), dtype=bool)]
+    low, high = np.percentile(off, [_LOW, _HIGH])
+    if -low < _SIGNED * high:
+        colours, limits, words = "Blues", (low, high), _percentiles(low, high)
+    else:
+        limit = float(np.percentile(np.abs(off), _HIGH)) or 1.0
+        words = f"colours to ±{limit:.2g}, the {_HIGH}th percentile of |value|"
+        colours, limits = DIVERGING, (-limit, limit)
+    _draw(figure, axes, near, colours, limits, f"{label}\n{words}\n{left_out}")
 
 
 def _draw(

@@ -64,8 +64,7 @@ def spherical_mds(
     for guess in _starts(matrix, dimensions, noise, start):
         search.descend(guess, _ROUGH)
     if start is not None:
-        known = _padded(start, len(matrix), dimensions)
-        search.keep(known, search.stress(known.ravel(), known.shape)[0])
+        search.keep(known := _padded(start, len(matrix), dimensions), search.stress(known.ravel(), known.shape)[0])
     for restart in range(restarts if search.least > _EXACT else 0):
         moved = search.best + _NOISE[restart % len(_NOISE)] * noise.normal(size=search.best.shape)
         search.descend(moved, _ROUGH)
