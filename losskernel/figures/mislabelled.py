@@ -101,8 +101,7 @@ def score_distributions(
     require_shape("marked", chosen, (count,), "pass one per probe")
     # linear near 0 and logarithmic in the tails
     spots = {name: np.arcsinh(standardised(values)) for name, values in rows.items()}
-    ends = np.array([[values.min(), values.max()] for values in spots.values()])
-    low, high = ends[:, 0].min(), ends[:, 1].max()
+    low, high = min(values.min() for values in spots.values()), max(values.max() for values in spots.values())
     room = 0.04 * (high - low) or 1.0
     grid = np.linspace(low - room, high + room, _GRID)
 
@@ -122,7 +121,7 @@ def score_distributions(
     if notes:
         axes.text(1.02, 1.01, "AUROC", transform=axes.transAxes, color=MUTED, fontsize=7, va="bottom")
     axes.set(xlim=(grid[0], grid[-1]), ylim=(-0.08, len(rows) + _OVERLAP - 1), yticks=[])
-    axes.spines[["left"]].set_visible(False)
+    axes.spines["left"].set_visible(False)
     _ticks(axes, grid)
     axes.set_xlabel("score, in robust standard deviations from the median; more suspicious to the right")
     names = ["all probes"] if marked is None else ["other probes", marked_name]
@@ -222,13 +221,10 @@ def _words(given: str, likely: str, rival: str, truth: str | None, inches: float
         seems, style = likely, {"color": ALARM, "weight": "bold"}
     else:
         seems, style = "same" if rival == given else f"same, else {rival}", {"color": MUTED}
-    lines = [
-        (fit(given, inches, _SIZE), {"color": INK}),
-        (fit(f"→ {seems}", inches, _SIZE, weight=style.get("weight", "normal")), style),
-    ]
+    lines = [(given, {"color": INK}), (f"→ {seems}", style)]
     if truth is not None:
-        lines.append((fit(f"{'✓' if likely == truth else '✗'} {truth}", inches, _SIZE), {"color": INK}))
-    return lines
+        lines.append((f"{'✓' if likely == truth else '✗'} {truth}", {"color": INK}))
+    return [(fit(text, inches, _SIZE, weight=look.get("weight", "normal")), look) for text, look in lines]
 
 
 def _key(figure: Figure, height: float, known: bool, score_name: str) -> None:

@@ -107,16 +107,13 @@ def _verdicts(axes: Axes, axis: Axis, rows: Sequence[Row], named: bool) -> None:
             size = min(5.0, 130 / len(axis.names))
             axes.plot(x, level, shown.marker, markersize=size, color=shown.colour, markeredgewidth=0.8, clip_on=False)
     axis.draw(axes, named=False)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_yticks([])
-    axes.tick_params(axis="x", length=0)
+    names = [plain(row.name) or "verdict" for row in rows] if named else []
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set(ylim=(len(rows) - 0.5, -0.5))
+    axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    if named:
-        names = [plain(row.name) or "verdict" for row in rows]
-        axes.set_yticks(range(len(rows)), names, fontsize=7)
-        axes.tick_params(axis="y", length=0)
-        for text, row in zip(axes.get_yticklabels(), rows, strict=True):
-            text.set_color(row.colour if len(rows) > 1 else INK)
+    for text, row in zip(axes.get_yticklabels(), rows, strict=False):
+        text.set_color(row.colour if len(rows) > 1 else INK)
 
 
 def _panel(axes: Axes, panel: Panel, axis: Axis) -> None:
@@ -161,11 +158,9 @@ def _curve(axes: Axes, curve: Curve, axis: Axis) -> None:
         measured = np.isfinite(values)
         axes.plot(axis.positions[measured], values[measured], zorder=1, **(look | {"label": None}))
     axes.plot(positions[known], curve.values[known], linestyle=line, color=curve.colour, zorder=2)
-    bars = known & np.isfinite(curve.low) & np.isfinite(curve.high)
-    if bars.any():
-        # errorbar wants lengths; a bound on the wrong side of its value is drawn as none
-        reach = np.stack([curve.values - curve.low, curve.high - curve.values])[:, bars]
-        axes.errorbar(positions[bars], curve.values[bars], np.maximum(reach, 0), fmt="none", ecolor=curve.colour)
+    # errorbar wants lengths; a bound on the wrong side of its value is drawn as none
+    reach = np.maximum([curve.values - curve.low, curve.high - curve.values], 0)
+    axes.errorbar(positions, curve.values, reach, fmt="none", ecolor=curve.colour)
     for x, several in zip(positions, curve.single, strict=False):
         if len(several) > 1:
             axes.plot([x] * len(several), several, ".", color=curve.colour, markersize=3, alpha=0.5, linewidth=0)
