@@ -154,9 +154,9 @@ def test_the_order_of_a_binary_tree_crosses_fewest_lines() -> None:
         return [[*a, *b] for a, b in pairs] + [[*b, *a] for a, b in pairs]
 
     least = min(crossed(np.argsort(order), target) for order in orders(tree.root))
-    found = untangled(tree, target)
-    assert found.tolist() in orders(tree.root)
-    assert crossed(np.argsort(found), target) == least
+    result = untangled(tree, target)
+    assert result.tolist() in orders(tree.root)
+    assert crossed(np.argsort(result), target) == least
 
 
 def test_crossings_are_counted_by_pairs() -> None:
@@ -172,7 +172,7 @@ def test_a_faithful_tree_is_drawn_without_crossings_in_the_known_colours() -> No
     assert "support ≥ 0.95" in legend(figure)
     marks = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert len(marks) == COUNT - 2  # every branch but the root
-    (lines,) = [each for each in figure.axes[1].collections if isinstance(each, LineCollection)]
+    (lines,) = [part for part in figure.axes[1].collections if isinstance(part, LineCollection)]
     paths = [path.vertices for path in lines.get_paths()]
     assert len(paths) == COUNT
     assert all(np.asarray(path)[0, 1] == np.asarray(path)[-1, 1] for path in paths)
@@ -199,8 +199,8 @@ def test_many_leaves_are_drawn_without_names_and_it_is_said() -> None:
     gaps = 4.0 - known.lca_depth() + np.random.default_rng(0).uniform(0, 0.1, (90, 90))
     gaps = (gaps + gaps.T) / 2
     np.fill_diagonal(gaps, 0)
-    found = Tree.from_linkage(linkage(squareform(gaps, checks=False), "average"), known.ids[:90], known.names[:90])
-    figure = tanglegram(replace(found, support=np.full(179, 0.9)), known)
+    result = Tree.from_linkage(linkage(squareform(gaps, checks=False), "average"), known.ids[:90], known.names[:90])
+    figure = tanglegram(replace(result, support=np.full(179, 0.9)), known)
     assert "90 leaves, too many to name" in words(figure)
     assert known.names[0] not in words(figure)
     assert not [line for line in figure.axes[0].lines if line.get_marker() == "o"]

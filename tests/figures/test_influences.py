@@ -57,7 +57,7 @@ def test_predictions_stand_against_outcomes(queries: int) -> None:
     rng = np.random.default_rng(1)
     both = [rng.normal(size=(2, 50)) for _ in range(queries)]
     titles = ["query with a long name of its own (#1234567)\nrank correlation 0.51"] * queries
-    figure = predicted_outcomes([each[0] for each in both], [each[1] for each in both], titles, "minus the loss")
+    figure = predicted_outcomes([pair[0] for pair in both], [pair[1] for pair in both], titles, "minus the loss")
     assert collisions(figure) == []
     assert outside(figure) == []
     assert len(figure.axes) == queries
@@ -75,10 +75,10 @@ def test_predictions_must_fit_their_outcomes() -> None:
 
 def _sheet(rows: int, k: int, images: np.ndarray | None, captions: list[str]) -> tuple:
     rng = np.random.default_rng(2)
-    places = rng.permutation(len(captions))[: rows * (2 * k + 1)].reshape(rows, -1)
+    probes = rng.permutation(len(captions))[: rows * (2 * k + 1)].reshape(rows, -1)
     influence = np.sort(rng.normal(size=(rows, 2 * k)), axis=1)[:, ::-1]
     error = np.full((rows, 2 * k), 0.1)
-    return places[:, 0], places[:, 1 : 1 + k], places[:, 1 + k :], influence, error, images, captions
+    return probes[:, 0], probes[:, 1 : 1 + k], probes[:, 1 + k :], influence, error, images, captions
 
 
 @pytest.mark.parametrize(("rows", "k"), [(1, 1), (6, 4), (3, 5)])
@@ -111,7 +111,7 @@ def test_cells_may_be_empty() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "message"),
+    ("index", "value", "message"),
     [
         (0, np.zeros((1, 2), int), r"queries must be \[Q\], not empty, got \(1, 2\)"),
         (1, np.zeros((2, 6), int), r"helpful must be \[2, k <= 5\], got \(2, 6\)"),
@@ -121,8 +121,8 @@ def test_cells_may_be_empty() -> None:
         (5, np.zeros((2, 8, 8)), r"images must be \[60, H, W\] or .*got \(2, 8, 8\)"),
     ],
 )
-def test_a_sheet_of_the_wrong_shape_is_refused(place: int, value: np.ndarray, message: str) -> None:
+def test_a_sheet_of_the_wrong_shape_is_refused(index: int, value: np.ndarray, message: str) -> None:
     arguments = list(_sheet(2, 3, None, [str(number) for number in range(60)]))
-    arguments[place] = value
+    arguments[index] = value
     with pytest.raises(ValueError, match=message):
         influential_sheet(*arguments)

@@ -28,10 +28,10 @@ NAMES = {**NAMED, 8: "loss kernel", 1: "layers.0", 2: "layers.1"}
 
 
 def joint_points(**changed: Any) -> JointPoints:
-    places = np.random.default_rng(0).uniform(-1, 1, size=(10, 2))
-    curved = {(a, b): np.linspace(places[a], places[b], 20) for a, b in pairwise([0, 1, 2, 3])}
+    positions = np.random.default_rng(0).uniform(-1, 1, size=(10, 2))
+    curved = {(a, b): np.linspace(positions[a], positions[b], 20) for a, b in pairwise([0, 1, 2, 3])}
     given: dict[str, Any] = {
-        "positions": places,
+        "positions": positions,
         "kinds": KINDS,
         "names": NAMES,
         "joined": curved,
@@ -88,7 +88,7 @@ def test_the_nearest_layer_is_framed_and_nothing_where_all_are_unrelated() -> No
     )
     axes = figure.axes[0]
     frames = [patch for patch in axes.patches if isinstance(patch, Rectangle) and not patch.get_fill()]
-    assert [(round(each.get_x() + 0.47), round(each.get_y() + 0.44)) for each in frames] == [(1, 0)]
+    assert [(round(frame.get_x() + 0.47), round(frame.get_y() + 0.44)) for frame in frames] == [(1, 0)]
     assert "0.40" in words(figure)
     assert len([word for word in words(figure) if word]) == 7
     with pytest.raises(ValueError, match=r"distances must be \[1, 4\]"):
@@ -102,8 +102,8 @@ def test_what_lies_within_the_noise_stands_in_italics() -> None:
 
 def test_many_layers_with_long_names_fit() -> None:
     rng = np.random.default_rng(0)
-    kernels = [f"loss kernel, localization {10**place}" for place in range(6)]
-    layers = [f"blocks.{place}.relu2.in" for place in range(24)]
+    kernels = [f"loss kernel, localization {10**index}" for index in range(6)]
+    layers = [f"blocks.{index}.relu2.in" for index in range(24)]
     figure = figures.kernels_layers(rng.uniform(0.2, 1.5, (6, 24)), kernels, layers, np.zeros(6))
     figure.draw_without_rendering()
     assert not words(figure)  # too narrow for numbers
@@ -115,10 +115,10 @@ def test_the_sweep_shows_floor_guide_and_what_is_gone_in_the_noise() -> None:
     corrected, failed = np.array([1.0, 0.1, 0.01, 0.0]), [False, False, False, True]
     exact = {"exact": (gamma, 10 / gamma)}
     figure = figures.localization_sweep(gamma, 10 / gamma + 0.01, corrected, np.full(4, 0.02), exact, failed)
-    told = {"noise floor", "exact", "sampled, raw", "without sampling noise", "slope −1", "its diagnosis fails"} | {
+    entries = {"noise floor", "exact", "sampled, raw", "without sampling noise", "slope −1", "its diagnosis fails"} | {
         "the same: 0 or less"
     }
-    assert set(keys(figure)) == told
+    assert set(keys(figure)) == entries
     guide = next(line for line in figure.axes[0].lines if line.get_label() == "slope −1")
     x, y = np.log(guide.get_xdata()), np.log(guide.get_ydata())
     assert (y[1] - y[0]) / (x[1] - x[0]) == pytest.approx(-1)
@@ -132,8 +132,8 @@ def test_the_sweep_shows_floor_guide_and_what_is_gone_in_the_noise() -> None:
 def labels_table() -> pd.DataFrame:
     rows = []
     for kernel in ("loss kernel", "gradients", "loss kernel, localization 100000"):
-        for place, layer in enumerate(("inputs", "layers.0", "softmax")):
-            value = 0.1 * place
+        for index, layer in enumerate(("inputs", "layers.0", "softmax")):
+            value = 0.1 * index
             numbers = {
                 "cosine": 0.5,
                 "beyond": value,

@@ -25,21 +25,21 @@ def some_scores(count: int = 300, wrong: int = 30, seed: int = 0) -> tuple[dict[
 
 
 def inner_legend(axes: Axes) -> list[str]:
-    found = axes.get_legend()
-    return [] if found is None else [text.get_text() for text in found.get_texts()]
+    key = axes.get_legend()
+    return [] if key is None else [text.get_text() for text in key.get_texts()]
 
 
 def some_suspects(count: int = 40, **changes: Any) -> dict[str, Any]:
-    given = [LONG[place % 5] for place in range(count)]
+    given = [LONG[index % 5] for index in range(count)]
     rng = np.random.default_rng(0)
     return {
         "given": given,
-        "likely": [LONG[(place // 2) % 5] for place in range(count)],
+        "likely": [LONG[(index // 2) % 5] for index in range(count)],
         "scores": -np.sort(-rng.exponential(size=count) * 1e4),
         "images": rng.integers(0, 256, (count, 16, 24, 3), dtype=np.uint8),
-        "captions": [f"train/spaniel/{place:06d}.jpeg" for place in range(count)],
-        "rivals": [LONG[(place + 1) % 5] for place in range(count)],
-        "truth": [LONG[(place // 3) % 5] for place in range(count)],
+        "captions": [f"train/spaniel/{index:06d}.jpeg" for index in range(count)],
+        "rivals": [LONG[(index + 1) % 5] for index in range(count)],
+        "truth": [LONG[(index // 3) % 5] for index in range(count)],
     } | changes
 
 
@@ -48,7 +48,7 @@ def some_suspects(count: int = 40, **changes: Any) -> dict[str, Any]:
 
 def test_every_score_has_a_row_with_its_note() -> None:
     scores, marked = some_scores()
-    notes = {name: f"0.99{place} ± 0.001" for place, name in enumerate(scores)}
+    notes = {name: f"0.99{index} ± 0.001" for index, name in enumerate(scores)}
     figure = score_distributions(scores, marked, notes)
     said = words(figure)
     assert [name.replace("_", " ") in said for name in scores] == [True] * 7
@@ -119,7 +119,7 @@ def test_marked_probes_stand_out_on_the_map() -> None:
     rng = np.random.default_rng(0)
     xy, groups, marked = rng.normal(size=(200, 2)), np.arange(200) % 4, np.arange(200) < 20
     figure = marked_map(xy, groups, marked, "class as given")
-    plain, above = [each for each in figure.axes[0].collections if isinstance(each, PathCollection)]
+    plain, above = [part for part in figure.axes[0].collections if isinstance(part, PathCollection)]
     assert (len(np.asarray(plain.get_offsets())), len(np.asarray(above.get_offsets()))) == (180, 20)
     np.testing.assert_array_equal(np.sort(np.asarray(above.get_offsets()), axis=0), np.sort(xy[:20], axis=0))
     assert np.min(above.get_linewidth()) > 0 == np.max(plain.get_linewidth())
@@ -197,7 +197,7 @@ def test_a_cell_says_what_is_known() -> None:
         "normal",
         "normal",
     ]
-    frames = [to_hex(each.spines["left"].get_edgecolor()) for each in figure.axes]
+    frames = [to_hex(part.spines["left"].get_edgecolor()) for part in figure.axes]
     assert frames == [OKABE_ITO[3].lower(), OKABE_ITO[3].lower(), OKABE_ITO[5].lower()]
     assert "loss gain" in words(figure)
     assert legend(figure) == ["label wrong", "label right"]

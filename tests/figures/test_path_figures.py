@@ -39,17 +39,19 @@ def profiles(names: list[str]) -> Figure:
 def map_of(count: int = 9, networks: int = 4, names: int = 12) -> Figure:
     """Paths of `networks` from one input, and a target, on planted places."""
     walks = [[0, *range(1 + k * count, 1 + (k + 1) * count)] for k in range(networks)]
-    places = np.cumsum(np.random.default_rng(networks).normal(size=(networks * count + 2, 2)), axis=0) / 10
-    places[0] = 0
-    target = len(places) - 1
+    positions = np.cumsum(np.random.default_rng(networks).normal(size=(networks * count + 2, 2)), axis=0) / 10
+    positions[0] = 0
+    target = len(positions) - 1
     colours = along_colours(networks)
     routes = [
         Route("untrained" if k == 0 else f"step {10**k}", walk, colours[k], [], k == networks - 1, k == 0)
         for k, walk in enumerate(walks)
     ]
     labels = {target: "class (target)", 0: "inputs"}
-    labels |= {walks[-1][place]: f"inception4{place}.branch2" for place in range(1, min(names, count) + 1)}
-    sheets = [Sheet(title, places, 0.2, "axis 1, rad", "axis 2, rad", {}) for title in ("spherical MDS", "tangent PCA")]
+    labels |= {walks[-1][layer]: f"inception4{layer}.branch2" for layer in range(1, min(names, count) + 1)}
+    sheets = [
+        Sheet(title, positions, 0.2, "axis 1, rad", "axis 2, rad", {}) for title in ("spherical MDS", "tangent PCA")
+    ]
     curves = [
         Falling("spherical MDS", np.arange(1, 6), 1 / np.arange(1, 6), 3),
         Falling("tangent PCA", np.arange(1, 6), 1.2 / np.arange(1, 6), None),
@@ -149,20 +151,20 @@ def test_a_key_is_read_row_by_row() -> None:
 
 @pytest.mark.parametrize("count", [2, 9, 30])
 def test_distances_between_paths_are_written_where_they_can_be_read(count: int) -> None:
-    places = np.random.default_rng(count).normal(size=(count, 2))
-    distances = np.linalg.norm(places[:, None] - places, axis=-1)
+    positions = np.random.default_rng(count).normal(size=(count, 2))
+    distances = np.linalg.norm(positions[:, None] - positions, axis=-1)
     names = [f"step {10 * k}" for k in range(count)]
-    figure = path_distances(distances, places, 0.1, names, along_colours(count), [range(count)], NOTE)
+    figure = path_distances(distances, positions, 0.1, names, along_colours(count), [range(count)], NOTE)
     assert ("0.00" in words(figure)) == (count <= 10)
     assert not outside(figure)
     with pytest.raises(ValueError, match="places must be"):
-        path_distances(distances, places[:1], 0.1, names, along_colours(count), [], NOTE)
+        path_distances(distances, positions[:1], 0.1, names, along_colours(count), [], NOTE)
 
 
 def test_long_names_of_paths_are_numbers_on_the_map() -> None:
-    places = np.array([[0.0, 0.0], [1.0, 0.0]])
+    positions = np.array([[0.0, 0.0], [1.0, 0.0]])
     names = ["a wide network, seed 0", "a deep network, seed 1"]
-    said = words(path_distances(1 - np.eye(2), places, 0.0, names, ["C0", "C1"], [], NOTE)).splitlines()
+    said = words(path_distances(1 - np.eye(2), positions, 0.0, names, ["C0", "C1"], [], NOTE)).splitlines()
     assert said.count("1") >= 2  # below the matrix, and on the map
     assert "2: a deep network, seed 1" in said
 

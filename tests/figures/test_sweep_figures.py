@@ -153,8 +153,8 @@ def test_the_stable_stretch_is_shaded_where_it_is() -> None:
 
 
 def test_control_and_floor_are_lines_of_their_own() -> None:
-    own = curve([0.1, 0.5, 0.9, 1.0], control=np.full(4, 0.3), floor=np.full(4, 0.01))
-    figure = comparison([Panel("mean |R|", [own])], GAMMA, [Row("", "black", WORDS)])
+    measured = curve([0.1, 0.5, 0.9, 1.0], control=np.full(4, 0.3), floor=np.full(4, 0.01))
+    figure = comparison([Panel("mean |R|", [measured])], GAMMA, [Row("", "black", WORDS)])
     drawn = [np.asarray(line.get_ydata()) for line in figure.axes[1].lines]
     assert any(np.array_equal(values, np.full(4, 0.3)) for values in drawn)
     assert any(np.array_equal(values, np.full(4, 0.01)) for values in drawn)
@@ -186,7 +186,7 @@ def kernels(paths: list[list[int]], names: list[str], count: int = 4) -> Kernels
     positions = np.stack([np.arange(count), np.arange(count) % 2], 1).astype(float)
     distances = np.abs(positions[:, :1] - positions[:, 0]) / 10
     floor = np.full((count, count), 0.02)
-    where = [place % 4 for place in range(count)]
+    where = [spot % 4 for spot in range(count)]
     labels = [f"run {number}" for number in range(count)]
     zero = np.full(count, 0.4)
     return Kernels(distances, floor, zero, positions, 0.1, labels, ["pass"] * count, where, paths, names)
@@ -203,7 +203,7 @@ def test_the_matrix_shows_distances_and_on_its_diagonal_the_floor() -> None:
 
 def test_steps_are_drawn_from_each_value_to_the_next() -> None:
     steps = kernel_similarity(kernels([[0, 1, 2, 3]], [""]), GAMMA).axes[2]
-    (drawn,) = [each for each in steps.collections if isinstance(each, LineCollection)]
+    (drawn,) = [part for part in steps.collections if isinstance(part, LineCollection)]
     assert [[0.01, 0.1], [1, 0.1]] in [np.asarray(segment).tolist() for segment in drawn.get_segments()]
     assert any(np.array_equal(line.get_ydata(), np.full(4, 0.4)) for line in steps.lines)  # the controls
     (noise,) = [patch for patch in steps.patches if isinstance(patch, StepPatch)]
@@ -235,7 +235,7 @@ def test_a_logarithmic_panel_within_a_decade_has_values_between_its_powers() -> 
         low, high = figure.axes[1].get_ylim()
         axis = figure.axes[1].yaxis
         pairs = zip(np.array(axis.get_majorticklocs()), axis.get_majorticklabels(), strict=True)
-        return [text.get_text() for place, text in pairs if low <= place <= high]
+        return [text.get_text() for spot, text in pairs if low <= spot <= high]
 
     assert [text for text in ticks(85, 123, 208, 300) if text] == [
         r"$\mathdefault{10^{2}}$",

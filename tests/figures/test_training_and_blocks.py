@@ -47,7 +47,7 @@ def test_along_training_refuses_arrays_of_other_steps(name: str) -> None:
 
 LAYOUTS = np.random.default_rng(0).normal(size=(12, 30, 2)).cumsum(axis=0)
 LABELS = np.array(["a", "b", "c"] * 10)
-TITLES = [f"step {place}" for place in range(12)]
+TITLES = [f"step {step}" for step in range(12)]
 
 
 def test_aligned_maps_are_eight_at_most_with_both_ends_on_one_scale() -> None:
@@ -71,22 +71,22 @@ def test_a_probe_moves_gently_from_its_place_to_the_next() -> None:
     animation = figures.moving_map(layouts, labels, TITLES[:3], notes, [0.0, 1.0, 4.0])
     picture: Any = Image.open(io.BytesIO(animation))
     assert (picture.n_frames, picture.size[0], picture.info["loop"]) == (17, 480, 0)
-    found, bars, times = [], [], []
+    centres, bars, times = [], [], []
     for frame in range(17):
         picture.seek(frame)
         times.append(picture.info["duration"])
         shot = np.asarray(picture.convert("RGB")).astype(int)
         field = shot[44:524]
         rows, columns = np.nonzero(np.abs(field - np.array([230, 159, 0])).sum(axis=2) < 30)  # the second colour
-        found.append([columns.mean(), rows.mean()])
+        centres.append([columns.mean(), rows.mean()])
         bars.append(int((np.abs(shot[534] - 38).sum(axis=1) < 10).sum()))
     share = np.arange(8) / 8
     eased = share**2 * (3 - 2 * share)
     x = np.concatenate([-0.5 + eased, np.full(9, 0.5)])
     y = np.concatenate([np.full(8, 0.5), 0.5 - eased, [-0.5]])
-    half = found[16][0] - found[0][0]  # pixels of one unit of the map
-    np.testing.assert_allclose(np.array(found)[:, 0], 239.5 + half * x, atol=1.5)
-    np.testing.assert_allclose(np.array(found)[:, 1], 239.5 - half * y, atol=1.5)
+    half = centres[16][0] - centres[0][0]  # pixels of one unit of the map
+    np.testing.assert_allclose(np.array(centres)[:, 0], 239.5 + half * x, atol=1.5)
+    np.testing.assert_allclose(np.array(centres)[:, 1], 239.5 - half * y, atol=1.5)
     assert times[0] == times[8] > times[1]  # it stays at every stage
     assert bars == sorted(bars)
     assert abs(bars[8] / bars[16] - 1 / 4) < 0.05  # where the second stage stands on the bar

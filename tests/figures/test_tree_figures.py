@@ -24,15 +24,15 @@ DEUTERANOPE = np.array(
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
 
-def clustered(dimensions: int, each: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def clustered(dimensions: int, copies: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Points of the leaves of TREE, a random step for every branching on the way down, and their leaves."""
     rng = np.random.default_rng(seed)
-    places = np.zeros((len(TREE.ids), dimensions))
+    spots = np.zeros((len(TREE.ids), dimensions))
     depths = TREE.depths()
     for node in range(TREE.root - 1, -1, -1):
-        places[node] = places[TREE.parents[node]] + rng.normal(size=dimensions) * 8 * 0.55 ** depths[node]
-    leaf = rng.permutation(np.repeat(np.arange(TREE.leaves), each))
-    return places[leaf] + 0.3 * rng.normal(size=(len(leaf), dimensions)), leaf
+        spots[node] = spots[TREE.parents[node]] + rng.normal(size=dimensions) * 8 * 0.55 ** depths[node]
+    leaf = rng.permutation(np.repeat(np.arange(TREE.leaves), copies))
+    return spots[leaf] + 0.3 * rng.normal(size=(len(leaf), dimensions)), leaf
 
 
 def branch(name: str, leaf: np.ndarray, xy: np.ndarray, number: int, under: int) -> Region:
@@ -59,10 +59,10 @@ def test_near_leaves_look_more_alike_than_far_ones() -> None:
 
 @pytest.mark.parametrize("sight", [np.eye(3), DEUTERANOPE])
 def test_no_two_places_apart_share_a_colour_in_either_sight(sight: np.ndarray) -> None:
-    places = np.linspace(0, 1, 30)
-    seen = np.clip(linear(position_colours(places)) @ sight.T, 0, 1) ** (1 / 2.2)
+    spots = np.linspace(0, 1, 30)
+    seen = np.clip(linear(position_colours(spots)) @ sight.T, 0, 1) ** (1 / 2.2)
     apart = np.linalg.norm(seen[:, None] - seen, axis=2)
-    assert apart[np.abs(places[:, None] - places) > 0.15].min() > 0.08
+    assert apart[np.abs(spots[:, None] - spots) > 0.15].min() > 0.08
 
 
 def test_lightness_differs_a_little_and_never_is_too_pale_for_paper() -> None:
@@ -88,15 +88,15 @@ def test_leaves_below_a_node_are_those_that_have_it_above_them() -> None:
     below = leaves_below(TREE)
     for node, clade in TREE.clades().items():
         assert set(below[node]) == clade
-    assert [list(each) for each in below[:3]] == [[0], [1], [2]]
+    assert [list(member) for member in below[:3]] == [[0], [1], [2]]
     assert len(below[TREE.root]) == 60
 
 
 def test_a_node_stands_midway_between_its_outermost_children() -> None:
     rows = np.arange(60.0)
-    places = node_midpoints(TREE, rows)
-    assert places[TREE.parents[0]] == 2.0  # of leaves 0 to 4
-    assert places[TREE.root] == pytest.approx(29.5)
+    spots = node_midpoints(TREE, rows)
+    assert spots[TREE.parents[0]] == 2.0  # of leaves 0 to 4
+    assert spots[TREE.root] == pytest.approx(29.5)
 
 
 def test_main_branches_split_the_largest_first_and_stay_within_the_limit() -> None:
@@ -167,7 +167,7 @@ def test_every_part_of_a_scattered_region_bears_its_number() -> None:
 
 
 def test_without_pictures_or_regions_the_map_still_has_its_key() -> None:
-    xy, leaf = clustered(2, each=3)
+    xy, leaf = clustered(2, copies=3)
     bare = taxonomy_map(xy, TREE, leaf, None, [])
     assert len(bare.axes) == 2
     named = taxonomy_map(xy, TREE, leaf, None, [branch("a long-tailed family", leaf, xy, 1, 60)])
@@ -202,7 +202,7 @@ def test_long_empty_stretches_are_shortened_and_said_to_be() -> None:
 
 
 def test_a_stamp_above_the_map_covers_nothing() -> None:
-    xy, leaf = clustered(2, each=3)
+    xy, leaf = clustered(2, copies=3)
     figure = stamp(taxonomy_map(xy, TREE, leaf, None, [branch("x", leaf, xy, 1, 60)]), "FAILED diagnosis")
     assert collisions(figure) == []
     assert "FAILED diagnosis" in words(figure)
@@ -225,7 +225,7 @@ def test_flat_and_tiny_trees_have_maps_too(widths: tuple[int, ...]) -> None:
 
 
 def test_the_orbit_shows_three_views_and_the_key() -> None:
-    xyz, leaf = clustered(3, each=2)
+    xyz, leaf = clustered(3, copies=2)
     figure = taxonomy_orbit(xyz, TREE, leaf)
     assert [axes.get_title() for axes in figure.axes[:3]] == ["azimuth −60°", "azimuth 0°", "azimuth 60°"]
     assert collisions(figure) == []
@@ -234,7 +234,7 @@ def test_the_orbit_shows_three_views_and_the_key() -> None:
 
 
 def test_the_animation_turns_once_and_loops() -> None:
-    xyz, leaf = clustered(3, each=2)
+    xyz, leaf = clustered(3, copies=2)
     content = turning(xyz, TREE, leaf, frames=8)
     with Image.open(io.BytesIO(content)) as picture:
         assert picture.format == "GIF"

@@ -26,8 +26,8 @@ def rotation(width: int) -> np.ndarray:
     return np.linalg.qr(RNG.normal(size=(width, width)))[0]
 
 
-def labels(classes: int, each: int) -> np.ndarray:
-    return np.kron(np.eye(classes), np.ones((each, 1)))
+def labels(classes: int, copies: int) -> np.ndarray:
+    return np.kron(np.eye(classes), np.ones((copies, 1)))
 
 
 @EVERY
@@ -78,16 +78,16 @@ def test_it_is_a_metric(centring: str) -> None:
 def test_small_distances_are_not_lost_to_rounding(centring: str) -> None:
     # Two features on a great circle: K + t L with L orthogonal to K stands at arctan(t |L| / |K|).
     space, first, second = AngularCKA(centring), point(features()), point(features())
-    p, q = (_centred(space, each) for each in (first, second))
+    p, q = (_centred(space, kernel) for kernel in (first, second))
     q = q - (p * q).sum() / (p * p).sum() * p
     for size in (1e-2, 1e-5, 1e-9):
         moved = Point.from_gram(p + size * q * np.linalg.norm(p) / np.linalg.norm(q))
         assert space.length(Point.from_gram(p), moved) == pytest.approx(math.atan(size), rel=1e-5)
 
 
-def _centred(space: AngularCKA, each: Point) -> np.ndarray:
+def _centred(space: AngularCKA, kernel: Point) -> np.ndarray:
     """The centred kernel itself, which centring leaves as it is for u and double."""
-    matrix = centred(each.gram(), space.centring)
+    matrix = centred(kernel.gram(), space.centring)
     return centred(matrix, space.centring) if space.centring != "masked" else _masked_fixed(space, matrix)
 
 
@@ -109,16 +109,16 @@ def test_closed_form_of_labels() -> None:
 def test_u_centring_sums_to_nothing_and_is_the_unbiased_hsic() -> None:
     x, y = features(9, 4), features(9, 3)
     space = AngularCKA("u")
-    k, own = x @ x.T, centred(x @ x.T, space.centring)
-    np.testing.assert_allclose(own.sum(0), 0, atol=1e-12)
-    np.testing.assert_array_equal(np.diag(own), 0)
+    k, centre = x @ x.T, centred(x @ x.T, space.centring)
+    np.testing.assert_allclose(centre.sum(0), 0, atol=1e-12)
+    np.testing.assert_array_equal(np.diag(centre), 0)
     h = np.eye(9) - 1 / 9
-    np.testing.assert_allclose(centred(h @ k @ h, space.centring), own, atol=1e-12)
+    np.testing.assert_allclose(centred(h @ k @ h, space.centring), centre, atol=1e-12)
     # Song et al. 2012, Eq. 5.
     a, b = k * (1 - np.eye(9)), (y @ y.T) * (1 - np.eye(9))
     one, m = np.ones(9), 9
     song = np.trace(a @ b) + (one @ a @ one) * (one @ b @ one) / ((m - 1) * (m - 2)) - 2 / (m - 2) * (one @ a @ b @ one)
-    assert (own * centred(y @ y.T, space.centring)).sum() == pytest.approx(song, rel=1e-12)
+    assert (centre * centred(y @ y.T, space.centring)).sum() == pytest.approx(song, rel=1e-12)
 
 
 def test_unrelated_wide_features_are_orthogonal_under_u_and_near_under_double() -> None:

@@ -98,9 +98,9 @@ def test_the_angle_at_a_point_of_low_rank_is_that_of_small_triangles(space: Spac
     vertex = np.kron(np.eye(3), np.ones((8, 1)))  # labels: rank 2 once centred, its neighbours are of full rank
     for _ in range(3):
         sides = [rng.normal(size=(24, width)) for width in (6, 9)]
-        first, second = (Point.from_features(each) for each in sides)
+        first, second = (Point.from_features(member) for member in sides)
         centre = Point.from_features(vertex)
-        near = [space.geodesic(centre, each, 1e-3 / space.length(centre, each)) for each in (first, second)]
+        near = [space.geodesic(centre, member, 1e-3 / space.length(centre, member)) for member in (first, second)]
         a, b, c = (space.length(p, q) for p, q in ((centre, near[0]), (centre, near[1]), (near[0], near[1])))
         angle = space.angle(first, centre, second)
         assert angle == pytest.approx(np.arccos((a**2 + b**2 - c**2) / (2 * a * b)), abs=2e-3)

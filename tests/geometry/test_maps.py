@@ -34,14 +34,14 @@ def cap(count: int, width: int, spread: float = 0.4) -> np.ndarray:
     return unit(np.eye(width)[0] + spread * RNG.normal(size=(count, width)))
 
 
-def turned_onto(places: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def turned_onto(vectors: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Places after the rotation or reflection that brings them nearest to the truth."""
-    left, _, right = np.linalg.svd(places.T @ truth)
-    return places @ left @ right
+    left, _, right = np.linalg.svd(vectors.T @ truth)
+    return vectors @ left @ right
 
 
-def raw_stress(places: np.ndarray, distances: np.ndarray) -> float:
-    return float(((np.arccos(np.clip(unit(places) @ unit(places).T, -1, 1)) - distances) ** 2).sum() / 2)
+def raw_stress(vectors: np.ndarray, distances: np.ndarray) -> float:
+    return float(((np.arccos(np.clip(unit(vectors) @ unit(vectors).T, -1, 1)) - distances) ** 2).sum() / 2)
 
 
 @pytest.mark.parametrize(("count", "dimensions"), [(2, 1), (10, 1), (10, 2), (40, 2), (30, 5)])
@@ -84,10 +84,10 @@ def test_random_starts_find_nothing_much_better() -> None:
     from scipy.optimize import minimize
 
     distances = on_sphere(cap(12, 8)).distances
-    found = spherical_mds(distances).raw
+    mapped = spherical_mds(distances).raw
     starts = [RNG.normal(size=36) for _ in range(8)]
     best = min(minimize(lambda z: raw_stress(z.reshape(12, 3), distances), start).fun for start in starts)
-    assert found <= best * (1 + 1e-6)
+    assert mapped <= best * (1 + 1e-6)
 
 
 def test_a_map_goes_on_from_a_known_one() -> None:
@@ -234,17 +234,17 @@ def test_stress_never_rises_with_the_dimension_even_where_nothing_fits() -> None
 
 
 def test_paper_keeps_directions_and_distances_from_the_centre() -> None:
-    places = cap(15, 3)
-    axes = frame(places)
+    vectors = cap(15, 3)
+    axes = frame(vectors)
     np.testing.assert_allclose(axes @ axes.T, np.eye(3), atol=1e-12)
-    drawn = azimuthal(places, axes)
-    np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), np.arccos(places @ axes[0]), atol=1e-10)
-    np.testing.assert_allclose(axes[0], unit(places.mean(0)), atol=1e-12)
+    drawn = azimuthal(vectors, axes)
+    np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), np.arccos(vectors @ axes[0]), atol=1e-10)
+    np.testing.assert_allclose(axes[0], unit(vectors.mean(0)), atol=1e-12)
     np.testing.assert_allclose(azimuthal(axes[0], axes), 0, atol=1e-12)
     np.testing.assert_allclose(azimuthal(axes[1], axes), [math.pi / 2, 0], atol=1e-12)
     np.testing.assert_allclose(azimuthal(-np.eye(3)[0], np.eye(3)), [math.pi, 0], atol=1e-12)
     turn = np.linalg.qr(RNG.normal(size=(3, 3)))[0]  # how the map came to lie says nothing
-    np.testing.assert_allclose(azimuthal(places @ turn, frame(places @ turn)), drawn, atol=1e-9)
+    np.testing.assert_allclose(azimuthal(vectors @ turn, frame(vectors @ turn)), drawn, atol=1e-9)
     assert (drawn[:, 0] ** 2).sum() >= (drawn[:, 1] ** 2).sum()
     around = np.concatenate([np.eye(3)[[1, 1, 2]], -np.eye(3)[[1, 1, 2]]])  # they have no middle
     np.testing.assert_allclose(np.abs(frame(around)), np.eye(3)[[1, 2, 0]], atol=1e-12)

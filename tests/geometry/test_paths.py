@@ -31,8 +31,8 @@ def directions(count: int, width: int = 6) -> np.ndarray:
     return unit(RNG.normal(size=(count, width)))
 
 
-def labels(classes: int, each: int) -> Point:
-    return Point.from_features(np.kron(np.eye(classes), np.ones((each, 1))))
+def labels(classes: int, copies: int) -> Point:
+    return Point.from_features(np.kron(np.eye(classes), np.ones((copies, 1))))
 
 
 def test_from_white_over_fine_to_coarse_classes() -> None:
@@ -96,10 +96,10 @@ def test_projections_are_those_of_a_dense_grid(flat: bool) -> None:
         line = (1 - t) * a + t * b if flat else (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
         squares = ((line - c) ** 2).sum(1)
         best = int(squares.argmin())
-        found = project(near, 0, 1, 2)
+        result = project(near, 0, 1, 2)
         shortest = math.sqrt(squares[best])
-        assert float(found.fraction) == pytest.approx(t[best, 0], abs=6e-6)
-        assert float(found.distance) == pytest.approx(shortest if flat else 2 * math.asin(shortest / 2), abs=1e-8)
+        assert float(result.fraction) == pytest.approx(t[best, 0], abs=6e-6)
+        assert float(result.distance) == pytest.approx(shortest if flat else 2 * math.asin(shortest / 2), abs=1e-8)
 
 
 def test_projections_of_what_lies_on_the_geodesic_and_beyond_it() -> None:
@@ -108,9 +108,9 @@ def test_projections_of_what_lies_on_the_geodesic_and_beyond_it() -> None:
     on = [slerp(a, b, t) for t in (0.0, 0.3, 1.0)]
     beyond = [slerp(a, b, 1.4), slerp(a, b, -0.2)]
     near = on_sphere(np.stack([a, b, *on, *beyond]))
-    found = project(near, np.arange(2, 7), 0, 1)
-    np.testing.assert_allclose(found.fraction, [0, 0.3, 1, 1, 0], atol=1e-7)
-    np.testing.assert_allclose(found.distance, [0, 0, 0, 0.4 * angle, 0.2 * angle], atol=1e-7)
+    result = project(near, np.arange(2, 7), 0, 1)
+    np.testing.assert_allclose(result.fraction, [0, 0.3, 1, 1, 0], atol=1e-7)
+    np.testing.assert_allclose(result.distance, [0, 0, 0, 0.4 * angle, 0.2 * angle], atol=1e-7)
     far = project(near, np.arange(2, 7), 0, 1, segment=False)
     np.testing.assert_allclose(far.fraction, [0, 0.3, 1, 1.4, -0.2], atol=1e-7)
     np.testing.assert_allclose(far.distance, 0, atol=1e-7)
@@ -124,13 +124,13 @@ def test_a_geodesic_that_is_a_point_has_all_projections_there() -> None:
 
 def test_projections_obey_the_triangle_inequality() -> None:
     near = on_sphere(directions(30, 5))
-    c, a, b = (each.ravel() for each in np.meshgrid(np.arange(10), np.arange(10, 20), np.arange(20, 30)))
-    found = project(near, c, a, b)
+    c, a, b = (part.ravel() for part in np.meshgrid(np.arange(10), np.arange(10, 20), np.arange(20, 30)))
+    result = project(near, c, a, b)
     to_a, to_b, whole = near.distances[c, a], near.distances[c, b], near.distances[a, b]
-    assert (found.distance <= np.minimum(to_a, to_b) + 1e-12).all()
-    assert (to_a <= found.fraction * whole + found.distance + 1e-12).all()
-    assert (to_b <= (1 - found.fraction) * whole + found.distance + 1e-12).all()
-    assert (found.distance >= np.abs(to_a - found.fraction * whole) - 1e-12).all()
+    assert (result.distance <= np.minimum(to_a, to_b) + 1e-12).all()
+    assert (to_a <= result.fraction * whole + result.distance + 1e-12).all()
+    assert (to_b <= (1 - result.fraction) * whole + result.distance + 1e-12).all()
+    assert (result.distance >= np.abs(to_a - result.fraction * whole) - 1e-12).all()
 
 
 @pytest.mark.parametrize("size", [1e-2, 1e-5, 1e-8])
@@ -142,9 +142,9 @@ def test_angles_of_tiny_triangles_keep_their_digits(size: float) -> None:
     curved = 25 * size**2 + 1e-9
     assert float(vertex_angle(near, 0, 1, 2)) == pytest.approx(math.pi / 2, abs=curved)
     assert float(vertex_angle(near, 1, 0, 2)) == pytest.approx(math.atan2(4, 3), abs=curved)
-    found = project(near, 1, 0, 2)
-    assert float(found.fraction) == pytest.approx(9 / 25, abs=curved)
-    assert float(found.distance) == pytest.approx(2.4 * size, rel=curved)
+    result = project(near, 1, 0, 2)
+    assert float(result.fraction) == pytest.approx(9 / 25, abs=curved)
+    assert float(result.distance) == pytest.approx(2.4 * size, rel=curved)
     assert float(midpoint_distance(near, 0, 1, 2)) == pytest.approx(2.5 * size, rel=curved)
 
 
@@ -165,8 +165,8 @@ def test_a_sphere_curves_and_a_plane_does_not() -> None:
     eighth = on_sphere(np.eye(3))
     flat = math.sqrt(3 / 4) * math.pi / 2
     assert float(alexandrov_curvature(eighth, 0, 1, 2)) == pytest.approx(math.pi / 2 - flat, abs=1e-12)
-    places = RNG.normal(size=(3, 4))
-    plane = in_plane(np.stack([*places, (places[0] + places[2]) / 2]))
+    spots = RNG.normal(size=(3, 4))
+    plane = in_plane(np.stack([*spots, (spots[0] + spots[2]) / 2]))
     assert float(midpoint_distance(plane, 0, 1, 2)) == pytest.approx(plane.distances[1, 3], abs=1e-12)
     assert float(alexandrov_curvature(plane, 0, 1, 2, middle=3)) == pytest.approx(0, abs=1e-12)
     with pytest.raises(InputError, match=r"midpoint of a and c is known on spheres only; give its index as middle"):
@@ -237,13 +237,13 @@ def test_a_path_that_is_none_is_refused() -> None:
 
 
 def test_progress_is_never_more_than_the_step() -> None:
-    found = profile(on_sphere(directions(60)), np.arange(59), 59)
-    assert (np.abs(found.progress) <= found.step + 1e-12).all()
-    assert (np.abs(found.efficiency) <= 1 + 1e-12).all()
-    assert found.progress.sum() == pytest.approx(found.to_target[0] - found.to_target[-1])
-    np.testing.assert_allclose(found.reached[1:], np.cumsum(found.step))
-    assert found.reached[-1] == pytest.approx(found.length)
-    assert ((found.to_target > found.to_target[0]) == ~found.behind).all()
+    result = profile(on_sphere(directions(60)), np.arange(59), 59)
+    assert (np.abs(result.progress) <= result.step + 1e-12).all()
+    assert (np.abs(result.efficiency) <= 1 + 1e-12).all()
+    assert result.progress.sum() == pytest.approx(result.to_target[0] - result.to_target[-1])
+    np.testing.assert_allclose(result.reached[1:], np.cumsum(result.step))
+    assert result.reached[-1] == pytest.approx(result.length)
+    assert ((result.to_target > result.to_target[0]) == ~result.behind).all()
     # A step towards the target goes at an acute angle to it: for a short step efficiency is cos(heading).
     start, target = directions(2)
     aside = unit(directions(1)[0] * 0.001 + start)
@@ -254,14 +254,14 @@ def test_progress_is_never_more_than_the_step() -> None:
 def test_who_walks_the_geodesic_to_the_target_does_nothing_else() -> None:
     a, b = directions(2)
     rows = np.stack([*(slerp(a, b, t) for t in (0, 0.2, 0.5, 0.8)), b])
-    found = profile(on_sphere(rows), [0, 1, 2, 3], 4)
-    np.testing.assert_allclose(found.efficiency, 1, atol=1e-10)
-    np.testing.assert_allclose(found.heading, 0, atol=1e-6)
-    np.testing.assert_allclose(found.turning, 0, atol=1e-6)
-    np.testing.assert_allclose(found.fraction, [0, 0.2, 0.5, 0.8], atol=1e-10)
-    np.testing.assert_allclose(found.off, 0, atol=1e-6)
-    assert found.behind.all()
-    assert found.straightness == pytest.approx(1)
+    result = profile(on_sphere(rows), [0, 1, 2, 3], 4)
+    np.testing.assert_allclose(result.efficiency, 1, atol=1e-10)
+    np.testing.assert_allclose(result.heading, 0, atol=1e-6)
+    np.testing.assert_allclose(result.turning, 0, atol=1e-6)
+    np.testing.assert_allclose(result.fraction, [0, 0.2, 0.5, 0.8], atol=1e-10)
+    np.testing.assert_allclose(result.off, 0, atol=1e-6)
+    assert result.behind.all()
+    assert result.straightness == pytest.approx(1)
     elsewhere = profile(on_sphere(rows), [1, 2], 4, start=0)
     np.testing.assert_allclose(elsewhere.fraction, [0.2, 0.5], atol=1e-10)
 
@@ -272,10 +272,10 @@ def test_angles_within_the_noise_are_left_out() -> None:
     fractions = np.array([0, 0.02 / angle, 0.5, 0.75])  # the first step is 0.02 rad
     rows = np.stack([*(slerp(a, b, t) for t in fractions), b])
     near = on_sphere(rows)
-    found = profile(near, [0, 1, 2, 3], 4)
-    np.testing.assert_array_equal(np.isnan(found.heading), [True, False, False])
-    np.testing.assert_array_equal(np.isnan(found.turning), [True, False])
-    assert np.isfinite(found.efficiency).all()
+    result = profile(near, [0, 1, 2, 3], 4)
+    np.testing.assert_array_equal(np.isnan(result.heading), [True, False, False])
+    np.testing.assert_array_equal(np.isnan(result.turning), [True, False])
+    assert np.isfinite(result.efficiency).all()
     assert np.isfinite(profile(near, [0, 1, 2, 3], 4, least=0.01).heading).all()
     floor = np.zeros((5, 5))
     floor[1, 2] = floor[2, 1] = 0.34 * near.distances[1, 2]  # the second is just below three floors
@@ -286,10 +286,10 @@ def test_angles_within_the_noise_are_left_out() -> None:
     floor[0, 4] = floor[4, 0] = 0.34 * angle
     assert np.isnan(profile(near, [0, 1, 2, 3], 4, floor=floor).fraction).all()
     unknown = profile(near, [0, 1, 2, 3], 4, floor=np.full((5, 5), np.nan))
-    np.testing.assert_array_equal(unknown.heading, found.heading)
+    np.testing.assert_array_equal(unknown.heading, result.heading)
     # In other units than radians sides are measured by the greatest distance.
-    places = np.array([[0.0, 0.0], [1.0, 0.0], [40.0, 0.0], [100.0, 0.0]])
-    flat = profile(in_plane(places), [0, 1, 2], 3)
+    spots = np.array([[0.0, 0.0], [1.0, 0.0], [40.0, 0.0], [100.0, 0.0]])
+    flat = profile(in_plane(spots), [0, 1, 2], 3)
     np.testing.assert_array_equal(np.isnan(flat.heading), [True, False])
 
 
@@ -314,7 +314,7 @@ def test_distances_at_equal_fractions_are_those_of_the_places_themselves(flat: b
     fraction = np.linspace(0, 1, 9)
     first, second = [0, 1, 2, 3], [4, 5, 6]
 
-    def place(path: list[int], share: float) -> np.ndarray:
+    def point_at(path: list[int], share: float) -> np.ndarray:
         steps = near.distances[path[:-1], path[1:]]
         left, piece = share * steps.sum(), 0
         while left > steps[piece] and piece < len(steps) - 1:
@@ -322,7 +322,7 @@ def test_distances_at_equal_fractions_are_those_of_the_places_themselves(flat: b
         a, b, t = rows[path[piece]], rows[path[piece + 1]], left / steps[piece]
         return (1 - t) * a + t * b if flat else slerp(a, b, t)
 
-    pairs = [(place(first, share), place(second, share)) for share in fraction]
+    pairs = [(point_at(first, share), point_at(second, share)) for share in fraction]
     expected = [np.linalg.norm(a - b) if flat else math.acos(a @ b) for a, b in pairs]
     np.testing.assert_allclose(distance_at_fractions(near, first, second, fraction), expected, atol=1e-10)
 
@@ -331,19 +331,19 @@ def test_distances_of_whole_paths_are_a_metric() -> None:
     near = on_sphere(directions(60))
     paths = [np.sort(RNG.choice(60, size=RNG.integers(1, 9), replace=False)) for _ in range(12)]
     for by in (mean_distance, frechet_distance):
-        found = path_distances(near, paths, by)
-        np.testing.assert_array_equal(found, found.T)
-        assert (np.diag(found) == 0).all()
-        assert (found[~np.eye(12, dtype=bool)] > 0).all()
-        assert (found[:, None] <= found[:, :, None] + found[None] + 1e-12).all()
-        assert by(near, paths[0][::-1], paths[1][::-1]) == pytest.approx(found[0, 1], abs=1e-12)
-        assert by(near, paths[1], paths[0]) == pytest.approx(found[0, 1], abs=1e-12)
+        result = path_distances(near, paths, by)
+        np.testing.assert_array_equal(result, result.T)
+        assert (np.diag(result) == 0).all()
+        assert (result[~np.eye(12, dtype=bool)] > 0).all()
+        assert (result[:, None] <= result[:, :, None] + result[None] + 1e-12).all()
+        assert by(near, paths[0][::-1], paths[1][::-1]) == pytest.approx(result[0, 1], abs=1e-12)
+        assert by(near, paths[1], paths[0]) == pytest.approx(result[0, 1], abs=1e-12)
 
 
 def test_parallel_lines_are_half_apart_and_the_leash_is_the_longest() -> None:
     line = np.arange(5.0)
-    places = np.concatenate([np.stack([line, 0 * line], 1), np.stack([line, 0 * line + 0.5], 1)])
-    near = in_plane(places)
+    spots = np.concatenate([np.stack([line, 0 * line], 1), np.stack([line, 0 * line + 0.5], 1)])
+    near = in_plane(spots)
     first, second = np.arange(5), np.arange(5, 10)
     assert mean_distance(near, first, second) == pytest.approx(0.5)
     assert frechet_distance(near, first, second) == pytest.approx(0.5)

@@ -53,7 +53,7 @@ def exactly(given: Any) -> Any:
 def triples(name: str) -> Iterator[tuple[Space, dict, Point, Point, Point]]:
     """A space, what repsim says of each triple, and its start, end and third point."""
     for given in VALUES["spaces"][name]["triples"]:
-        start, end, third = (POINTS[each] for each in given["points"])
+        start, end, third = (POINTS[item] for item in given["points"])
         yield SPACES[name], given, start, end, third
 
 
@@ -78,8 +78,8 @@ def test_inputs_are_those_of_the_values() -> None:
 def test_lengths(name: str) -> None:
     given = VALUES["spaces"][name]["lengths"]
     pairs = [key.split() for key in given]
-    found = [SPACES[name].length(POINTS[a], POINTS[b]) for a, b in pairs]
-    assert found == exactly(list(given.values()))
+    result = [SPACES[name].length(POINTS[a], POINTS[b]) for a, b in pairs]
+    assert result == exactly(list(given.values()))
     matrix = SPACES[name].distances(list(POINTS.values()))
     assert matrix[np.triu_indices(len(POINTS), 1)] == exactly(list(given.values()))
 
@@ -87,8 +87,8 @@ def test_lengths(name: str) -> None:
 @EVERY
 def test_geodesics(name: str) -> None:
     for space, given, start, end, third in triples(name):
-        found = [space.length(space.geodesic(start, end, t), third) for t in (0.1, 0.5, 0.9)]
-        assert found == exactly(given["geodesic to third"])
+        result = [space.length(space.geodesic(start, end, t), third) for t in (0.1, 0.5, 0.9)]
+        assert result == exactly(given["geodesic to third"])
 
 
 @EVERY
@@ -102,10 +102,10 @@ def test_vertex_angles(name: str) -> None:
 @EVERY
 def test_projections(name: str) -> None:
     for space, given, start, end, third in triples(name):
-        found = space.project(third, start, end)
+        result = space.project(third, start, end)
         # repsim halves a geodesic 20 times, or stops at a relative 1e-5.
-        assert [float(each) for each in found] == pytest.approx(given["bisected"], rel=2e-5, abs=2e-5)
-        assert float(found.distance) <= given["bisected"][1] + 1e-9
+        assert [float(item) for item in result] == pytest.approx(given["bisected"], rel=2e-5, abs=2e-5)
+        assert float(result.distance) <= given["bisected"][1] + 1e-9
 
 
 @EVERY
@@ -116,12 +116,12 @@ def test_logarithms_transport_and_exponential(name: str) -> None:
         to_end, to_third = space.log(start, end), space.log(start, third)
         assert space.inner(start, to_end, to_third) == exactly(given["inner of logs"])
         carried = space.transport(start, end, to_third)
-        back, onward = (space.inner(end, carried, space.log(end, each)) for each in (start, third))
+        back, onward = (space.inner(end, carried, space.log(end, item)) for item in (start, third))
         assert back == exactly(given["transported on way back"])
         assert onward == exactly(given["transported on way to third"])
         shot = space.exp(start, combined((0.6, to_end), (0.3, to_third)))
-        found = [space.length(shot, each) for each in (start, end, third)]
-        assert found == exactly(given["shot to start, end, third"])
+        result = [space.length(shot, item) for item in (start, end, third)]
+        assert result == exactly(given["shot to start, end, third"])
 
 
 @EVERY
@@ -138,10 +138,10 @@ def test_curvature(name: str) -> None:
 def test_kernels_and_their_length_scales(key: str) -> None:
     kind, length = key.split()
     kernel = KERNELS[kind](length if length.startswith("median") else float(length))
-    given, found = VALUES["kernels"][key], kernel(FEATURES["inputs"])
+    given, result = VALUES["kernels"][key], kernel(FEATURES["inputs"])
     # repsim's |x - x| is rounding, 1e-8, where it should be 0.
-    assert found[0] == pytest.approx(given["first row"], abs=5e-8)
-    assert found.sum() == pytest.approx(given["sum"], abs=1e-6)
+    assert result[0] == pytest.approx(given["first row"], abs=5e-8)
+    assert result.sum() == pytest.approx(given["sum"], abs=1e-6)
     points = [Point.from_features(FEATURES[name], kernel=kernel) for name in ("inputs", "hidden")]
     assert AngularCKA("double").length(*points) == pytest.approx(given["length of inputs, hidden"], abs=1e-7)
 
@@ -149,11 +149,11 @@ def test_kernels_and_their_length_scales(key: str) -> None:
 @pytest.mark.parametrize("name", VALUES["means"])
 def test_frechet_mean_and_tangent_axes(name: str) -> None:
     given, space = VALUES["means"][name], SPACES[name]
-    points = [POINTS[each] for each in ("inputs", "hidden", "deep", "labels")]
+    points = [POINTS[item] for item in ("inputs", "hidden", "deep", "labels")]
     middle = space.mean(points)
-    found = np.array([space.length(middle, each) for each in points])
-    assert found == pytest.approx(given["lengths to mean"], abs=5e-6)
-    assert (found**2).sum() <= np.square(given["lengths to mean"]).sum() + 1e-12
+    result = np.array([space.length(middle, item) for item in points])
+    assert result == pytest.approx(given["lengths to mean"], abs=5e-6)
+    assert (result**2).sum() <= np.square(given["lengths to mean"]).sum() + 1e-12
     layout = tangent_pca(space.arrangement(points), dimensions=3)
     assert np.sqrt((layout.coordinates**2).sum(axis=0)) == pytest.approx(given["singular values"], abs=5e-6)
 

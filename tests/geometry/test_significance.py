@@ -32,8 +32,8 @@ def sampled(true: np.ndarray, rng: np.random.Generator, chains: int = 4, draws: 
 
 
 def two_kernels(inputs: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    shared, own = RNG.normal(size=(inputs, 12)), RNG.normal(size=(2, inputs, 12))
-    return shared + 0.8 * own[0], shared + 0.8 * own[1]
+    shared, separate = RNG.normal(size=(inputs, 12)), RNG.normal(size=(2, inputs, 12))
+    return shared + 0.8 * separate[0], shared + 0.8 * separate[1]
 
 
 def test_reliability_is_the_cosine_with_another_sample() -> None:
@@ -57,10 +57,10 @@ def test_corrected_cosines_are_those_without_noise() -> None:
     for _ in range(150):
         pair = [sampled(first, rng, draws=10), sampled(second, rng, draws=10), Point.from_features(second)]
         cosines = SPACE.gram(pair)
-        found = corrected_cosines(cosines, [reliability(each, SPACE) for each in pair])
+        result = corrected_cosines(cosines, [reliability(half, SPACE) for half in pair])
         raw.append(cosines[0, 1:])
-        corrected.append(found[0, 1:])
-        np.testing.assert_array_equal(np.diag(found), 1)
+        corrected.append(result[0, 1:])
+        np.testing.assert_array_equal(np.diag(result), 1)
     assert np.mean(raw, axis=0)[0] < 0.85 * truth  # noise restarts kernels apart
     np.testing.assert_allclose(np.mean(corrected, axis=0), truth, rtol=0.04)
 
@@ -70,28 +70,28 @@ def test_draws_make_a_kernel_longer_than_it_is_by_what_gaussian_draws_add() -> N
     true, _ = two_kernels()
     kernel, draws, rng = true @ true.T, 20, np.random.default_rng(3)
     samples = [sampled(true, rng, chains=1, draws=draws).gram() for _ in range(400)]
-    squares = np.mean([(each**2).sum() for each in samples])
-    own = (kernel**2).sum()
-    expected = 1 + (1 + np.trace(kernel) ** 2 / own) / (draws - 1)
+    squares = np.mean([(half**2).sum() for half in samples])
+    separate = (kernel**2).sum()
+    expected = 1 + (1 + np.trace(kernel) ** 2 / separate) / (draws - 1)
     assert expected > 1.5
-    assert squares / own == pytest.approx(expected, rel=0.02)
+    assert squares / separate == pytest.approx(expected, rel=0.02)
     products = np.mean([(a * b).sum() for a, b in zip(samples[::2], samples[1::2], strict=True)])
-    assert products / own == pytest.approx(1, rel=0.02)
+    assert products / separate == pytest.approx(1, rel=0.02)
 
 
 @pytest.mark.parametrize("form", ["covariance", "correlation"])
 def test_halves_are_the_kernels_of_their_chains(form: str) -> None:
     chains = [3 + RNG.normal(size=(9, draws)) * (1 + np.arange(9))[:, None] for draws in (6, 8, 5)]
-    found = halves(Point.from_draws(chains, form=form))
-    assert [each.chains for each in found] == [(6, 5), (8,)]
-    for part, own in zip(found, (chains[::2], chains[1::2]), strict=True):
-        np.testing.assert_allclose(part.gram(), Point.from_draws(own, form=form).gram(), atol=1e-12)
+    result = halves(Point.from_draws(chains, form=form))
+    assert [half.chains for half in result] == [(6, 5), (8,)]
+    for part, separate in zip(result, (chains[::2], chains[1::2]), strict=True):
+        np.testing.assert_allclose(part.gram(), Point.from_draws(separate, form=form).gram(), atol=1e-12)
 
 
 def test_an_input_without_variance_stays_without() -> None:
     chains = [RNG.normal(size=(8, 10)) for _ in range(2)]
-    for each in chains:
-        each[3] = 2.0
+    for half in chains:
+        half[3] = 2.0
     chains[0][5] = 1.0  # moves in one half only
     for part in halves(Point.from_draws(chains, form="correlation")):
         assert np.isfinite(part.gram()).all()
@@ -120,9 +120,9 @@ def test_what_was_not_sampled_has_no_noise_and_what_is_noise_has_no_reliability(
 
 def test_what_is_not_known_is_not_corrected() -> None:
     cosines = np.array([[1.0, 0.4, 0.2], [0.4, 1.0, 0.1], [0.2, 0.1, 1.0]])
-    found = corrected_cosines(cosines, [0.64, 1.0, 0.0])
-    assert found[0, 1] == pytest.approx(0.5)
-    assert np.isnan(found[2, :2]).all()
+    result = corrected_cosines(cosines, [0.64, 1.0, 0.0])
+    assert result[0, 1] == pytest.approx(0.5)
+    assert np.isnan(result[2, :2]).all()
     assert np.isnan(corrected_cosines(cosines, [1, np.nan, 1])[1, 0])
     assert cosines[0, 1] == 0.4
     np.testing.assert_allclose(noise_floor([1.0, 0.25]), np.arccos([[1, 0.5], [0.5, 0.25]]))
@@ -138,7 +138,7 @@ def test_relabelled_inputs_agree_by_chance_only() -> None:
     error = null.permuted.std() / math.sqrt(2000)
     assert abs(null.permuted.mean()) < 4 * error
     double = permutation_null(p, q, AngularCKA("double"), permutations=500).permuted.mean()
-    kernel = [centred(each.gram(), "double") for each in (p, q)]
+    kernel = [centred(half.gram(), "double") for half in (p, q)]
     expected = np.trace(kernel[0]) * np.trace(kernel[1]) / 24
     expected /= np.linalg.norm(kernel[0]) * np.linalg.norm(kernel[1])
     assert double == pytest.approx(expected, abs=0.02)
@@ -150,12 +150,12 @@ def test_relabelled_inputs_agree_by_chance_only() -> None:
 
 def test_p_values_are_uniform_without_agreement_and_least_with_it() -> None:
     rng = np.random.default_rng(6)
-    found = []
+    result = []
     for _ in range(60):
         pair = [Point.from_features(rng.normal(size=(16, 3))) for _ in range(2)]
-        found.append(permutation_null(*pair, SPACE, permutations=99).p_value)
-    assert 0.35 < np.mean(found) < 0.65
-    assert np.mean(np.array(found) <= 0.2) < 0.4
+        result.append(permutation_null(*pair, SPACE, permutations=99).p_value)
+    assert 0.35 < np.mean(result) < 0.65
+    assert np.mean(np.array(result) <= 0.2) < 0.4
     shared = rng.normal(size=(16, 3))
     alike = Point.from_features(shared), Point.from_features(shared + 0.1 * rng.normal(size=(16, 3)))
     assert permutation_null(*alike, SPACE, permutations=99).p_value == 0.01
@@ -184,26 +184,26 @@ def test_many_kernels_are_tested_as_each_alone(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("losskernel.geometry.significance._NUMBERS", 2 * 20**2)  # two at a time
     *points, reference = kernels(8, 6)
     together = permutation_nulls(points, reference, SPACE, permutations=30)
-    for point, found in zip(points, together, strict=True):
+    for point, result in zip(points, together, strict=True):
         alone = permutation_null(point, reference, SPACE, permutations=30)
-        assert found.p_value == alone.p_value
-        np.testing.assert_allclose(found.permuted, alone.permuted, atol=1e-12)
+        assert result.p_value == alone.p_value
+        np.testing.assert_allclose(result.permuted, alone.permuted, atol=1e-12)
 
 
 @pytest.mark.parametrize("centring", CENTRINGS)
 def test_leaving_inputs_out_is_leaving_them_out(centring: str) -> None:
     space, (p, q) = AngularCKA(centring), kernels(9, 2, inputs=14)
-    found = jackknife(p, q, space)
+    result = jackknife(p, q, space)
     without = []
     for left_out in range(14):
         kept = np.delete(np.arange(14), left_out)
-        without.append(space.gram([Point.from_gram(each.gram()[np.ix_(kept, kept)]) for each in (p, q)])[0, 1])
-    np.testing.assert_allclose(found.without, without, atol=1e-12)
-    assert found.cosine == pytest.approx(space.gram([p, q])[0, 1])
-    np.testing.assert_allclose(found.leverage, found.cosine - np.array(without), atol=1e-12)
-    assert found.error == pytest.approx(math.sqrt(13 / 14 * ((without - np.mean(without)) ** 2).sum()))
+        without.append(space.gram([Point.from_gram(half.gram()[np.ix_(kept, kept)]) for half in (p, q)])[0, 1])
+    np.testing.assert_allclose(result.without, without, atol=1e-12)
+    assert result.cosine == pytest.approx(space.gram([p, q])[0, 1])
+    np.testing.assert_allclose(result.leverage, result.cosine - np.array(without), atol=1e-12)
+    assert result.error == pytest.approx(math.sqrt(13 / 14 * ((without - np.mean(without)) ** 2).sum()))
     angle = np.arccos(without)
-    assert found.distance_error == pytest.approx(math.sqrt(13 / 14 * ((angle - angle.mean()) ** 2).sum()))
+    assert result.distance_error == pytest.approx(math.sqrt(13 / 14 * ((angle - angle.mean()) ** 2).sum()))
 
 
 def test_the_standard_error_is_the_scatter_over_samples_of_inputs() -> None:
@@ -213,18 +213,18 @@ def test_the_standard_error_is_the_scatter_over_samples_of_inputs() -> None:
     for _ in range(150):
         x = rng.normal(size=(60, 6))
         pair = Point.from_features(x), Point.from_features(x @ mix + rng.normal(size=(60, 6)))
-        found = jackknife(*pair, SPACE)
-        cosines.append(found.cosine)
-        errors.append(found.error)
+        result = jackknife(*pair, SPACE)
+        cosines.append(result.cosine)
+        errors.append(result.error)
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(cosines), rel=0.25)
 
 
 def test_the_input_that_makes_kernels_alike_is_named() -> None:
     x, y = RNG.normal(size=(30, 4)), RNG.normal(size=(30, 4))
     x[7], y[7] = 30, 30
-    found = jackknife(Point.from_features(x), Point.from_features(y), AngularCKA("double"))
-    assert found.leverage.argmax() == 7
-    assert found.leverage[7] > 0.5
+    result = jackknife(Point.from_features(x), Point.from_features(y), AngularCKA("double"))
+    assert result.leverage.argmax() == 7
+    assert result.leverage[7] > 0.5
     p, q = kernels(11, 2)
     middle = geodesic(p, q, [0.5])[0]  # no kernel, but centred already
     assert np.isfinite(jackknife(p, middle, SPACE).without).all()
@@ -244,8 +244,8 @@ def test_what_cannot_be_left_out_is_refused() -> None:
 
 def test_many_tests_are_adjusted_together() -> None:
     # Benjamini & Hochberg: the i-th smallest of n times n / i, made monotone from above.
-    found = benjamini_hochberg([0.01, 0.04, np.nan, 0.03, 0.005])
-    np.testing.assert_allclose(found, [0.02, 0.04, np.nan, 0.04, 0.02])
+    result = benjamini_hochberg([0.01, 0.04, np.nan, 0.03, 0.005])
+    np.testing.assert_allclose(result, [0.02, 0.04, np.nan, 0.04, 0.02])
     assert np.isnan(benjamini_hochberg([np.nan])).all()
     with pytest.raises(InputError, match="p-values must lie between 0 and 1"):
         benjamini_hochberg([0.2, 1.5])

@@ -32,14 +32,14 @@ def features(width: int = 5, count: int = 12) -> np.ndarray:
 WHOLE, TANGENT = features(), np.ones((12, 5))
 
 
-def labels(classes: int, each: int) -> np.ndarray:
-    return np.kron(np.eye(classes), np.ones((each, 1)))
+def labels(classes: int, copies: int) -> np.ndarray:
+    return np.kron(np.eye(classes), np.ones((copies, 1)))
 
 
 @EVERY
 def test_a_geodesic_of_kernels_is_that_of_concatenated_features(centring: str) -> None:
     space, x, y = AngularCKA(centring), features(3), features(4)
-    sizes = [np.linalg.norm(centred(each @ each.T, centring)) for each in (x, y)]
+    sizes = [np.linalg.norm(centred(item @ item.T, centring)) for item in (x, y)]
     angle = space.length(of(x), of(y))
     for t in (0.2, 0.5, 0.9):
         a, b = np.sin((1 - t) * angle) / np.sin(angle), np.sin(t * angle) / np.sin(angle)
@@ -69,11 +69,11 @@ def test_one_hot_labels_a_simplex_and_turned_class_means_are_one_point(space: Sp
 
 
 def test_the_u_centred_label_kernel() -> None:
-    m, each = 20, 5
-    r, s = (each - 1) / (m - 2), m * (each - 1) / ((m - 1) * (m - 2))
-    same = np.kron(np.eye(4), np.ones((each, each)))
+    m, copies = 20, 5
+    r, s = (copies - 1) / (m - 2), m * (copies - 1) / ((m - 1) * (m - 2))
+    same = np.kron(np.eye(4), np.ones((copies, copies)))
     expected = np.where(same == 1, 1 - 2 * r + s, -2 * r + s) * (1 - np.eye(m))
-    np.testing.assert_allclose(AngularCKA("u").centred(of(labels(4, each))), expected, atol=1e-12)
+    np.testing.assert_allclose(AngularCKA("u").centred(of(labels(4, copies))), expected, atol=1e-12)
 
 
 def test_steps_along_a_circle_of_latitude() -> None:
@@ -92,9 +92,9 @@ def test_projection_is_the_best_of_a_dense_grid(centring: str) -> None:
     point, a, b = space.coordinates([of(features(4)) for _ in range(3)])
     t, angle = np.linspace(0, 1, 200_001), Sphere().length(a, b)
     cosines = (np.sin((1 - t) * angle) * (a @ point) + np.sin(t * angle) * (b @ point)) / np.sin(angle)
-    found = Sphere().project(point, a, b)
-    assert float(found.distance) == pytest.approx(np.arccos(cosines.max()), abs=1e-9)
-    assert float(found.fraction) == pytest.approx(t[cosines.argmax()], abs=1e-5)
+    result = Sphere().project(point, a, b)
+    assert float(result.distance) == pytest.approx(np.arccos(cosines.max()), abs=1e-9)
+    assert float(result.fraction) == pytest.approx(t[cosines.argmax()], abs=1e-5)
 
 
 @EVERY
@@ -108,7 +108,7 @@ def test_points_of_a_geodesic_are_not_centred_again(centring: str) -> None:
 
 
 def test_the_affine_invariant_metric_forgets_congruence_and_inversion() -> None:
-    space, (a, b) = PositiveDefinite(), (each @ each.T + np.eye(6) for each in (features(6, 6), features(6, 6)))
+    space, (a, b) = PositiveDefinite(), (item @ item.T + np.eye(6) for item in (features(6, 6), features(6, 6)))
     m = features(6, 6)
     length = space.length(a, b)
     assert space.length(m @ a @ m.T, m @ b @ m.T) == pytest.approx(length, abs=1e-9)
@@ -127,10 +127,10 @@ def test_the_affine_invariant_distance_of_thin_features_grows_as_the_ridge_falls
 def test_stress_is_the_root_mean_square_difference_of_distances() -> None:
     x, y = features(3), features(4)
     pairs = list(itertools.combinations(range(12), 2))
-    apart = [np.array([np.linalg.norm(each[i] - each[j]) for i, j in pairs]) for each in (x, y)]
+    apart = [np.array([np.linalg.norm(item[i] - item[j]) for i, j in pairs]) for item in (x, y)]
     plain = np.sqrt(np.mean((apart[0] - apart[1]) ** 2))
     assert Stress(rescale=False).length(of(x), of(y)) == pytest.approx(plain, abs=1e-12)
-    apart = [each / np.median(each) for each in apart]
+    apart = [item / np.median(item) for item in apart]
     scaled = np.sqrt(np.mean((apart[0] - apart[1]) ** 2))
     assert Stress().length(of(x), Point.from_gram(y @ y.T + 5)) == pytest.approx(scaled, abs=1e-12)
 

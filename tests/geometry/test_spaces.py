@@ -50,12 +50,12 @@ def admitted(space: Space) -> list[Point]:
         near + 1e-7 * features(4),
         -made[4] + 1e-3 * features(4),
     ]
-    found = [Point.from_features(each) for each in made]
+    result = [Point.from_features(values) for values in made]
     if isinstance(space, AngularCKA):
-        found += [Point.from_gram(-found[3].gram()), Point.from_gram(found[4].gram() - 3 * found[2].gram())]
+        result += [Point.from_gram(-result[3].gram()), Point.from_gram(result[4].gram() - 3 * result[2].gram())]
     if not isinstance(space, AngularCKA) or space.centring != "u":
-        found.append(Point.from_gram(np.eye(N)))
-    return found
+        result.append(Point.from_gram(np.eye(N)))
+    return result
 
 
 @EVERY
@@ -111,7 +111,7 @@ MOVES = {
 def test_points_keep_their_place_under_the_named_changes_and_move_under_others(space: Space, move: str) -> None:
     for width in (3, 8):  # held as features, and as a kernel
         x = features(width)
-        p, moved, other = (Point.from_features(each) for each in (x, MOVES[move](x), features(5)))
+        p, moved, other = (Point.from_features(values) for values in (x, MOVES[move](x), features(5)))
         if move in space.invariances:
             assert space.length(p, moved) < 1e-7
             assert space.length(moved, other) == pytest.approx(space.length(p, other), abs=1e-10)
@@ -164,7 +164,7 @@ def test_log_and_exp_undo_each_other(space: Space) -> None:
 @EVERY
 def test_the_inner_product_is_bilinear_symmetric_and_positive(space: Space) -> None:
     p, q, other, third = points(7, 7, 7, 7)
-    u, v, w = (space.log(p, each) for each in (q, other, third))
+    u, v, w = (space.log(p, end) for end in (q, other, third))
     assert space.inner(p, 2 * u - 3 * v, w) == pytest.approx(
         2 * space.inner(p, u, w) - 3 * space.inner(p, v, w), abs=1e-10
     )
@@ -211,19 +211,19 @@ def test_triangles_are_as_fat_as_the_curvature_says(space: Space) -> None:
 @EVERY
 def test_projection_finds_the_nearest_place(space: Space) -> None:
     x, y, more = features(7), features(7), features(4)
-    a, b, other = (Point.from_features(each) for each in (x, y, np.concatenate([x, 0.8 * y, 0.5 * more], axis=1)))
+    a, b, other = (Point.from_features(values) for values in (x, y, np.concatenate([x, 0.8 * y, 0.5 * more], axis=1)))
     whole = space.length(a, b)
-    found = space.project(other, a, b)
-    foot = space.geodesic(a, b, float(found.fraction))
-    assert 0.05 < found.fraction < 0.95
-    assert space.length(other, foot) == pytest.approx(float(found.distance), abs=1e-10)
+    result = space.project(other, a, b)
+    foot = space.geodesic(a, b, float(result.fraction))
+    assert 0.05 < result.fraction < 0.95
+    assert space.length(other, foot) == pytest.approx(float(result.distance), abs=1e-10)
     grid = [space.length(other, space.geodesic(a, b, t)) for t in np.linspace(0, 1, 41)]
-    assert found.distance <= min(grid)
-    assert found.distance == pytest.approx(min(grid), rel=0.01)
+    assert result.distance <= min(grid)
+    assert result.distance == pytest.approx(min(grid), rel=0.01)
     assert space.length(a, foot) + space.length(foot, b) == pytest.approx(whole, abs=1e-10)
     again = space.project(foot, a, b)
     assert again.distance < 1e-9
-    assert again.fraction == pytest.approx(found.fraction, abs=1e-9)
+    assert again.fraction == pytest.approx(result.fraction, abs=1e-9)
     beyond = space.project(space.exp(b, -0.1 * space.log(b, a)), a, b)
     assert (beyond.fraction, beyond.distance) == (1, pytest.approx(0.1 * whole, abs=1e-9))
 
@@ -233,7 +233,7 @@ def test_the_mean_is_where_squared_distances_sum_to_the_least(space: Space) -> N
     kernels = points(5, 7, 7)
     assert space.length(space.mean(kernels[:2]), space.geodesic(*kernels[:2], 0.5)) < 1e-9
     mean = space.mean(kernels)
-    logs = space.manifold.stacked([space.log(mean, each) for each in kernels])
+    logs = space.manifold.stacked([space.log(mean, kernel) for kernel in kernels])
     pull = logs.mean(axis=0)
     assert np.sqrt(space.inner(mean, pull, pull)) < 1e-8  # no way down
     sums = [sum(space.distances([x, *kernels])[0] ** 2) for x in (mean, *(space.exp(mean, 0.05 * v) for v in logs))]
