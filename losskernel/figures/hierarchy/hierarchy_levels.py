@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,6 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
-from scipy.stats import gaussian_kde
 
 from losskernel.errors import require
 from losskernel.figures.shared.checks import require_shape
@@ -25,7 +25,6 @@ from losskernel.figures.shared.sweep_axis import Axis
 _MOST_PAIRS = 4000  # for the shape of a violin
 _STEPS = 200
 _MOST_NARROW = 8  # relations that fit into one column
-_HALF = 0.4  # of a violin's width
 _STEEP = 20.0  # ratio of the largest to the least coupling from which the axis is logarithmic
 # Black is the loss kernel's; shapes as well as colours, for grey prints.
 _OTHERS = (*OKABE_ITO[1:4], *OKABE_ITO[4:6], "#7918FF", "#6D310C")
@@ -89,9 +88,12 @@ def _name_relations(axes: Axes, names: Sequence[str], inches: float) -> None:
 
 def _distributions(axes: Axes, values: Sequence[np.ndarray], colours: Sequence[str]) -> None:
     axes.axhline(0, color=MUTED, linewidth=0.6, zorder=1)
+    # thousands of pairs have the shape of an even part of them, and few lie beyond these quantiles
+    ends = [np.linspace(0.005, 0.995, min(len(sample), _MOST_PAIRS)) for sample in values]
+    parts = [np.quantile(sample, shares) for sample, shares in zip(values, ends, strict=True)]
+    violins: Any = axes.violinplot(parts, range(len(parts)), widths=0.8, points=_STEPS, showextrema=False)["bodies"]
     for index, (sample, colour) in enumerate(zip(values, colours, strict=True)):
-        grid, half = _shape(sample)
-        axes.fill_betweenx(grid, index - half, index + half, color=colour, alpha=0.35, linewidth=0, zorder=2)
+        violins[index].set(facecolor=colour, alpha=0.35, linewidth=0, zorder=2)
         quarter, middle, three = np.quantile(sample, [0.25, 0.5, 0.75])
         axes.plot([index, index], [quarter, three], color=colour, linewidth=3, solid_capstyle="butt", zorder=3)
         axes.plot(index, middle, "o", color=colour, markerfacecolor="white", markersize=4, zorder=4)
@@ -101,19 +103,6 @@ def _distributions(axes: Axes, values: Sequence[np.ndarray], colours: Sequence[s
     axes.tick_params(axis="x", length=0)
     axes.locator_params(axis="y", nbins=6)
     axes.set_ylabel("R of a pair of probes\n(below 0 they compete)")
-
-
-def _shape(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a grid of values and the half width of the violin there, widest 0.4."""
-    low, high = np.quantile(values, [0.005, 0.995])
-    # a density needs a spread
-    if high - low < 1e-9:
-        return np.array([low - 1e-6, low + 1e-6]), np.full(2, _HALF)
-    # a density of thousands of pairs looks the same from an even part of them
-    part = values[np.linspace(0, len(values) - 1, min(len(values), _MOST_PAIRS)).astype(int)]
-    grid = np.linspace(low, high, _STEPS)
-    density = gaussian_kde(part)(grid)
-    return grid, _HALF * density / density.max()
 
 
 def _couplings(axes: Axes, value: np.ndarray, low: np.ndarray, high: np.ndarray, colours: Sequence[str]) -> None:

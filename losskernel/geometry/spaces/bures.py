@@ -206,11 +206,8 @@ def factor(point: Point, name: str = "the point") -> np.ndarray:
     values, axes = np.linalg.eigh(centred(gram, "double"))
     single = point.triangle is not None and point.triangle.dtype == np.float32
     largest = point.inputs * float(np.abs(gram).max())
-    least = float(values[0])
-    require(
-        least >= -(1e-5 if single else 1e-9) * max(largest, 0.0),
-        f"{name} is not positive semi-definite: eigenvalues from {least:.3g} to {values[-1]:.3g}; shapes need kernels "
-        "of features; take double-centred ones or another space",
-    )
+    positive = float(values[0]) >= -(1e-5 if single else 1e-9) * max(largest, 0.0)
+    why = f"eigenvalues from {values[0]:.3g} to {values[-1]:.3g}; shapes need kernels of features"
+    require(positive, f"{name} is not positive semi-definite: {why}; take double-centred ones or another space")
     kept = values > 10 * np.finfo(np.float32 if single else np.float64).eps * largest
     return axes[:, kept] * np.sqrt(values[kept]) if kept.any() else np.zeros((point.inputs, 1))
