@@ -87,8 +87,8 @@ def block_shares(blocks: BlockShares, value: str) -> Figure:
 
 
 def _bars(axes: Axes, rows: np.ndarray, values: np.ndarray, errors: np.ndarray | None) -> None:
-    colours = [MUTED, *[OKABE_ITO[5]] * (len(rows) - 1)]
-    axes.barh(rows, values, height=0.62, color=colours, linewidth=0)
+    known, colours = np.isfinite(values), np.where(rows == 0, MUTED, OKABE_ITO[5])
+    axes.barh(rows[known], values[known], height=0.62, color=list(colours[known]), linewidth=0)
     if errors is not None:
         axes.errorbar(values, rows, xerr=errors, fmt="none", ecolor=INK, elinewidth=0.8)
     axes.locator_params(axis="x", nbins=4)
