@@ -55,8 +55,8 @@ def marked_map(
     axes = figure.subplots()
     draw_points(axes, xy[~chosen], rgba[~chosen], point_size(len(xy)), _PALE)
     # marked probes must be seen among thousands, so they have a least size
-    look = {"s": float(np.clip(1.6 * point_size(len(xy)), 7.0, 20.0)), "linewidths": 0.7, "edgecolors": INK}
-    axes.scatter(*xy[chosen].T, c=rgba[chosen], marker="D", **look)
+    least = float(np.clip(1.6 * point_size(len(xy)), 7.0, 20.0))
+    axes.scatter(*xy[chosen].T, s=least, c=rgba[chosen], marker="D", linewidths=0.7, edgecolors=INK)
     furnish_map(axes)
     handles = [mark_sample(f"{marked_name} ({chosen.sum():,})", "D", INK, face="white")] if chosen.any() else []
     if colouring.scale is not None:

@@ -122,4 +122,5 @@ def furnish_rows(axes: Axes, names: Sequence[str]) -> None:
 def row_handles(chance: bool = True) -> list[Artist]:
     """Return the legend's entries of the bands behind the rows."""
     bands = {"90 % of permutations": CHANCE, "the loss kernel": HIGHLIGHT}
-    return [Patch(color=colour, linewidth=0, label=label) for label, colour in bands.items()][not chance :]
+    handles: list[Artist] = [Patch(color=colour, linewidth=0, label=label) for label, colour in bands.items()]
+    return handles if chance else handles[1:]

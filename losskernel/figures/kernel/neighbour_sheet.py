@@ -14,7 +14,7 @@ from matplotlib.patches import FancyBboxPatch
 from losskernel.errors import require
 from losskernel.figures.shared.checks import require_images, require_shape
 from losskernel.figures.shared.colouring import colour_by
-from losskernel.figures.shared.lettering import LINE, Colour, fit, legend_below
+from losskernel.figures.shared.lettering import LINE, fit, legend_below
 from losskernel.figures.shared.panels import new_figure
 from losskernel.figures.shared.presentation import minus
 from losskernel.figures.shared.style import DOUBLE, INK, blend, paper
@@ -100,7 +100,15 @@ class Cells:
         return (0.0, 1.0) if self.images is None else (float(np.min(self.images)), float(np.max(self.images)))
 
     def draw(
-        self, axes: Axes, probe: int, colour: Colour, name: str, note: str, edge: float, tint: float, pad: float
+        self,
+        axes: Axes,
+        probe: int,
+        colour: str | tuple[float, float, float],
+        name: str,
+        note: str,
+        edge: float,
+        tint: float,
+        pad: float,
     ) -> None:
         """Draw a probe with a coloured edge; a note beneath it, and above that the name of a picture.
 

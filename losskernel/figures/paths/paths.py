@@ -32,8 +32,8 @@ from losskernel.figures.shared.sweep_axis import Axis
 _MANY = 16  # points on a path whose markers must be small
 _METHODS = {"spherical MDS": (OKABE_ITO[0], "o"), "tangent PCA": (OKABE_ITO[3], "s")}
 _EDGE: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.5, "linestyle": ""}
-_TARGET = {"marker": "*", "color": OKABE_ITO[3], "markersize": 10, **_EDGE}
-_INPUTS = {"marker": "s", "color": INK, "markersize": 5, **_EDGE}
+_TARGET: dict[str, Any] = {"marker": "*", "color": OKABE_ITO[3], "markersize": 10, **_EDGE}
+_INPUTS: dict[str, Any] = {"marker": "s", "color": INK, "markersize": 5, **_EDGE}
 _MOST_NUMBERS = 10  # rows of the matrix whose entries can be read
 _MOST_NAMES = 20
 _LONGEST = 1.6  # inches of a name
@@ -292,7 +292,8 @@ def path_profiles(layers: Sequence[str], courses: Sequence[Course], note: str, u
 def _draw_course(panels: Sequence[Axes], course: Course, shift: float) -> None:
     """Draw a course into the panels, shifted so that error bars of several do not overlap."""
     distances, steps, angles, way = panels
-    layers, look = np.arange(len(course.to_target)), {"color": course.colour}
+    layers = np.arange(len(course.to_target))
+    look: dict[str, Any] = {"color": course.colour}
     error = np.nan_to_num(course.to_target_error)
     distances.errorbar(layers + shift, course.to_target, error, elinewidth=0.8, **_DOT, **look)
     distances.plot(layers + shift, course.off, marker="D", markersize=3.0, **_OPEN, **look)

@@ -39,8 +39,8 @@ def grid_of(figure: Figure, count: int, most: int) -> list[Axes]:
 def draw_points(axes: Axes, xy: np.ndarray, rgba: np.ndarray, size: float, alpha: float = 0.85) -> None:
     """Draw points [N, 2] in their colours, shuffled: in the given order the last group would cover the others."""
     order = np.random.default_rng(0).permutation(len(xy))
-    look = {"s": size, "alpha": alpha, "linewidths": 0, "rasterized": len(xy) > RASTERISE}
-    axes.scatter(*xy[order].T, c=rgba[order], **look)
+    many = len(xy) > RASTERISE
+    axes.scatter(*xy[order].T, s=size, c=rgba[order], alpha=alpha, linewidths=0, rasterized=many)
 
 
 def colour_bar(

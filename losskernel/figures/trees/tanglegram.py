@@ -1,5 +1,7 @@
 """Two trees over the same leaves, face to face, with a line from each leaf to itself."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -108,7 +110,7 @@ def _derived(axes: Axes, tree: Tree, known: Tree, rows: np.ndarray) -> None:
     positions = draw_tree(axes, tree, rows, levels, colours, upright=False, linewidth=_thickness(len(rows)))
     for node in range(tree.leaves, tree.root) if len(rows) <= _MOST_NAMED else ():
         for _, size, face in [mark for mark in _MARKS if tree.support[node] >= mark[0]][:1]:
-            look = {"markersize": size, "markerfacecolor": face, "markeredgewidth": 0.6}
+            look: dict[str, Any] = {"markersize": size, "markerfacecolor": face, "markeredgewidth": 0.6}
             axes.plot(levels[node], positions[node], "o", color=INK, zorder=4, **look)
     axes.set(xlim=(high + 0.04 * span, low - 0.13 * span), yticks=[])
     axes.spines["left"].set_visible(False)
