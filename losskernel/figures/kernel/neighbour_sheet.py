@@ -100,15 +100,7 @@ class Cells:
         return (0.0, 1.0) if self.images is None else (float(np.min(self.images)), float(np.max(self.images)))
 
     def draw(
-        self,
-        axes: Axes,
-        probe: int,
-        colour: str | tuple[float, float, float],
-        name: str,
-        note: str,
-        edge: float,
-        tint: float,
-        pad: float,
+        self, axes: Axes, probe: int, colour: Any, name: str, note: str, edge: float, tint: float, pad: float
     ) -> None:
         """Draw a probe with a coloured edge; a note beneath it, and above that the name of a picture.
 
