@@ -152,7 +152,7 @@ def _with_errors(measured: MeasuredPaths) -> str:
 
 def _course(measured: MeasuredPath, colour: str) -> Course:
     lines = attrgetter("to_target", "off", "fraction", "step", "progress", "heading", "turning")(measured.profile)
-    drawn = (*lines, measured.errors.to_target, measured.errors.step)
+    drawn: list[np.ndarray] = [*lines, measured.errors.to_target, measured.errors.step]
     return Course(_title(measured.path), colour, *drawn)
 
 
