@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from losskernel.errors import require
 from losskernel.figures.shared.checks import require_finite, require_shape
 from losskernel.figures.shared.colouring import colour_by, colour_key
 from losskernel.figures.shared.lettering import labelled, legend_below, letter_all
@@ -97,7 +98,8 @@ def aligned_maps(
         InputError: a shape is wrong, or a coordinate is not finite.
     """
     layouts = checked(layouts, titles)
-    require_shape("verdicts", verdicts, (len(titles),), "pass one per map")
+    fits = len(verdicts) == len(titles)
+    require(fits, f"verdicts must be one per map, got {len(verdicts)} for {len(titles)} maps")
     colouring = colour_by(labels, "labels", layouts.shape[1])
     # the first and the last are always among them
     chosen = np.unique(np.linspace(0, len(layouts) - 1, min(_MOST, len(layouts))).round().astype(int))
@@ -126,6 +128,6 @@ def checked(layouts: np.ndarray, titles: Sequence[str]) -> np.ndarray:
     """
     layouts = np.asarray(layouts, dtype=float)
     require_shape("layouts", layouts, ("P", "N", 2), "pass one map per stage")
-    require_shape("titles", titles, (len(layouts),), "pass one per map")
+    require(len(titles) == len(layouts), f"titles must be one per map, got {len(titles)} for {len(layouts)} maps")
     require_finite("layouts", layouts, "drop those probes first")
     return layouts
