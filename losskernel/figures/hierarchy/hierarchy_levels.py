@@ -113,13 +113,13 @@ def _couplings(axes: Axes, value: np.ndarray, low: np.ndarray, high: np.ndarray,
     if low.min() > 0 and value.max() > _STEEP * value.min():
         axes.set_yscale("log")
     else:
-        axes.axhline(0, color=MUTED, linewidth=0.6, zorder=0)
         if value.max() > _STEEP * max(float(np.median(high - low)) / 2, 1e-12):
             # What is smaller than its error lies in the linear part.
             linear = float(10 ** np.ceil(np.log10(max(float(np.min(high - low)) / 2, 1e-12))))
             axes.set_yscale("symlog", linthresh=linear, linscale=0.6)
         else:
             axes.locator_params(axis="y", nbins=5)
+        axes.axhline(0, color=MUTED, linewidth=0.6, zorder=0)
     axes.set_ylabel("coupling R², unbiased\n(bars: 90 % intervals)")
 
 

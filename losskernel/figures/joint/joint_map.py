@@ -85,6 +85,7 @@ def joint_map(points: JointPoints, note: str) -> Figure:
     colours = _sweep(figure, axes, points)
     _points(axes, points, colours)
     furnish_layout(axes, "axis 1, rad", "axis 2, rad", 0.09)
+    axes.locator_params(nbins="auto")  # it is larger than other maps
     legend_below(figure, _handles(points), note=note, columns=4)
     figure.draw_without_rendering()
     # layers lie close together and may go without a name, the rest may not
