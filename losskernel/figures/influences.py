@@ -63,7 +63,7 @@ def datamodelling_scores(table: pd.DataFrame, ceiling: Sequence[float] | None = 
     outputs = list(dict.fromkeys(table["output"]))
     first = table[table["output"] == outputs[0]]
     # the order is that of the first output; others follow it
-    methods = list(first["method"].iloc[np.argsort(-np.asarray(first["lds"]), kind="stable")])
+    methods = np.asarray(first["method"])[np.argsort(-np.asarray(first["lds"]), kind="stable")].tolist()
     figure = new_figure(_WIDE, _ROW * len(methods) + 1.1)
     axes = figure.subplots()
     if ceiling is not None:

@@ -120,8 +120,9 @@ def test_the_map_refuses_points_without_a_place() -> None:
         path_map([], [], [], {}, [0], 1, NOTE)
 
 
-def test_branches_of_a_route_lie_beside_it() -> None:
+def test_a_route_is_joined_in_order_and_its_branches_lie_beside() -> None:
     route = Route("trained", [0, 3, 5], "C0", [(0, 1), (1, 3)])
+    assert route.edges == [(0, 3), (3, 5)]
     assert route.beside == [1]
 
 

@@ -85,7 +85,7 @@ def _draw(
 ) -> Colorbar:
     """Draw a matrix without its diagonal and, below it, the bar of its colours; limits: of the colours."""
     low, high = limits
-    shown, tints = np.ma.masked_array(matrix, np.eye(len(matrix))), colormaps[colours].with_extremes(bad=FAINT)
+    shown, tints = np.ma.masked_array(matrix, np.eye(len(matrix)) > 0), colormaps[colours].with_extremes(bad=FAINT)
     image = axes.imshow(shown, cmap=tints, vmin=low, vmax=max(high, low + 1e-12), interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)

@@ -161,8 +161,9 @@ def spectrum(
     require(total > 0, f"eigenvalues must have a positive sum, got {total:g}; pass a kernel's, not centred")
     ordered = modes is not None or groups is None
     require(ordered, "groups need modes to order, got modes=None; pass the leading eigenvectors [k, N]")
-    few = modes is None or (np.ndim(modes) == 2 and 1 <= len(modes) <= _MAX_MODES)
-    require(few, f"modes must be [k <= {_MAX_MODES}, N], got {np.shape(modes)}; pass the leading ones")
+    if modes is not None:
+        few = modes.ndim == 2 and 1 <= len(modes) <= _MAX_MODES
+        require(few, f"modes must be [k <= {_MAX_MODES}, N], got {modes.shape}; pass the leading ones")
     rows = [] if modes is None else list(np.asarray(modes, dtype=float))
     colouring = None if groups is None else colour_by(groups, "groups", len(rows[0]))
 

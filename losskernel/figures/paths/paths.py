@@ -60,6 +60,11 @@ class Route:
     dashed: bool = False  # as what has not been trained
 
     @property
+    def edges(self) -> list[tuple[int, int]]:
+        """Pairs of points that follow on each other, branches left aside."""
+        return list(pairwise(self.numbers))
+
+    @property
     def beside(self) -> list[int]:
         """The points of its branches that it does not pass."""
         return sorted({number for edge in self.branches for number in edge} - set(self.numbers))
@@ -136,7 +141,7 @@ def path_map(
     legend_below(figure, handles, note=note)
     figure.draw_without_rendering()  # names are placed where the layout has put the points
     for axes, sheet in zip(panels, sheets, strict=False):
-        lines = [_line(sheet, edge) for route in routes for edge in (*pairwise(route.numbers), *route.branches)]
+        lines = [_line(sheet, edge) for route in routes for edge in (*route.edges, *route.branches)]
         name_points(axes, sheet.positions, names, lines)
     return figure
 
@@ -154,7 +159,7 @@ def _draw(axes: Axes, sheet: Sheet, routes: Sequence[Route], inputs: Sequence[in
     for index, route in enumerate(routes):
         level = 4 if route.leading else 2 + index / len(routes)
         fine: dict[str, Any] = route.line | {"linewidth": 0.5, "alpha": 0.7}
-        for edges, look in ((route.branches, fine), (pairwise(route.numbers), route.line)):
+        for edges, look in ((route.branches, fine), (route.edges, route.line)):
             for edge in edges:
                 axes.plot(*_line(sheet, edge).T, zorder=level, **look)
         between = [number for number in route.numbers if number not in inputs]

@@ -54,5 +54,6 @@ def require_images(images: np.ndarray | None, count: int) -> None:
     Raises:
         InputError: they have another shape.
     """
-    fits = images is None or (len(images) == count and np.ndim(images) in (3, 4))
-    require(fits, f"images must be [{count}, H, W] or [{count}, H, W, 3], got {np.shape(images)}; pass all")
+    if images is not None:
+        fits = len(images) == count and np.ndim(images) in (3, 4)
+        require(fits, f"images must be [{count}, H, W] or [{count}, H, W, 3], got {np.shape(images)}; pass all")

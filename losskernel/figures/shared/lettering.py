@@ -145,8 +145,8 @@ def _columns(widths: Sequence[float], room: float, most: int) -> int:
 
 def mark_sample(label: str, marker: str, colour: Colour, size: float = 4.0, face: Colour | None = None) -> Line2D:
     """Return a legend's entry for a marker; face: its colour inside where that differs."""
-    look: dict[str, Any] = {"markersize": size, "markerfacecolor": face or colour, "markeredgewidth": 0.8}
-    return Line2D([], [], linestyle="", marker=marker, color=colour, label=label, **look)
+    look: dict[str, Any] = {"color": colour, "markerfacecolor": face or colour, "markeredgewidth": 0.8}
+    return Line2D([], [], linestyle="", marker=marker, markersize=size, label=label, **look)
 
 
 def name_points(

@@ -97,7 +97,7 @@ def furnish_layout(axes: Axes, xlabel: str, ylabel: str, margin: float, stress: 
 
 def draw_steps(axes: Axes, positions: np.ndarray, steps: np.ndarray, floor: np.ndarray, colour: str, key: bool) -> None:
     """Draw the distances [n - 1] from each of n positions to the next, above what noise alone gives; key: name them."""
-    name, noise = ("to the next", "noise alone") if key and len(steps) else (None, None)
+    name, noise = ("to the next", "noise alone") if key and len(steps) else ("", "")
     axes.hlines(steps, positions[:-1], positions[1:], color=colour, linewidth=1.5, label=name)
     if np.isfinite(floor).any():
         axes.stairs(floor, positions, fill=True, color=FAINT, linewidth=0, label=noise, zorder=1)

@@ -102,7 +102,7 @@ def aligned_maps(
     require(fits, f"verdicts must be one per map, got {len(verdicts)} for {len(titles)} maps")
     colouring = colour_by(labels, "labels", layouts.shape[1])
     # the first and the last are always among them
-    chosen = np.unique(np.linspace(0, len(layouts) - 1, min(_MOST, len(layouts))).round().astype(int))
+    chosen = np.unique(np.linspace(0, len(layouts) - 1, min(_MOST, len(layouts))).round().astype(int)).tolist()
     low, high = layouts.min(axis=(0, 1)), layouts.max(axis=(0, 1))
     # one square window for all maps, 6 % wider than the points
     reach = 0.53 * float((high - low).max()) or 1.0

@@ -156,7 +156,7 @@ def _curve(axes: Axes, curve: Curve, axis: Axis) -> None:
     size = min(4.2, 110 / len(positions))
     for values, look in _asides(curve):
         measured = np.isfinite(values)
-        axes.plot(axis.positions[measured], values[measured], zorder=1, **(look | {"label": None}))
+        axes.plot(axis.positions[measured], values[measured], zorder=1, **dict(look, label=None))
     axes.plot(positions[known], curve.values[known], linestyle=line, color=curve.colour, zorder=2)
     # errorbar wants lengths; a bound on the wrong side of its value is drawn as none
     reach = np.maximum([curve.values - curve.low, curve.high - curve.values], 0)
@@ -190,4 +190,4 @@ def _handles(rows: Sequence[Row], error_bars: str, panels: Sequence[Panel]) -> l
     if any(np.isfinite(curve.low).any() for curve in curves):
         handles.append(mark_sample(error_bars, "|", INK, 8))
     asides = {look["label"]: look for curve in curves for _, look in _asides(curve)}
-    return [*handles, *(Line2D([], [], **(look | {"color": INK})) for look in asides.values())]
+    return [*handles, *(Line2D([], [], **dict(look, color=INK)) for look in asides.values())]

@@ -44,8 +44,9 @@ def taxonomy_map(
         InputError: a shape is wrong, a coordinate is not finite, or a leaf or a region's member is not there.
     """
     xy, leaf = located(xy, 2, "xy", tree, leaf)
-    fits = images is None or (np.ndim(images) == 4 and len(images) == len(xy) and images.shape[-1] in (1, 3))
-    require(fits, f"images must be [{len(xy)}, h, w, 1 or 3], got {np.shape(images)}; pass one per probe")
+    if images is not None:
+        fits = images.ndim == 4 and len(images) == len(xy) and images.shape[-1] in (1, 3)
+        require(fits, f"images must be [{len(xy)}, h, w, 1 or 3], got {images.shape}; pass one per probe")
     for region in regions:
         inside = len(region.members) > 0 and bool(((region.members >= 0) & (region.members < len(xy))).all())
         require(inside, f"region {region.number} must hold some of the {len(xy)} probes; pass their indices")
@@ -161,7 +162,7 @@ def _draw_key(axes: Axes, tree: Tree, inches: tuple[float, float], upright: bool
     axes.imshow(ramp, extent=(*np.sort(x), *np.sort(y)), aspect="auto", zorder=2)
     labels, sizes = _key_labels([tree.names[node] for node in nodes], along if upright else across - named, upright)
     ends = np.array([[leaves[below[node]].min(), leaves[below[node]].max()] for node in nodes])
-    look = {"ha": "center", "va": "top"} if upright else {"va": "center_baseline"}
+    look: dict[str, Any] = {"ha": "center", "va": "top"} if upright else {"va": "center_baseline"}
     centres, colours = spread(ends.mean(1), sizes, 0.0, along), tree_colours(tree)[nodes]
     for label, colour, (start, stop), centre in zip(labels, colours, ends, centres, strict=True):
         edge, leader = np.array([start + 0.01, stop - 0.01]), np.array([(start + stop) / 2, centre])
