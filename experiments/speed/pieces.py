@@ -75,5 +75,5 @@ def part_seconds(toy: Toy, data: lk.Data, sampler: Callable, chains: int, draws:
         module.weights.grad = gradient
         timed(3, optimizer.step)
         if (step + 1) % THINNING == 0:
-            timed(4, lambda: [stack.losses(views, *block) for block in module._probes])
+            timed(4, lambda: [stack.evaluator(views)(*block) for block in module._probes])
     return spent

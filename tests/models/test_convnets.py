@@ -193,7 +193,7 @@ def test_chains_sample_the_networks_own_losses(name: str, chains: int) -> None:
     model, targets = _seeded(name), torch.arange(5)
     stacked = StackedModel(model, cross_entropy, chains, [item for item, _ in model.named_parameters()])
     weights = stacked.views(stacked.start.expand(chains, -1).clone())
-    losses = stacked.losses(weights, _pictures(), targets)
+    losses = stacked.evaluator(weights)(_pictures(), targets)
     expected = cross_entropy(model(_pictures()), targets).expand(chains, -1)
     assert torch.allclose(losses, expected, rtol=1e-3, atol=1e-4)
     gradients, _ = stacked.gradient(weights, _pictures().expand(chains, -1, -1, -1, -1), targets.expand(chains, -1))
