@@ -102,7 +102,7 @@ def aligned_maps(
     require(fits, f"verdicts must be one per map, got {len(verdicts)} for {len(titles)} maps")
     colouring = colour_by(labels, "labels", layouts.shape[1])
     # the first and the last are always among them
-    chosen = np.unique(np.linspace(0, len(layouts) - 1, min(_MOST, len(layouts))).round().astype(int)).tolist()
+    chosen = np.unique(np.linspace(0, len(layouts) - 1, min(_MOST, len(layouts))).round().astype(int))
     low, high = layouts.min(axis=(0, 1)), layouts.max(axis=(0, 1))
     # one square window for all maps, 6 % wider than the points
     reach = 0.53 * float((high - low).max()) or 1.0
@@ -114,8 +114,8 @@ def aligned_maps(
         draw_points(axes, layouts[number], colouring.rgba, size)
         axes.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], aspect="equal")
         axes.spines[:].set(visible=True, color=FAINT)
-        axes.set_title(titles[number], fontsize=7, pad=3)
-        mark_doubt(axes, str(verdicts[number]))
+        axes.set_title(titles[int(number)], fontsize=7, pad=3)
+        mark_doubt(axes, verdicts[int(number)])
     colour_key(figure, panels, colouring, label_name)
     return figure
 
