@@ -207,7 +207,7 @@ def test_steps_are_drawn_from_each_value_to_the_next() -> None:
     assert [[0.01, 0.1], [1, 0.1]] in [np.asarray(segment).tolist() for segment in drawn.get_segments()]
     assert any(np.array_equal(line.get_ydata(), np.full(4, 0.4)) for line in steps.lines)  # the controls
     (noise,) = [patch for patch in steps.patches if isinstance(patch, StepPatch)]
-    np.testing.assert_allclose(noise.get_data().values, np.full(3, 0.02))  # below each
+    np.testing.assert_allclose(noise.get_data()[0], np.full(3, 0.02))  # below each
 
 
 def test_runs_of_several_curves_stand_in_blocks_and_share_a_key() -> None:

@@ -30,7 +30,7 @@ def test_along_training_draws_both_ends_and_the_steps_between() -> None:
     np.testing.assert_array_equal(lines["to the first"], [0, 1, 2, 3])
     np.testing.assert_array_equal(lines["to the last"], [3, 2, 1, 0])
     (steps,) = [pieces for pieces in left.collections if pieces.get_label() == "to the next"]
-    np.testing.assert_array_equal([path.vertices[:, 1] for path in steps.get_paths()], np.ones((3, 2)))
+    np.testing.assert_array_equal([np.asarray(path.vertices)[:, 1] for path in steps.get_paths()], np.ones((3, 2)))
     np.testing.assert_array_equal(right.lines[0].get_ydata(), losses)
     assert left.get_xscale() == "log"
     assert all(word in words(figure) for word in ("fail", "warn", "pass", "noise alone"))
