@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from losskernel.errors import InputError, require
 from losskernel.models.evaluation_copy import evaluation_copy
-from losskernel.sampling.engine.stacked_model import Loss, check_losses
+from losskernel.sampling.engine.stacked_model import Loss, check_losses, stackable
 
-SAMPLES = 16  # compared among others
+SAMPLES = 16  # compared among others; half as many of networks whose evaluation takes long
 _ALONE = 4  # of them by themselves
-_REPEATS = 3  # evaluations that must agree
+_REPEATS = 2  # evaluations that must agree
 _RARE = 32  # where random numbers are drawn: noise that seldom acts needs more of them
 # Rounding, relative to losses and outputs: other batch sizes take other routes through the libraries.
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 2e-4}
@@ -58,7 +58,8 @@ def check_function(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor
         InputError: the loss of a sample depends on chance or on other samples; names the module or the loss.
     """
     with kept_random_state(), torch.no_grad():
-        subject = _Subject(evaluation_copy(model).to(inputs.device), loss, inputs[:SAMPLES], targets[:SAMPLES])
+        count = SAMPLES if stackable(model) else SAMPLES // 2
+        subject = _Subject(evaluation_copy(model).to(inputs.device), loss, inputs[:count], targets[:count])
         subject.check_repeats()
         subject.check_companions()
 
@@ -82,7 +83,7 @@ class _Subject:
     def __init__(self, network: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> None:
         self._network, self._loss, self._inputs, self._targets = network, loss, inputs, targets
         self._whole = list(range(len(inputs)))
-        check_losses(network, loss, inputs.clone(), targets)
+        check_losses(network, loss, inputs[:2].clone(), targets[:2])
         self._first = self._evaluate(self._whole)
         kinds = {tensor.dtype for tensor in (*network.parameters(), *network.buffers()) if tensor.is_floating_point()}
         self._rounding = max(_ROUNDING.get(kind, _COARSE) for kind in {*kinds, self._first.losses.dtype})
@@ -110,8 +111,7 @@ class _Subject:
         """Raise InputError if a sample's loss changes with the samples evaluated beside it."""
         whole, count = self._whole, len(self._whole)
         groups = [
-            whole[::-1],
-            [*whole, *[whole[-1]] * count],  # padding by copies, as blocks are padded
+            [*whole[::-1], *[whole[-1]] * count],  # in another order, and beside copies as blocks are padded with
             whole[: count // 2],
             whole[count // 2 :],
             *([row] for row in whole[:: max(1, count // _ALONE)]),

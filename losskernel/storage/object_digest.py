@@ -26,7 +26,16 @@ from torch import Tensor, nn
 _INSTALLED = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _PACKAGE = Path(__file__).parents[1].name
 # Of a class: what differs between processes, or says nothing of what an instance does.
-_UNTOLD = {"__dict__", "__weakref__", "__module__", "__doc__", "__annotations__", "__abstractmethods__", "_abc_impl"}
+_SKIPPED = {
+    "__dict__",
+    "__weakref__",
+    "__module__",
+    "__doc__",
+    "__annotations__",
+    "__abstractmethods__",
+    "_abc_impl",
+    "__slotnames__",
+}
 _BUILTIN = (types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType, types.ModuleType)
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented), range, slice, np.dtype)
 _TORCH = (torch.dtype, torch.device, torch.memory_format, torch.layout, torch.Size)
@@ -187,7 +196,7 @@ class _Digest:
         yield from map(self.of, kind.__bases__)
         for name, value in sorted(vars(kind).items()):
             descriptor = isinstance(value, (types.GetSetDescriptorType, types.MemberDescriptorType))
-            if name not in _UNTOLD and not descriptor:
+            if name not in _SKIPPED and not descriptor:
                 yield self.of((name, value))
 
     def _code(self, code: types.CodeType) -> Iterator[bytes]:
