@@ -8,13 +8,15 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
+from losskernel.data.global_state import kept_random_state, ordinary, seed_everything
+from losskernel.data.sample_checks import check_container, check_sample, collated_error
 from losskernel.errors import InputError, require
 from losskernel.signals import STOP_SIGNALS
 
@@ -60,9 +62,14 @@ class Data:
 
     def __post_init__(self) -> None:
         require(callable(self.loss), f"data.loss must be a function (outputs, targets) -> [B], got {self.loss!r}")
+        check_container(self.train, "data.train")
+        check_container(self.probes, "data.probes")
         require(size(self.train) > 0, "data.train is empty; give at least one training sample")
         count = size(self.probes)
         require(count > 0, "data.probes is empty; give at least two probes")
+        for key, dataset in (("data.train", self.train), ("data.probes", self.probes)):
+            if not _gives_pairs(dataset):
+                check_sample(dataset, key)
         labels = {name: np.asarray(values) for name, values in self.labels.items()}
         for name, values in labels.items():
             require(
@@ -261,7 +268,8 @@ def size(dataset: Dataset[Any]) -> int:
 def tensors(dataset: Dataset[Any]) -> tuple[Tensor, Tensor] | None:
     """Return (inputs, targets) of a data set that lies in memory as two tensors, or a subset of one, else None."""
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
-        return dataset.tensors[0], dataset.tensors[1]
+        inputs, targets = dataset.tensors
+        return ordinary(inputs), ordinary(targets)
     return _rows_of(tensors(dataset.dataset), dataset) if isinstance(dataset, Subset) else None
 
 
@@ -298,12 +306,17 @@ def as_packed(dataset: Dataset[Any]) -> Dataset[Any]:
     return _AsPacked(dataset) if isinstance(dataset, Packed) else dataset
 
 
-def read_once(dataset: Dataset[Any], workers: int) -> Dataset[Any]:
-    """Return a data set that keeps its samples once all were read: itself if it does so or lies in memory."""
+def _gives_pairs(dataset: Dataset[Any]) -> bool:
+    """Whether samples are known to be pairs of numbers: tensors in memory, and data sets of this package."""
     inner = dataset
     while isinstance(inner, Subset):
         inner = inner.dataset
-    return dataset if tensors(dataset) is not None or isinstance(inner, Packed) else ReadOnce(dataset, workers)
+    return tensors(inner) is not None or isinstance(inner, Packed)
+
+
+def read_once(dataset: Dataset[Any], workers: int) -> Dataset[Any]:
+    """Return a data set that keeps its samples once all were read: itself if it does so or lies in memory."""
+    return dataset if _gives_pairs(dataset) else ReadOnce(dataset, workers)
 
 
 def stack(dataset: Dataset[Any], limit: int | None = None, workers: int = 0) -> tuple[Tensor, Tensor]:
@@ -315,22 +328,51 @@ def stack(dataset: Dataset[Any], limit: int | None = None, workers: int = 0) -> 
     return torch.cat([inputs for inputs, _ in batches]), torch.cat([targets for _, targets in batches])
 
 
-def batches_of(rows: range) -> list[range]:
+class Seeded(NamedTuple):
+    """Rows that are read one after another with the global random numbers of one seed."""
+
+    seed: int
+    rows: Sequence[int]
+
+
+def batches_of(rows: range) -> list[list[Seeded]]:
     """Split row numbers into batches that a worker process hands over at once; what lies in shared memory stays small.
 
-    An empty range gives no batch.
+    Every row has a seed of its own, so that it reads the same however many are read at once. An empty range gives no
+    batch.
     """
-    return [rows[first : first + _BATCH] for first in range(0, len(rows), _BATCH)]
+    batches = [rows[first : first + _BATCH] for first in range(0, len(rows), _BATCH)]
+    return [[Seeded(row, [row]) for row in batch] for batch in batches]
+
+
+class _SeededReading(Dataset[Any]):
+    """A data set whose random transforms depend on nothing but the seed: not on workers, nor on other batches."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self._dataset = dataset
+        several = getattr(dataset, "__getitems__", None)
+        self._read: Callable[[Sequence[int]], Sequence[Any]] = several or self._one_by_one
+
+    def _one_by_one(self, rows: Sequence[int]) -> list[Any]:
+        return [self._dataset[row] for row in rows]
+
+    def __getitem__(self, part: Seeded) -> Any:
+        seed_everything(part.seed)
+        return self._read(part.rows)
+
+    def __getitems__(self, batch: Sequence[Seeded]) -> list[Any]:
+        with kept_random_state():
+            return [sample for part in batch for sample in self[part]]
 
 
 def loaded(
-    dataset: Dataset[Any], batches: Iterable[Iterable[int]], workers: int, device: torch.device | str = "cpu"
+    dataset: Dataset[Any], batches: Iterable[Sequence[Seeded]], workers: int, device: torch.device | str = "cpu"
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Load batches of samples in worker processes, which end with the iterator, also where a sample cannot be read.
 
     Args:
         dataset: map-style, of (input, target).
-        batches: row numbers of each batch.
+        batches: the rows of each batch, with the seeds of whatever is random in reading them.
         workers: processes that read samples; 0 reads them here.
         device: where the samples go next; pinned memory speeds the way to CUDA up.
 
@@ -338,7 +380,7 @@ def loaded(
         InputError: what a worker's data set says is wrong.
     """
     loader = DataLoader(
-        dataset,
+        _SeededReading(dataset),
         batch_sampler=batches,  # pyright: ignore[reportArgumentType]
         num_workers=min(workers, cores()),  # more would wait for each other, and torch warns of them
         pin_memory=torch.device(device).type == "cuda",
@@ -353,6 +395,10 @@ def loaded(
         error.__traceback__ = None  # for it would keep the processes alive
         # From a worker process the message comes with that process' traceback in its text.
         raise InputError(str(error).strip().splitlines()[-1].split("InputError: ", 1)[-1]) from error
+    except (RuntimeError, TypeError) as error:
+        if "stack expects each tensor" not in str(error) and "default_collate" not in str(error):
+            raise
+        raise collated_error(dataset) from error
 
 
 def cores() -> int:

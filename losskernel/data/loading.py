@@ -7,11 +7,12 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from losskernel.data.base import Data, as_packed, batches_of, held, loaded, size, unpacker
+from losskernel.data.base import Data, Seeded, as_packed, batches_of, held, loaded, size, unpacker
 
 NOISE, MINIBATCH = 0, 1  # streams of random numbers of a chain
 # The chain number whose minibatches and noise training sees: above that of any sampling chain.
@@ -45,6 +46,7 @@ class MinibatchIndices:
 
     def __init__(self, seed: int, chains: Sequence[int], train_size: int, batch_size: int, first_step: int = 0) -> None:
         self.shape = (len(chains), batch_size)
+        self._seed, self._chains, self._step = seed, list(chains), first_step
         self._generators = [generator(seed, MINIBATCH, chain) for chain in chains]
         self._order = torch.empty(len(chains), train_size, dtype=torch.int64)  # [C, n]
         self._steps_per_epoch = train_size // batch_size
@@ -57,9 +59,16 @@ class MinibatchIndices:
         """Return the next step's sample numbers, int64 on the CPU."""
         if self._offset == 0:
             self._shuffle()
+        self._step += 1
         start = self._offset * self.shape[1]
         self._offset = (self._offset + 1) % self._steps_per_epoch
         return self._order[:, start : start + self.shape[1]]
+
+    def seeded(self) -> list[Seeded]:
+        """Return the next step's sample numbers with a seed of each chain and step, for transforms that are random."""
+        rows = self().tolist()
+        seeds = [np.random.SeedSequence([self._seed, chain, self._step]) for chain in self._chains]
+        return [Seeded(int(seed.generate_state(1)[0]), part) for seed, part in zip(seeds, rows, strict=True)]
 
     def _shuffle(self) -> None:
         for row, random in zip(self._order, self._generators, strict=True):
@@ -77,8 +86,8 @@ class MinibatchLoader:
         self._indices, self._device = indices, device
         self._unpack = unpacker(data.train)
         self._held = _held_on(data.train, device)
-        rows = (self._indices().reshape(-1).tolist() for _ in itertools.count())
-        self._stream = loaded(as_packed(data.train), rows, data.workers, device)
+        batches = (self._indices.seeded() for _ in itertools.count())
+        self._stream = loaded(as_packed(data.train), batches, data.workers, device)
 
     def __call__(self) -> tuple[Tensor, Tensor]:
         """Return the next minibatch: inputs [C, B, ...], targets [C, B, ...]."""

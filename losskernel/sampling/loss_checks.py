@@ -5,14 +5,14 @@ samples evaluated beside it, or on chance, has another covariance for every bloc
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from losskernel.data.global_state import kept_random_state
 from losskernel.errors import InputError, require
 from losskernel.models.evaluation_copy import evaluation_copy
 from losskernel.sampling.engine.stacked_model import Loss, check_losses, stackable
@@ -62,19 +62,6 @@ def check_function(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor
         subject = _Subject(evaluation_copy(model).to(inputs.device), loss, inputs[:count], targets[:count])
         subject.check_repeats()
         subject.check_companions()
-
-
-@contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Leave the global generators of torch, numpy and Python as they were."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    before = np.random.get_state(), random.getstate()  # noqa: NPY002 (users' code draws from it)
-    with torch.random.fork_rng(devices):
-        try:
-            yield
-        finally:
-            np.random.set_state(before[0])  # noqa: NPY002
-            random.setstate(before[1])
 
 
 class _Subject:

@@ -1,0 +1,75 @@
+"""The process-wide state of torch, numpy and Python, which public calls neither depend on nor change."""
+
+import functools
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+import torch
+
+P, R = ParamSpec("P"), TypeVar("R")
+
+
+@contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Leave the global generators of torch, numpy and Python as they were."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    before = np.random.get_state(), random.getstate()  # noqa: NPY002 (users' code draws from it)
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            np.random.set_state(before[0])  # noqa: NPY002
+            random.setstate(before[1])
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of torch, numpy and Python."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
+
+
+@contextmanager
+def own_state() -> Iterator[None]:
+    """Compute with gradients, in full precision and on the CPU unless told otherwise, whatever surrounds the call.
+
+    Notebooks switch gradients off, evaluate under inference mode or autocast, or build models in a device's context;
+    these must neither reach the chains nor be changed by them.
+    """
+    threads, default = torch.get_num_threads(), torch.get_default_dtype()
+    kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    with (
+        kept_random_state(),
+        warnings.catch_warnings(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.device("cpu"),
+        torch.autocast(kinds[0], enabled=False),
+        torch.autocast(kinds[-1], enabled=False),
+    ):
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(default)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
+
+
+def with_own_state(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a public function so that it computes in its own state and leaves the caller's as it was."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with own_state():
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def ordinary(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor that gradients may pass through: itself, or a copy of one that was made in inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor
