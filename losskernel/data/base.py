@@ -3,6 +3,7 @@
 The latter: their size, whether they lie in memory, and the packed form in which samples are moved.
 """
 
+import functools
 import os
 import signal
 from abc import ABC, abstractmethod
@@ -99,6 +100,13 @@ class Data:
             if name in probes:
                 rows[probes[name]] = row
         return rows
+
+
+def loss_name(loss: Loss) -> str:
+    """Return what a loss is called in every process: a partial by its function, an object by its class."""
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    return getattr(loss, "__name__", type(loss).__name__)
 
 
 def is_classes(targets: Tensor) -> bool:

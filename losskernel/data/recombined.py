@@ -28,6 +28,7 @@ from losskernel.data.base import (
     unchanged,
     unpacker,
 )
+from losskernel.storage.object_digest import stored_digest
 
 # A data set, and the rows of it that are taken, in any order.
 Part = tuple[Dataset[Any], Sequence[int] | np.ndarray]
@@ -216,9 +217,13 @@ def fingerprint(dataset: Any) -> str:
     return f"{size(dataset)} samples" if values is None else f"{size(dataset)} samples, {digest(values)}"
 
 
-def digest(values: Iterable[Tensor]) -> str:
-    """Return a short hash of tensors' bytes."""
+def digest(values: Iterable[Any]) -> str:
+    """Return a short hash of tensors' bytes; entries that numpy cannot hold count by their `stored_digest`."""
     result = hashlib.sha256()
     for value in values:
-        result.update(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
+        try:
+            content = np.ascontiguousarray(value.detach().cpu().numpy()).tobytes()
+        except (AttributeError, TypeError, RuntimeError):  # an extra state; bfloat16; sparse or quantised tensors
+            content = stored_digest(value).encode()
+        result.update(content)
     return result.hexdigest()[:16]

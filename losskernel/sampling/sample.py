@@ -1,6 +1,5 @@
 """sample(): from a trained model to loss traces, with the cost measured at w* before it starts."""
 
-import copy
 import functools
 import sys
 import time
@@ -16,12 +15,15 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from losskernel.data.base import Data, held, stack
+from losskernel.data.base import Data, held, size, stack
+from losskernel.data.global_state import with_own_state
 from losskernel.data.images.image_files import thumbnails
 from losskernel.data.loading import BlockLoader
 from losskernel.errors import DivergenceError, Interrupted, TraceError, require_integer, require_number
 from losskernel.figures.shared.presentation import TIMES, in_unit
+from losskernel.models.evaluation_copy import evaluation_copy
 from losskernel.sampling.chains import STEP_CHECKS, Chains, RecordLosses, StepChecksInterrupted, Stride, strides
+from losskernel.sampling.engine.plain_model import FAST, PLAIN, PlainModel, Route, choose_route
 from losskernel.sampling.engine.stacked_model import (
     LARGEST,
     StackedModel,
@@ -30,6 +32,7 @@ from losskernel.sampling.engine.stacked_model import (
     stackable,
     start_losses,
 )
+from losskernel.sampling.loss_checks import SAMPLES, check_function
 from losskernel.sampling.samplers import Sampler
 from losskernel.sampling.setup import Schedule, Setup, identity, provenance, setup_of
 from losskernel.sampling.step_checks import step_check_gradients
@@ -140,6 +143,7 @@ def _scaled(number: float, units: tuple[tuple[int, str, int], ...]) -> str:
     return f"{float(f'{count:.2g}'):g} {unit}"
 
 
+@with_own_state
 def sample(
     model: nn.Module,
     data: Data,
@@ -217,7 +221,7 @@ def sample(
         return open_traces(store.path) if isinstance(store, TraceStore) else LossTraces(store.dataset)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Stacks:
     """Builds the stacks of chains that are sampled one after another, each in one fit of a Trainer.
 
@@ -232,6 +236,7 @@ class _Stacks:
     size: int
     trainer: pl.Trainer | Callable[..., pl.Trainer] | None
     progress: bool
+    _route: Route = FAST
 
     def slices(self, state: dict[str, Any] | None) -> list[slice]:
         """Return the chains of each stack that is not finished, as rows of the store."""
@@ -245,22 +250,39 @@ class _Stacks:
         """Return the first stack, after laying out the store if it does not exist."""
         rows = self.slices(state)[0]
         if store.exists:
-            return self.build(rows, int(store.provenance()["probe_batch_size"]), state)
+            about = store.provenance()
+            if about.get("evaluation") == PlainModel.__name__:
+                self._route = PLAIN
+            return self.build(rows, int(about["probe_batch_size"]), state)
         trainer = self._trainer(rows)
         device = trainer.strategy.root_device
+        check_function(self.setup.model, self.setup.data.loss, *_some(self.setup.data.probes, SAMPLES, device))
         block = _block(self.setup, device)
+        self._choose_route(rows, block, device)
         # Before anything is evaluated: the sampler's constructor checks its settings.
         chains = self._chains(rows, block, device)
         about = provenance(self.setup, config, device, block)
         if self.progress:
             about |= announced(chains, self.setup.schedule)
-        _create(store, self.setup, about | {"chains_per_fit": self.size}, device)
+        about |= {"chains_per_fit": self.size, "evaluation": self._route.model.__name__}
+        _create(store, self.setup, about, device)
         return trainer, chains
 
     def build(self, rows: slice, block: int, state: dict[str, Any] | None = None) -> tuple[pl.Trainer, Chains]:
         """Return the Trainer and the chains of one stack, continued from a state if there is one."""
         trainer = self._trainer(rows)
         return trainer, self._chains(rows, block, trainer.strategy.root_device, state and state["chains"])
+
+    def _choose_route(self, rows: slice, block: int, device: torch.device) -> None:
+        """Choose how chains are evaluated, and say so where it is not the fast way."""
+        setup, chains = self.setup, rows.stop - rows.start
+        inputs, targets = _some(setup.data.train, setup.schedule.batch_size, device)
+        minibatch = tuple(part.expand(chains, *part.shape) for part in (inputs, targets))
+        probes = _some(setup.data.probes, block, device)
+        self._route = choose_route(lambda kind: self._model(chains, kind).to(device), minibatch, probes)
+        if self._route.reason and self.progress:
+            name = type(setup.model).__name__
+            sys.stderr.write(f"{name} is evaluated by plain PyTorch, chain after chain ({self._route.reason})\n")
 
     def _trainer(self, rows: slice) -> pl.Trainer:
         return chain_trainer(self.trainer, self.progress, rows, self.setup.schedule.chains, self.setup.chain_offset)
@@ -269,15 +291,15 @@ class _Stacks:
         """Return chains on their device, their sampler built."""
         offset = self.setup.chain_offset
         numbers = range(offset + rows.start, offset + rows.stop)
-        chains = Chains(self.setup, numbers, block, resumed, self._model(len(numbers)))
+        chains = Chains(self.setup, numbers, block, resumed, self._model(len(numbers), self._route.model))
         chains.to(device).configure_optimizers()
         return chains
 
     @functools.cached_property
-    def _model(self) -> Callable[[int], StackedModel]:
+    def _model(self) -> Callable[[int, type[StackedModel]], StackedModel]:
         # Stacks of equal size share one copy of the model, and with it the recorded operations.
         setup = self.setup
-        return functools.cache(lambda chains: StackedModel(setup.model, setup.data.loss, chains, setup.moving))
+        return functools.cache(lambda chains, kind: kind(setup.model, setup.data.loss, chains, setup.moving))
 
 
 def _require_same(store: TraceStore, settings: dict[str, Any], resume: bool) -> None:
@@ -296,7 +318,7 @@ def _block(setup: Setup, device: torch.device) -> int:
         return given or LARGEST
     inputs, targets = stack(Subset(setup.data.probes, [0]), workers=0)
     with torch.no_grad():
-        check_losses(copy.deepcopy(setup.model).eval(), setup.data.loss, inputs, targets)
+        check_losses(evaluation_copy(setup.model), setup.data.loss, inputs, targets)
     return choose_block(setup.model, inputs, device)
 
 
@@ -314,6 +336,13 @@ def _create(store: TraceStore | MemoryStore, setup: Setup, about: dict[str, Any]
     burn_in = sum(not stride.record and stride != STEP_CHECKS for stride in strides(schedule))
     checks = 0 if schedule.probe_precision == "float32" else PRECISION_CHECKS
     store.create(coordinates, about, layout(shape, burn_in, checks), str(start.dtype))
+
+
+def _some(dataset: Any, count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (inputs, targets) of `count` samples spread over all, or of all."""
+    rows = np.unique(np.linspace(0, size(dataset) - 1, min(count, size(dataset))).astype(int)).tolist()
+    inputs, targets = next(iter(BlockLoader(Subset(dataset, rows), len(rows), 0, device)))
+    return inputs, targets
 
 
 def _pictures(data: Data, block: int) -> Iterator[torch.Tensor]:

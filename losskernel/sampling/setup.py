@@ -13,12 +13,15 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from losskernel.data.base import Data, size
+from losskernel.data.base import Data, loss_name, size
+from losskernel.data.identity import dataset_digest
 from losskernel.data.loading import TRAINING_STREAM, BlockLoader
 from losskernel.data.recombined import digest, fingerprint
 from losskernel.errors import require, require_integer
+from losskernel.models.evaluation_copy import unwrapped
 from losskernel.sampling.engine.stacked_model import start_losses
 from losskernel.sampling.samplers import Sampler, resolve_nbeta, select
+from losskernel.storage.object_digest import stored_digest
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 TRAIN_LOSS_SAMPLES = 10_000
@@ -119,6 +122,7 @@ def setup_of(
         InputError: they do not fit together.
     """
     require_integer("seed", seed, at_least=0)
+    model = unwrapped(model)
     require_offset(chain_offset, schedule)
     train_size = size(data.train)
     require(
@@ -135,6 +139,8 @@ def setup_of(
     kept = {name: item.default for name, item in parameters if name not in ("noise", "parameters")}
     defaults = {name: value for name, value in kept.items() if value is not inspect.Parameter.empty}
     settings = {"sampler": getattr(base, "__name__", str(base)), **defaults, **given, "parameters": globs}
+    if not str(getattr(base, "__module__", "")).startswith("losskernel."):
+        settings["code"] = stored_digest(base)
     settings["nbeta_origin"] = origin if isinstance(origin, str) else "number"
     moving = _moving_weights(model, globs, schedule)
     return Setup(model, data, functools.partial(base, **given), settings, moving, schedule, seed, chain_offset)
@@ -151,9 +157,22 @@ def require_offset(chain_offset: int, schedule: Schedule) -> None:
 
 def _moving_weights(model: nn.Module, globs: Any, schedule: Schedule) -> list[str]:
     """Return the names of the weights that match the globs, all for None, after checking their types."""
-    names = [name for name, weight in model.named_parameters() if weight.is_floating_point()]
+    weights = dict(model.named_parameters())
+    names = [name for name, weight in weights.items() if weight.is_floating_point() or weight.is_complex()]
     require(len(names) > 0, f"{type(model).__name__} has no weights to sample; give a model with parameters")
-    moving = select(names, globs)
+    free = [name for name in names if weights[name].requires_grad]
+    if globs is None:
+        require(
+            len(free) > 0,
+            f"all weights of {type(model).__name__} have requires_grad=False; name those that move: parameters=['*']",
+        )
+    moving = free if globs is None else select(names, globs)
+    complex_weights = [name for name in moving if weights[name].is_complex()]
+    require(
+        not complex_weights,
+        f"{', '.join(complex_weights[:3])} of {type(model).__name__} are complex, and only real weights are sampled; "
+        "name the weights that move in parameters=[...], or keep real and imaginary parts as real weights",
+    )
     dtypes = {weight.dtype for name, weight in model.named_parameters() if name in set(moving)}
     got = ", ".join(sorted(map(str, dtypes)))
     fine = dtypes in ({torch.float32}, {torch.float64})  # in coarser types small steps are rounded away
@@ -170,11 +189,18 @@ def identity(setup: Setup) -> dict[str, Any]:
     model, data, schedule = setup.model, setup.data, setup.schedule
     settings = {key: list(value) if isinstance(value, tuple) else value for key, value in setup.settings.items()}
     about = {
-        "model": {"class": type(model).__name__, "weights": digest(model.state_dict().values())},
+        "model": {
+            "class": type(model).__name__,
+            "weights": digest(model.state_dict().values()),
+            "code": stored_digest(model, setup.moving),
+        },
         "data": {
-            "loss": getattr(data.loss, "__name__", str(data.loss)),
+            "loss": loss_name(data.loss),
+            "loss_code": stored_digest(data.loss),
             "train": fingerprint(data.train),
+            "train_content": dataset_digest(data.train),
             "probes": fingerprint(data.probes),
+            "probe_content": dataset_digest(data.probes),
         },
         "sampler": settings,
         "schedule": {name: getattr(schedule, name) for name in schedule.__dataclass_fields__},

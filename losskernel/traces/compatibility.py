@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from losskernel.config_keys import CHECKPOINT, JOINED, Role, current_classes, deciding, flat, row
+from losskernel.storage.settings_diff import RECENT, UNKNOWN
 
 WEIGHTS = "model.weights"
 _NAMES = {WEIGHTS: "the trained weights", "data.train": "the training data", "data.probes": "the probes"}
@@ -89,7 +90,13 @@ def _differing(settings: Sequence[Mapping[str, Any]]) -> Values:
     """Return the settings whose values are not all equal, in the order in which they appear."""
     keys = dict.fromkeys(key for mapping in settings for key in mapping)
     values = {key: [mapping.get(key) for mapping in settings] for key in keys}
-    return {key: row for key, row in values.items() if any(value != row[0] for value in row)}
+    # Traces of earlier versions lack what later ones record, which is then not compared.
+    known = {key: row for key, row in values.items() if not (key in RECENT and None in row)}
+    return {
+        key: row
+        for key, row in known.items()
+        if any(value != row[0] or str(value).startswith(UNKNOWN) for value in row)
+    }
 
 
 def _line(key: str, values: Sequence[Any], names: Sequence[str]) -> str:

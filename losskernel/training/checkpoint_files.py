@@ -9,11 +9,13 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
-from losskernel.data.base import Data
+from losskernel.data.base import Data, loss_name
+from losskernel.data.identity import dataset_digest
 from losskernel.data.recombined import digest, fingerprint
 from losskernel.errors import TraceError
 from losskernel.models.pretrained import fill, read_file
 from losskernel.storage.locations import guard
+from losskernel.storage.object_digest import stored_digest
 from losskernel.storage.settings_diff import differences
 from losskernel.storage.torch_files import atomic_save, state_from_bytes
 from losskernel.training.training_settings import Training
@@ -120,8 +122,17 @@ def drop_state(folder: Path) -> None:
 def settings_of(model: nn.Module, data: Data, training: Training, seed: int) -> dict[str, Any]:
     """Return what must agree for two trainings to be the same, JSON-ready."""
     return {
-        "model": {"class": type(model).__name__, "weights": digest(model.state_dict().values())},
-        "data": {"loss": getattr(data.loss, "__name__", str(data.loss)), "train": fingerprint(data.train)},
+        "model": {
+            "class": type(model).__name__,
+            "weights": digest(model.state_dict().values()),
+            "code": stored_digest(model),
+        },
+        "data": {
+            "loss": loss_name(data.loss),
+            "loss_code": stored_digest(data.loss),
+            "train": fingerprint(data.train),
+            "train_content": dataset_digest(data.train),
+        },
         "training": training.settings(),
         "seed": seed,
     }

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from losskernel.data.base import Data, size, stack
+from losskernel.data.global_state import with_own_state
 from losskernel.data.loading import NOISE, TRAINING_STREAM, MinibatchIndices, MinibatchLoader, generator
 from losskernel.data.recombined import Augmented
 from losskernel.errors import DivergenceError, Interrupted, TraceError, require, require_number
@@ -24,6 +25,7 @@ from losskernel.training.training_settings import Training
 _CHECK_EVERY = 50  # steps between two checks of the loss: reading it makes an accelerator wait
 
 
+@with_own_state
 def fit(
     model: nn.Module,
     data: Data,
@@ -98,6 +100,7 @@ def fit(
     return trained.cpu().to(memory_format=torch.contiguous_format).eval()
 
 
+@with_own_state
 def retrain(model: nn.Module, training: Training, data: Data, seed: int) -> nn.Module:
     """Return a network trained the same way on other data, with initial weights and minibatches of the seed.
 

@@ -29,7 +29,8 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 _THUMBNAIL = 48  # pixels of the longer side, at most
 _LOSSLESS = 2000  # images up to which a page of them may be large
 _VARIABLE = "LOSSKERNEL_CACHE"
-_FORMAT = 1  # of the cache's content; a new number where decoding changes
+_HASHED_BYTES = 2**28  # of files whose content tells whether they changed; of larger sets names, sizes and times do
+_FORMAT = 2  # of the cache's content; a new number where decoding changes
 
 
 @dataclass(frozen=True)
@@ -230,13 +231,29 @@ class ImageFiles(Packed):
         return self.crop.read(self.path(index)), self.targets[index]
 
     def key(self) -> str:
-        """Return a hash that changes with the files' names, sizes and times, and with how they are decoded."""
-        how = [_FORMAT, self.crop.size, self.crop.resize, self.crop.interpolation]
-        seen = hashlib.sha256(json.dumps(how).encode())
-        for index, name in enumerate(self._names):
-            status = self.path(index).stat()
-            seen.update(b"%s\0%d\0%d\0" % (name, status.st_size, status.st_mtime_ns))
-        return seen.hexdigest()[:24]
+        """Return a hash that changes with the folder, with the files, and with how they are decoded."""
+        how = [_FORMAT, str(self.root.resolve()), self.crop.size, self.crop.resize, self.crop.interpolation]
+        return hashlib.sha256(json.dumps(how).encode() + self._hash_of_files(changes=True)).hexdigest()[:24]
+
+    def identity(self) -> tuple[object, ...]:
+        """Return what two data sets of the same images share, in whatever folder they lie."""
+        return self._hash_of_files(changes=False), self.targets, self.crop
+
+    def _hash_of_files(self, changes: bool) -> bytes:
+        """Return a hash of the files' names, sizes and times, and of their content where that is soon read.
+
+        Args:
+            changes: whether the time of the last change of an entry counts, which no program can set back.
+        """
+        seen, statuses = hashlib.sha256(), [self.path(index).stat() for index in range(len(self))]
+        for name, status in zip(self._names, statuses, strict=True):
+            times = (status.st_mtime_ns, status.st_ctime_ns if changes else 0)
+            seen.update(b"%s\0%d\0%d\0%d\0" % (name, status.st_size, *times))
+        # Archives give all files one time, and copies keep times: only the content tells such files apart.
+        if sum(status.st_size for status in statuses) <= _HASHED_BYTES:
+            for index in range(len(self)):
+                seen.update(self.path(index).read_bytes())
+        return seen.digest()
 
 
 class CachedImages(Packed):
@@ -255,6 +272,10 @@ class CachedImages(Packed):
 
     def __len__(self) -> int:
         return len(self._files)
+
+    def identity(self) -> tuple[object, ...]:
+        """Return what two data sets of the same images share."""
+        return self._files.identity()
 
     def packed(self, index: int) -> tuple[Tensor, Tensor]:
         """Return one image, from its own file as long as no loader has asked for all."""

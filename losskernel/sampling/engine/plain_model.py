@@ -1,10 +1,12 @@
-"""Chains evaluated one after another by plain PyTorch, for networks that torch.func does not take."""
+"""Chains evaluated one after another by plain PyTorch, for networks that torch.func does not take; and the choice."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from losskernel.errors import InputError
 from losskernel.sampling.engine.stacked_model import Loss, StackedModel
 
 
@@ -35,8 +37,8 @@ class PlainModel(StackedModel):
 
         @torch.no_grad()
         def losses(inputs: Tensor, targets: Tensor) -> Tensor:
-            each = (self._losses_of_chain(chain, weights, inputs, targets, lowered) for chain in range(self.chains))
-            return torch.stack(list(each))
+            rows = [self._losses_of_chain(chain, weights, inputs, targets, lowered) for chain in range(self.chains)]
+            return torch.stack(rows)
 
         return losses
 
@@ -58,7 +60,7 @@ class PlainModel(StackedModel):
         # Into the module itself: torch.func's functional_call would reach neither the weights that scripted modules
         # hold nor those that recurrent layers keep a second list of.
         for parameter, values in zip(self._moving, weights, strict=True):
-            parameter.data = values[chain]
+            parameter.data = values.detach()[chain]
         inputs = inputs.clone()  # which the model may change
         if lowered is None:
             return self._loss(self._model(inputs), targets)
@@ -82,3 +84,75 @@ class PlainModel(StackedModel):
             whole = torch.zeros_like(parameter) if part is None else part
             rows.append((whole.to_dense() if whole.is_sparse else whole).reshape(-1))
         return torch.cat(rows)
+
+
+class Route(NamedTuple):
+    """How a network's chains are evaluated."""
+
+    model: type[StackedModel]
+    reason: str  # why by plain PyTorch; empty where it is not
+
+
+FAST, PLAIN = Route(StackedModel, ""), Route(PlainModel, "")
+
+
+def choose_route(
+    build: Callable[[type[StackedModel]], StackedModel], minibatch: tuple[Tensor, Tensor], probes: tuple[Tensor, Tensor]
+) -> Route:
+    """Take the real step and evaluate probes both ways, at the start and beside it; keep the fast way if they agree.
+
+    Args:
+        build: returns the chains' model of a class, on the device of the samples.
+        minibatch: inputs and targets [C, B, ...] of a step.
+        probes: inputs and targets [b, ...].
+
+    Raises:
+        InputError: plain PyTorch cannot evaluate or differentiate the network.
+    """
+    plain = build(PlainModel)
+    start = plain.start.to(minibatch[0].device).repeat(plain.chains, 1)
+    # Far enough for branches on values to go the other way, in the direction of a fixed noise.
+    noise = torch.randn(start.shape[1], generator=torch.Generator().manual_seed(0), dtype=start.dtype).to(start.device)
+    beside = start + 0.1 * start.square().mean().sqrt() * noise
+    try:
+        wanted = [_evaluated(plain, weights, minibatch, probes) for weights in (start, beside)]
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the network cannot be evaluated and differentiated: {_reason(error)}; check its forward and data.loss"
+        ) from error
+    try:
+        fast = build(StackedModel)
+        given = [_evaluated(fast, weights, minibatch, probes) for weights in (start, beside)]
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # torch.func, make_fx and user code under them raise whatever they like
+        return Route(PlainModel, _reason(error))
+    agree = all(
+        _close(one, other)
+        for ours, theirs in zip(given, wanted, strict=True)
+        for one, other in zip(ours, theirs, strict=True)
+    )
+    return FAST if agree else Route(PlainModel, "its recorded operations give other values")
+
+
+def _evaluated(
+    model: StackedModel, weights: Tensor, minibatch: tuple[Tensor, Tensor], probes: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    views = model.views(weights)
+    gradient, losses = model.gradient(views, *minibatch)
+    return gradient, losses, model.evaluator(views)(*probes)
+
+
+def _close(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether two results are equal but for rounding; non-finite ones are left to the chains to report."""
+    if not (ours.isfinite().all() and theirs.isfinite().all()):
+        return True
+    tolerance = 1e-2 if ours.dtype == torch.float32 else 1e-6
+    return bool((ours - theirs).norm() <= tolerance * (theirs.norm() + tolerance))
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

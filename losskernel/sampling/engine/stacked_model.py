@@ -3,7 +3,6 @@
 And how many probes they evaluate in one forward pass: as many as fit into memory, and on a CPU into its caches.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, vmap
 
 from losskernel.errors import DivergenceError, InputError, require
+from losskernel.models.evaluation_copy import evaluation_copy
 from losskernel.models.memory_format import arranged, choose_layout
 from losskernel.sampling.engine.probe_losses import Evaluation, Recorded
 
@@ -45,7 +45,9 @@ class StackedModel:
     def __init__(self, model: nn.Module, loss: Loss, chains: int, moving: Sequence[str]) -> None:
         # Evaluation mode throughout: with batch statistics or dropout a per-sample loss would depend on its
         # batch mates or on chance (arXiv 2509.26537 defines it for the deterministic network).
-        self._model = copy.deepcopy(model).eval().requires_grad_(False)
+        self._model = evaluation_copy(model)
+        for weight in self._model.parameters():  # one by one: scripted modules have no requires_grad_
+            weight.requires_grad_(False)
         self._loss, self.chains, self.moving = loss, chains, list(moving)
         self._stackable = stackable(model)
         self.lone = chains == 1 and not self._stackable
@@ -177,7 +179,7 @@ def start_losses(model: nn.Module, loss: Loss, blocks: Any) -> Tensor:
         InputError: the loss does not return one number per sample.
         DivergenceError: a loss at the trained weights is not finite.
     """
-    model = copy.deepcopy(model).eval()
+    model = evaluation_copy(model)
     parts: list[Tensor] = []
     layout = None
     with torch.no_grad():
@@ -226,7 +228,7 @@ def choose_block(model: nn.Module, sample: Tensor, device: torch.device) -> int:
         sample: one input [1, ...].
         device: where the probes are evaluated.
     """
-    network = copy.deepcopy(model).eval().to(device)
+    network = evaluation_copy(model).to(device)
     one = sample[:1].to(device)
     if device.type != "cuda":
         return cached(largest_activation(network, one))
