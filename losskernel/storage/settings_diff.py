@@ -25,7 +25,7 @@ def differences(stored: dict[str, Any], given: dict[str, Any], prefix: str = "")
             lines += differences(old, new, f"{prefix}{key}.")
         # Stored values went through JSON, which turns tuples into lists.
         elif _plain(old) != _plain(new):
-            lines.append(f"{prefix}{key}: stored {old!r}, given {new!r}")
+            lines.append(f"{prefix}{key}: stored {old!r}, asked {new!r}")
     return lines
 
 
