@@ -13,7 +13,11 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def unwrapped(model: Network) -> Network:
-    """Return the network inside DataParallel, DistributedDataParallel and torch.compile; its weights' names follow."""
+    """Return the network inside DataParallel, DistributedDataParallel and torch.compile; its weights' names follow.
+
+    Raises:
+        InputError: its weights have no values yet.
+    """
     inner: nn.Module = model
     while True:
         if isinstance(inner, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -21,16 +25,8 @@ def unwrapped(model: Network) -> Network:
         elif isinstance(original := getattr(inner, "_orig_mod", None), nn.Module):
             inner = original
         else:
-            return cast(Network, inner)
-
-
-def evaluation_copy(model: Network) -> Network:
-    """Return a copy of the unwrapped network in evaluation mode; the network itself stays as it is.
-
-    Raises:
-        InputError: the network has no values yet, or cannot be copied.
-    """
-    model = unwrapped(model)
+            break
+    model = cast(Network, inner)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, tensor in tensors.items():
         empty = isinstance(tensor, UninitializedTensorMixin)
@@ -38,6 +34,16 @@ def evaluation_copy(model: Network) -> Network:
             not empty, f"{name} of {type(model).__name__} is not initialised; pass one batch through the model first"
         )
         require(not tensor.is_meta, f"{name} of {type(model).__name__} is on the meta device; load its weights first")
+    return model
+
+
+def evaluation_copy(model: Network) -> Network:
+    """Return a copy of the unwrapped network in evaluation mode; the network itself stays as it is.
+
+    Raises:
+        InputError: the network's weights have no values yet, or it cannot be copied.
+    """
+    model = unwrapped(model)
     # Hooks, such as those of weight_norm, leave results of autograd behind, which deepcopy refuses.
     computed = [
         value

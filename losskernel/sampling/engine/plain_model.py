@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from losskernel.errors import InputError
+from losskernel.errors import InputError, require
 from losskernel.sampling.engine.stacked_model import Loss, StackedModel
 
 
@@ -113,7 +113,7 @@ def choose_route(
     start = plain.start.to(minibatch[0].device).repeat(plain.chains, 1)
     # Far enough for branches on values to go the other way, in the direction of a fixed noise.
     noise = torch.randn(start.shape[1], generator=torch.Generator().manual_seed(0), dtype=start.dtype).to(start.device)
-    beside = start + 0.1 * start.square().mean().sqrt() * noise
+    beside = start + start.square().mean().sqrt() * noise
     try:
         wanted = [_evaluated(plain, weights, minibatch, probes) for weights in (start, beside)]
     except InputError:
@@ -140,9 +140,16 @@ def choose_route(
 def _evaluated(
     model: StackedModel, weights: Tensor, minibatch: tuple[Tensor, Tensor], probes: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    views = model.views(weights)
+    before, views = weights.clone(), model.views(weights)
     gradient, losses = model.gradient(views, *minibatch)
-    return gradient, losses, model.evaluator(views)(*probes)
+    result = gradient, losses, model.evaluator(views)(*probes)
+    for name, old, new in zip(model.moving, model.views(before), views, strict=True):
+        require(
+            torch.equal(old, new) or bool(old.isnan().any()),
+            f"the network's forward changes its weight {name}, and would move the chains; make it leave weights alone "
+            "(for nn.Embedding: max_norm=None, with the norms set once after training)",
+        )
+    return result
 
 
 def _close(ours: Tensor, theirs: Tensor) -> bool:
