@@ -15,6 +15,10 @@ _BLOCK_NUMBERS = 2**25  # float64 entries of one block of rows: 256 MiB
 MOST_PROBES = 20_000  # beyond which a whole matrix [N, N] is refused: 3 GiB
 
 
+# Of deviations of losses whose fourth powers are still float64 numbers.
+_SMALLEST, _LARGEST = 1e-75, 1e75
+
+
 class LossKernel:
     """Covariance of per-sample losses over the draws of a localised posterior, arXiv 2509.26537, Eq. 2.
 
@@ -44,7 +48,7 @@ class LossKernel:
         """Build the kernel of loss traces [C, D, N].
 
         Raises:
-            InputError: fewer than two draws, or a non-finite loss.
+            InputError: fewer than two draws, a non-finite loss, or losses whose products leave float64.
         """
         losses = traces.losses.transpose("chain", "draw", "probe").values
         chains, draws, _ = losses.shape
@@ -54,6 +58,7 @@ class LossKernel:
         # A constant loss must give exactly zero: its float64 mean need not equal it to the last bit.
         constant = (losses == losses[:, :1]).all(axis=1)
         centred[np.broadcast_to(constant[:, None], centred.shape)] = 0.0
+        _require_scale(centred)
         return cls(centred, chains * draws - chains, traces.labels, traces.losses["probe"].values)
 
     @classmethod
@@ -245,3 +250,17 @@ class LossKernel:
 
     def __repr__(self) -> str:
         return f"LossKernel({self.probes} probes, {self.chains} chains x {self.draws} draws)"
+
+
+def _require_scale(centred: np.ndarray) -> None:
+    """Raise InputError where variances of products, fourth powers of the losses' deviations, would leave float64."""
+    sizes = np.abs(centred).max(axis=(0, 1))  # [N]
+    moving = sizes[sizes > 0]
+    if not len(moving):
+        return
+    fits = moving.max() <= _LARGEST and moving.max() >= _SMALLEST and moving.min() ** 2 >= np.finfo(np.float64).tiny
+    require(
+        bool(fits),
+        f"losses deviate by {moving.min():.1e} to {moving.max():.1e}, whose products leave the range of float64; "
+        "multiply data.loss by a constant that brings them near 1",
+    )

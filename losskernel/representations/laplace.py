@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, jvp, vjp, vmap
 
 from losskernel.data.base import Data, Loss, size, stack
+from losskernel.data.global_state import with_own_state
 from losskernel.data.loading import BlockLoader
 from losskernel.errors import InputError, require, require_integer, require_number
 from losskernel.kernel.loss_kernel import LossKernel
@@ -220,6 +221,7 @@ def _require_positive(values: Tensor, full: bool, nbeta: float, localization: fl
     )
 
 
+@with_own_state
 def laplace_kernel(
     model: nn.Module,
     data: Data,

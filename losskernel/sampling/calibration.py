@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from losskernel.data.base import Data
+from losskernel.data.global_state import with_own_state
 from losskernel.errors import DivergenceError, require, require_integer
 from losskernel.kernel.diagnosis.diagnose import Diagnosis, diagnose
 from losskernel.sampling.sample import sample
@@ -61,6 +62,7 @@ class Calibration:
     pilots: list[dict[str, Any]]
 
 
+@with_own_state
 def calibrate(
     model: nn.Module,
     data: Data,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from losskernel.data.base import Data, size
+from losskernel.data.global_state import with_own_state
 from losskernel.data.loading import MinibatchIndices, MinibatchLoader, generator
 from losskernel.sampling.engine.stacked_model import StackedModel
 from losskernel.sampling.samplers.base import Phase, Sampler, wide
@@ -177,6 +178,7 @@ def power_iteration(product: Callable[[Tensor], Tensor], vector: Tensor, iterati
     return vector / vector.norm(dim=1, keepdim=True).clamp_min(torch.finfo(vector.dtype).tiny), value
 
 
+@with_own_state
 @torch.no_grad()
 def largest_curvature(
     model: nn.Module,

@@ -15,7 +15,7 @@ from losskernel.data.base import Data, size, stack
 from losskernel.data.global_state import with_own_state
 from losskernel.data.loading import NOISE, TRAINING_STREAM, MinibatchIndices, MinibatchLoader, generator
 from losskernel.data.recombined import Augmented
-from losskernel.errors import DivergenceError, Interrupted, TraceError, require, require_number
+from losskernel.errors import DivergenceError, InputError, Interrupted, TraceError, require, require_number
 from losskernel.models.memory_format import choose_layout
 from losskernel.signals import signal_name, stop_on_signal
 from losskernel.training.checkpoint_files import KeepCheckpoints, KeepState, StateFile, settings_of
@@ -65,6 +65,11 @@ def fit(
     require(
         training.batch_size <= samples,
         f"training.batch_size must be <= the {samples} training samples, got {training.batch_size}; lower it",
+    )
+    require(
+        any(weight.requires_grad for weight in model.parameters()),
+        f"no weight of {type(model).__name__} has requires_grad=True, so nothing is trained; unfreeze some, or set "
+        "training.steps=0",
     )
     file = None
     if state_every is not None and checkpoints is not None:
@@ -152,7 +157,17 @@ class Supervised(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Return the minibatch's mean loss."""
-        loss = self._data.loss(self.model(batch[0]), batch[1]).mean()
+        try:
+            loss = self._data.loss(self.model(batch[0]), batch[1]).mean()
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+            if isinstance(error, (InputError, torch.OutOfMemoryError)):
+                raise
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(
+                f"the model and the loss fail in training on a minibatch of inputs {tuple(batch[0].shape)} and targets "
+                f"{tuple(batch[1].shape)} of {batch[1].dtype}: {reason}; check model, targets and data.loss, and in "
+                "training mode what the model returns"
+            ) from error
         if self.step % _CHECK_EVERY == 0 and not loss.isfinite():
             raise DivergenceError(
                 f"the training loss is {loss.item()} at step {self.step}; lower training.optimizer.lr or check the data"

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from losskernel.data.global_state import with_own_state
 from losskernel.kernel.diagnosis import statistics as diagnostics
 from losskernel.kernel.diagnosis.remedies import Setting, setting_of
 from losskernel.kernel.diagnosis.screens import FEW_DRAWS, SCREENS, Finding, Verdict, hold, worst_first
@@ -36,6 +37,7 @@ class Diagnosis:
     screens: list[dict[str, Any]] = field(default_factory=list)
 
 
+@with_own_state
 def diagnose(traces: LossTraces) -> Diagnosis:
     """Screen traces for the silent failures of sampled kernels.
 

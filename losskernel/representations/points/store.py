@@ -16,6 +16,7 @@ import zarr
 from torch import nn
 
 from losskernel.data.base import Data
+from losskernel.data.global_state import with_own_state
 from losskernel.errors import InputError, TraceError, require
 from losskernel.geometry import Point
 from losskernel.geometry.point import SINGLE_PRECISION_INPUTS, first_entry, unpacked_rows, upper_triangle
@@ -183,6 +184,7 @@ def _array(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any, dim
     )
 
 
+@with_own_state
 def collect(
     sources: Mapping[str, Source],
     model: nn.Module,
