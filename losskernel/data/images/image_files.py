@@ -29,6 +29,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 _THUMBNAIL = 48  # pixels of the longer side, at most
 _LOSSLESS = 2000  # images up to which a page of them may be large
 _VARIABLE = "LOSSKERNEL_CACHE"
+_LONGEST = 16  # times its width that an image is resized at most; only the middle is cropped from it
 _HASHED_BYTES = 2**28  # of files whose content tells whether they changed; of larger sets names, sizes and times do
 _FORMAT = 2  # of the cache's content; a new number where decoding changes
 
@@ -110,7 +111,7 @@ class Crop:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about odd metadata, of which the photographs of ImageNet have plenty
                 with Image.open(path) as file:
-                    image: Any = file.convert("RGB")
+                    image: Any = _without_ends(_in_eight_bits(file, path)).convert("RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"{path} cannot be read as an image ({reason}); replace or remove it") from error
@@ -123,6 +124,35 @@ class Crop:
         scale = torch.tensor([1 / (255 * std) for std in self.std], device=pixels.device)
         shift = torch.tensor([mean / std for mean, std in zip(self.mean, self.std, strict=True)], device=pixels.device)
         return pixels.float().mul_(scale[:, None, None]).sub_(shift[:, None, None])
+
+
+def _in_eight_bits(image: Any, path: str | Path) -> Any:
+    """Return an image of at most 8 bits a channel: 16 bits are scaled, for Pillow itself cuts them off at 255.
+
+    Raises:
+        InputError: numbers of which no range is known, such as 32 bits or fractions.
+    """
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        # 65535 becomes 255; numpy takes care of the order of the bytes.
+        return Image.fromarray(np.round(np.asarray(image).astype(np.float32) / 257).astype(np.uint8))
+    require(
+        image.mode not in ("I", "F"),
+        f"{path} has pixels of 32 bits (Pillow's mode {image.mode}), of which no range of brightness is known; save it "
+        "with 8 or 16 bits a channel",
+    )
+    return image
+
+
+def _without_ends(image: Any) -> Any:
+    """Return the middle of an image that is far longer than wide; enlarged whole, it would take gigabytes."""
+    width, height = image.size
+    most = _LONGEST * min(width, height)
+    if max(width, height) <= most:
+        return image
+    left, top = max(0, width - most) // 2, max(0, height - most) // 2
+    return image.crop((left, top, left + min(width, most), top + min(height, most)))
 
 
 @dataclass(frozen=True)
