@@ -112,6 +112,8 @@ class Crop:
                 warnings.simplefilter("ignore")  # about odd metadata, of which the photographs of ImageNet have plenty
                 with Image.open(path) as file:
                     image: Any = _without_ends(_in_eight_bits(file, path)).convert("RGB")
+        except InputError:
+            raise
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"{path} cannot be read as an image ({reason}); replace or remove it") from error
@@ -127,22 +129,28 @@ class Crop:
 
 
 def _in_eight_bits(image: Any, path: str | Path) -> Any:
-    """Return an image of at most 8 bits a channel: 16 bits are scaled, for Pillow itself cuts them off at 255.
+    """Return an image of at most 8 bits a channel: wider numbers are scaled, which Pillow itself cuts off at 255.
 
     Raises:
-        InputError: numbers of which no range is known, such as 32 bits or fractions.
+        InputError: 32-bit numbers of which the range of brightness is not known.
     """
     from PIL import Image
 
-    if image.mode.startswith("I;16"):
-        # 65535 becomes 255; numpy takes care of the order of the bytes.
-        return Image.fromarray(np.round(np.asarray(image).astype(np.float32) / 257).astype(np.uint8))
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    pixels = np.asarray(image).astype(np.float64)  # numpy takes care of the order of the bytes
+    least, most = pixels.min(), pixels.max()
+    if image.mode == "F":
+        known, whole = 0 <= least and most <= 1, 1.0
+    else:
+        # Integers of 32 bits hold what 16 bits do, or 8: where none is above 255, nothing says which.
+        known, whole = image.mode != "I" or (0 <= least and (most == 0 or 255 < most <= 65535)), 65535.0
     require(
-        image.mode not in ("I", "F"),
-        f"{path} has pixels of 32 bits (Pillow's mode {image.mode}), of which no range of brightness is known; save it "
-        "with 8 or 16 bits a channel",
+        known,
+        f"{path} has pixels from {least:g} to {most:g} (Pillow's mode {image.mode}), which is neither 0 to 65535 nor "
+        "0 to 1: its range of brightness is not known; save it with 8 or 16 bits a channel",
     )
-    return image
+    return Image.fromarray(np.round(pixels * (255 / whole)).astype(np.uint8))
 
 
 def _without_ends(image: Any) -> Any:
