@@ -141,10 +141,10 @@ def _in_eight_bits(image: Any, path: str | Path) -> Any:
     pixels = np.asarray(image).astype(np.float64)  # numpy takes care of the order of the bytes
     least, most = pixels.min(), pixels.max()
     if image.mode == "F":
-        known, whole = 0 <= least and most <= 1, 1.0
+        known, whole = least >= 0 and most <= 1, 1.0
     else:
         # Integers of 32 bits hold what 16 bits do, or 8: where none is above 255, nothing says which.
-        known, whole = image.mode != "I" or (0 <= least and (most == 0 or 255 < most <= 65535)), 65535.0
+        known, whole = image.mode != "I" or (least >= 0 and (most == 0 or 255 < most <= 65535)), 65535.0
     require(
         known,
         f"{path} has pixels from {least:g} to {most:g} (Pillow's mode {image.mode}), which is neither 0 to 65535 nor "
