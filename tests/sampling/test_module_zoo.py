@@ -290,7 +290,10 @@ def by_plain_pytorch(network: nn.Module, moving: list[str], inputs: Tensor, targ
     return torch.cat([part.to_dense().flatten() for part in parts]), losses.detach()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype",
+    [pytest.param(torch.float32, marks=pytest.mark.slow, id="float32"), pytest.param(torch.float64, id="float64")],
+)
 @pytest.mark.parametrize("convolution", [False, True], ids=["stacked", "lone"])
 @pytest.mark.parametrize("kind", ZOO)
 def test_losses_and_gradients_are_those_of_plain_pytorch(kind: str, convolution: bool, dtype: torch.dtype) -> None:
