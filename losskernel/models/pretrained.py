@@ -5,16 +5,17 @@ Errors say what is damaged or does not fit.
 
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from losskernel.errors import InputError, require, require_integer
+from losskernel.models.state_dicts import find_state, load_state, read_weights
 from losskernel.storage.downloads import PREFETCH, network_timeout, report_download
-from losskernel.storage.torch_files import state_from_bytes
 
 TORCHVISION, TIMM = "torchvision", "timm"
 
@@ -41,8 +42,7 @@ def inception_v1(outputs: int = 1000, weights: str | None = None, transform_inpu
         transform_input = weights is not None and not ours
     model = _untrained("googlenet", outputs, aux_logits=False, init_weights=True, transform_input=transform_input)
     # Auxiliary heads serve training alone.
-    main = {name: value for name, value in state.items() if not name.startswith(("aux1.", "aux2."))}
-    return put(model, main, "fc", str(weights)) if state else model
+    return put(model, state, "fc", str(weights), without=("aux1.", "aux2.")) if state else model
 
 
 def resnet18(outputs: int = 1000, weights: str | None = None) -> nn.Module:
@@ -128,8 +128,8 @@ def _untrained(name: str, outputs: int, **options: bool) -> nn.Module:
     return get_model(name, weights=None, num_classes=outputs, **options)
 
 
-def _state(name: str, weights: str | None) -> tuple[dict[str, Tensor], bool]:
-    """Return (state dict, whether this package saved it); empty for initial weights."""
+def _state(name: str, weights: str | None) -> tuple[Any, bool]:
+    """Return (content of the weights' file, whether this package saved it); empty for initial weights."""
     if weights is None:
         return {}, False
     known = isinstance(weights, (str, Path))
@@ -147,7 +147,7 @@ def _torchvision_weights(name: str, key: str) -> Any:
         raise InputError(f"{key}: torchvision has no pretrained {name!r}; e.g. googlenet, resnet50, vgg16") from error
 
 
-def _torchvision_pretrained(name: str) -> dict[str, Tensor]:
+def _torchvision_pretrained(name: str) -> Any:
     """Read torchvision's weights from torch hub's cache; download them first if they are not in it."""
     entry = _torchvision_weights(name, "model.weights")
     path = _hub_file(entry.url)
@@ -241,54 +241,39 @@ def read_file(path: str | Path, named: str) -> Any:
     path = Path(path)
     require(path.is_file(), f"{named} does not exist; give the path of a saved state dict")
     try:
-        return state_from_bytes(path.read_bytes())
+        return read_weights(path.read_bytes(), named)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         remedy = "restore it from a copy, save it again, or train again in another folder"
         raise InputError(f"{named} cannot be read: {error}; {remedy}") from error
 
 
-def fill(model: nn.Module, weights: Any, named: str) -> nn.Module:
-    """Put weights into a model, and return the model.
+def read_state(path: str | Path) -> tuple[Any, bool]:
+    """Return (content, whether this package saved it) of the file that `model.weights` names.
 
     Raises:
-        InputError: they are another network's; `named` is their name in the message.
-    """
-    try:
-        model.load_state_dict(weights)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        lines = " ".join(str(error).split())[:300]
-        raise InputError(f"{named} does not fit {type(model).__name__}: {lines}") from error
-    return model
-
-
-def read_state(path: str | Path) -> tuple[dict[str, Tensor], bool]:
-    """Return (state dict, whether this package saved it) of the file that `model.weights` names.
-
-    Raises:
-        InputError: as of `read_file`, or the file holds no state dict.
+        InputError: as of `read_file`.
     """
     stored = read_file(path, f"model.weights={path}")
-    # `save_weights` adds what the weights are about; other people's files hold the state dict itself.
-    ours = isinstance(stored, dict) and {"state_dict", "about"} <= stored.keys()
-    state = stored["state_dict"] if ours else stored
-    held = isinstance(state, dict) and len(state) > 0
-    held = held and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
-    require(held, f"model.weights={path} holds no state dict; save model.state_dict() with torch")
-    return dict(state), ours
+    # `save_weights` adds what the weights are about.
+    return stored, isinstance(stored, dict) and {"state_dict", "about"} <= stored.keys()
 
 
-def put(model: nn.Module, state: dict[str, Tensor], head: str, source: str) -> nn.Module:
-    """Load a state dict into a model, and return the model.
+def put(model: nn.Module, content: Any, head: str, source: str, without: Sequence[str] = ()) -> nn.Module:
+    """Load the state dict in a file's content into a model, and return the model.
 
     Args:
         model: takes the weights.
-        state: name -> weights.
+        content: of the file.
         head: name of the layer that gives the outputs.
         source: where the weights come from, for the message.
+        without: beginnings of names that are left out.
 
     Raises:
         InputError: the head has another number of outputs, or the weights are another network's.
     """
+    state = find_state(content, model, f"model.weights={source}", without)
     wanted = len(model.get_parameter(f"{head}.weight"))
     given = state.get(f"{head}.weight")  # [classes, features]
     if given is not None:
@@ -297,4 +282,4 @@ def put(model: nn.Module, state: dict[str, Tensor], head: str, source: str) -> n
             f"model.weights={source} has a head of {len(given)} classes, but model.outputs={wanted}; "
             f"set model.outputs={len(given)}",
         )
-    return fill(model, state, f"model.weights={source}")
+    return load_state(model, state, f"model.weights={source}")

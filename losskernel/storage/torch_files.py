@@ -32,14 +32,19 @@ def state_from_bytes(content: bytes) -> dict[str, Any]:
     Raises:
         ValueError: the content is not what was saved.
     """
-    body, comment = memoryview(content)[: -_COMMENT_BYTES - len(_NO_COMMENT)], content[-_COMMENT_BYTES:]
-    # The checksum is that of the archive as torch.save wrote it, with a comment of no bytes.
-    if comment.startswith(_PREFIX) and comment != _comment(zlib.crc32(_NO_COMMENT, zlib.crc32(body))):
-        raise ValueError("its content has changed since it was written")
+    require_unchanged(content)
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive raises whatever the damaged part raises
         raise ValueError(f"it is no state ({one_line(error).split('. ')[0][:200]})") from error
+
+
+def require_unchanged(content: bytes) -> None:
+    """Raise ValueError if a file has a checksum, and its content another."""
+    body, comment = memoryview(content)[: -_COMMENT_BYTES - len(_NO_COMMENT)], content[-_COMMENT_BYTES:]
+    # The checksum is that of the archive as torch.save wrote it, with a comment of no bytes.
+    if comment.startswith(_PREFIX) and comment != _comment(zlib.crc32(_NO_COMMENT, zlib.crc32(body))):
+        raise ValueError("its content has changed since it was written")
 
 
 def _comment(checksum: int) -> bytes:

@@ -1,6 +1,5 @@
 """What training writes: weights along the way, and the state from which an interrupted training resumes."""
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,9 @@ from losskernel.data.base import Data, loss_name
 from losskernel.data.identity import dataset_digest
 from losskernel.data.recombined import digest, fingerprint
 from losskernel.errors import TraceError
-from losskernel.models.pretrained import fill, read_file
+from losskernel.models.evaluation_copy import evaluation_copy
+from losskernel.models.pretrained import read_file
+from losskernel.models.state_dicts import find_state, load_state
 from losskernel.storage.locations import guard
 from losskernel.storage.object_digest import stored_digest
 from losskernel.storage.settings_diff import differences
@@ -33,19 +34,14 @@ def save_weights(model: nn.Module, path: Path, about: dict[str, Any]) -> None:
 
 
 def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
-    """Return a copy of the model with the weights of a checkpoint: ours, Lightning's, or a bare state dict.
+    """Return a copy of the model with the weights of a checkpoint, as any tool wrote it (see `models.state_dicts`).
 
     Raises:
         InputError: the file is missing, damaged, or holds other weights.
     """
     stored = read_file(path, f"checkpoint {path}")
-    weights = stored.get("state_dict", stored) if isinstance(stored, dict) else None
-    weights = weights if isinstance(weights, dict) else {}
-    # A LightningModule that holds the network as `self.model` puts that before every name.
-    prefixed = all(str(name).startswith("model.") for name in weights)
-    if prefixed and weights.keys() != model.state_dict().keys():
-        weights = {name.removeprefix("model."): value for name, value in weights.items()}
-    return fill(copy.deepcopy(model), weights, f"checkpoint {path}").eval()
+    copied = evaluation_copy(model)
+    return load_state(copied, find_state(stored, copied, f"checkpoint {path}"), f"checkpoint {path}")
 
 
 def checkpoints(model: nn.Module, folder: Path) -> Iterator[tuple[int, nn.Module]]:
