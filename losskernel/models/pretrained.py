@@ -238,7 +238,7 @@ def read_file(path: str | Path, named: str) -> Any:
     Raises:
         InputError: there is no such file, it has changed since this package wrote it, or it cannot be read.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     require(path.is_file(), f"{named} does not exist; give the path of a saved state dict")
     try:
         return read_weights(path.read_bytes(), named)

@@ -105,8 +105,8 @@ def load_state(model: nn.Module, state: Mapping[str, Any], named: str) -> nn.Mod
     ]
     if faults:
         raise InputError(
-            f"{named} does not fit {type(model).__name__}: {'; '.join(faults)}; give the checkpoint of this network, or "
-            "the model's settings of the checkpoint"
+            f"{named} does not fit {type(model).__name__}: {'; '.join(faults)}; give the checkpoint of this network, "
+            "or the model's settings of the checkpoint"
         )
     try:
         model.load_state_dict(dict(state), strict=False)
