@@ -26,6 +26,7 @@ from losskernel.runs.folder import RunFolder
 from losskernel.runs.preflight import faults_of, label_faults
 from losskernel.runs.report import headline, objective
 from losskernel.runs.run import Study, finished, run, set_threads, trained
+from losskernel.runs.status.status_file import progress_log
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.sampling.calibration import calibrate
 from losskernel.storage.locations import run_location
@@ -75,7 +76,8 @@ def run_from(config: DictConfig, folder: Path, sweep: str | None, overrides: Seq
         set_threads(config.threads)
         shared = config.paths.get("traces")
         traces = None if shared is None else run_location(str(shared), str(config.paths.outputs), folder)
-        outcome = run(study, folder, config=plain, tracker=tracker, traces=traces)
+        with progress_log(folder):
+            outcome = run(study, folder, config=plain, tracker=tracker, traces=traces)
     print(summary(outcome, str(config.get("label"))))
     return objective(outcome.shown, outcome.metrics)
 

@@ -1,6 +1,7 @@
 """How commands and jobs fail: one clear line for what the user can mend, a traceback for the rest, exit codes."""
 
 import contextlib
+import io
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from losskernel.cli.arguments import as_hydra_reads
 from losskernel.cli.launchers.queue import request_requeue
 from losskernel.cli.launchers.sweep_jobs import job_name, resume_command
 from losskernel.errors import DivergenceError, InputError, Interrupted, TraceError
@@ -35,6 +37,11 @@ def guarded_command() -> Iterator[None]:
     # Hydra would otherwise catch every error itself and print it in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     reported.clear()
+    sys.argv[1:] = as_hydra_reads(sys.argv[1:])
+    for output in (sys.stdout, sys.stderr):
+        # A sign that the terminal's encoding lacks, or a file name that is no text, must not end a finished run.
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="backslashreplace")
     stream: Any = sys.stderr if WANTS_TRACEBACK else _WithoutOverrides(sys.stderr)
     try:
         # Signals are handled from here on: a job that is preempted while it imports must ask for its requeue, too.

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from losskernel.data.global_state import kept_random_state, ordinary, seed_everything
-from losskernel.data.sample_checks import check_container, check_sample, collated_error
+from losskernel.data.sample_checks import check_container, check_sample, checked_label, collated_error, names_of
 from losskernel.errors import InputError, require
 from losskernel.signals import STOP_SIGNALS
 
@@ -71,14 +71,8 @@ class Data:
         for key, dataset in (("data.train", self.train), ("data.probes", self.probes)):
             if not _gives_pairs(dataset):
                 check_sample(dataset, key)
-        labels = {name: np.asarray(values) for name, values in self.labels.items()}
-        for name, values in labels.items():
-            require(
-                values.shape == (count,),
-                f"data.labels[{name!r}] has shape {values.shape}, but there are {count} probes; give one value each",
-            )
-            require(name not in ("chain", "draw", "probe"), f"data.labels: the name {name!r} is taken; rename it")
-        ids = np.arange(count) if self.ids is None else np.asarray(self.ids)
+        labels = {name: checked_label(name, values, count) for name, values in self.labels.items()}
+        ids = np.arange(count) if self.ids is None else names_of(self.ids, "data.ids")
         require(len(ids) == count, f"data.ids has {len(ids)} entries, but there are {count} probes; give one each")
         require(len(set(ids.tolist())) == count, "data.ids are not unique; give every probe its own id")
         if self.train_ids is not None:

@@ -75,6 +75,44 @@ def check_sample(dataset: Any, key: str) -> None:
     )
 
 
+def checked_label(name: Any, values: Any, count: int) -> np.ndarray:
+    """Return a label of the probes as an array of numbers, truth values, dates or text.
+
+    Args:
+        name: of the label.
+        values: one for each probe.
+        count: of the probes.
+
+    Raises:
+        InputError: the name is no text, or the values are not one for each probe.
+    """
+    require(isinstance(name, str) and name != "", f"data.labels: a label's name must be text, got {name!r}; rename it")
+    try:
+        array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    except (TypeError, RuntimeError) as error:
+        raise InputError(
+            f"data.labels[{name!r}] cannot be an array of numpy: {error}; cast it, e.g. .float()"
+        ) from error
+    require(
+        array.shape == (count,),
+        f"data.labels[{name!r}] has shape {array.shape}, but there are {count} probes; give one value each",
+    )
+    # Objects and dates keep their text: None and NaN among names become 'None' and 'nan'.
+    return np.array([str(value) for value in array]) if array.dtype.kind in "OMm" else array
+
+
+def names_of(given: Any, key: str) -> np.ndarray:
+    """Return names as an array of numbers or text; paths and the like by their text.
+
+    Raises:
+        InputError: a name is no single value.
+    """
+    several = any(isinstance(name, (tuple, list, Mapping, np.ndarray)) for name in given)
+    require(not several, f"{key} must be single names, got such as {next(iter(given))!r}; join their parts to one text")
+    array = np.asarray(given)
+    return np.array([str(name) for name in array]) if array.dtype == object else array
+
+
 def collated_error(dataset: Any) -> InputError:
     """Return the message for samples that torch cannot stack."""
     first = [torch.as_tensor(dataset[row][0]).shape for row in range(min(16, len(dataset)))]

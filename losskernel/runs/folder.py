@@ -52,7 +52,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> Path:
         """Write one text file."""
-        return self.write(name, lambda path: path.write_text(text, encoding="utf-8"))
+        return self.write(name, lambda path: path.write_text(text, encoding="utf-8", errors="surrogateescape"))
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> Path:
         """Write one JSON file; numbers that are not finite become null, which every reader accepts."""
@@ -86,7 +86,7 @@ class RunFolder:
     def write_result(self, result: Result) -> dict[str, Path]:
         """Write an analysis' tables, figures (PNG and vector PDF), animations and pages; return the pictures' paths."""
         for name, table in result.tables.items():
-            self.write(f"tables/{name}.csv", partial(table.to_csv, index=False))
+            self.write(f"tables/{name}.csv", partial(table.to_csv, index=False, errors="surrogateescape"))
         for name, page in result.pages.items():
             self.write_text(f"figures/{name}.html", page)
         pictures = {}

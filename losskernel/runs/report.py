@@ -183,7 +183,7 @@ def _maps(folder: Path) -> tuple[list[dict[str, Any]], str]:
 
 def _table(path: Path) -> dict[str, Any]:
     """Return the first rows of a table; a column of numbers is aligned to the right."""
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         lines = csv.reader(file)
         header = next(lines, [])
         rows = list(itertools.islice(lines, _ROWS))

@@ -22,6 +22,7 @@ from losskernel.models.evaluation_copy import unwrapped
 from losskernel.sampling.engine.stacked_model import start_losses
 from losskernel.sampling.samplers import Sampler, resolve_nbeta, select
 from losskernel.storage.object_digest import stored_digest
+from losskernel.traces.records import check_label_names
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 TRAIN_LOSS_SAMPLES = 10_000
@@ -123,6 +124,7 @@ def setup_of(
     """
     require_integer("seed", seed, at_least=0)
     model = unwrapped(model)
+    check_label_names(data.labels)
     require_offset(chain_offset, schedule)
     train_size = size(data.train)
     require(

@@ -49,7 +49,8 @@ def write_whole(
         if callable(content):
             content(file)
         else:
-            file.write(content.encode() if isinstance(content, str) else content)
+            # Names of files that are no UTF-8 are written as the bytes that they are.
+            file.write(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
 
 
 def flush(files: Iterable[Path]) -> None:

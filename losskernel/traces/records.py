@@ -1,12 +1,17 @@
 """What is recorded while chains are sampled: the arrays' names, dimensions and shapes; and the trace kept in memory."""
 
 import json
+import re
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from losskernel.errors import require
+
+_STORABLE = re.compile(r"[^/\\\x00-\x1f]{1,200}")
 Arrays = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]  # name -> (dimensions, shape)
 # Measured once per chain, at its end (sampling/step_checks.py).
 CHAIN_RECORDS = ("curvature", "minibatch_variance", "step_inflation", "acceptance", "relaxation_rate")
@@ -33,6 +38,23 @@ def layout(shape: tuple[int, int, int], burn_in: int, checks: int = 0) -> Arrays
     if checks:
         arrays["precision_noise"] = (("chain", "check", "probe"), (chains, checks, probes))
     return arrays
+
+
+# Arrays and dimensions of a trace, and the file that describes a Zarr group.
+_TAKEN = {name for array, (dimensions, _) in layout((1, 1, 1), 1, 1).items() for name in (array, *dimensions)}
+_TAKEN |= {"start_losses", "thumbnails", "height", "width", "colour", "zarr.json"}
+
+
+def check_label_names(names: Iterable[str]) -> None:
+    """Raise InputError for labels of the probes whose names a trace cannot keep beside its own arrays."""
+    for name in names:
+        fits = _STORABLE.fullmatch(name) is not None and not name.startswith(("__", "."))
+        require(
+            fits and name not in _TAKEN,
+            f"data.labels: {name!r} cannot name a label of the probes: "
+            + ("the trace has an array of that name" if fits else "stores take no '/', '\\' or control characters")
+            + "; rename it",
+        )
 
 
 def region(chains: slice, start: int, values: np.ndarray) -> tuple[slice, ...]:

@@ -245,10 +245,26 @@ def _chosen_classes(classes: int | Sequence[str] | None, folders: Sequence[str],
         return sorted(np.random.default_rng(seed).choice(folders, classes, replace=False).tolist())
     listed = not isinstance(classes, str) and len(classes) > 0
     require(listed, f"dataset.classes must be a number, or a list of classes, got {classes!r}; e.g. [{folders[0]}]")
+    # Hydra reads 0, 1e3 and true as numbers and truth: folders that are written so are meant.
+    read_as = {_as_yaml(folder): folder for folder in folders}
+    classes = [name if name in set(folders) else read_as.get((type(name), name), name) for name in classes]
     unknown = [name for name in classes if name not in set(folders)]
     require(not unknown, f"dataset.classes: there is no folder {unknown[:1]}; folders are such as {folders[0]}")
     require(len(set(classes)) == len(classes), f"dataset.classes names a class twice: {list(classes)}; name each once")
     return sorted(classes)
+
+
+def _as_yaml(name: str) -> tuple[type, object]:
+    """Return (type, value) of a word as Hydra reads it on the command line."""
+    words: dict[str, object] = {"true": True, "false": False, "null": None}
+    value: object = name
+    if name.lower() in words:
+        value = words[name.lower()]
+    elif re.fullmatch(r"[+-]?(0|[1-9]\d*)", name):
+        value = int(name)
+    elif re.fullmatch(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?", name):
+        value = float(name)
+    return type(value), value
 
 
 def stratified(

@@ -7,8 +7,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from typing import Any
 from losskernel.storage.atomic import write_whole
 from losskernel.storage.lock_owner import process_start
 from losskernel.training.progress import log_line
+
+LOG = "losskernel.log"  # beside what Hydra logs there
 
 STATUS = "status.json"
 # The states of a run; the last three are final.
@@ -115,7 +117,7 @@ class RunStatus:
         self._checkpoint_time = modified
 
     def log(self, text: str) -> None:
-        """Log a line: to the run's own log (Hydra's file), and to standard error where that is read as a log."""
+        """Log a line: to the run's own log, and to standard error where that is read as a log."""
         logging.getLogger(__name__).info(text)
         if self.logs:
             log_line(text, self._job)
@@ -185,3 +187,21 @@ def array_task() -> str | None:
     """Return SLURM's name of this task of a job array."""
     job, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
     return f"{job}_{task}" if job and task else None
+
+
+@contextmanager
+def progress_log(folder: Path) -> Iterator[None]:
+    """Write lines of progress into losskernel.log in the run's folder, whatever else is logged and where."""
+    logger, file = logging.getLogger(__name__), logging.FileHandler(folder / LOG, encoding="utf-8", delay=True)
+    file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
+    level, propagates = logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(file)
+    try:
+        yield
+    finally:
+        logger.removeHandler(file)
+        file.close()
+        logger.setLevel(level)
+        logger.propagate = propagates
