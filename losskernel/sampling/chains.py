@@ -3,6 +3,7 @@
 Module = target distribution, optimiser = transition kernel, callback = observation.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,10 +11,12 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from losskernel.data.base import size
 from losskernel.data.loading import NOISE, BlockLoader, MinibatchIndices, MinibatchLoader, generator
 from losskernel.errors import DivergenceError, Interrupted
+from losskernel.models.evaluation_copy import evaluation_copy
 from losskernel.sampling.engine.stacked_model import LARGEST, StackedModel
 from losskernel.sampling.samplers.base import Sampler
 from losskernel.sampling.setup import Schedule, Setup
@@ -237,12 +240,31 @@ class Chains(pl.LightningModule):
         bad = (~torch.cat([steps, after]).isfinite()).nonzero()  # rows: the stride's steps, then what followed
         row, chain = (int(number) for number in bad[0]) if len(bad) else (len(steps), 0)
         last = min(row, len(steps) - 1)
+        self._blame_sample(self.step - len(steps) + last, chain)
         raise DivergenceError(
             f"chain {self.chain_numbers[chain]} left the finite numbers at step {self.step - len(steps) + last + 1} "
             f"(minibatch loss {steps[last, chain]:.3g}, |w - w*| {observed['distance'][chain]:.3g}); "
             f"lower sampler.step_size (now {self._optimizer.step_size:g}, try {self._optimizer.step_size / 10:.1g}) "
             f"or raise sampler.localization (now {self._optimizer.localization:g})"
         )
+
+    def _blame_sample(self, step: int, chain: int) -> None:
+        """Raise DivergenceError if a sample of a step's minibatch has no finite loss at w* either.
+
+        The check before sampling sees a part of a large training set.
+        """
+        setup = self._setup
+        samples, batch_size = size(setup.data.train), setup.schedule.batch_size
+        rows = MinibatchIndices(setup.seed, self.chain_numbers, samples, batch_size, step)()[chain].tolist()
+        (block,) = BlockLoader(Subset(setup.data.train, rows), len(rows), setup.data.workers, torch.device("cpu"))
+        with torch.no_grad():
+            losses = setup.data.loss(evaluation_copy(setup.model).cpu()(block[0]), block[1])
+        for row, loss in zip(rows, losses.tolist(), strict=True):
+            if not math.isfinite(loss):
+                raise DivergenceError(
+                    f"the loss of training sample {row} at the trained weights is {loss}; check its input and target, "
+                    "or leave it out"
+                )
 
     def state(self) -> dict[str, Any]:
         """Return all that a bit-identical continuation needs; the minibatches follow from the step number."""
