@@ -4,7 +4,10 @@ Names are loaded when first used, so that ``import losskernel`` costs millisecon
 for what it calls.
 """
 
+import os
+import tempfile
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,6 +49,23 @@ _HOMES = {
 }
 
 __all__ = [*_HOMES, "losses", "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def _provide_home() -> None:
+    """Give a process without any home, as of a container's unnamed user, one among the temporary files.
+
+    W&B, torch and the cache of pictures look for it, and would fail after training and sampling.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        folder = Path(tempfile.gettempdir()) / f"losskernel-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        os.environ["HOME"] = str(folder)
+        os.environ.setdefault("USER", str(os.getuid()))  # getpass.getuser() of other packages
+
+
+_provide_home()
 
 
 def __getattr__(name: str) -> Any:

@@ -94,7 +94,7 @@ def is_beside(name: str, metrics: Mapping[str, object]) -> bool:
 
 
 def _read_text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    return path.read_text(encoding="utf-8", errors="surrogateescape") if path.is_file() else ""
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _maps(folder: Path) -> tuple[list[dict[str, Any]], str]:
     """Return the interactive maps, and the script that they need: plotly.js weighs 5 MB, so all share one copy."""
     maps, library = [], ""
     for path in sorted((folder / "figures").glob("*.html")):
-        page, title = path.read_text(encoding="utf-8"), Markup(caption(path))
+        page, title = path.read_text(encoding="utf-8", errors="surrogateescape"), Markup(caption(path))
         if "Plotly.newPlot" not in page:  # written by hand: kept apart from the page in a frame
             maps.append({"framed": True, "title": title, "content": Markup(escape(page))})
             continue

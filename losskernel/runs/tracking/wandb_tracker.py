@@ -117,7 +117,7 @@ class WandbTracker(Tracker):
             logged = {f"figures/{name}": _picture(path, captions.get(name)) for name, path in pictures.items()}
             shown = {name: table.head(LARGEST_TABLE) for name, table in tables.items()}
             logged |= {f"tables/{name}": wandb.Table(dataframe=table) for name, table in shown.items()}
-            texts = {name: path.read_text(encoding="utf-8") for name, path in pages.items()}
+            texts = {name: path.read_text(encoding="utf-8", errors="replace") for name, path in pages.items()}
             logged |= {f"interactive/{name}": wandb.Html(text, inject=False) for name, text in texts.items()}
             if logged:
                 self._connection.append(run, logged)
