@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 
+from losskernel.data.global_state import with_own_state
 from losskernel.errors import require
 from losskernel.kernel import LossKernel, Neighbours, nearest
 
@@ -27,6 +28,7 @@ def nearest_probes(kernel: LossKernel, k: int, of: str = "correlation") -> Neigh
     return Neighbours(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
+@with_own_state
 def umap_layout(
     kernel: LossKernel, neighbours: Neighbours, min_distance: float, dimensions: int, seed: int
 ) -> np.ndarray:

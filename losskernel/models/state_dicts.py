@@ -24,7 +24,7 @@ _NAMED = 3  # keys that a message names of each kind
 _SAFE: list[Any] = [
     argparse.Namespace,
     *(pathlib.Path, pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath),
-    *(np.dtype, np.ndarray, np.float64(0).__reduce__()[0]),
+    *(np.dtype, np.ndarray, np.float64(0).__reduce__()[0], np.arange(1).__reduce__()[0]),
     *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)),
 ]
 

@@ -19,7 +19,7 @@ X = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
 Y = torch.randint(0, 3, (40,), generator=torch.Generator().manual_seed(1))
 DATA = lk.Data(train=TensorDataset(X, Y), probes=TensorDataset(X, Y), loss=lk.losses.cross_entropy, labels={"class": Y})
 SAMPLER = functools.partial(lk.SGLD, step_size=1e-4, nbeta=10.0, localization=100.0)
-SCHEDULE = lk.Schedule(chains=2, burn_in=2, draws=12, thinning=1, batch_size=8)
+SCHEDULE = lk.Schedule(chains=2, burn_in=2, draws=20, thinning=1, batch_size=8)
 
 
 def network() -> nn.Module:
@@ -70,16 +70,16 @@ def test_a_public_call_leaves_everything_as_it_was(name: str, traces: lk.LossTra
 
 
 @pytest.mark.parametrize(
-    "analysis", ["Convergence", "Separation", "Embedding", "Neighbours", "Spectrum", "Complexity", "Hierarchy"]
+    "analysis", ["Convergence", "Separation", "Embedding", "Neighbours", "Spectrum", "Complexity", "Discovery"]
 )
 def test_an_analysis_leaves_everything_as_it_was(analysis: str, traces: lk.LossTraces) -> None:
     from losskernel import analyses
 
-    settings = {"Separation": {"group": "class"}, "Hierarchy": {"label": "class"}}.get(analysis, {})
-    call = getattr(analyses, analysis)(**settings)
+    settings = {"Separation": {"group": "class"}, "Discovery": {"label": "class"}}.get(analysis, {})
+    call, kernel = getattr(analyses, analysis)(**settings), lk.LossKernel.from_traces(traces)
     torch.manual_seed(5)
     before = state()
-    call(traces)
+    call(kernel, traces)
     after = state()
     assert {key for key in before if before[key] != after[key]} == set()
 

@@ -31,7 +31,7 @@ class Held(Dataset[Any]):
         return len(self.inputs)
 
     def __getitem__(self, row: int) -> Any:
-        return self.factor * self.inputs[row], row % 3
+        return self.factor * self.inputs[row] + 0.5, row % 3
 
 
 class Noisy(Held):
