@@ -69,13 +69,11 @@ def test_a_public_call_leaves_everything_as_it_was(name: str, traces: lk.LossTra
     assert {key for key in before if before[key] != after[key]} == set()
 
 
-@pytest.mark.parametrize(
-    "analysis", ["Convergence", "Separation", "Embedding", "Neighbours", "Spectrum", "Complexity", "Discovery"]
-)
+@pytest.mark.parametrize("analysis", ["Convergence", "Separation", "Embedding", "Neighbours", "Spectrum", "Complexity"])
 def test_an_analysis_leaves_everything_as_it_was(analysis: str, traces: lk.LossTraces) -> None:
     from losskernel import analyses
 
-    settings = {"Separation": {"group": "class"}, "Discovery": {"label": "class"}}.get(analysis, {})
+    settings = {"Separation": {"group": "class"}}.get(analysis, {})
     call, kernel = getattr(analyses, analysis)(**settings), lk.LossKernel.from_traces(traces)
     torch.manual_seed(5)
     before = state()

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
+from losskernel.data.global_state import with_own_state
 from losskernel.errors import require
 from losskernel.figures.shared.checks import points_of, require_shape
 from losskernel.figures.shared.colouring import MAX_LEGEND, Colouring, colour_by, colour_key
@@ -129,6 +130,7 @@ def draw_views(views: Sequence[Axes], xyz: np.ndarray, rgba: np.ndarray) -> None
         axes.set_title(minus(f"azimuth {azimuth}°"), fontsize=7, y=0.98)
 
 
+@with_own_state  # plotly's parts add filters of warnings as they are imported
 def interactive_map(
     xy: np.ndarray, xyz: np.ndarray | None, labels: Mapping[str, np.ndarray], thumbnails: Sequence[str] | None
 ) -> go.Figure:
@@ -185,6 +187,7 @@ def interactive_page(figure: go.Figure) -> str:
     )
 
 
+@with_own_state  # plotly's parts add filters of warnings as they are imported
 def plotly_script() -> str:
     """Return plotly.js as an element of a page, for maps that were saved without it."""
     from plotly.offline import get_plotlyjs
