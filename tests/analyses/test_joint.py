@@ -469,6 +469,7 @@ def test_what_the_analysis_refuses() -> None:
         JointSpace()(points.only(points.of("input", "loss_kernel")))
 
 
+@pytest.mark.slow
 def test_the_command_line_puts_all_kinds_into_one_space(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     chosen = ["points=[layers,targets,gradients,loss_kernels]", "points.loss_kernels.localization=[1e4]"]

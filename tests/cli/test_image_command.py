@@ -38,6 +38,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOSSKERNEL_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 def test_the_experiment_on_imagenet_runs_as_it_will_on_the_real_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -162,6 +162,7 @@ def stopped(folder: Path, number: int) -> tuple[int, str]:
     return process.returncode, said
 
 
+@pytest.mark.slow
 def test_a_run_that_a_scheduler_stopped_continues_bit_identical_and_once_finished_is_left(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     code, said = stopped(folder, signal.SIGTERM)

@@ -282,7 +282,7 @@ def test_no_more_jobs_run_at_a_time_than_asked_for(tmp_path: Path, monkeypatch: 
     assert queue.has_result("1")
 
 
-@pytest.mark.parametrize("name", ["local", "joblib"])
+@pytest.mark.parametrize("name", ["local", pytest.param("joblib", marks=pytest.mark.slow)])
 def test_a_sweep_on_this_machine_of_which_one_job_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any, name: str
 ) -> None:
@@ -308,6 +308,7 @@ def test_a_sweep_on_this_machine_of_which_one_job_fails(
     assert sum("learning coefficient" in log.read_text() for log in logs) == (1 if name == "local" else 0)
 
 
+@pytest.mark.slow
 def test_sweeps_around_a_run_take_a_launcher(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", "training.checkpoints=1")
     words = (f"run={run}", "hydra/launcher=local", "hydra.launcher.n_jobs=2")

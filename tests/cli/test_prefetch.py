@@ -138,6 +138,7 @@ def googlenet(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return name
 
 
+@pytest.mark.slow
 def test_the_paper_s_experiment_is_fetched_and_then_runs_without_any_network(
     googlenet: str, server: Server, tmp_path: Path, capsys: Any, request: pytest.FixtureRequest
 ) -> None:

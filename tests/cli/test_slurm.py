@@ -16,6 +16,7 @@ if shutil.which("slurmctld", path="/usr/sbin:/sbin:/usr/bin:/usr/local/bin:/usr/
     pytest.skip("this machine has no SLURM; `.ci/slurm install` tries to bring it", allow_module_level=True)
 
 
+@pytest.mark.slow
 def test_jobs_that_are_shot_at_end_as_if_nobody_had(tmp_path: Path) -> None:
     try:
         rows, failures = sweep.tried(tmp_path)

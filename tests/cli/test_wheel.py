@@ -77,6 +77,7 @@ def test_the_wheel_holds_code_registry_and_type_marker(wheel: Path) -> None:
     assert tops == {"losskernel", "hydra_plugins"}  # no tests, no outputs
 
 
+@pytest.mark.slow
 def test_the_installed_command_line_finds_its_registry_and_its_launchers(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     recipe = "# @package _global_\ndefaults:\n  - override /model: mlp\n  - override /dataset: digits\nname: own\n"

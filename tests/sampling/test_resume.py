@@ -53,7 +53,9 @@ def state_time(out: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    "sampler", [name if name == "sgld" else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLERS]
+)
 def test_a_run_killed_at_random_moments_ends_bit_identical(sampler: str, tmp_path: Path) -> None:
     # The server has imported this module once; each child is then a fork that starts at once.
     server = multiprocessing.get_context("forkserver")
