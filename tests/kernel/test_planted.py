@@ -135,6 +135,8 @@ HEALTHY: dict[str, Callable[[], lk.LossTraces]] = {
 
 # Sampled anew, ten seconds and more each; the others are drawn in closed form or share the toy's traces.
 SAMPLED = (
+    "toy",
+    "no burn-in",
     "toy, another network",
     "toy, four short chains",
     "digits",

@@ -56,6 +56,7 @@ def test_more_can_be_asked_of_it(earlier: Path, capsys: pytest.CaptureFixture[st
     assert "learning coefficient (LLC)" in capsys.readouterr().out  # of the analysis that was not asked again
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_trace_of_one_that_was_not(earlier: Path) -> None:
     state = json.loads((earlier / "interrupted" / "status.json").read_text())
     assert re.fullmatch(r"stopped after [1-9]\d* of 12000 draws \(SIGTERM\)", state["error"])

@@ -221,6 +221,7 @@ def test_figures_and_pages_of_a_failed_kernel_carry_the_warning(tmp_path: Path, 
     assert re.search(r"<body class='x'><p role='alert'[^>]*>FAILED diagnosis: [^<]+</p>hello</body>", page)
 
 
+@pytest.mark.slow
 def test_the_control_run_has_the_same_analyses(tmp_path: Path) -> None:
     run_from(
         tiny(tmp_path / "run", "control=true", "analysis=[convergence,separation,spectrum,complexity]"),
