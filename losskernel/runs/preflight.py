@@ -19,6 +19,7 @@ from losskernel.data.base import Data, size, stack
 from losskernel.data.recombined import Augmented
 from losskernel.errors import InputError, require, require_integer, require_number
 from losskernel.sampling.engine.stacked_model import check_losses
+from losskernel.sampling.sample import rehearse
 from losskernel.sampling.samplers import Sampler
 from losskernel.sampling.setup import Schedule, require_offset, setup_of
 from losskernel.sampling.trainer import chain_trainer
@@ -166,9 +167,19 @@ def _check_sampler(sampler: Callable[..., Sampler]) -> None:
         _try("sampler cannot be built", lambda: sampler.func([torch.zeros(1, 1)], **settings))
 
 
-def _check_chains(model: nn.Module, data: Data, sampler: Callable[..., Sampler], schedule: Schedule | None) -> None:
-    if schedule is not None:
-        _try("sampler cannot be built", lambda: setup_of(model, data, sampler, schedule).try_sampler())
+def _check_chains(
+    model: nn.Module,
+    data: Data,
+    sampler: Callable[..., Sampler],
+    schedule: Schedule | None,
+    training: Training,
+    checkpoint: str | None,
+) -> None:
+    if schedule is None:
+        return
+    _try("sampler cannot be built", lambda: setup_of(model, data, sampler, schedule).try_sampler())
+    if checkpoint is None and training.steps > 0:  # else sampling, which checks this itself, comes first
+        _try("the network cannot be sampled", lambda: rehearse(setup_of(model, data, sampler, schedule)))
 
 
 def _check_subjects(

@@ -302,6 +302,21 @@ class _Stacks:
         return functools.cache(lambda chains, kind: kind(setup.model, setup.data.loss, chains, setup.moving))
 
 
+def rehearse(setup: Setup) -> None:
+    """Check on a few samples what sampling requires of network and loss, before time is spent on training.
+
+    Raises:
+        InputError: a sample's loss depends on chance or on other samples, or cannot be differentiated.
+    """
+    data, device = setup.data, torch.device("cpu")
+    check_function(setup.model, data.loss, *_some(data.probes, SAMPLES, device))
+    chains = min(2, setup.schedule.chains) if stackable(setup.model) else 1
+    inputs, targets = _some(data.train, 2, device)
+    minibatch = inputs.expand(chains, *inputs.shape), targets.expand(chains, *targets.shape)
+    with torch.no_grad():
+        choose_route(lambda kind: kind(setup.model, data.loss, chains, setup.moving), minibatch, (inputs, targets))
+
+
 def _require_same(store: TraceStore, settings: dict[str, Any], resume: bool) -> None:
     """Raise TraceError unless the store may be continued and was sampled with the same settings."""
     if not resume:

@@ -3,8 +3,13 @@
 import json
 from typing import Any
 
-# Parts of an identity that stores of earlier versions do not hold.
-RECENT = {"model.code", "data.loss_code", "data.train_content", "data.probe_content"}
+# Parts of an identity that stores of earlier versions do not hold, and what it means that one differs.
+RECENT = {
+    "model.code": "model: code or state of the network changed",
+    "data.loss_code": "data.loss: code or state of the loss changed",
+    "data.train_content": "data.train: the training samples changed",
+    "data.probe_content": "data.probes: the probes changed",
+}
 UNKNOWN = "unknown ("  # begins the value of a part that nothing can tell (see `stored_digest`)
 
 
@@ -23,6 +28,8 @@ def differences(stored: dict[str, Any], given: dict[str, Any], prefix: str = "")
             lines.append(f"cannot tell whether {prefix}{key} is the same: {unknown[0].removeprefix('unknown ')}")
         elif isinstance(old, dict) and isinstance(new, dict):
             lines += differences(old, new, f"{prefix}{key}.")
+        elif f"{prefix}{key}" in RECENT and old != new:
+            lines.append(f"{RECENT[f'{prefix}{key}']} (digest {old}, now {new})")
         # Stored values went through JSON, which turns tuples into lists.
         elif _plain(old) != _plain(new):
             lines.append(f"{prefix}{key}: stored {old!r}, asked {new!r}")
