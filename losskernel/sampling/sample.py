@@ -164,8 +164,9 @@ def sample(
     """Sample the localised posterior around a trained model; record every probe's loss at each draw.
 
     Args:
-        model: the trained network; evaluated in eval mode and never changed.
-        data: training set, probes, loss.
+        model: the trained network; evaluated in eval mode and never changed. Weights with requires_grad=False stay
+            where they are. What torch.func does not take is evaluated by plain PyTorch, chain after chain.
+        data: training set, probes, loss; the loss of a sample must depend on the weights and that sample alone.
         sampler: a partial of a Sampler class, e.g. functools.partial(SGLD, step_size=1e-3, nbeta=100.0,
             localization=100.0). `nbeta` may be "batch" or "train"; `parameters` restricts what moves.
         schedule: chains, burn-in, draws, thinning, batch size.
