@@ -1,5 +1,6 @@
 """Do groups of probes separate? |R| within and across, cluster recovery, neighbour purity, each with a null."""
 
+import logging
 import warnings
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,6 +16,8 @@ from losskernel.errors import require
 from losskernel.figures.shared.style import INK, OKABE_ITO
 from losskernel.kernel import LossKernel, Matrices, bootstrap, noise_floor
 from losskernel.traces.loss_traces import LossTraces
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,17 @@ class Separation:
         """Return metrics, a table over pairs of groups, and the matrix and distribution figures."""
         kernel = kernel.evenly(self.limit)
         names, groups = np.unique(kernel.label(self.group), return_inverse=True)
+        counts = {"groups": float(len(names)), "probes": float(kernel.probes)}
+        if len(names) < 2 or kernel.probes < 4:
+            # A default analysis must not end a run on a single group, or on one probe of each of two.
+            subject = f"{kernel.probes} probes of {len(names)} {self.group}"
+            _LOG.warning("analysis.separation: %s hold no pairs within and across groups; nothing is computed", subject)
+            return Result(counts)
+        most = min(100, kernel.probes // 2)
         require(
-            2 <= len(names) <= min(100, kernel.probes // 2),
-            f"analysis.separation.group={self.group} has {len(names)} distinct values; choose a label of 2 to 100",
+            len(names) <= most,
+            f"analysis.separation.group={self.group} has {len(names)} distinct values for {kernel.probes} probes; "
+            f"choose a label of 2 to {most}",
         )
         same = groups[:, None] == groups  # [N, N]
         off = ~np.eye(len(groups), dtype=bool)  # [N, N]
@@ -99,8 +110,7 @@ class Separation:
         strength = np.abs(kernel.correlation())  # [N, N]
         clusters = self._cluster(strength, len(names))
         metrics |= self._null(strength, clusters, groups)  # by relabelling: resamples give errors, no null
-        metrics |= {"groups": float(len(names)), "probes": float(kernel.probes)}
-        metrics |= noise_floor(kernel)
+        metrics |= counts | noise_floor(kernel)
         matrix = figures.kernel_matrix(kernel.correlation(), kernel.label(self.group), clusters, self.group)
         within, across = strength[same & off], strength[~same]
         distribution = figures.within_across(within, across, metrics["noise_floor"], self.group)

@@ -43,7 +43,7 @@ def metrics(folder: Path) -> dict[str, Any]:
 
 def test_a_run_leaves_a_complete_folder(finished: tuple[Path, str]) -> None:
     folder, _ = finished
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.name)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{6}", folder.name)
     stored = yaml.safe_load((folder / "config.yaml").read_text())
     assert stored["model"]["tasks"] == 2  # resolved
     assert (stored["sampler"]["localization"], stored["schedule"]["draws"], stored["name"]) == (50.0, 20, "multitask")
