@@ -4,7 +4,7 @@ import functools
 import random
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -35,7 +35,7 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def own_state() -> Iterator[None]:
-    """Compute with gradients, in full precision and on the CPU unless told otherwise, whatever surrounds the call.
+    """Compute with gradients and in full precision, whatever surrounds the call.
 
     Notebooks switch gradients off, evaluate under inference mode or autocast, or build models in a device's context;
     these must neither reach the chains nor be changed by them.
@@ -47,7 +47,8 @@ def own_state() -> Iterator[None]:
         warnings.catch_warnings(),
         torch.inference_mode(False),
         torch.enable_grad(),
-        torch.device("cpu"),
+        # Only there: it slows every operation, and a forward may count on the accelerator that is the default.
+        torch.device("cpu") if torch.get_default_device().type == "meta" else nullcontext(),
         torch.autocast(kinds[0], enabled=False),
         torch.autocast(kinds[-1], enabled=False),
     ):

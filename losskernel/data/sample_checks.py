@@ -87,6 +87,7 @@ def checked_label(name: Any, values: Any, count: int) -> np.ndarray:
         InputError: the name is no text, or the values are not one for each probe.
     """
     require(isinstance(name, str) and name != "", f"data.labels: a label's name must be text, got {name!r}; rename it")
+    require(name not in ("chain", "draw", "probe"), f"data.labels: the name {name!r} is taken; rename it")
     try:
         array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
     except (TypeError, RuntimeError) as error:

@@ -45,11 +45,14 @@ def evaluation_copy(model: Network) -> Network:
     """
     model = unwrapped(model)
     # Hooks, such as those of weight_norm, leave results of autograd behind, which deepcopy refuses.
+    attributes = (value for module in model.modules() for value in vars(module).values())
     computed = [
-        value
-        for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
+        part
+        for value in attributes
+        for part in (
+            value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+        )
+        if isinstance(part, Tensor) and not part.is_leaf
     ]
     # Tensors of inference mode could not take part in a gradient; copies made outside of it can.
     with torch.inference_mode(False), torch.no_grad():

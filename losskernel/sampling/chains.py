@@ -256,9 +256,10 @@ class Chains(pl.LightningModule):
         setup = self._setup
         samples, batch_size = size(setup.data.train), setup.schedule.batch_size
         rows = MinibatchIndices(setup.seed, self.chain_numbers, samples, batch_size, step)()[chain].tolist()
-        (block,) = BlockLoader(Subset(setup.data.train, rows), len(rows), setup.data.workers, torch.device("cpu"))
+        device = self.weights.device
+        (block,) = BlockLoader(Subset(setup.data.train, rows), len(rows), setup.data.workers, device)
         with torch.no_grad():
-            losses = setup.data.loss(evaluation_copy(setup.model).cpu()(block[0]), block[1])
+            losses = setup.data.loss(evaluation_copy(setup.model).to(device)(block[0]), block[1])
         for row, loss in zip(rows, losses.tolist(), strict=True):
             if not math.isfinite(loss):
                 raise DivergenceError(

@@ -141,14 +141,11 @@ class _Subject:
     def _differing(self, first: _Evaluation, second: _Evaluation) -> int | None:
         """Return the sample whose loss or outputs differ most between two evaluations; None if all agree."""
         worst, most = None, 1.0
+        # Rounding of a loss follows the outputs that it is computed from.
+        typical = _typical(first.losses) + _typical(first.outputs)
         for whole, part in ((first.losses, second.losses), (first.outputs, second.outputs)):
-            # Rounding of a loss follows the outputs that it is computed from.
-            scale = self._rounding * (_largest(first.losses) + _largest(first.outputs))
-            ours, theirs = whole[list(second.rows)].double(), part.double()
-            away = (ours - theirs).abs().flatten(1).amax(1) if ours.ndim > 1 else (ours - theirs).abs()
-            same = (ours == theirs) | (ours.isnan() & theirs.isnan())
-            away[same.flatten(1).all(1) if same.ndim > 1 else same] = 0.0
-            ratio = away.nan_to_num(nan=float("inf")) / max(scale, torch.finfo(torch.float64).tiny)
+            ratio = self._distance(whole[list(second.rows)].double(), part.double(), typical)
+            ratio = ratio.flatten(1).amax(1) if ratio.ndim > 1 else ratio
             if float(ratio.max()) > most:
                 worst, most = second.rows[int(ratio.argmax())], float(ratio.max())
         return worst
@@ -169,10 +166,15 @@ class _Subject:
                 return f"{name} ({kinds[name]})" if name else f"{type(self._network).__name__}.forward"
         return None
 
+    def _distance(self, ours: Tensor, theirs: Tensor, typical: float) -> Tensor:
+        """Return how far entries are apart, in units of what rounding may do to them."""
+        allowed = self._rounding * (ours.abs().maximum(theirs.abs()) + typical) + torch.finfo(torch.float64).tiny
+        ratio = ((ours - theirs).abs() / allowed).nan_to_num(nan=torch.inf)
+        return ratio.masked_fill((ours == theirs) | (ours.isnan() & theirs.isnan()), 0.0)
+
     def _differ(self, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> bool:
         for one, other in zip(ours, theirs, strict=False):
-            scale = self._rounding * max(_largest(one), _largest(other))
-            if one.shape != other.shape or float((one - other).abs().nan_to_num(nan=torch.inf).max()) > scale:
+            if one.shape != other.shape or float(self._distance(one, other, _typical(one)).max()) > 1:
                 return True
         return False
 
@@ -224,11 +226,11 @@ def _remedy(part: str | None) -> str:
     return "use fixed or running statistics in evaluation mode"
 
 
-def _largest(values: Tensor) -> float:
-    """Return the largest finite size."""
-    finite = values.detach().double().abs()
-    finite = finite[finite.isfinite()]
-    return float(finite.max()) if finite.numel() else 0.0
+def _typical(values: Tensor) -> float:
+    """Return the median size of entries that are neither zero nor infinite: masked logits of -1e9 do not count."""
+    sizes = values.detach().double().abs()
+    sizes = sizes[sizes.isfinite() & (sizes > 0)]
+    return float(sizes.median()) if sizes.numel() else 0.0
 
 
 def _random_state() -> tuple[bytes, str, int]:

@@ -199,10 +199,11 @@ def sample(
     stacked = chains_per_fit if chains_per_fit is not None else schedule.chains if stackable(model) else 1
     require_integer("chains_per_fit", stacked, at_least=1)
     store = MemoryStore() if out is None else TraceStore(out)
+    settings = identity(setup)  # before anything is read
     with store.locked():
         state = None
         if isinstance(store, TraceStore) and store.exists:
-            _require_same(store, identity(setup), resume)
+            _require_same(store, settings, resume)
             if store.complete:
                 return open_traces(store.path)
             state, stacked = store.verified_state(), int(store.provenance()["chains_per_fit"])
@@ -281,6 +282,8 @@ class _Stacks:
         minibatch = tuple(part.expand(chains, *part.shape) for part in (inputs, targets))
         probes = _some(setup.data.probes, block, device)
         self._route = choose_route(lambda kind: self._model(chains, kind).to(device), minibatch, probes)
+        if self._route.model is PlainModel:
+            self._model.cache_clear()  # the other model takes as much memory
         if self._route.reason and self.progress:
             name = type(setup.model).__name__
             sys.stderr.write(f"{name} is evaluated by plain PyTorch, chain after chain ({self._route.reason})\n")
@@ -315,7 +318,9 @@ def rehearse(setup: Setup) -> None:
     inputs, targets = _some(data.train, 2, device)
     minibatch = inputs.expand(chains, *inputs.shape), targets.expand(chains, *targets.shape)
     with torch.no_grad():
-        choose_route(lambda kind: kind(setup.model, data.loss, chains, setup.moving), minibatch, (inputs, targets))
+        choose_route(
+            lambda kind: kind(setup.model, data.loss, chains, setup.moving).to(device), minibatch, (inputs, targets)
+        )
 
 
 def _require_same(store: TraceStore, settings: dict[str, Any], resume: bool) -> None:
@@ -334,7 +339,7 @@ def _block(setup: Setup, device: torch.device) -> int:
         return given or LARGEST
     inputs, targets = stack(Subset(setup.data.probes, [0]), workers=0)
     with torch.no_grad():
-        check_losses(evaluation_copy(setup.model), setup.data.loss, inputs, targets)
+        check_losses(evaluation_copy(setup.model).to(inputs.device), setup.data.loss, inputs, targets)
     return choose_block(setup.model, inputs, device)
 
 

@@ -4,7 +4,7 @@ import functools
 import inspect
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -59,12 +59,12 @@ class Schedule:
 
     def __post_init__(self) -> None:
         least = {"burn_in": 0, "draws": 2}
-        for field in fields(self):
-            why = "to estimate a covariance" if field.name == "draws" else ""
-            value = getattr(self, field.name)
-            if field.type is str or (value is None and field.default is None):
+        for setting in fields(self):
+            why = "to estimate a covariance" if setting.name == "draws" else ""
+            value = getattr(self, setting.name)
+            if setting.type is str or (value is None and setting.default is None):
                 continue
-            require_integer(f"schedule.{field.name}", value, at_least=least.get(field.name, 1), why=why)
+            require_integer(f"schedule.{setting.name}", value, at_least=least.get(setting.name, 1), why=why)
         require(
             self.probe_precision in PRECISIONS,
             f"schedule.probe_precision must be one of {', '.join(PRECISIONS)}, got {self.probe_precision!r}; "
@@ -90,6 +90,7 @@ class Setup:
         schedule: lengths.
         seed: of the run.
         chain_offset: number of the first chain.
+        known_identity: empty until `identity` fills it.
     """
 
     model: nn.Module
@@ -100,6 +101,7 @@ class Setup:
     schedule: Schedule
     seed: int
     chain_offset: int
+    known_identity: dict[str, Any] = field(default_factory=dict)
 
     def try_sampler(self) -> None:
         """Build the sampler on a single number, which checks its settings before anything is computed."""
@@ -187,7 +189,12 @@ def _moving_weights(model: nn.Module, globs: Any, schedule: Schedule) -> list[st
 
 
 def identity(setup: Setup) -> dict[str, Any]:
-    """Return what must agree for two runs to have the same chains, JSON-ready."""
+    """Return what must agree for two runs to have the same chains, JSON-ready.
+
+    Computed once, at the first call: reading samples changes some data sets.
+    """
+    if setup.known_identity:
+        return setup.known_identity
     model, data, schedule = setup.model, setup.data, setup.schedule
     settings = {key: list(value) if isinstance(value, tuple) else value for key, value in setup.settings.items()}
     about = {
@@ -209,7 +216,9 @@ def identity(setup: Setup) -> dict[str, Any]:
         "seed": setup.seed,
     }
     # Stores written before runs could be split have no such key: 0 is left out so that they still match.
-    return about | {"chain_offset": setup.chain_offset} if setup.chain_offset else about
+    about |= {"chain_offset": setup.chain_offset} if setup.chain_offset else {}
+    setup.known_identity.update(about)
+    return about
 
 
 def provenance(setup: Setup, config: Mapping[str, Any], device: torch.device, block: int) -> dict[str, Any]:

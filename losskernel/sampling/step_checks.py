@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from losskernel.data.base import Data, size
 from losskernel.data.global_state import with_own_state
 from losskernel.data.loading import MinibatchIndices, MinibatchLoader, generator
+from losskernel.models.evaluation_copy import unwrapped
+from losskernel.sampling.engine.plain_model import choose_route
 from losskernel.sampling.engine.stacked_model import StackedModel
 from losskernel.sampling.samplers.base import Phase, Sampler, wide
 
@@ -163,7 +165,7 @@ def _hessian(
 
     try:
         exact(batch, torch.zeros_like(weights))
-    except RuntimeError:  # fused operations, attention among them, have no second derivative
+    except (RuntimeError, NotImplementedError):  # fused operations, attention among them, have no second derivative
         return differences
     return exact
 
@@ -204,12 +206,18 @@ def largest_curvature(
     count = max(1, min(samples, size(data.train)) // batch)
     load = MinibatchLoader(data, MinibatchIndices(0, [0], size(data.train), batch), device)
     batches = [load() for _ in range(count)]
-    stack = StackedModel(model, data.loss, 1, moving).to(device)
+    network = unwrapped(model)
+
+    def build(kind: type[StackedModel]) -> StackedModel:
+        return kind(network, data.loss, 1, moving).to(device)
+
+    inputs, targets = batches[0]
+    stack = build(choose_route(build, batches[0], (inputs[0], targets[0])).model)
     start = stack.start[None].to(device)
-    views = stack.views(start)
+    hessian = _hessian(stack, start, 1e-3, batches[0])
 
     def product(vector: Tensor) -> Tensor:
-        return torch.stack([stack.hessian_product(views, *batch, vector) for batch in batches]).mean(0)
+        return torch.stack([hessian(batch, vector) for batch in batches]).mean(0)
 
     first = torch.randn(start.shape, generator=generator(0, 0, 0), dtype=start.dtype).to(device)
     return float(power_iteration(product, first, iterations)[1])

@@ -6,16 +6,18 @@ code is known by its bytecode, constants, closures, and the global names that it
 """
 
 import copyreg
+import dis
 import enum
 import functools
 import hashlib
 import inspect
 import logging
+import os
 import sys
 import sysconfig
 import types
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +26,20 @@ import torch
 from torch import Tensor, nn
 
 _INSTALLED = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_MAPPED_BYTES = 2**28  # of a mapped file beyond which its name, size and time stand for its content
 _PACKAGE = Path(__file__).parents[1].name
 # Of a class: what differs between processes, or says nothing of what an instance does.
 _SKIPPED = {
-    "__dict__",
-    "__weakref__",
-    "__module__",
-    "__doc__",
-    "__annotations__",
-    "__abstractmethods__",
-    "_abc_impl",
-    "__slotnames__",
+    *("__dict__", "__weakref__", "__module__", "__doc__", "__annotations__", "__abstractmethods__", "_abc_impl"),
+    *("__slotnames__", "__firstlineno__", "__static_attributes__"),
 }
-_BUILTIN = (types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType, types.ModuleType)
+# Where the code of an instance is entered; what none of them reaches does not count.
+_ENTRIES = ("forward", "__call__", "__getitem__", "__getitems__", "__len__", "__iter__")
+_BUILTIN = (
+    *(types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType, types.ModuleType),
+    *(types.ClassMethodDescriptorType, types.MethodWrapperType, types.GetSetDescriptorType),
+    types.MemberDescriptorType,
+)
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented), range, slice, np.dtype)
 _TORCH = (torch.dtype, torch.device, torch.memory_format, torch.layout, torch.Size)
 
@@ -89,7 +92,7 @@ class _Digest:
             self._alive.append(value)
         return _hash(type(value).__qualname__, *self._parts(value))
 
-    def _parts(self, value: Any) -> Iterator[bytes | str]:
+    def _parts(self, value: Any) -> Iterator[bytes | memoryview | str]:
         """Yield what an object is made of."""
         if isinstance(value, (Tensor, np.ndarray, np.generic)):
             yield from self._numbers(value)
@@ -135,12 +138,17 @@ class _Digest:
             yield self.of(type(value))
             yield from self._state(value)
 
-    def _numbers(self, value: Any) -> Iterator[bytes | str]:
+    def _numbers(self, value: Any) -> Iterator[bytes | memoryview | str]:
         """Yield type, shape and bytes of numbers, whatever numpy can or cannot hold."""
         if not isinstance(value, Tensor):
             yield from (str(value.dtype), str(value.shape))
-            whole = value.dtype.hasobject
-            yield from map(self.of, value.reshape(-1)) if whole else (np.ascontiguousarray(value).tobytes(),)
+            if value.dtype.hasobject:
+                yield from map(self.of, value.reshape(-1))
+            elif isinstance(value, np.memmap) and value.filename and value.nbytes > _MAPPED_BYTES:
+                status = os.stat(value.filename)
+                yield f"{os.path.basename(value.filename)} {status.st_size} {status.st_mtime_ns} {value.offset}"
+            else:
+                yield memoryview(np.ascontiguousarray(value).reshape(-1).view(np.uint8)) if value.size else b""
             return
         if value.is_meta:
             raise UnknownIdentity("a tensor on the meta device has no values")
@@ -156,18 +164,20 @@ class _Digest:
         else:
             plain = value.resolve_conj().resolve_neg().contiguous()
             # As bytes: numpy has no bfloat16.
-            yield plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else ""
+            yield memoryview(plain.reshape(-1).view(torch.uint8).numpy()) if plain.numel() else b""
 
     def _network(self, network: nn.Module) -> Iterator[bytes]:
         """Yield the forward code and the whole state of a module, but for what a forward in evaluation mode ignores."""
         yield self.of(type(network))
         yield self.of(type(network).forward)  # of an installed class it may have been replaced
-        ignored = {"training", *_lightning_attributes(network)}
+        ignored = {"training", "_compiled_call_impl", *_lightning_attributes(network)}
         for name, value in vars(network).items():
-            if name in ignored:
-                continue
-            # Hooks are kept under numbers that count all hooks of the process.
-            yield self.of((name, list(value.values()) if name.endswith("_hooks") else value))
+            # Results of a forward, which the next one replaces, such as attention maps or a hook's weight.
+            left = name in ignored or any(not part.is_leaf for part in _tensors_in(value))
+            computed = f"{name}_g" in network._parameters or f"{name}_orig" in network._parameters
+            if not left and not computed:
+                # Hooks are kept under numbers that count all hooks of the process.
+                yield self.of((name, list(value.values()) if "_hooks" in name else value))
 
     def _function(self, function: types.FunctionType) -> Iterator[bytes | str]:
         yield function.__qualname__
@@ -180,23 +190,24 @@ class _Digest:
                 yield self.of(cell.cell_contents)
             except ValueError:
                 yield b"empty"
-        names = list(_names(function.__code__))
-        for name in names:
+        loaded, attributes = _names(function.__code__)
+        for name in loaded:
             if name in function.__globals__:
                 value = function.__globals__[name]
                 yield self.of((name, value))
                 if isinstance(value, types.ModuleType) and not _is_installed(value):
                     # Which attributes are read from it the bytecode does not say: all that bear one of the names.
-                    yield from (self.of((other, getattr(value, other))) for other in names if hasattr(value, other))
+                    yield from (self.of((part, getattr(value, part))) for part in attributes if hasattr(value, part))
 
     def _class(self, kind: type) -> Iterator[bytes | str]:
         yield from (str(kind.__module__), kind.__qualname__)
         if _is_installed(kind):
             return
         yield from map(self.of, kind.__bases__)
+        reached = _reached(kind)
         for name, value in sorted(vars(kind).items()):
             descriptor = isinstance(value, (types.GetSetDescriptorType, types.MemberDescriptorType))
-            if name not in _SKIPPED and not descriptor:
+            if name not in _SKIPPED and not descriptor and (reached is None or name in reached):
                 yield self.of((name, value))
 
     def _code(self, code: types.CodeType) -> Iterator[bytes]:
@@ -225,11 +236,12 @@ class _Digest:
         yield from (self.of(part if not isinstance(part, Iterator) else list(part)) for part in more[:3])
 
 
-def _hash(*parts: bytes | str) -> bytes:
+def _hash(*parts: bytes | memoryview | str) -> bytes:
     result = hashlib.sha256()
     for part in parts:
-        content = part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
-        result.update(len(content).to_bytes(8, "little") + content)
+        content = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        result.update(len(content).to_bytes(8, "little"))
+        result.update(content)  # by itself: it may be gigabytes, which no sum of bytes should copy
     return result.digest()
 
 
@@ -240,10 +252,45 @@ def _is_plain(value: Any) -> bool:
     return all(type(part) in _PLAIN or (type(part) is tuple and _is_plain(part)) for part in value)
 
 
-def _names(code: types.CodeType) -> Iterable[str]:
-    """Return the global and attribute names in a function's code and in the functions that it defines, sorted."""
-    inner = [names for part in code.co_consts if isinstance(part, types.CodeType) for names in _names(part)]
-    return sorted({*code.co_names, *inner})
+def _names(code: types.CodeType) -> tuple[list[str], list[str]]:
+    """Return (global names, attribute names) read by a function and by the functions that it defines, sorted."""
+    loaded, attributes = set[str](), set[str]()
+    for part in (code, *(const for const in code.co_consts if isinstance(const, types.CodeType))):
+        for step in dis.get_instructions(part):
+            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+                loaded.add(step.argval)
+            elif step.opname in ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM", "LOAD_SUPER_ATTR"):
+                attributes.add(step.argval)
+        if part is not code:
+            inner = _names(part)
+            loaded |= set(inner[0])
+            attributes |= set(inner[1])
+    return sorted(loaded), sorted(attributes)
+
+
+def _reached(kind: type) -> set[str] | None:
+    """Return the attributes of a class that its entries reach through any name; None where it has no such entry."""
+    known = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
+    todo = [name for name in _ENTRIES if name in known and not _is_installed(known[name])]
+    if not todo:
+        return None
+    reached = set[str]()
+    while todo:
+        name = todo.pop()
+        if name in reached:
+            continue
+        reached.add(name)
+        value = known[name]
+        for part in (value, getattr(value, "__func__", None), getattr(value, "fget", None)):
+            if isinstance(part, types.FunctionType):
+                todo += [other for other in _names(inspect.unwrap(part).__code__)[1] if other in known]
+    return reached
+
+
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield tensors in an attribute: itself, or in a list, tuple or dictionary."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+    yield from (part for part in parts if isinstance(part, Tensor))
 
 
 def _is_installed(value: Any) -> bool:
@@ -265,7 +312,8 @@ def _is_library(module: types.ModuleType) -> bool:
     root = str(module.__name__).partition(".")[0]
     if root == _PACKAGE or root in sys.builtin_module_names or root in sys.stdlib_module_names:
         return True
-    return str(getattr(module, "__file__", None) or "").startswith(_INSTALLED)
+    file = Path(getattr(module, "__file__", None) or "")
+    return str(file).startswith(_INSTALLED) or bool({"site-packages", "dist-packages"} & set(file.parts))
 
 
 def _attribute(value: Any, name: str) -> Any:
@@ -276,13 +324,11 @@ def _attribute(value: Any, name: str) -> Any:
 
 
 @functools.cache
-def _lightning_names() -> frozenset[str]:
-    import pytorch_lightning as pl
-
-    return frozenset(vars(pl.LightningModule())) - frozenset(vars(nn.Module()))
+def _state_of_lightning(base: type) -> frozenset[str]:
+    return frozenset(vars(base())) - frozenset(vars(nn.Module()))
 
 
 def _lightning_attributes(network: nn.Module) -> frozenset[str]:
-    """Return the attributes in which a LightningModule keeps its trainer and the like."""
-    lightning = sys.modules.get("pytorch_lightning")
-    return _lightning_names() if lightning and isinstance(network, lightning.LightningModule) else frozenset()
+    """Return the attributes in which a LightningModule, of either package, keeps its trainer and the like."""
+    bases = [base for base in type(network).__mro__ if base.__name__ == "LightningModule" and _is_installed(base)]
+    return _state_of_lightning(bases[-1]) if bases else frozenset()

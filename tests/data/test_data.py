@@ -62,7 +62,7 @@ def test_labels_become_arrays_and_ids_default_to_numbers() -> None:
         ({"loss": "cross_entropy"}, r"data.loss must be a function \(outputs, targets\) -> \[B\], got 'cross_entropy'"),
         ({"train": _set(0)}, "data.train is empty; give at least one training sample"),
         ({"probes": _set(0)}, "data.probes is empty"),
-        ({"train": Endless()}, "Endless has no length; sampling needs map-style datasets"),
+        ({"train": Endless()}, r"data.train is a stream \(Endless\)"),
         ({"labels": {"task": [1, 2]}}, r"data.labels\['task'\] has shape \(2,\), but there are 6 probes"),
         ({"labels": {"task": np.zeros((6, 2))}}, r"data.labels\['task'\] has shape \(6, 2\)"),
         ({"labels": {"draw": np.zeros(6)}}, "data.labels: the name 'draw' is taken; rename it"),

@@ -132,6 +132,17 @@ def test_a_network_that_is_random_in_evaluation_mode_is_refused_by_its_module(wa
     assert before[1:] == after[1:]
 
 
+@pytest.mark.parametrize("size", [-1e9, torch.finfo(torch.float32).min, float("-inf")])
+@pytest.mark.parametrize(("inner", "word"), [(lambda h: h - h.mean(0), "mixes"), (lambda h: F.dropout(h), "is random")])
+def test_a_masked_class_hides_nothing(inner: Any, word: str, size: float) -> None:
+    class Masked(Body):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).masked_fill(torch.tensor([False, False, True]), size)
+
+    with pytest.raises(InputError, match=rf"^Masked\.forward {word}"):
+        check_function(Masked(inner), cross_entropy, INPUTS, TARGETS.clamp(max=1))
+
+
 def test_a_random_loss_is_refused_by_its_name() -> None:
     with pytest.raises(InputError, match=r"^data\.loss \(noisy\) is random"):
         check_function(Body(nn.ReLU()), noisy, INPUTS, TARGETS)

@@ -1,6 +1,7 @@
 """Chains evaluated one after another by plain PyTorch, for networks that torch.func does not take; and the choice."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,9 @@ class PlainModel(StackedModel):
         super().__init__(model, loss, chains, moving)
         parameters = dict(self._model.named_parameters())
         self._moving = [parameters[name].requires_grad_(True) for name in self.moving]
+        # cuDNN differentiates recurrent layers in training mode only, which would switch dropout on.
+        recurrent = any(isinstance(module, nn.RNNBase) for module in self._model.modules())
+        self._backend = (lambda: torch.backends.cudnn.flags(enabled=False)) if recurrent else nullcontext
 
     def gradient(self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return each chain's own gradient [C, P] of its mean loss [C] on its minibatch [C, B, ...]."""
@@ -42,6 +46,7 @@ class PlainModel(StackedModel):
 
         return losses
 
+    @torch.enable_grad()
     def hessian_product(
         self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor, direction: Tensor
     ) -> Tensor:
@@ -63,8 +68,9 @@ class PlainModel(StackedModel):
             parameter.data = values.detach()[chain]
         inputs = inputs.clone()  # which the model may change
         if lowered is None:
-            return self._loss(self._model(inputs), targets)
-        with torch.autocast(inputs.device.type, dtype=lowered, cache_enabled=False):
+            with self._backend():
+                return self._loss(self._model(inputs), targets)
+        with self._backend(), torch.autocast(inputs.device.type, dtype=lowered, cache_enabled=False):
             outputs = self._model(inputs)
         return self._loss(outputs.to(weights[0].dtype) if isinstance(outputs, Tensor) else outputs, targets)
 
@@ -115,25 +121,24 @@ def choose_route(
     noise = torch.randn(start.shape[1], generator=torch.Generator().manual_seed(0), dtype=start.dtype).to(start.device)
     beside = start + start.square().mean().sqrt() * noise
     try:
-        wanted = [_evaluated(plain, weights, minibatch, probes) for weights in (start, beside)]
-    except InputError:
+        points = [(start, _evaluated(plain, start, minibatch, probes))]
+    except (InputError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise InputError(
             f"the network cannot be evaluated and differentiated: {_reason(error)}; check its forward and data.loss"
         ) from error
+    with suppress(Exception):  # so far away a network may fail, for a scale below zero: chains do not go there
+        points.append((beside, _evaluated(plain, beside, minibatch, probes)))
     try:
         fast = build(StackedModel)
-        given = [_evaluated(fast, weights, minibatch, probes) for weights in (start, beside)]
+        given = [_evaluated(fast, weights, minibatch, probes) for weights, _ in points]
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # torch.func, make_fx and user code under them raise whatever they like
         return Route(PlainModel, _reason(error))
-    agree = all(
-        _close(one, other)
-        for ours, theirs in zip(given, wanted, strict=True)
-        for one, other in zip(ours, theirs, strict=True)
-    )
+    pairs = [pair for ours, (_, theirs) in zip(given, points, strict=True) for pair in zip(ours, theirs, strict=True)]
+    agree = all(_close(one, other) for one, other in pairs)
     return FAST if agree else Route(PlainModel, "its recorded operations give other values")
 
 
