@@ -10,7 +10,8 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 import torch
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @contextmanager

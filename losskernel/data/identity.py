@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ def _parts(dataset: Any) -> Iterator[Any]:
         for source in dataset.sources:
             yield from _parts(source)
     elif hasattr(dataset, "identity"):
-        yield from dataset.identity()
+        yield from cast(Any, dataset).identity()
     else:
         yield from _general(dataset)
 

@@ -5,7 +5,7 @@ from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from losskernel.errors import InputError, require
 
@@ -29,7 +29,7 @@ def unwrapped(model: Network) -> Network:
     model = cast(Network, inner)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, tensor in tensors.items():
-        empty = isinstance(tensor, UninitializedTensorMixin)
+        empty = isinstance(tensor, (UninitializedParameter, UninitializedBuffer))
         require(
             not empty, f"{name} of {type(model).__name__} is not initialised; pass one batch through the model first"
         )

@@ -6,7 +6,7 @@ samples evaluated beside it, or on chance, has another covariance for every bloc
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -235,5 +235,5 @@ def _typical(values: Tensor) -> float:
 
 def _random_state() -> tuple[bytes, str, int]:
     """Return the states of the global generators, to be compared."""
-    kind, keys, position, *_ = np.random.get_state(legacy=True)  # noqa: NPY002
+    kind, keys, position, *_ = cast(Any, np.random.get_state(legacy=True))  # noqa: NPY002
     return torch.get_rng_state().numpy().tobytes(), f"{kind}{position}{hash(keys.tobytes())}", hash(random.getstate())

@@ -26,7 +26,6 @@ from losskernel.sampling.chains import STEP_CHECKS, Chains, RecordLosses, StepCh
 from losskernel.sampling.engine.plain_model import FAST, PLAIN, PlainModel, Route, choose_route
 from losskernel.sampling.engine.stacked_model import (
     LARGEST,
-    StackedModel,
     check_losses,
     choose_block,
     stackable,
@@ -279,7 +278,7 @@ class _Stacks:
         """Choose how chains are evaluated, and say so where it is not the fast way."""
         setup, chains = self.setup, rows.stop - rows.start
         inputs, targets = _some(setup.data.train, setup.schedule.batch_size, device)
-        minibatch = tuple(part.expand(chains, *part.shape) for part in (inputs, targets))
+        minibatch = inputs.expand(chains, *inputs.shape), targets.expand(chains, *targets.shape)
         probes = _some(setup.data.probes, block, device)
         self._route = choose_route(lambda kind: self._model(chains, kind).to(device), minibatch, probes)
         if self._route.model is PlainModel:
@@ -300,7 +299,7 @@ class _Stacks:
         return chains
 
     @functools.cached_property
-    def _model(self) -> Callable[[int, type[StackedModel]], StackedModel]:
+    def _model(self) -> Any:
         # Stacks of equal size share one copy of the model, and with it the recorded operations.
         setup = self.setup
         return functools.cache(lambda chains, kind: kind(setup.model, setup.data.loss, chains, setup.moving))

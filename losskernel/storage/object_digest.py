@@ -148,7 +148,7 @@ class _Digest:
                 status = os.stat(value.filename)
                 yield f"{os.path.basename(value.filename)} {status.st_size} {status.st_mtime_ns} {value.offset}"
             else:
-                yield memoryview(np.ascontiguousarray(value).reshape(-1).view(np.uint8)) if value.size else b""
+                yield np.ascontiguousarray(value).reshape(-1).view(np.uint8).data if value.size else b""
             return
         if value.is_meta:
             raise UnknownIdentity("a tensor on the meta device has no values")
@@ -164,7 +164,7 @@ class _Digest:
         else:
             plain = value.resolve_conj().resolve_neg().contiguous()
             # As bytes: numpy has no bfloat16.
-            yield memoryview(plain.reshape(-1).view(torch.uint8).numpy()) if plain.numel() else b""
+            yield plain.reshape(-1).view(torch.uint8).numpy().data if plain.numel() else b""
 
     def _network(self, network: nn.Module) -> Iterator[bytes]:
         """Yield the forward code and the whole state of a module, but for what a forward in evaluation mode ignores."""

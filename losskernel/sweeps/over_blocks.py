@@ -257,7 +257,7 @@ def _drawn(table: pd.DataFrame, chance: float) -> figures.BlockShares:
     numbers = table.drop(columns=["block", "verdict"]).astype(float)
     numbers["weights"] /= numbers["weights"].max(skipna=False)
     fields = {"share": "self_coupling", "share_se": "self_coupling_se", "cka_ceiling": "ceiling"}
-    columns = {fields.get(name, name): numbers[name].to_numpy() for name in numbers}
+    columns: dict[str, Any] = {fields.get(str(name), str(name)): numbers[name].to_numpy() for name in numbers}
     return figures.BlockShares(table["block"].tolist(), table["verdict"].tolist(), chance=chance, **columns)
 
 
