@@ -42,7 +42,7 @@ def inception_v1(outputs: int = 1000, weights: str | None = None, transform_inpu
         transform_input = weights is not None and not ours
     model = _untrained("googlenet", outputs, aux_logits=False, init_weights=True, transform_input=transform_input)
     # Auxiliary heads serve training alone.
-    return put(model, state, "fc", str(weights), without=("aux1.", "aux2.")) if state else model
+    return put(model, state, "fc", str(weights), without=("aux1.", "aux2.")) if weights is not None else model
 
 
 def resnet18(outputs: int = 1000, weights: str | None = None) -> nn.Module:
@@ -118,7 +118,7 @@ def input_settings(network: str, key: str) -> dict[str, Any]:
 def _torchvision_model(name: str, outputs: int, weights: str | None, head: str) -> nn.Module:
     state, _ = _state(name, weights)
     model = _untrained(name, outputs)
-    return put(model, state, head, str(weights)) if state else model
+    return put(model, state, head, str(weights)) if weights is not None else model
 
 
 def _untrained(name: str, outputs: int, **options: bool) -> nn.Module:
@@ -129,9 +129,9 @@ def _untrained(name: str, outputs: int, **options: bool) -> nn.Module:
 
 
 def _state(name: str, weights: str | None) -> tuple[Any, bool]:
-    """Return (content of the weights' file, whether this package saved it); empty for initial weights."""
+    """Return (content of the weights' file, whether this package saved it); None for initial weights."""
     if weights is None:
-        return {}, False
+        return None, False
     known = isinstance(weights, (str, Path))
     require(known, f"model.weights must be null, torchvision or the path of a state dict, got {weights!r}")
     return (_torchvision_pretrained(name), False) if weights == TORCHVISION else read_state(weights)
