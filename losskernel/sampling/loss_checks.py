@@ -17,7 +17,8 @@ from losskernel.errors import InputError, require
 from losskernel.models.evaluation_copy import evaluation_copy
 from losskernel.sampling.engine.stacked_model import Loss, check_losses, stackable
 
-SAMPLES = 16  # compared among others; half as many of networks whose evaluation takes long
+SAMPLES = 16  # compared among others
+_FEW = 6  # of networks whose evaluation takes long
 _ALONE = 4  # of them by themselves
 _REPEATS = 2  # evaluations that must agree
 _RARE = 32  # where random numbers are drawn: noise that seldom acts needs more of them
@@ -58,7 +59,7 @@ def check_function(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor
         InputError: the loss of a sample depends on chance or on other samples; names the module or the loss.
     """
     with kept_random_state(), torch.no_grad():
-        count = SAMPLES if stackable(model) else SAMPLES // 2
+        count = SAMPLES if stackable(model) else _FEW
         subject = _Subject(evaluation_copy(model).to(inputs.device), loss, inputs[:count], targets[:count])
         subject.check_repeats()
         subject.check_companions()

@@ -169,7 +169,7 @@ def test_a_place_that_no_sampler_is_read_from_is_refused(capsys: Any, tmp_path: 
 
 
 def test_without_a_calibration_nothing_changes() -> None:
-    plain = config()
+    plain = config("paths.run=run", "paths.sweep=sweep")  # not the time, which is another for a copy
     before = plain.copy()
     apply_calibration(plain, [])
     assert plain == before

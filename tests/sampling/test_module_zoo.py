@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from losskernel.errors import InputError
 from losskernel.losses import cross_entropy
 from losskernel.models.evaluation_copy import evaluation_copy, unwrapped
 from losskernel.sampling.engine.plain_model import PlainModel, choose_route
@@ -363,3 +364,14 @@ def test_a_branch_that_another_chain_takes_is_seen() -> None:
     model = build(choose_route(build, batch, (INPUTS, TARGETS)).model)
     gradient, _ = model.gradient(model.views(-model.start[None]), *batch)
     torch.testing.assert_close(gradient[0], by_plain_pytorch(other, moving, INPUTS[:BATCH], TARGETS[:BATCH])[0])
+
+
+def test_a_forward_that_changes_weights_is_refused_by_their_name() -> None:
+    network = Tokens(max_norm=1.0).double()
+
+    def build(kind: type[StackedModel]) -> StackedModel:
+        return kind(network, cross_entropy, 1, ["table.weight", "last.weight"])
+
+    network(INPUTS)  # as training leaves it: no row is longer than allowed
+    with torch.no_grad(), pytest.raises(InputError, match=r"forward changes its weight table\.weight"):
+        choose_route(build, (INPUTS[None], TARGETS[None]), (INPUTS, TARGETS))

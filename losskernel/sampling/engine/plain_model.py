@@ -105,7 +105,7 @@ FAST, PLAIN = Route(StackedModel, ""), Route(PlainModel, "")
 def choose_route(
     build: Callable[[type[StackedModel]], StackedModel], minibatch: tuple[Tensor, Tensor], probes: tuple[Tensor, Tensor]
 ) -> Route:
-    """Take the real step and evaluate probes both ways, at the start and beside it; keep the fast way if they agree.
+    """Take the real step and evaluate probes both ways, these beside the start too; keep the fast way if all agree.
 
     Args:
         build: returns the chains' model of a class, on the device of the samples.
@@ -121,24 +121,29 @@ def choose_route(
     noise = torch.randn(start.shape[1], generator=torch.Generator().manual_seed(0), dtype=start.dtype).to(start.device)
     beside = start + start.square().mean().sqrt() * noise
     try:
-        points = [(start, _evaluated(plain, start, minibatch, probes))]
+        wanted = _evaluated(plain, start, minibatch, probes)
     except (InputError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise InputError(
             f"the network cannot be evaluated and differentiated: {_reason(error)}; check its forward and data.loss"
         ) from error
+    away = None
+    moved = beside.clone()
     with suppress(Exception):  # so far away a network may fail, for a scale below zero: chains do not go there
-        points.append((beside, _evaluated(plain, beside, minibatch, probes)))
+        away = plain.evaluator(plain.views(moved))(*probes)
+    _require_unchanged(plain, beside, moved)
     try:
         fast = build(StackedModel)
-        given = [_evaluated(fast, weights, minibatch, probes) for weights, _ in points]
+        given = _evaluated(fast, start, minibatch, probes)
+        # A recording keeps the branch that was taken first, which other weights show.
+        given_away = away if away is None else fast.evaluator(fast.views(beside))(*probes)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # torch.func, make_fx and user code under them raise whatever they like
         return Route(PlainModel, _reason(error))
-    pairs = [pair for ours, (_, theirs) in zip(given, points, strict=True) for pair in zip(ours, theirs, strict=True)]
-    agree = all(_close(one, other) for one, other in pairs)
+    pairs = [*zip(given, wanted, strict=True), *([] if away is None else [(given_away, away)])]
+    agree = all(_close(one, other) for one, other in pairs if one is not None)
     return FAST if agree else Route(PlainModel, "its recorded operations give other values")
 
 
@@ -148,13 +153,18 @@ def _evaluated(
     before, views = weights.clone(), model.views(weights)
     gradient, losses = model.gradient(views, *minibatch)
     result = gradient, losses, model.evaluator(views)(*probes)
-    for name, old, new in zip(model.moving, model.views(before), views, strict=True):
+    _require_unchanged(model, before, weights)
+    return result
+
+
+def _require_unchanged(model: StackedModel, before: Tensor, after: Tensor) -> None:
+    """Raise InputError that names the first weight that a forward changed."""
+    for name, old, new in zip(model.moving, model.views(before), model.views(after), strict=True):
         require(
             torch.equal(old, new) or bool(old.isnan().any()),
             f"the network's forward changes its weight {name}, and would move the chains; make it leave weights alone "
             "(for nn.Embedding: max_norm=None, with the norms set once after training)",
         )
-    return result
 
 
 def _close(ours: Tensor, theirs: Tensor) -> bool:
