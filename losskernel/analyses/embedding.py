@@ -8,7 +8,7 @@ import numpy as np
 
 from losskernel import figures
 from losskernel.analyses.probe_sheets import map_table, probe_table, thumbnails
-from losskernel.analyses.result import Result
+from losskernel.analyses.result import Result, left_out
 from losskernel.analyses.umap_layout import kept_neighbours, nearest_probes, umap_layout
 from losskernel.data.images.image_files import encode
 from losskernel.errors import require, require_integer
@@ -43,7 +43,8 @@ class Embedding:
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return coordinates as a table, maps as figures, and an interactive page."""
-        require(kernel.probes >= 10, f"analysis.embedding needs >= 10 probes, got {kernel.probes}; drop the analysis")
+        if kernel.probes < 10:
+            return left_out("embedding", f"a map needs 10 probes or more, got {kernel.probes}")
         names = list(kernel.labels) if self.colour_by is None else list(self.colour_by)
         labels = {name: kernel.label(name) for name in names} or {"probe": np.arange(kernel.probes)}
         k = min(self.neighbours, kernel.probes - 1)  # fewer where there are few probes

@@ -1,5 +1,6 @@
 """What an analysis returns."""
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,15 @@ class Result:
     pages: dict[str, str] = field(default_factory=dict)
     animations: dict[str, bytes] = field(default_factory=dict)
     captions: dict[str, str] = field(default_factory=dict)
+
+
+def left_out(analysis: str, reason: str, metrics: Mapping[str, float] | None = None) -> Result:
+    """Return the answer of an analysis whose question the data cannot answer, and log why.
+
+    For analyses of the default run, which must not fail because data are very small or a chain stood still.
+    """
+    logging.getLogger(__name__).warning("analysis.%s: %s; nothing is computed", analysis, reason)
+    return Result(dict(metrics or {}))
 
 
 @dataclass(frozen=True)

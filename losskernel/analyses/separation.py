@@ -1,6 +1,5 @@
 """Do groups of probes separate? |R| within and across, cluster recovery, neighbour purity, each with a null."""
 
-import logging
 import warnings
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,13 +10,11 @@ from sklearn.cluster import SpectralClustering
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from losskernel import figures
-from losskernel.analyses.result import MetricPanel, Result, check_settings
+from losskernel.analyses.result import MetricPanel, Result, check_settings, left_out
 from losskernel.errors import require
 from losskernel.figures.shared.style import INK, OKABE_ITO
 from losskernel.kernel import LossKernel, Matrices, bootstrap, noise_floor
 from losskernel.traces.loss_traces import LossTraces
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,10 +91,10 @@ class Separation:
         names, groups = np.unique(kernel.label(self.group), return_inverse=True)
         counts = {"groups": float(len(names)), "probes": float(kernel.probes)}
         if len(names) < 2 or kernel.probes < 4:
-            # A default analysis must not end a run on a single group, or on one probe of each of two.
             subject = f"{kernel.probes} probes of {len(names)} {self.group}"
-            _LOG.warning("analysis.separation: %s hold no pairs within and across groups; nothing is computed", subject)
-            return Result(counts)
+            return left_out("separation", f"{subject} hold no pairs within and across groups", counts)
+        if kernel.constant.all():
+            return left_out("separation", "no loss ever changes", counts)
         most = min(100, kernel.probes // 2)
         require(
             len(names) <= most,

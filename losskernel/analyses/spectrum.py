@@ -8,7 +8,7 @@ import pandas as pd
 
 from losskernel import figures
 from losskernel.analyses.probe_sheets import probe_table
-from losskernel.analyses.result import MetricPanel, Result
+from losskernel.analyses.result import MetricPanel, Result, left_out
 from losskernel.errors import require, require_integer
 from losskernel.figures.shared.style import INK
 from losskernel.kernel import LossKernel, Matrices, bootstrap
@@ -48,6 +48,8 @@ class Spectrum:
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return effective ranks, a table of eigenvalues and one of modes, and the figure."""
+        if kernel.constant.all():
+            return left_out("spectrum", "no loss ever changes")
         values, modes = diagnostics.leading_modes(kernel.standardised(), self.modes)  # [min(N, C D)], [modes, N]
         covariance_values, _ = diagnostics.leading_modes(kernel.features(), 1)
         rank = diagnostics.effective_rank(values)

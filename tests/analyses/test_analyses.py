@@ -475,8 +475,18 @@ def test_a_map_keeps_neighbours_together_and_the_same_seed_gives_the_same_map() 
     assert (distance.argmin(1) // 7 == np.arange(14) // 7).all()  # every nearest point on the map is of its task
 
 
-def test_an_embedding_needs_neighbours_and_probes() -> None:
+def test_an_embedding_needs_neighbours_and_probes(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(InputError, match=r"analysis.embedding.neighbours must be >= 2, got 1"):
         Embedding(neighbours=1)
-    with pytest.raises(InputError, match=r"analysis.embedding needs >= 10 probes, got 9; drop the analysis"):
-        _ask(Embedding(), LossTraces.from_arrays(gaussian(2, 20, np.eye(9))))
+    with caplog.at_level("WARNING"):
+        assert not _ask(Embedding(), LossTraces.from_arrays(gaussian(2, 20, np.eye(9)))).metrics
+    assert "analysis.embedding: a map needs 10 probes or more, got 9; nothing is computed" in caplog.text
+
+
+@pytest.mark.parametrize("analysis", [Separation(group="task"), Spectrum()], ids=["separation", "spectrum"])
+def test_losses_that_never_change_end_no_run(analysis: Any, caplog: pytest.LogCaptureFixture) -> None:
+    traces = LossTraces.from_arrays(np.ones((2, 20, 12)), labels={"task": ["a", "b"] * 6})
+    with caplog.at_level("WARNING"):
+        result = _ask(analysis, traces)
+    assert "no loss ever changes; nothing is computed" in caplog.text
+    assert not result.figures
