@@ -107,7 +107,7 @@ def test_a_level_that_never_appears_is_named_so() -> None:
         0.5,
     )
     assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["level 1: never", "level 2: never"]
-    with pytest.raises(ValueError, match=r"contrasts and errors must be \(6, 2\), got \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"contrasts must be \[6, 2\], got \(2, 2\)"):
         figures.emergence(
             Axis("step", [str(step) for step in STEPS]), LEVELS, np.zeros((2, 2)), np.zeros((6, 2)), table, 0.5
         )
