@@ -61,6 +61,8 @@ def disagreements(provenances: Sequence[Mapping[str, Any]], names: Sequence[str]
     lines = [_line(key, values, names) for key, values in settings.items()]
     for key, values in identities.items():
         part = key.split(".")[0]
+        if key == "model.code" and WEIGHTS in identities:
+            continue  # the weights are a part of the network's state, and have a line of their own
         if not any(_lies_in(setting, deciding(part) or [part]) for setting in settings):
             reason = _reason(key, configs[0]) if configured else ""
             lines.append(_line(_NAMES.get(key, key), values, names) + reason)
