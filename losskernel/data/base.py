@@ -9,14 +9,14 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from losskernel.data.global_state import kept_random_state, ordinary, seed_everything
+from losskernel.data.global_state import Seeded, SeededReading, ordinary
 from losskernel.data.sample_checks import check_container, check_sample, checked_label, collated_error, names_of
 from losskernel.errors import InputError, require
 from losskernel.signals import STOP_SIGNALS
@@ -330,13 +330,6 @@ def stack(dataset: Dataset[Any], limit: int | None = None, workers: int = 0) -> 
     return torch.cat([inputs for inputs, _ in batches]), torch.cat([targets for _, targets in batches])
 
 
-class Seeded(NamedTuple):
-    """Rows that are read one after another with the global random numbers of one seed."""
-
-    seed: int
-    rows: Sequence[int]
-
-
 def batches_of(rows: range) -> list[list[Seeded]]:
     """Split row numbers into batches that a worker process hands over at once; what lies in shared memory stays small.
 
@@ -345,26 +338,6 @@ def batches_of(rows: range) -> list[list[Seeded]]:
     """
     batches = [rows[first : first + _BATCH] for first in range(0, len(rows), _BATCH)]
     return [[Seeded(row, [row]) for row in batch] for batch in batches]
-
-
-class _SeededReading(Dataset[Any]):
-    """A data set whose random transforms depend on nothing but the seed: not on workers, nor on other batches."""
-
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self._dataset = dataset
-        several = getattr(dataset, "__getitems__", None)
-        self._read: Callable[[Sequence[int]], Sequence[Any]] = several or self._one_by_one
-
-    def _one_by_one(self, rows: Sequence[int]) -> list[Any]:
-        return [self._dataset[row] for row in rows]
-
-    def __getitem__(self, part: Seeded) -> Any:
-        seed_everything(part.seed)
-        return self._read(part.rows)
-
-    def __getitems__(self, batch: Sequence[Seeded]) -> list[Any]:
-        with kept_random_state():
-            return [sample for part in batch for sample in self[part]]
 
 
 def loaded(
@@ -382,7 +355,7 @@ def loaded(
         InputError: what a worker's data set says is wrong.
     """
     loader = DataLoader(
-        _SeededReading(dataset),
+        SeededReading(dataset),
         batch_sampler=batches,  # pyright: ignore[reportArgumentType]
         num_workers=min(workers, cores()),  # more would wait for each other, and torch warns of them
         pin_memory=torch.device(device).type == "cuda",

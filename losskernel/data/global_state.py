@@ -3,12 +3,13 @@
 import functools
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,3 +76,30 @@ def with_own_state(function: Callable[P, R]) -> Callable[P, R]:
 def ordinary(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor that gradients may pass through: itself, or a copy of one that was made in inference mode."""
     return tensor.clone() if tensor.is_inference() else tensor
+
+
+class Seeded(NamedTuple):
+    """Rows that are read one after another with the global random numbers of one seed."""
+
+    seed: int
+    rows: Sequence[int]
+
+
+class SeededReading(Dataset[Any]):
+    """A data set whose random transforms depend on nothing but the seed: not on workers, nor on other batches."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self._dataset = dataset
+        several = getattr(dataset, "__getitems__", None)
+        self._read: Callable[[Sequence[int]], Sequence[Any]] = several or self._one_by_one
+
+    def _one_by_one(self, rows: Sequence[int]) -> list[Any]:
+        return [self._dataset[row] for row in rows]
+
+    def __getitem__(self, part: Seeded) -> Any:
+        seed_everything(part.seed)
+        return self._read(part.rows)
+
+    def __getitems__(self, batch: Sequence[Seeded]) -> list[Any]:
+        with kept_random_state():
+            return [sample for part in batch for sample in self[part]]

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from losskernel.data.base import Data, Seeded, as_packed, batches_of, held, loaded, size, unpacker
+from losskernel.data.base import Data, as_packed, batches_of, held, loaded, size, unpacker
+from losskernel.data.global_state import Seeded
 
 NOISE, MINIBATCH = 0, 1  # streams of random numbers of a chain
 # The chain number whose minibatches and noise training sees: above that of any sampling chain.
