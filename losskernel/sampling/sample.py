@@ -26,6 +26,7 @@ from losskernel.sampling.chains import STEP_CHECKS, Chains, RecordLosses, StepCh
 from losskernel.sampling.engine.plain_model import FAST, PLAIN, PlainModel, Route, choose_route
 from losskernel.sampling.engine.stacked_model import (
     LARGEST,
+    StackedModel,
     check_losses,
     choose_block,
     stackable,
@@ -257,10 +258,10 @@ class _Stacks:
             return self.build(rows, int(about["probe_batch_size"]), state)
         trainer = self._trainer(rows)
         device = trainer.strategy.root_device
+        self.setup.try_sampler()  # its settings are checked before anything is evaluated
         check_function(self.setup.model, self.setup.data.loss, *_some(self.setup.data.probes, SAMPLES, device))
         block = _block(self.setup, device)
         self._choose_route(rows, block, device)
-        # Before anything is evaluated: the sampler's constructor checks its settings.
         chains = self._chains(rows, block, device)
         about = provenance(self.setup, config, device, block)
         if self.progress:
@@ -277,12 +278,19 @@ class _Stacks:
     def _choose_route(self, rows: slice, block: int, device: torch.device) -> None:
         """Choose how chains are evaluated, and say so where it is not the fast way."""
         setup, chains = self.setup, rows.stop - rows.start
+
+        def build(kind: type[StackedModel]) -> StackedModel:
+            # The fast one is kept with what it records; the other would take as much memory for nothing.
+            kept = kind is StackedModel
+            made = self._model(chains, kind) if kept else kind(setup.model, setup.data.loss, chains, setup.moving)
+            return made.to(device)
+
         inputs, targets = _some(setup.data.train, setup.schedule.batch_size, device)
         minibatch = inputs.expand(chains, *inputs.shape), targets.expand(chains, *targets.shape)
         probes = _some(setup.data.probes, block, device)
-        self._route = choose_route(lambda kind: self._model(chains, kind).to(device), minibatch, probes)
+        self._route = choose_route(build, minibatch, probes)
         if self._route.model is PlainModel:
-            self._model.cache_clear()  # the other model takes as much memory
+            self._model.cache_clear()
         if self._route.reason and self.progress:
             name = type(setup.model).__name__
             sys.stderr.write(f"{name} is evaluated by plain PyTorch, chain after chain ({self._route.reason})\n")
