@@ -13,6 +13,11 @@ os.environ.setdefault("WANDB_SILENT", "true")
 import pytest
 import torch
 
+# What the server has imported that forks processes for tests; each of them then begins at once.
+multiprocessing.set_forkserver_preload(
+    ["losskernel.cli.build", "losskernel.sampling.sample", "torch.fx.experimental.proxy_tensor"]
+)
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:

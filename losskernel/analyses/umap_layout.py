@@ -1,6 +1,8 @@
 """Layouts of the probes in two or three dimensions: UMAP from exact nearest neighbours of the kernel."""
 
+import functools
 import warnings
+from contextlib import suppress
 
 import numpy as np
 
@@ -38,7 +40,9 @@ def umap_layout(
 
     Source: McInnes, Healy & Melville 2018 (UMAP).
     """
-    from umap import UMAP  # costs seconds to import and compile
+    from umap import UMAP  # costs seconds to import
+
+    _keep_compiled()
 
     # UMAP counts a point as its own first neighbour.
     itself = np.arange(kernel.probes)[:, None]  # [N, 1]
@@ -55,6 +59,18 @@ def umap_layout(
             random_state=seed,
         )
         return np.asarray(model.fit_transform(kernel.standardised().astype(np.float32)))
+
+
+@functools.cache
+def _keep_compiled() -> None:
+    """Let numba keep what it compiles of UMAP: 7 s in every process otherwise."""
+    from numba.core.dispatcher import Dispatcher
+    from umap import layouts, umap_
+
+    for function in (*vars(umap_).values(), *vars(layouts).values()):
+        if isinstance(function, Dispatcher):
+            with suppress(RuntimeError):  # no folder for it can be written
+                function.enable_caching()
 
 
 def kept_neighbours(layout: np.ndarray, neighbours: Neighbours) -> np.ndarray:

@@ -91,6 +91,7 @@ class RunFolder:
             self.write_text(f"figures/{name}.html", page)
         pictures = {}
         for name, figure in result.figures.items():
+            _settle(figure)
             for kind in ("pdf", "png"):
                 pictures[name] = self.write(f"figures/{name}.{kind}", partial(_save, figure, kind))
         for name, animation in result.animations.items():
@@ -99,6 +100,13 @@ class RunFolder:
         if result.captions:
             self.write_json(CAPTIONS, self.read_json(CAPTIONS) | result.captions)
         return pictures
+
+
+def _settle(figure: Any) -> None:
+    """Lay a figure out once, for all files of it: the layout takes longer than drawing."""
+    with paper():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
 
 
 def _save(figure: Any, kind: str, path: Path) -> None:

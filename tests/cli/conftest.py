@@ -19,3 +19,4 @@ def _figures_of_one_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
         target.write(_PIXEL) if hasattr(target, "write") else Path(target).write_bytes(_PIXEL)
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
+    monkeypatch.setattr("matplotlib.figure.Figure.draw_without_rendering", lambda _: None)

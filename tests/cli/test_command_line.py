@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import TINY, call, config, losskernel_command, run_python
+from command import MAIN, TINY, call, config, run_python
 
 import losskernel as lk
 import losskernel.cli
@@ -162,7 +162,7 @@ def test_all_faults_are_reported_at_once(tmp_path: Path, capsys: Any) -> None:
 
 
 def test_a_real_process_exits_with_one_line(tmp_path: Path) -> None:
-    done = losskernel_command("sampler.step_size=-1", "logger=none", f"paths.outputs={tmp_path}", cwd=tmp_path)
+    done = run_python("-c", MAIN, "sampler.step_size=-1", "logger=none", f"paths.outputs={tmp_path}", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "losskernel: sampler.step_size must be > 0, got -1; raise sampler.step_size\n"
 

@@ -5,15 +5,13 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import TINY, config, losskernel_command, tiny
+from command import MAIN, TINY, Forked, config, losskernel_command, tiny
 
 import losskernel as lk
 from losskernel.cli.build import run_from
@@ -152,14 +150,12 @@ def words(folder: Path) -> list[str]:
 
 def stopped(folder: Path, number: int) -> tuple[int, str]:
     """Send a run a signal once it has saved a state; return its exit code and what it said."""
-    code = "from losskernel.cli import main; main()"
-    command = [sys.executable, "-c", code, *words(folder), "state_every=0.1"]
-    process = subprocess.Popen(command, cwd=folder.parent, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not (folder / "traces.zarr" / "resume.pt").exists():
+    process = Forked(MAIN, *words(folder), "state_every=0.1", cwd=folder.parent)
+    while process.returncode is None and not (folder / "traces.zarr" / "resume.pt").exists():
         time.sleep(0.01)
     process.send_signal(number)
-    _, said = process.communicate()
-    return process.returncode, said
+    done = process.wait()
+    return done.returncode, done.stderr
 
 
 @pytest.mark.slow

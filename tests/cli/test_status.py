@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from command import TINY, call, run_python
+from command import TINY, Forked, call, run_python
 
 import losskernel as lk
 from losskernel.cli.commands.status import ask_slurm, read_sweeps, seconds_left, status_from, swept, table
@@ -658,18 +658,15 @@ def test_a_run_is_seen_at_work_killed_and_continued(tmp_path: Path) -> None:
     faster = "run.RunStatus, progress_callback._EVERY = functools.partial(run.RunStatus, every=0.05), 0"
     modules = "from losskernel.runs import run; from losskernel.runs.status import progress_callback"
     code = f"import functools; {modules}; {faster}; from losskernel.cli import main; main()"
-    plain = {key: value for key, value in os.environ.items() if not key.startswith(("HYDRA", "WANDB"))}
-    options: dict[str, Any] = {"cwd": tmp_path, "env": plain | {"OMP_NUM_THREADS": "1"}, "stderr": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", code, *words], text=True, **options) as child:
-        try:
-            kept = tmp_path / "toy" / "traces.zarr" / "resume.pt"
-            seen = _until(tmp_path, lambda job: bool(job.status.get("draws")) and kept.exists())
-            assert seen.state == "sampling"
-            assert seen.status["of"] == 3000
-        finally:
-            child.send_signal(signal.SIGKILL)
-        assert child.stderr is not None
-        message = [line.partition(" losskernel: ")[2] for line in child.stderr.read().splitlines()]
+    child = Forked(code, *words, cwd=tmp_path)
+    try:
+        kept = tmp_path / "toy" / "traces.zarr" / "resume.pt"
+        seen = _until(tmp_path, lambda job: bool(job.status.get("draws")) and kept.exists())
+        assert seen.state == "sampling"
+        assert seen.status["of"] == 3000
+    finally:
+        child.send_signal(signal.SIGKILL)
+    message = [line.partition(" losskernel: ")[2] for line in child.wait().stderr.splitlines()]
     assert message[0] == f"{tmp_path / 'toy'}: process {child.pid} on {socket.gethostname()}"
     assert message[1] == "training: 50 steps"
     assert message[3] == "chains 0-1 of 2: 10 steps of burn-in, then 1,500 draws each"
@@ -679,7 +676,7 @@ def test_a_run_is_seen_at_work_killed_and_continued(tmp_path: Path) -> None:
     (sweep,) = read_sweeps([str(tmp_path)], time.time(), nobody)
     (again,) = [line for line in table(sweep, None).splitlines() if line.startswith("go on with: ")]
     _, *words = shlex.split(again.removeprefix("go on with: "))
-    done = subprocess.run([sys.executable, "-c", code, *words], text=True, check=False, **options)
+    done = Forked(code, *words, cwd=tmp_path).wait()
     assert done.returncode == 0, done.stderr
     assert "of 3,000 draws, restart 1\n" in done.stderr
     assert re.search(r"losskernel: analysing: separation\n.*losskernel: finished, diagnosis: \w+\n", done.stderr)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import wandb
-from command import TINY, run_python, tiny
+from command import TINY, Forked, tiny
 from wandb_reader import read_runs
 from wandb_runs import alone, attempt, draws, one, said, stop_at
 from wandb_server import KEY, Service, standing_for_wandb
@@ -102,7 +102,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         alone(folder.parent / "home", patch)
         env = {name: value for name, value in os.environ.items() if name.startswith(("WANDB", "HOME"))}
-        done = run_python("-c", KILLED, *asked, *TINY, f"paths.run={folder}", cwd=folder.parent, env=env)
+        done = Forked(KILLED, *asked, *TINY, f"paths.run={folder}", cwd=folder.parent, env=env).wait()
         assert done.returncode == -signal.SIGKILL
         run_from(tiny(folder, *asked), folder, None)
         yield folder

@@ -4,8 +4,6 @@ import functools
 import multiprocessing
 import random
 import signal
-import subprocess
-import sys
 import textwrap
 import time
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from command import Forked
 
 import losskernel as lk
 from losskernel.data import arithmetic
@@ -57,9 +56,7 @@ def state_time(out: Path) -> int:
     "sampler", [name if name == "sgld" else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLERS]
 )
 def test_a_run_killed_at_random_moments_ends_bit_identical(sampler: str, tmp_path: Path) -> None:
-    # The server has imported this module once; each child is then a fork that starts at once.
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([__name__, "losskernel.sampling.sample"])
     out, rng, kills = tmp_path / "traces.zarr", random.Random(0), 0
     for _ in range(100):
         process = server.Process(target=child, args=(sampler, out))
@@ -107,15 +104,14 @@ def test_ctrl_c_leaves_a_run_that_continues(tmp_path: Path) -> None:
             sys.exit(130)
         """
     )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for _ in range(20):
-        process.stdout.readline()
+    process = Forked(script, cwd=tmp_path)
+    while process.returncode is None and process.stdout().count("batch") < 20:
+        time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    said = process.stdout.read()
-    assert process.wait() == 130
-    assert "stopped after" in said
-    assert "continue with the same call and out=" in said
+    done = process.wait()
+    assert done.returncode == 130
+    assert "stopped after" in done.stdout
+    assert "continue with the same call and out=" in done.stdout
     with pytest.raises(TraceError, match=r"is unfinished \(chains 0 to 1: \d+ draws done\)"):
         lk.open_traces(tmp_path / "t")
     assert draw("sgld", tmp_path / "t").losses.equals(draw("sgld", None).losses)

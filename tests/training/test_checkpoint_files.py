@@ -8,8 +8,6 @@ import pickle
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from command import TINY, call, config
+from command import MAIN, TINY, Forked, call, config
 from damage import flipped
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
@@ -120,9 +118,7 @@ def written(folder: Path) -> int:
 
 @pytest.mark.parametrize("kind", [pytest.param("adam", marks=pytest.mark.slow), "augmented"])
 def test_a_training_killed_at_random_moments_ends_bit_identical(kind: str, tmp_path: Path) -> None:
-    # The server has imported this module once; each child is then a fork that starts at once.
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([__name__, "losskernel.training.supervised"])
     rng, kills = random.Random(0), 0
     while True:
         process, before = server.Process(target=child, args=(kind, tmp_path)), written(tmp_path)
@@ -406,22 +402,15 @@ def test_a_run_says_that_its_training_was_stopped(tmp_path: Path, monkeypatch: p
 
 def test_sigterm_ends_a_command_in_training_and_the_same_words_continue(tmp_path: Path) -> None:
     words = ("analysis=[complexity]", "logger=none", *TINY[1:], "training.steps=1500", "threads=1", "state_every=0.1")
-    code = "from losskernel.cli import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *words, f"paths.run={tmp_path / 'run'}"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while process.poll() is None and not (tmp_path / "run" / "checkpoints" / STATE).exists():
+    process = Forked(MAIN, *words, f"paths.run={tmp_path / 'run'}", cwd=tmp_path)
+    while process.returncode is None and not (tmp_path / "run" / "checkpoints" / STATE).exists():
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate()
-    assert process.returncode == 128 + signal.SIGTERM
+    done = process.wait()
+    assert done.returncode == 128 + signal.SIGTERM
     assert re.fullmatch(
-        r"losskernel: stopped after \d+ of 1500 training steps \(SIGTERM\); the same command with .*\n", said
-    ), said
+        r"losskernel: stopped after \d+ of 1500 training steps \(SIGTERM\); the same command with .*\n", done.stderr
+    ), done.stderr
     assert not (tmp_path / "run" / "checkpoints" / "trained.pt").exists()
     assert call(*words, f"paths.run={tmp_path / 'run'}") == 0
     assert not (tmp_path / "run" / "checkpoints" / STATE).exists()
