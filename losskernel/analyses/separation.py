@@ -2,11 +2,11 @@
 
 import warnings
 from dataclasses import dataclass
+from math import log
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-from scipy import special
 from sklearn.cluster import SpectralClustering
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
@@ -149,7 +149,6 @@ class Separation:
         rng = np.random.default_rng(self.seed)
         bare = strength - np.eye(len(strength))  # |R| with 0 on the diagonal
         nearest = self._nearest(strength)  # [N, k]
-
         in_cluster = np.eye(clusters.max() + 1)[clusters]  # [N, clusters]
 
         def measure(labels: np.ndarray) -> np.ndarray:
@@ -157,7 +156,7 @@ class Separation:
             sizes = members.sum(0)  # [groups]
             within = np.einsum("ng,ng->", members, bare @ members) / (sizes * (sizes - 1)).sum()
             purity = (labels[nearest] == labels[:, None]).mean()
-            return np.array([within, *_agreement(members.T @ in_cluster), purity])
+            return np.array([within, *agreement(members.T @ in_cluster), purity])
 
         observed = measure(groups)  # [4]
         null = np.array([measure(rng.permutation(groups)) for _ in range(self.permutations)])
@@ -169,24 +168,27 @@ class Separation:
         }
 
 
-def _agreement(counts: np.ndarray) -> tuple[float, float]:
+def agreement(counts: np.ndarray) -> tuple[float, float]:
     """Return ARI and NMI of two partitions from how many items each pair of their parts shares, [parts, parts].
 
-    The same numbers as scikit-learn's, which take a hundred times as long for each of a thousand relabellings.
+    Equal to scikit-learn's to the last digit, which take a hundred times as long for each of a thousand relabellings.
 
     Source: Hubert & Arabie 1985 (ARI); mutual information over the mean of the entropies (NMI).
     """
-    total, rows, columns = counts.sum(), counts.sum(1), counts.sum(0)
-    pairs, of_rows, of_columns = ((sizes * (sizes - 1)).sum() for sizes in (counts, rows, columns))
-    expected = of_rows * of_columns / (total * (total - 1))
-    most = (of_rows + of_columns) / 2
-    ari = (pairs - expected) / (most - expected) if most > expected else 1.0
-    inside, entropies = (
-        special.entr(counts / total).sum(),
-        [special.entr(side / total).sum() for side in (rows, columns)],
-    )
-    information = max(entropies[0] + entropies[1] - inside, 0.0)
-    return float(ari), float(information / np.mean(entropies)) if any(entropies) else 1.0
+    rows, columns, shared = counts.sum(1), counts.sum(0), counts[counts > 0]
+    if len(rows) == len(columns) == 1:
+        return 1.0, 1.0
+    total = int(rows.sum())
+    together = int(np.square(shared).sum()) - total  # ordered pairs of items, together in both partitions
+    in_rows, in_columns = (int(np.square(sizes).sum()) - total - together for sizes in (rows, columns))
+    apart = total**2 - total - together - in_rows - in_columns
+    chance = (together + in_rows) * (in_rows + apart) + (together + in_columns) * (in_columns + apart)
+    ari = 2.0 * (together * apart - in_rows * in_columns) / chance if in_rows or in_columns else 1.0
+    share, expected = shared / total, np.multiply.outer(rows, columns)[counts > 0]
+    terms = share * (np.log(shared) - log(total)) + share * (-np.log(expected) + log(total) + log(total))
+    information = max(float(np.where(np.abs(terms) < np.finfo(float).eps, 0.0, terms).sum()), 0.0)
+    entropies = [-float((sizes / total * (np.log(sizes) - log(total))).sum()) for sizes in (rows, columns)]
+    return ari, information / float(np.mean(entropies)) if information else 0.0
 
 
 def _pairs(strength: np.ndarray, off: np.ndarray, names: np.ndarray, groups: np.ndarray) -> pd.DataFrame:

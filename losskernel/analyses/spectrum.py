@@ -55,7 +55,7 @@ class Spectrum:
         rank = diagnostics.effective_rank(values)
         groups = kernel.label(self.group) if self.group else next(iter(kernel.labels.values()), None)
         group_name = self.group or next(iter(kernel.labels), "group")
-        metrics = _with_errors(_numbers(values, diagnostics.effective_rank(covariance_values)), kernel)
+        metrics = _with_errors(_numbers(values, covariance_values), kernel)
         eigenvalues = pd.DataFrame(
             {"rank": np.arange(1, len(values) + 1), "eigenvalue": values, "share": values / max(values.sum(), 1e-300)}
         )
@@ -64,24 +64,19 @@ class Spectrum:
         return Result(metrics, {"eigenvalues": eigenvalues, "modes": table}, {"spectrum": figure})
 
 
-def _numbers(correlation: np.ndarray, covariance_rank: float) -> dict[str, float]:
-    """Return effective ranks and the leading share from the eigenvalues [N] of R and the effective rank of K."""
+def _numbers(correlation: np.ndarray, covariance: np.ndarray) -> dict[str, float]:
+    """Return effective ranks and the leading share from the eigenvalues [N] of R and of K."""
+    numbers = {"effective_rank": diagnostics.effective_rank(correlation)}
+    numbers["effective_rank_covariance"] = diagnostics.effective_rank(covariance)
     total = correlation.sum()
-    return {
-        "effective_rank": diagnostics.effective_rank(correlation),
-        "effective_rank_covariance": covariance_rank,
-        "leading_share": float(correlation.max() / total) if total > 0 else 0.0,
-    }
+    return numbers | {"leading_share": float(correlation.max() / total) if total > 0 else 0.0}
 
 
 def _with_errors(exact: dict[str, float], kernel: LossKernel) -> dict[str, float]:
     """Return the numbers with errors, whose relative size is that of an even part of very many probes."""
 
     def ranks(part: Matrices) -> dict[str, float]:
-        covariance = part.covariance()
-        # (Σλ)² and Σλ² are a matrix' squared trace and squared norm.
-        rank = np.trace(covariance) ** 2 / max(np.square(covariance).sum(), np.finfo(float).tiny)
-        return _numbers(np.linalg.eigvalsh(part.correlation()), float(rank))
+        return _numbers(np.linalg.eigvalsh(part.correlation()), np.linalg.eigvalsh(part.covariance()))
 
     rough = bootstrap(kernel.evenly(_PROBES_FOR_ERRORS), ranks)
     metrics: dict[str, float] = {}

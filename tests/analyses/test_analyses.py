@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from oracles import blocks, gaussian, pairs
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from losskernel import LossKernel, LossTraces, diagnose
 from losskernel.analyses import Complexity, Convergence, Embedding, Neighbours, Result, Separation, Spectrum, spectrum
+from losskernel.analyses.separation import agreement
 from losskernel.errors import InputError
 from losskernel.kernel.error_bars import batch_means, bootstrap, replicate_mean
 
@@ -72,6 +74,17 @@ def test_unrelated_probes_do_not_separate() -> None:
         assert min(values) > 1 / 40, name
     assert np.mean([metrics["ari"] for metrics in results]) == pytest.approx(0, abs=0.1)
     assert np.mean([metrics["purity"] for metrics in results]) == pytest.approx(11 / 23, abs=0.08)
+
+
+@pytest.mark.parametrize(("groups", "clusters"), [(1, 1), (1, 3), (3, 1), (2, 2), (5, 3), (20, 20)])
+def test_agreement_is_scikit_learns_to_the_last_digit(groups: int, clusters: int) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        ours, theirs = (np.unique(rng.integers(count, size=60), return_inverse=True)[1] for count in (groups, clusters))
+        counts = np.eye(ours.max() + 1)[ours].T @ np.eye(theirs.max() + 1)[theirs]
+        assert agreement(counts) == (adjusted_rand_score(ours, theirs), normalized_mutual_info_score(ours, theirs))
+    same = np.diag(np.bincount(rng.integers(4, size=50)))
+    assert agreement(same) == pytest.approx((1.0, 1.0))
 
 
 def test_separation_counts_pairs_of_different_probes() -> None:

@@ -44,7 +44,7 @@ def state() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def traces(cheap_step_checks: None) -> lk.LossTraces:
+def traces() -> lk.LossTraces:
     return lk.sample(network(), DATA, SAMPLER, SCHEDULE, progress=False)
 
 
@@ -61,7 +61,7 @@ def calls(traces: lk.LossTraces) -> dict[str, Callable[[], Any]]:
 
 
 @pytest.mark.parametrize("name", ["fit", "sample", "diagnose", "laplace_kernel", "interval", "neighbours"])
-def test_a_public_call_leaves_everything_as_it_was(name: str, traces: lk.LossTraces, cheap_step_checks: None) -> None:
+def test_a_public_call_leaves_everything_as_it_was(name: str, traces: lk.LossTraces) -> None:
     torch.manual_seed(5)
     before = state()
     calls(traces)[name]()
@@ -110,16 +110,14 @@ AROUND: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("around", AROUND)
-def test_chains_are_the_same_whatever_surrounds_the_call(
-    around: str, traces: lk.LossTraces, cheap_step_checks: None
-) -> None:
+def test_chains_are_the_same_whatever_surrounds_the_call(around: str, traces: lk.LossTraces) -> None:
     model = network()
     with AROUND[around]():
         got = lk.sample(model, DATA, SAMPLER, SCHEDULE, progress=False)
     assert got.losses.equals(traces.losses)
 
 
-def test_models_and_data_made_in_inference_mode_are_taken(traces: lk.LossTraces, cheap_step_checks: None) -> None:
+def test_models_and_data_made_in_inference_mode_are_taken(traces: lk.LossTraces) -> None:
     with torch.inference_mode():
         model, rows = network(), TensorDataset(X + 0, Y + 0)
     data = lk.Data(train=rows, probes=rows, loss=lk.losses.cross_entropy)

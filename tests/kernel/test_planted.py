@@ -19,6 +19,8 @@ from losskernel.models import MLP, MultitaskMLP
 from losskernel.sampling import chains as chains_module
 from losskernel.training import Training
 
+pytestmark = pytest.mark.step_checks
+
 Trained = tuple[nn.Module, lk.Data]
 
 

@@ -14,6 +14,8 @@ from losskernel.sampling import sample as cost
 from losskernel.sampling.sample import Cost, estimate, words
 from losskernel.sampling.step_checks import LONE, STACKED, step_check_gradients
 
+pytestmark = pytest.mark.step_checks
+
 SCHEDULE = lk.Schedule(chains=4, burn_in=100, draws=200, thinning=5, batch_size=64)
 
 

@@ -29,6 +29,8 @@ from losskernel.traces import zarr_store as store
 from losskernel.traces.records import CHAIN_RECORDS
 from losskernel.traces.zarr_store import TraceStore
 
+pytestmark = pytest.mark.step_checks
+
 NBETA, GAMMA = 50.0, 20.0
 ALL = (signal.SIGINT, *STOP_SIGNALS)
 SAMPLERS = {

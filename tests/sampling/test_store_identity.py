@@ -23,8 +23,6 @@ ROWS = TensorDataset(X, Y)
 SAMPLER = functools.partial(lk.SGLD, step_size=1e-3, nbeta=10.0, localization=100.0)
 SCHEDULE = lk.Schedule(chains=2, burn_in=2, draws=6, thinning=1, batch_size=8)
 
-pytestmark = pytest.mark.usefixtures("cheap_step_checks")
-
 
 class Net(nn.Module):
     def __init__(self, activation: Callable[[Tensor], Tensor] = torch.relu, scale: float = 1.0) -> None:
@@ -100,7 +98,7 @@ def draw(out: Path, parts: dict[str, Callable[[], Any]], **options: Any) -> lk.L
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, cheap_step_checks: None) -> Path:
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("store") / "base.zarr"
     draw(out, {})
     return out

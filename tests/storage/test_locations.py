@@ -37,7 +37,6 @@ from losskernel.traces.zarr_store import TraceStore
 
 s3fs = pytest.importorskip("s3fs", reason="losskernel[s3] is not installed")
 moto_server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-pytestmark = pytest.mark.usefixtures("cheap_step_checks")
 
 SGLD = functools.partial(lk.SGLD, step_size=1e-3, nbeta=100.0, localization=100.0)
 SCHEDULE = lk.Schedule(chains=2, burn_in=4, draws=12, thinning=1, batch_size=32)

@@ -22,7 +22,6 @@ from losskernel.traces.compatibility import chain_settings, differing_settings
 from losskernel.traces.join import chain_ranges, join
 from losskernel.training import load_weights
 
-pytestmark = pytest.mark.usefixtures("cheap_step_checks")
 SHORT = ("training.steps=3", "schedule.draws=2", "schedule.burn_in=2", "dataset.probes_per_task=4", "analysis=[]")
 
 
