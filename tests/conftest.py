@@ -50,30 +50,6 @@ def _no_process_left() -> Iterator[None]:
     assert multiprocessing.active_children() == []
 
 
-# Files of a minute and more, the longest first: begun last, one of them would keep a single process busy at the end.
-_LONG = (
-    "cli/test_slurm.py",
-    "sampling/test_resume.py",
-    "kernel/test_planted.py",
-    "cli/test_interrupts.py",
-    "runs/test_run.py",
-    "cli/test_launchers.py",
-    "analyses/test_attribution.py",
-    "cli/test_dynamics_and_layers.py",
-    "cli/test_join_command.py",
-    "runs/test_earlier_versions.py",
-    "sampling/test_sample.py",
-    "sampling/test_module_zoo.py",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put long files first; otherwise the order stays that of the folders."""
-    tests = Path(__file__).parent
-    rank = {tests / name: number for number, name in enumerate(_LONG)}
-    items.sort(key=lambda item: rank.get(item.path, len(_LONG)))
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name the slow tests if they were left out. They are read from the files, since only workers collect tests."""
     if terminalreporter.config.option.markexpr != "not slow":

@@ -104,7 +104,9 @@ def analyse_from(config: DictConfig) -> None:
     analyses = build_analyses(config, labels)
     control = open_traces(folder / CONTROL) if (folder / CONTROL).exists() else None
     with locked_folder(folder):
-        print(summary(analyse(traces, analyses, RunFolder(folder), Tracker(), control, points), str(config.label)))
+        outcome = analyse(traces, analyses, RunFolder(folder), Tracker(), control, points, progress=True)
+    print(f"added to {folder}: {', '.join(analyses)}")
+    print(summary(outcome, str(config.label)))
 
 
 def calibrate_from(config: DictConfig, folder: Path) -> None:

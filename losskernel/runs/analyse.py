@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from losskernel.analyses import Convergence
 from losskernel.analyses.result import Analysis, PointAnalysis, Presentation, Result, is_of_points, meaning_of
@@ -77,6 +78,7 @@ def analyse(
     control: LossTraces | str | None = None,
     points: PointSet | None = None,
     begin: Callable[[str], None] | None = None,
+    progress: bool = False,
 ) -> Outcome:
     """Run the analyses of a kernel and of points; write and record their results.
 
@@ -91,6 +93,7 @@ def analyse(
             there are repeated for it.
         points: layers, labels and kernels of the run; the sampled kernel joins them.
         begin: called with the name of each analysis before it runs.
+        progress: whether a bar in a terminal shows which one runs.
 
     Raises:
         InputError: one or more analyses failed.
@@ -108,7 +111,8 @@ def analyse(
         pages = {page: files.path / "figures" / f"{page}.html" for page in result.pages}
         tracker.show(pictures, {f"{name}_{table}": value for table, value in result.tables.items()}, pages)
 
-    new, failed = _results(subject, analyses, control, begin or (lambda _: None), record)
+    with tqdm(analyses.items(), "analysing", leave=False, disable=None if progress else True) as bar:
+        new, failed = _results(subject, bar, control, begin or (lambda _: None), record)
     metrics |= new
     now = {name: settings_of(analysis) for name, analysis in analyses.items()}
     changed = [name for name in now if settings.get(name, now[name]) != now[name]]
@@ -130,7 +134,7 @@ def analyse(
 
 def _results(
     subject: _Subject,
-    analyses: Mapping[str, Analysis | PointAnalysis],
+    analyses: "tqdm[tuple[str, Analysis | PointAnalysis]]",
     control: LossTraces | str | None,
     begin: Callable[[str], None],
     record: Callable[[str, Result], None],
@@ -138,7 +142,8 @@ def _results(
     """Run all analyses, and record their results. Return their metrics, and the errors of those that failed."""
     metrics: dict[str, float] = {}
     failed: dict[str, Exception] = {}
-    for name, analysis in analyses.items():
+    for name, analysis in analyses:
+        analyses.set_postfix_str(name)
         begin(name)
         try:
             result = subject.result(analysis)

@@ -202,7 +202,7 @@ class _Execution:
         status.enter("analysing", doing=", ".join(study.analyses))
         if study.analyses:
             status.log(f"analysing: {', '.join(study.analyses)}")
-        outcome = analyse(traces, study.analyses, files, self.tracker, control, points, status.begin)
+        outcome = analyse(traces, study.analyses, files, self.tracker, control, points, status.begin, study.progress)
         if study.on_fail == "stop" and outcome.diagnosis is not None and outcome.diagnosis.verdict == "fail":
             reason, written = outcome.diagnosis.reasons[0], f"all is written to {files.path}"
             raise TraceError(f"the kernel fails its diagnosis: {reason} (on_fail=stop; {written})")

@@ -4,6 +4,7 @@ The loss kernel is the covariance of such functions (arXiv 2509.26537, section 3
 samples evaluated beside it, or on chance, has another covariance for every block size and seed.
 """
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
@@ -18,9 +19,8 @@ from losskernel.models.evaluation_copy import evaluation_copy
 from losskernel.sampling.engine.stacked_model import Loss, check_losses, stackable
 
 SAMPLES = 16  # compared among others
-_FEW = 6  # of networks whose evaluation takes long
+_FEW = 4  # of networks whose evaluation takes long
 _ALONE = 4  # of them by themselves
-_REPEATS = 2  # evaluations that must agree
 _RARE = 32  # where random numbers are drawn: noise that seldom acts needs more of them
 # Rounding, relative to losses and outputs: other batch sizes take other routes through the libraries.
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 2e-4}
@@ -79,10 +79,9 @@ class _Subject:
     def check_repeats(self) -> None:
         """Raise InputError if the same samples have other losses at the same weights."""
         before = _random_state()
-        self._evaluate(self._whole)
+        repeats = [self._evaluate(self._whole)]
         draws = _random_state() != before
-        for _ in range(_RARE if draws else _REPEATS):
-            again = self._evaluate(self._whole)
+        for again in itertools.chain(repeats, (self._evaluate(self._whole) for _ in range(_RARE if draws else 1))):
             if (row := self._differing(self._first, again)) is None:
                 continue
             place = self._whole, row

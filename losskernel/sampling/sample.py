@@ -46,6 +46,7 @@ from losskernel.training.lightning import fit_once
 from losskernel.training.progress import rate
 
 _SHORT = 20.0  # seconds below which a run's cost is not shown
+_FEW = 2  # samples on which a large network is tried
 _REPEATS = 2  # timed calls after a first one, which records the operations
 # (size, name, the number from which it is used)
 _SIZES = ((10**9, "GB", 10**9), (10**6, "MB", 10**6), (10**3, "kB", 10**3), (1, "B", 0))
@@ -285,13 +286,15 @@ class _Stacks:
             made = self._model(chains, kind) if kept else kind(setup.model, setup.data.loss, chains, setup.moving)
             return made.to(device)
 
-        inputs, targets = _some(setup.data.train, setup.schedule.batch_size, device)
+        # Whole blocks, whose recordings sampling uses; but a minibatch of a large network can take a minute.
+        whole = stackable(setup.model)
+        inputs, targets = _some(setup.data.train, setup.schedule.batch_size if whole else _FEW, device)
         minibatch = inputs.expand(chains, *inputs.shape), targets.expand(chains, *targets.shape)
-        probes = _some(setup.data.probes, block, device)
+        probes = _some(setup.data.probes, block if whole else _FEW, device)
         self._route = choose_route(build, minibatch, probes)
         if self._route.model is PlainModel:
             self._model.cache_clear()
-        if self._route.reason and self.progress:
+        if self._route.reason:  # without progress too: it decides how long all takes
             name = type(setup.model).__name__
             sys.stderr.write(f"{name} is evaluated by plain PyTorch, chain after chain ({self._route.reason})\n")
 
@@ -322,7 +325,7 @@ def rehearse(setup: Setup) -> None:
     data, device = setup.data, torch.device("cpu")
     check_function(setup.model, data.loss, *_some(data.probes, SAMPLES, device))
     chains = min(2, setup.schedule.chains) if stackable(setup.model) else 1
-    inputs, targets = _some(data.train, 2, device)
+    inputs, targets = _some(data.train, _FEW, device)
     minibatch = inputs.expand(chains, *inputs.shape), targets.expand(chains, *targets.shape)
     with torch.no_grad():
         choose_route(

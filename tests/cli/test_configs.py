@@ -129,7 +129,11 @@ def test_a_recipe_has_the_last_word() -> None:
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_builds(choice: str, companions: Callable[[str], list[str]]) -> None:
+def test_every_choice_builds(
+    choice: str, companions: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Taking a step of each large network is much of a minute; recipes do, and tests/sampling/test_module_zoo.py.
+    monkeypatch.setattr("losskernel.runs.preflight.rehearse", lambda _: None)
     group, name = choice.split("=")
     extra = f"analysis=[{name}]" if group == "analysis" else choice
     if choice in DEVICES:

@@ -26,7 +26,9 @@ class PlainModel(StackedModel):
         recurrent = any(isinstance(module, nn.RNNBase) for module in self._model.modules())
         self._backend = (lambda: torch.backends.cudnn.flags(enabled=False)) if recurrent else nullcontext
 
-    def gradient(self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def gradient(
+        self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor, record: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Return each chain's own gradient [C, P] of its mean loss [C] on its minibatch [C, B, ...]."""
         gradients, losses = zip(
             *(self._slope(chain, weights, inputs, targets, create_graph=False) for chain in range(self.chains)),
@@ -151,7 +153,8 @@ def _evaluated(
     model: StackedModel, weights: Tensor, minibatch: tuple[Tensor, Tensor], probes: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     before, views = weights.clone(), model.views(weights)
-    gradient, losses = model.gradient(views, *minibatch)
+    # Of one large network the forward pass alone is recorded: the gradient's recording would contain the same branches.
+    gradient, losses = model.gradient(views, *minibatch, record=not model.lone)
     result = gradient, losses, model.evaluator(views)(*probes)
     _require_unchanged(model, before, weights)
     return result

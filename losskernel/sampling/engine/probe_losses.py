@@ -44,11 +44,19 @@ class Recorded:
         with torch.no_grad():
             graph = self._graphs.get(key)
             if graph is None:
-                # Plain positional arguments: the graph then needs no unpacking of nested ones at every call.
-                module = make_fx(lambda *flat: self._function(*flat))(*inputs)
-                simplify(module)
-                graph = self._graphs[key] = module.forward
+                graph = self._graphs[key] = self._record(*inputs)
             return graph(*inputs)
+
+    def _record(self, *inputs: Tensor) -> Callable[..., Any]:
+        try:
+            # Plain positional arguments: the graph then needs no unpacking of nested ones at every call.
+            module = make_fx(lambda *flat: self._function(*flat))(*inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # what cannot be recorded is called, and raises what is wrong with it
+            return self._function
+        simplify(module)
+        return module.forward
 
 
 def tensors_key(*inputs: Tensor) -> tuple[object, ...]:

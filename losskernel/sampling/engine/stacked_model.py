@@ -71,10 +71,15 @@ class StackedModel:
         parts = buffer.split([shape.numel() for shape in self._shapes], dim=1)
         return tuple(part.view(self.chains, *shape) for part, shape in zip(parts, self._shapes, strict=True))
 
-    def gradient(self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return each chain's own gradient [C, P] of its mean loss [C] on its minibatch [C, B, ...]."""
+    def gradient(
+        self, weights: tuple[Tensor, ...], inputs: Tensor, targets: Tensor, record: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Return each chain's own gradient [C, P] of its mean loss [C] on its minibatch [C, B, ...].
+
+        record: whether by recorded operations, which for a large network take seconds to record for each shape.
+        """
         self._settle(inputs[0], targets[0])
-        return self._gradient(inputs, targets, *weights)
+        return (self._gradient if record else self._gradient_of)(inputs, targets, *weights)
 
     def evaluator(
         self, weights: tuple[Tensor, ...], lowered: torch.dtype | None = None
