@@ -382,11 +382,11 @@ class Signalled(pl.Callback):
         self.checking = False
 
     def counted(self, evaluate: Any) -> Any:
-        def counting(*given: Any) -> Any:
+        def counting(*given: Any, **options: Any) -> Any:
             self.evaluations += self.checking
             if self.checking and self.evaluations == self.signal_at:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return evaluate(*given)
+            return evaluate(*given, **options)
 
         return counting
 
@@ -402,7 +402,7 @@ def _signalled(recorder: Signalled, convolves: bool) -> lk.LossTraces:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("gradient", "hessian_product"):
             whole = getattr(StackedModel, name)
-            patch.setattr(StackedModel, name, lambda kernel, *given, of=whole: recorder.counted(of)(kernel, *given))
+            patch.setattr(StackedModel, name, recorder.counted(whole))
         patch.setattr(StackedModel, "evaluator", lambda *given: recorder.counted(evaluator(*given)))
         sampler, model = SAMPLERS["rmsprop"], nn.Sequential(*layers)
         options: dict[str, Any] = {"chains_per_fit": 1, "progress": False, "callbacks": [recorder]}
