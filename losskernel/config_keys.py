@@ -102,6 +102,7 @@ KEYS: list[ConfigKey] = [
     ConfigKey("schedule.draws", Role.CHAINS, _SHORT, label="draws per chain"),
     ConfigKey("schedule.thinning", Role.CHAINS, _SHORT, label="thinning, steps"),
     ConfigKey("schedule.batch_size", Role.CHAINS, _SHORT, label="batch size"),
+    ConfigKey("schedule.step_check_share", Role.CHAINS, absent=0.1),
     ConfigKey("seed", Role.CHAINS, Use.HEADING, _VALUE, identity=("model", "data"), repetition=("seed", "seeds")),
     ConfigKey(
         "chain_offset",
@@ -220,8 +221,14 @@ def part_of(config: Mapping[str, Any], roles: Collection[Role], above: str = "")
 
 def with_absent(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration in which keys that older versions did not know have the value they stand for."""
-    older = {known.name: known.absent for known in KEYS if known.absent is not None and not config.get(known.name)}
-    return {**config, **older}
+    whole = dict(config)
+    for known in (known for known in KEYS if known.absent is not None):
+        group, _, name = known.name.rpartition(".")
+        if not group:
+            whole[name] = whole.get(name) or known.absent
+        elif isinstance(whole.get(group), Mapping):  # a group that was not chosen stays so
+            whole[group] = {name: known.absent, **whole[group]}
+    return whole
 
 
 def current_classes(config: Any) -> Any:

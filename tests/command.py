@@ -8,13 +8,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 import losskernel.cli
-from losskernel.sampling import step_checks
 
 TINY = (
     "training.steps=50",
@@ -48,7 +46,7 @@ class Forked:
     def __init__(self, code: str, *arguments: str, cwd: Path, env: dict[str, str] | None = None) -> None:
         self._said = [Path(tempfile.mkstemp(prefix=name)[1]) for name in ("stdout", "stderr")]
         server = multiprocessing.get_context("forkserver")
-        about = (code, list(arguments), str(cwd), _environment(env), [str(path) for path in self._said], effort())
+        about = (code, list(arguments), str(cwd), _environment(env), [str(path) for path in self._said])
         self._process = server.Process(target=_execute, args=about)
         self._process.start()
 
@@ -79,20 +77,7 @@ class Forked:
         return subprocess.CompletedProcess([], self.returncode, *said)
 
 
-def effort() -> dict[str, Any]:
-    """What step checks cost in this process, to be the same in another (see conftest)."""
-    return {name: getattr(step_checks, name) for name in ("STACKED", "LONE", "_BATCHES")}
-
-
-def set_effort(given: dict[str, Any]) -> None:
-    for name, value in given.items():
-        setattr(step_checks, name, value)
-
-
-def _execute(
-    code: str, arguments: list[str], cwd: str, env: dict[str, str], said: list[str], effort: dict[str, Any]
-) -> None:
-    set_effort(effort)
+def _execute(code: str, arguments: list[str], cwd: str, env: dict[str, str], said: list[str]) -> None:
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)

@@ -24,25 +24,6 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def cheapen_step_checks(patch: pytest.MonkeyPatch) -> None:
-    """Let step checks cost next to nothing; their numbers then mean nothing."""
-    from losskernel.sampling import step_checks
-
-    cheap = step_checks.Effort(samples=8, iterations=1, steps=1)
-    patch.setattr(step_checks, "STACKED", cheap)
-    patch.setattr(step_checks, "LONE", cheap)
-    patch.setattr(step_checks, "_BATCHES", 2)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _cheap_step_checks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Sample with cheap step checks, except in files that are marked step_checks: they take most of a short run."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.node.get_closest_marker("step_checks") is None:
-            cheapen_step_checks(patch)
-        yield
-
-
 @pytest.fixture(autouse=True, scope="module")
 def _no_process_left() -> Iterator[None]:
     """Name the file that leaves a process behind; others, that count theirs, would fail in its place."""

@@ -100,6 +100,10 @@ def test_a_key_below_another_has_its_own_role_where_it_has_a_row() -> None:
 
 def test_older_configurations_have_the_values_that_their_lack_of_a_key_stood_for() -> None:
     assert with_absent({"seed": 1}) == {"seed": 1, "wrapper": {}, "chain_offset": 0}
+    older = {"seed": 1, "schedule": {"draws": 9}}
+    assert with_absent(older)["schedule"] == {"draws": 9, "step_check_share": 0.1}
+    assert older["schedule"] == {"draws": 9}
+    assert with_absent({"schedule": None})["schedule"] is None
     assert with_absent({"chain_offset": 3, "wrapper": {"a": {}}}) == {"chain_offset": 3, "wrapper": {"a": {}}}
 
 

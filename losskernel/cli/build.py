@@ -26,7 +26,7 @@ from losskernel.runs.folder import RunFolder
 from losskernel.runs.preflight import faults_of, label_faults
 from losskernel.runs.report import headline, objective
 from losskernel.runs.run import Study, finished, run, set_threads, trained
-from losskernel.runs.status.status_file import progress_log
+from losskernel.runs.status.status_file import progress_log, read_status
 from losskernel.runs.tracking.tracker import Tracker
 from losskernel.sampling.calibration import calibrate
 from losskernel.storage.locations import run_location
@@ -155,6 +155,8 @@ def summary(outcome: Outcome, label: str) -> str:
             error = outcome.metrics.get(f"{key}_se")
             spread = "" if error is None else f" ± {error:.2g}"
             lines.append(f"  {words.format(label=label):<34} {outcome.metrics[key]:.4g}{spread}")
+    share = (read_status(outcome.folder) or {}).get("step_check_share")
+    lines += [] if share is None else [f"  {'time of checking steps / drawing':<34} {share:.2g}"]
     for name in _FILES:
         if (outcome.folder / name).exists():
             lines.append(f"  {name.split('/')[-1].removeprefix('memorisation_'):<13} {outcome.folder / name}")

@@ -125,7 +125,8 @@ class Chains(pl.LightningModule):
         self._start = start
         self._setup, self.chain_numbers, self._resume = setup, list(chains), resume
         self.step = 0 if resume is None else int(resume["step"])
-        self.probes, self.effort = size(setup.data.probes), effort_for(self._stack[0])
+        self.probes = size(setup.data.probes)
+        self.effort = effort_for(self._stack[0], setup.schedule, self.probes)
         self.stop: Callable[[], int] = lambda: 0
         block = block or setup.schedule.probe_batch_size or LARGEST
         self.block = block if resume is None else int(resume["block"])
@@ -211,7 +212,7 @@ class Chains(pl.LightningModule):
         """Check the steps at the chains' last draws, and the precision of the probes' losses after further steps."""
         stack, weights, sampler = self._stack[0], self.weights, self._optimizer
         checks = StepChecks(
-            stack, weights, self._start, sampler, self._minibatches, self._noise, self._check_interrupt
+            stack, weights, self._start, sampler, self.effort, self._minibatches, self._noise, self._check_interrupt
         ).measured()
         if self._lowered is None:
             return checks

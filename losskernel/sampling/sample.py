@@ -35,7 +35,6 @@ from losskernel.sampling.engine.stacked_model import (
 from losskernel.sampling.loss_checks import SAMPLES, check_function
 from losskernel.sampling.samplers import Sampler
 from losskernel.sampling.setup import Schedule, Setup, identity, provenance, setup_of
-from losskernel.sampling.step_checks import step_check_gradients
 from losskernel.sampling.trainer import chain_trainer
 from losskernel.signals import signal_name, stop_on_signal
 from losskernel.storage.settings_diff import differences
@@ -104,7 +103,7 @@ def estimate(schedule: Schedule, chains: Chains, step: float, evaluation: float)
     """
     count = len(chains.weights)
     stacks = -(-schedule.chains // count)
-    steps = schedule.steps + step_check_gradients(chains.effort, schedule.batch_size)
+    steps = schedule.steps + chains.effort.gradients(schedule.batch_size)
     evaluations = schedule.draws
     if schedule.probe_precision != "float32":
         steps += PRECISION_CHECKS * schedule.thinning

@@ -17,7 +17,7 @@ from losskernel.data.base import Data, loss_name, size
 from losskernel.data.identity import dataset_digest
 from losskernel.data.loading import TRAINING_STREAM, BlockLoader
 from losskernel.data.recombined import digest, fingerprint
-from losskernel.errors import require, require_integer
+from losskernel.errors import require, require_integer, require_number
 from losskernel.models.evaluation_copy import unwrapped
 from losskernel.sampling.engine.stacked_model import start_losses
 from losskernel.sampling.samplers import Sampler, resolve_nbeta, select
@@ -41,6 +41,8 @@ class Schedule:
         batch_size: training samples per minibatch and chain.
         probe_batch_size: probes per forward pass when losses are recorded; None decides by memory and caches.
             Changes speed and rounding only.
+        step_check_share: most that the step checks of a chain cost, as a share of its sampling; both counted in
+            gradients. The least of them takes 15 gradients of a large network, 100 of one whose chains are stacked.
         probe_precision: type in which the forward pass of probes multiplies, "float32" (the model's own),
             "bfloat16" or "float16" (autocast); never that of gradients. What it does to R is measured.
 
@@ -56,13 +58,14 @@ class Schedule:
     batch_size: int = 64
     probe_batch_size: int | None = None
     probe_precision: str = "float32"
+    step_check_share: float = 0.1
 
     def __post_init__(self) -> None:
         least = {"burn_in": 0, "draws": 2}
         for setting in fields(self):
             why = "to estimate a covariance" if setting.name == "draws" else ""
             value = getattr(self, setting.name)
-            if setting.type is str or (value is None and setting.default is None):
+            if setting.type in (str, float) or (value is None and setting.default is None):
                 continue
             require_integer(f"schedule.{setting.name}", value, at_least=least.get(setting.name, 1), why=why)
         require(
@@ -70,6 +73,7 @@ class Schedule:
             f"schedule.probe_precision must be one of {', '.join(PRECISIONS)}, got {self.probe_precision!r}; "
             "leave it float32 where losses must be exact",
         )
+        require_number("schedule.step_check_share", self.step_check_share, at_least=0)
 
     @property
     def steps(self) -> int:

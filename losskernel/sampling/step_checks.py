@@ -14,36 +14,52 @@ from losskernel.models.evaluation_copy import unwrapped
 from losskernel.sampling.engine.plain_model import choose_route
 from losskernel.sampling.engine.stacked_model import StackedModel
 from losskernel.sampling.samplers.base import Phase, Sampler, wide
+from losskernel.sampling.setup import Schedule
 
 Minibatch = tuple[Tensor, Tensor]
 _Item = TypeVar("_Item")
-_BATCHES = 16  # over which the noise of the gradient is measured
 _BATCH = 256  # samples of one Hessian product at w*
 
 
 class Effort(NamedTuple):
-    """Bounds on the cost of a chain's step checks."""
+    """What a chain's step checks measure."""
 
+    batches: int  # over which the noise of the gradient is measured
     samples: int  # over which the curvature is measured
     iterations: int  # of power iteration
     steps: int  # whose acceptance is averaged
+    product: int  # gradients that a Hessian product costs
+
+    def gradients(self, batch_size: int) -> int:
+        """Return the approximate cost, in gradients of a minibatch."""
+        minibatches = max(1, self.samples // batch_size)
+        return self.batches + self.product * self.iterations * minibatches + 2 * self.steps
 
 
-STACKED = Effort(samples=512, iterations=15, steps=20)
-# A Hessian product of a convolutional network costs four gradients: with the effort above, the checks of a chain would
-# cost as much as its draws. Started from a gradient, which lies mostly along steep directions, less is enough: a
-# trained Inception-v1's eigenvalue is accurate to 0.1 % after three iterations.
-LONE = Effort(samples=256, iterations=5, steps=10)
+STACKED = Effort(batches=16, samples=512, iterations=15, steps=20, product=4)
+# Started from a gradient, which lies mostly along steep directions, fewer iterations are enough: a trained
+# Inception-v1's eigenvalue is accurate to 0.1 % after three. The fourth part of a product is the gradient at the
+# weights themselves, which all products of a minibatch share.
+LONE = Effort(batches=16, samples=256, iterations=5, steps=10, product=1)
+# However short the chains: with less, numbers of power iteration would mean nothing.
+_LEAST_STACKED = Effort(batches=8, samples=128, iterations=8, steps=8, product=4)
+_LEAST_LONE = Effort(batches=4, samples=1, iterations=3, steps=4, product=1)
+_PARTS = 64  # between the least and the whole effort
 
 
-def step_check_gradients(effort: Effort, batch_size: int) -> int:
-    """Return the approximate cost of a chain's step checks, in gradients of a minibatch."""
-    return _BATCHES + 4 * effort.iterations * max(1, effort.samples // batch_size) + 2 * effort.steps
+def effort_for(stack: StackedModel, schedule: Schedule, probes: int) -> Effort:
+    """Return the effort of the step checks of a stack's chains: what `schedule.step_check_share` leaves room for.
 
-
-def effort_for(stack: StackedModel) -> Effort:
-    """Return the effort of the step checks of a stack's chains."""
-    return LONE if stack.lone else STACKED
+    Counted in gradients, not in seconds, so that the same settings measure the same.
+    """
+    whole, least = (LONE, _LEAST_LONE) if stack.lone else (STACKED, _LEAST_STACKED)
+    # A forward pass is a third of a gradient.
+    sampling = schedule.steps + schedule.draws * probes / (3 * schedule.batch_size)
+    for part in range(_PARTS, -1, -1):
+        effort = Effort(*(low + (high - low) * part // _PARTS for low, high in zip(least, whole, strict=True)))
+        if effort.gradients(schedule.batch_size) <= schedule.step_check_share * sampling:
+            return effort
+    return least
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,7 @@ class StepChecks:
     weights: Tensor
     start: Tensor
     sampler: Sampler
+    effort: Effort
     minibatches: Callable[[], Minibatch]
     noise: Callable[[Tensor], Tensor]
     check_interrupt: Callable[[], None] = lambda: None
@@ -75,7 +92,7 @@ class StepChecks:
         """
         stack, weights, sampler = self.stack, self.weights, self.sampler
         scale = sampler.preconditioner(weights, sampler.state[weights]).sqrt()  # √G, [C, P]
-        batches = [self.minibatches() for _ in self._interruptible(range(_BATCHES))]
+        batches = [self.minibatches() for _ in self._interruptible(range(self.effort.batches))]
         direction, curvature = self._steepest(scale, batches)
         views = stack.views(weights)
         slopes = [
@@ -103,7 +120,7 @@ class StepChecks:
     def _steepest(self, scale: Tensor, batches: list[Minibatch]) -> tuple[Tensor, Tensor]:
         """Return the direction [C, P] of U's largest curvature and that curvature [C], by power iteration."""
         stack, weights, sampler, vector = self.stack, self.weights, self.sampler, self.noise(self.weights)
-        effort = effort_for(stack)
+        effort = self.effort
         if stack.lone:  # begin with a gradient, but not exactly: it may be orthogonal to the steepest direction
             gradient = scale * stack.gradient(stack.views(weights), *batches[0])[0]
             vector = gradient + 0.1 * gradient.norm().clamp_min(1e-20) / vector.norm() * vector
@@ -134,7 +151,7 @@ class StepChecks:
             return Phase(weights.clone(), drift, sampler.nbeta * loss.to(pull.dtype) + pull, state), gradient
 
         accepted = []
-        for _ in self._interruptible(range(effort_for(self.stack).steps)):
+        for _ in self._interruptible(range(self.effort.steps)):
             batch = self.minibatches()
             before, weights.grad = phase(batch)
             sampler.step()
@@ -153,8 +170,13 @@ class StepChecks:
 def _hessian(
     stack: StackedModel, weights: Tensor, length: float, batch: Minibatch
 ) -> Callable[[Minibatch, Tensor], Tensor]:
-    """Return a function that applies the loss's Hessian to directions [C, P]; by differences where it has none."""
+    """Return a function that applies the loss's Hessian to directions [C, P].
+
+    Of one large network by one-sided differences: one gradient a product, where double backward takes three to five.
+    Otherwise exact; by central differences where an operation has no second derivative.
+    """
     views = stack.views(weights)
+    bases: dict[int, Tensor] = {}  # gradients at the weights, by minibatch
 
     def exact(batch: Minibatch, direction: Tensor) -> Tensor:
         return stack.hessian_product(views, *batch, direction)
@@ -163,6 +185,15 @@ def _hessian(
         ahead = stack.gradient(stack.views(weights + length * direction), *batch)[0].clone()
         return (ahead - stack.gradient(stack.views(weights - length * direction), *batch)[0]) / (2 * length)
 
+    def one_sided(batch: Minibatch, direction: Tensor) -> Tensor:
+        if id(batch) not in bases:
+            bases[id(batch)] = stack.gradient(views, *batch)[0].clone()
+        # As long as others, however the preconditioner scales the direction.
+        step = length / direction.norm(dim=1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+        return (stack.gradient(stack.views(weights + step * direction), *batch)[0] - bases[id(batch)]) / step
+
+    if stack.lone:
+        return one_sided
     try:
         exact(batch, torch.zeros_like(weights))
     except (RuntimeError, NotImplementedError):  # fused operations, attention among them, have no second derivative

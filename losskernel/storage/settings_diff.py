@@ -9,6 +9,7 @@ RECENT = {
     "data.loss_code": "data.loss: code or state of the loss changed",
     "data.train_content": "data.train: the training samples changed",
     "data.probe_content": "data.probes: the probes changed",
+    "schedule.step_check_share": "schedule.step_check_share: what the step checks may cost changed",
 }
 UNKNOWN = "unknown ("  # begins the value of a part that nothing can tell (see `stored_digest`)
 
@@ -31,7 +32,7 @@ def differences(stored: dict[str, Any], given: dict[str, Any], prefix: str = "")
         elif isinstance(old, dict) and isinstance(new, dict):
             lines += differences(old, new, f"{prefix}{key}.")
         elif f"{prefix}{key}" in RECENT and old != new:
-            lines.append(f"{RECENT[f'{prefix}{key}']} (digest {old}, now {new})")
+            lines.append(f"{RECENT[f'{prefix}{key}']} (was {old}, now {new})")
         # Stored values went through JSON, which turns tuples into lists.
         elif _plain(old) != _plain(new):
             lines.append(f"{prefix}{key}: stored {old!r}, asked {new!r}")

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from losskernel.config_keys import CHECKPOINT, JOINED, Role, current_classes, deciding, flat, row
+from losskernel.config_keys import CHECKPOINT, JOINED, Role, current_classes, deciding, flat, row, with_absent
 from losskernel.storage.settings_diff import RECENT, UNKNOWN
 
 WEIGHTS = "model.weights"
@@ -28,7 +28,7 @@ def chain_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
     The path of a checkpoint is left out: the trained weights themselves are compared.
     """
-    settings = flat(current_classes(config))
+    settings = flat(with_absent(current_classes(config)))
     settings = {key: value for key, value in settings.items() if value is not None and row(key).role in JOINED}
     settings.pop(CHECKPOINT, None)
     wrappers = [key.split(".")[1] for key in settings if re.fullmatch(r"wrapper\.[^.]+\._target_", key)]

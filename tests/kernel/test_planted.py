@@ -19,8 +19,6 @@ from losskernel.models import MLP, MultitaskMLP
 from losskernel.sampling import chains as chains_module
 from losskernel.training import Training
 
-pytestmark = pytest.mark.step_checks
-
 Trained = tuple[nn.Module, lk.Data]
 
 

@@ -22,8 +22,6 @@ from losskernel.models import MultitaskMLP
 from losskernel.sampling.calibration import INFLATION, RELAXATION, calibrate
 from losskernel.sampling.step_checks import largest_curvature, power_iteration
 
-pytestmark = pytest.mark.step_checks
-
 SGLD = functools.partial(lk.SGLD, step_size=1.0, nbeta=50.0, localization=1.0)
 
 

@@ -12,9 +12,7 @@ import losskernel as lk
 from losskernel.models import SmallCNN
 from losskernel.sampling import sample as cost
 from losskernel.sampling.sample import Cost, estimate, words
-from losskernel.sampling.step_checks import LONE, STACKED, step_check_gradients
-
-pytestmark = pytest.mark.step_checks
+from losskernel.sampling.step_checks import LONE, STACKED
 
 SCHEDULE = lk.Schedule(chains=4, burn_in=100, draws=200, thinning=5, batch_size=64)
 
@@ -25,17 +23,17 @@ def _estimate(schedule: lk.Schedule, chains: int = 1) -> Cost:
     return estimate(schedule, stack, 0.2, 0.5)
 
 
-def test_step_checks_cost_their_gradients_and_four_for_each_hessian_product() -> None:
-    assert step_check_gradients(STACKED, 64) == 16 + 4 * 15 * 8 + 2 * 20
-    assert step_check_gradients(LONE, 64) == 16 + 4 * 5 * 4 + 2 * 10
-    assert step_check_gradients(LONE, 1000) == 16 + 4 * 5 + 2 * 10
+def test_step_checks_cost_their_gradients_and_those_of_each_hessian_product() -> None:
+    assert STACKED.gradients(64) == 16 + 4 * 15 * 8 + 2 * 20
+    assert LONE.gradients(64) == 16 + 5 * 4 + 2 * 10
+    assert LONE.gradients(1000) == 16 + 5 + 2 * 10
 
 
 def test_stacks_run_one_after_another() -> None:
     result = _estimate(SCHEDULE)
     assert result.forward == pytest.approx(480 / 0.5)
     assert result.gradients == pytest.approx(64 / 0.2)
-    assert result.seconds == pytest.approx(4 * ((1100 + step_check_gradients(LONE, 64)) * 0.2 + 200 * 0.5))
+    assert result.seconds == pytest.approx(4 * ((1100 + LONE.gradients(64)) * 0.2 + 200 * 0.5))
     assert result.bytes == 4 * 4 * 200 * 480
     pairs = _estimate(SCHEDULE, 3)
     assert pairs.seconds == pytest.approx(result.seconds / 2)  # three and one

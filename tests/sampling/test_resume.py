@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from command import Forked, effort, set_effort
+from command import Forked
 
 import losskernel as lk
 from losskernel.data import arithmetic
@@ -34,12 +34,11 @@ def draw(sampler: str, out: Path | None, **options: Any) -> lk.LossTraces:
     return lk.sample(model, data, SAMPLERS[sampler], SCHEDULE, out=out, chains_per_fit=2, progress=False, **options)
 
 
-def child(sampler: str, out: Path, effort: dict[str, Any]) -> None:
+def child(sampler: str, out: Path) -> None:
     """Draw in a process of its own, saving a state after every batch and writing small chunks.
 
     Kills then also fall between chunks and inside the writing of one.
     """
-    set_effort(effort)
     store._CHUNK_BYTES = 40 * 4 * 2 * 7
     torch.set_num_threads(1)
     draw(sampler, out, state_every=0.0)
@@ -60,7 +59,7 @@ def test_a_run_killed_at_random_moments_ends_bit_identical(sampler: str, tmp_pat
     server = multiprocessing.get_context("forkserver")
     out, rng, kills = tmp_path / "traces.zarr", random.Random(0), 0
     for _ in range(100):
-        process = server.Process(target=child, args=(sampler, out, effort()))
+        process = server.Process(target=child, args=(sampler, out))
         before = state_time(out)
         process.start()
         if kills < 3:

@@ -4,7 +4,9 @@ import functools
 import itertools
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,13 +25,11 @@ from losskernel.sampling import sample as sampling
 from losskernel.sampling import step_checks
 from losskernel.sampling.chains import STEP_CHECKS, strides
 from losskernel.sampling.engine.stacked_model import StackedModel
-from losskernel.sampling.step_checks import StepChecks
+from losskernel.sampling.step_checks import LONE, STACKED, StepChecks, effort_for
 from losskernel.signals import STOP_SIGNALS
 from losskernel.traces import zarr_store as store
 from losskernel.traces.records import CHAIN_RECORDS
 from losskernel.traces.zarr_store import TraceStore
-
-pytestmark = pytest.mark.step_checks
 
 NBETA, GAMMA = 50.0, 20.0
 ALL = (signal.SIGINT, *STOP_SIGNALS)
@@ -69,7 +69,8 @@ def _well(
         return inputs[chosen], targets[chosen]
 
     with torch.no_grad():
-        result = StepChecks(stack, weights, start, kernel, minibatches, noise).measured()
+        effort = step_checks.LONE if stack.lone else step_checks.STACKED
+        result = StepChecks(stack, weights, start, kernel, effort, minibatches, noise).measured()
     return result, NBETA * x.T @ x / len(x) + settings["localization"] * np.eye(3), kernel
 
 
@@ -107,6 +108,22 @@ def test_the_curvature_is_the_largest_eigenvalue_of_the_potential(
     np.testing.assert_allclose(result["curvature"], largest, rtol=1e-6)
 
 
+def test_the_effort_is_what_the_share_leaves_room_for() -> None:
+    stacked, lone = SimpleNamespace(lone=False), SimpleNamespace(lone=True)
+    for stack, whole, least in ((stacked, STACKED, 88), (lone, LONE, 15)):
+        costs = []
+        for draws in (2, 40, 100, 200, 400, 1000, 4000):
+            schedule = lk.Schedule(chains=2, burn_in=100, draws=draws, thinning=5, batch_size=64)
+            effort: Any = effort_for(stack, schedule, probes=192)  # pyright: ignore[reportArgumentType]
+            costs.append(effort.gradients(64))
+            sampling = 100 + draws * 5 + draws  # 192 forward passes are a minibatch's gradient
+            assert costs[-1] <= max(0.1 * sampling, least)
+        assert costs == sorted(costs)
+        assert (costs[0], costs[-1]) == (least, whole.gradients(64))
+        more: Any = effort_for(stack, replace(schedule, draws=2, step_check_share=1e6), probes=192)  # pyright: ignore[reportArgumentType]
+        assert more == whole
+
+
 def test_a_lone_convolutional_chain_is_judged_with_less_effort_but_alike() -> None:
     model, _, _ = regression()
     lone, hessian, _ = _well(chains=1, convolved=_convolved(model.weight.detach()))
@@ -130,8 +147,7 @@ def test_whole_batches_have_no_minibatch_noise() -> None:
 
 
 def test_the_minibatch_variance_is_that_over_minibatches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step_checks, "_BATCHES", 4000)
-    monkeypatch.setattr(step_checks, "STACKED", step_checks.STACKED._replace(steps=1, samples=10_000))
+    monkeypatch.setattr(step_checks, "STACKED", STACKED._replace(batches=4000, steps=1, samples=10_000))
     batch = 10
     _, data, x = regression()
     result, _, kernel = _well(chains=1, batch=batch, step_size=1e-12)  # so small that the weights stand
@@ -259,7 +275,7 @@ def test_a_network_without_second_derivatives_is_judged_by_differences_of_gradie
     inputs, targets = torch.randn(64, 4, 6, generator=rng), torch.randn(64, generator=rng)
     held = TensorDataset(inputs, targets)
     data = lk.Data(train=held, probes=held, loss=lk.losses.squared_error)
-    schedule = lk.Schedule(chains=2, burn_in=2, draws=4, thinning=1, batch_size=64)
+    schedule = lk.Schedule(chains=2, burn_in=2, draws=4, thinning=1, batch_size=64, step_check_share=100.0)
     result = []
     for fused in (True, False):
         torch.manual_seed(0)
@@ -271,7 +287,7 @@ def test_a_network_without_second_derivatives_is_judged_by_differences_of_gradie
 
 # --- as part of a run
 
-LENGTHS: dict[str, Any] = {"burn_in": 7, "draws": 5, "thinning": 2, "batch_size": 32}
+LENGTHS: dict[str, Any] = {"burn_in": 7, "draws": 5, "thinning": 2, "batch_size": 32, "step_check_share": 100.0}
 
 
 def _run(chains: int, sampler: str = "sgld", **options: Any) -> lk.LossTraces:
@@ -308,7 +324,7 @@ def test_the_curvature_of_a_network_is_that_of_its_hessian() -> None:
     held = TensorDataset(inputs, targets)
     data = lk.Data(train=held, probes=held, loss=lk.losses.squared_error)
     still = functools.partial(lk.SGLD, step_size=1e-14, nbeta=10.0, localization=1.0)
-    schedule = lk.Schedule(chains=2, burn_in=0, draws=2, thinning=1, batch_size=64)
+    schedule = lk.Schedule(chains=2, burn_in=0, draws=2, thinning=1, batch_size=64, step_check_share=1000.0)
     traces = lk.sample(model, data, still, schedule, progress=False)
     names, weights = zip(*model.named_parameters(), strict=True)
     shapes = [weight.shape for weight in weights]

@@ -16,10 +16,8 @@ import losskernel as lk
 from losskernel.data import arithmetic
 from losskernel.errors import TraceError
 from losskernel.models import MultitaskMLP
-from losskernel.sampling import step_checks
 from losskernel.traces import zarr_store as store
 
-step_checks.STACKED = step_checks.Effort(samples=8, iterations=1, steps=1)
 home = Path(sys.argv[1])
 disk, mount_point = home / "disk", home / "mounted"
 for folder in (disk, mount_point):

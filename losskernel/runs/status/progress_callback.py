@@ -176,12 +176,13 @@ class SamplingCallback(ProgressCallback):
         self._schedule, self._kernel, self._first = schedule, kernel, first
         self._further_kernels, self._open_ended = further_kernels, open_ended
         self._step, self._draw, self._checks = Pace(), Pace(), Pace()
+        self._drawing = self._checking = 0.0  # seconds, of all stacks of this process
         self._diagnosis = InterimDiagnosis(schedule.draws, status.clock)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Start the clock of a stack, which may resume an interrupted one."""
         self._start()
-        self._before = self._started
+        self._before, self._check_gradients = self._started, pl_module.effort.gradients(self._schedule.batch_size)
         nbeta = getattr(trainer.optimizers[0], "nbeta", None)
         loss_scale = None if nbeta is None else 2 * nbeta / pl_module.weights.shape[1]
         self._diagnosis.start_stack(pl_module.chain_numbers, loss_scale, at_start=pl_module.step == 0)
@@ -205,8 +206,10 @@ class SamplingCallback(ProgressCallback):
         passed = self._before - before
         if batch == STEP_CHECKS:  # the last batch of a stack
             self._checks.note(passed, 1)
+            self._checking += passed
             self._finish_stack(self._progress(pl_module))
             return
+        self._drawing += passed
         self._draw.note(passed, 1) if batch.record else self._step.note(passed, batch.steps)
         self._diagnosis.add(outputs)
         if self._before - self._updated >= _EVERY:
@@ -218,8 +221,12 @@ class SamplingCallback(ProgressCallback):
         self._diagnosis.refresh(force=True)
         self._diagnosis.finish_stack()
         self._status.update(**self._facts(progress))
+        share = self._checking / max(self._drawing, 1e-9)
+        if not self._kernel:
+            self._status.update(step_check_share=share)
         duration = lasting(self._before - self._started)
-        self._status.log(f"{self._prefix()}{progress}: drawn and checked in {duration}{self._so_far()}")
+        cost = f"checking took {share:.1%} of drawing"
+        self._status.log(f"{self._prefix()}{progress}: drawn and checked in {duration}, {cost}{self._so_far()}")
 
     def _progress(self, module: Any) -> SamplingProgress:
         return SamplingProgress(self._schedule, self._first, module.chain_numbers, module.step)
@@ -233,7 +240,7 @@ class SamplingCallback(ProgressCallback):
         # resume within the draws no burn-in step was timed: thinning steps of a draw stand for it.
         step = self._step.seconds_per_unit or (self._draw.seconds_per_unit or 0.0) / self._schedule.thinning
         draw = self._draw.seconds_per_unit or step * self._schedule.thinning
-        checks = self._checks.seconds_per_unit or 0.0
+        checks = self._checks.seconds_per_unit or self._check_gradients * step
         return progress.seconds_left(step, draw, checks, self._further_kernels) if draw else None
 
     def _facts(self, progress: SamplingProgress, task: str = "") -> dict[str, Any]:
