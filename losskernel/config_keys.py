@@ -102,6 +102,7 @@ KEYS: list[ConfigKey] = [
     ConfigKey("schedule.draws", Role.CHAINS, _SHORT, label="draws per chain"),
     ConfigKey("schedule.thinning", Role.CHAINS, _SHORT, label="thinning, steps"),
     ConfigKey("schedule.batch_size", Role.CHAINS, _SHORT, label="batch size"),
+    # Earlier versions measured as much as any share allows, which agrees but for noise.
     ConfigKey("schedule.step_check_share", Role.CHAINS, absent=0.1),
     ConfigKey("seed", Role.CHAINS, Use.HEADING, _VALUE, identity=("model", "data"), repetition=("seed", "seeds")),
     ConfigKey(
@@ -226,7 +227,7 @@ def with_absent(config: Mapping[str, Any]) -> dict[str, Any]:
         group, _, name = known.name.rpartition(".")
         if not group:
             whole[name] = whole.get(name) or known.absent
-        elif isinstance(whole.get(group), Mapping):  # a group that was not chosen stays so
+        elif whole.get(group):  # a group that was not chosen stays so
             whole[group] = {name: known.absent, **whole[group]}
     return whole
 

@@ -44,7 +44,10 @@ class Forked:
     """Code in a process of its own, forked by a server that has imported torch and Lightning: seconds less."""
 
     def __init__(self, code: str, *arguments: str, cwd: Path, env: dict[str, str] | None = None) -> None:
-        self._said = [Path(tempfile.mkstemp(prefix=name)[1]) for name in ("stdout", "stderr")]
+        self._folder = tempfile.TemporaryDirectory()
+        self._said = [Path(self._folder.name) / name for name in ("stdout", "stderr")]
+        for path in self._said:
+            path.touch()
         server = multiprocessing.get_context("forkserver")
         about = (code, list(arguments), str(cwd), _environment(env), [str(path) for path in self._said])
         self._process = server.Process(target=_execute, args=about)
@@ -71,8 +74,7 @@ class Forked:
         """Wait for its end; return its exit status and what it said."""
         self._process.join()
         said = [path.read_text() for path in self._said]
-        for path in self._said:
-            path.unlink()
+        self._folder.cleanup()
         assert self.returncode is not None
         return subprocess.CompletedProcess([], self.returncode, *said)
 

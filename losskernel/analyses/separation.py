@@ -171,10 +171,11 @@ class Separation:
 def agreement(counts: np.ndarray) -> tuple[float, float]:
     """Return ARI and NMI of two partitions from how many items each pair of their parts shares, [parts, parts].
 
-    Equal to scikit-learn's to the last digit, which take a hundred times as long for each of a thousand relabellings.
+    The numbers of scikit-learn, which takes a hundred times as long for each of a thousand relabellings.
 
     Source: Hubert & Arabie 1985 (ARI); mutual information over the mean of the entropies (NMI).
     """
+    counts = counts[np.ix_(counts.any(1), counts.any(0))]  # a part may be empty
     rows, columns, shared = counts.sum(1), counts.sum(0), counts[counts > 0]
     if len(rows) == len(columns) == 1:
         return 1.0, 1.0
@@ -188,7 +189,7 @@ def agreement(counts: np.ndarray) -> tuple[float, float]:
     terms = share * (np.log(shared) - log(total)) + share * (-np.log(expected) + log(total) + log(total))
     information = max(float(np.where(np.abs(terms) < np.finfo(float).eps, 0.0, terms).sum()), 0.0)
     entropies = [-float((sizes / total * (np.log(sizes) - log(total))).sum()) for sizes in (rows, columns)]
-    return ari, information / float(np.mean(entropies)) if information else 0.0
+    return ari, information / float(np.mean(entropies)) if 1 not in counts.shape else 0.0
 
 
 def _pairs(strength: np.ndarray, off: np.ndarray, names: np.ndarray, groups: np.ndarray) -> pd.DataFrame:

@@ -155,8 +155,8 @@ def summary(outcome: Outcome, label: str) -> str:
             error = outcome.metrics.get(f"{key}_se")
             spread = "" if error is None else f" ± {error:.2g}"
             lines.append(f"  {words.format(label=label):<34} {outcome.metrics[key]:.4g}{spread}")
-    share = (read_status(outcome.folder) or {}).get("step_check_share")
-    lines += [] if share is None else [f"  {'time of checking steps / drawing':<34} {share:.2g}"]
+    share = (read_status(outcome.folder) or {}).get("checking_to_drawing")
+    lines += [] if share is None else [f"  {'seconds of checking / of drawing':<34} {share:.2g}"]
     for name in _FILES:
         if (outcome.folder / name).exists():
             lines.append(f"  {name.split('/')[-1].removeprefix('memorisation_'):<13} {outcome.folder / name}")

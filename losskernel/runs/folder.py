@@ -105,6 +105,7 @@ class RunFolder:
 def _settle(figure: Any) -> None:
     """Lay a figure out once, for all files of it: the layout takes longer than drawing."""
     with paper():
+        figure.set_dpi(DPI)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
 

@@ -52,7 +52,7 @@ def check_function(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor
     Args:
         model: the network; copied, never changed.
         loss: (outputs, targets) -> [B].
-        inputs: [n, ...] of which the first SAMPLES are used.
+        inputs: [n, ...] of which the first SAMPLES are used, of large networks fewer.
         targets: [n, ...].
 
     Raises:

@@ -267,6 +267,7 @@ class _Stacks:
         if self.progress:
             about |= announced(chains, self.setup.schedule)
         about |= {"chains_per_fit": self.size, "evaluation": self._route.model.__name__}
+        about |= {"step_checks": chains.effort._asdict()}
         _create(store, self.setup, about, device)
         return trainer, chains
 

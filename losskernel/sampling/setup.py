@@ -41,8 +41,9 @@ class Schedule:
         batch_size: training samples per minibatch and chain.
         probe_batch_size: probes per forward pass when losses are recorded; None decides by memory and caches.
             Changes speed and rounding only.
-        step_check_share: most that the step checks of a chain cost, as a share of its sampling; both counted in
-            gradients. The least of them takes 15 gradients of a large network, 100 of one whose chains are stacked.
+        step_check_share: share of a chain's sampling that its step checks may cost, both counted in gradients; more
+            lets them measure on more minibatches, up to a bound. The least that they do, however short the chain, is
+            about 20 gradients of a large network and 60 to 280 of one whose chains are stacked.
         probe_precision: type in which the forward pass of probes multiplies, "float32" (the model's own),
             "bfloat16" or "float16" (autocast); never that of gradients. What it does to R is measured.
 

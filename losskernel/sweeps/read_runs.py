@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from losskernel.analyses.result import Presentation
-from losskernel.config_keys import current_classes, flat
+from losskernel.config_keys import current_classes, flat, with_absent
 from losskernel.errors import InputError, TraceError, require
 from losskernel.figures.shared.presentation import is_finite
 from losskernel.runs.analyse import SETTINGS
@@ -85,7 +85,7 @@ def read_run(folder: Path) -> Run:
         TraceError: one of its files is damaged.
     """
     failure = _json(folder / FAILURE) if (folder / FAILURE).is_file() else {}
-    config = flat(current_classes(_yaml(folder / "config.yaml") or failure.get("config") or {}))
+    config = _settings(_yaml(folder / "config.yaml") or failure.get("config") or {})
     if not (folder / "metrics.json").is_file():
         return Run(folder, config or _composed(folder), missing=str(failure.get("error", "")) or _state(folder))
     diagnosed, sampled = (folder / "diagnosis.json").is_file(), (folder / "traces.zarr").exists()
@@ -149,8 +149,13 @@ def _state(folder: Path) -> str:
 
 def _composed(folder: Path) -> dict[str, Any]:
     """Return the configuration as Hydra composed it, without values that need to be resolved."""
-    composed = flat(current_classes(_yaml(folder / ".hydra" / "config.yaml")))
+    composed = _settings(_yaml(folder / ".hydra" / "config.yaml"))
     return {key: value for key, value in composed.items() if "${" not in str(value)}
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored configuration, flat, as this version would have written it."""
+    return flat(with_absent(current_classes(config))) if config else {}
 
 
 def _yaml(path: Path) -> dict[str, Any]:

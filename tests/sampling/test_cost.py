@@ -25,8 +25,9 @@ def _estimate(schedule: lk.Schedule, chains: int = 1) -> Cost:
 
 def test_step_checks_cost_their_gradients_and_those_of_each_hessian_product() -> None:
     assert STACKED.gradients(64) == 16 + 4 * 15 * 8 + 2 * 20
-    assert LONE.gradients(64) == 16 + 5 * 4 + 2 * 10
-    assert LONE.gradients(1000) == 16 + 5 + 2 * 10
+    assert LONE.gradients(64) == 16 + 2 * 5 * 4 + 2 * 10
+    assert LONE.gradients(1000) == 16 + 2 * 5 + 2 * 10
+    assert STACKED.gradients(4) == 16 + 4 * 15 * 16 + 2 * 20  # of no more minibatches than there are
 
 
 def test_stacks_run_one_after_another() -> None:

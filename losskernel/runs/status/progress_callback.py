@@ -182,7 +182,8 @@ class SamplingCallback(ProgressCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Start the clock of a stack, which may resume an interrupted one."""
         self._start()
-        self._before, self._check_gradients = self._started, pl_module.effort.gradients(self._schedule.batch_size)
+        self._before, self._whole = self._started, pl_module.step == 0
+        self._check_gradients = pl_module.effort.gradients(self._schedule.batch_size)
         nbeta = getattr(trainer.optimizers[0], "nbeta", None)
         loss_scale = None if nbeta is None else 2 * nbeta / pl_module.weights.shape[1]
         self._diagnosis.start_stack(pl_module.chain_numbers, loss_scale, at_start=pl_module.step == 0)
@@ -206,10 +207,10 @@ class SamplingCallback(ProgressCallback):
         passed = self._before - before
         if batch == STEP_CHECKS:  # the last batch of a stack
             self._checks.note(passed, 1)
-            self._checking += passed
+            self._checking += passed * self._whole
             self._finish_stack(self._progress(pl_module))
             return
-        self._drawing += passed
+        self._drawing += passed * self._whole  # what an earlier process drew is not known
         self._draw.note(passed, 1) if batch.record else self._step.note(passed, batch.steps)
         self._diagnosis.add(outputs)
         if self._before - self._updated >= _EVERY:
@@ -221,12 +222,13 @@ class SamplingCallback(ProgressCallback):
         self._diagnosis.refresh(force=True)
         self._diagnosis.finish_stack()
         self._status.update(**self._facts(progress))
-        share = self._checking / max(self._drawing, 1e-9)
-        if not self._kernel:
-            self._status.update(step_check_share=share)
-        duration = lasting(self._before - self._started)
-        cost = f"checking took {share:.1%} of drawing"
-        self._status.log(f"{self._prefix()}{progress}: drawn and checked in {duration}, {cost}{self._so_far()}")
+        duration, cost = lasting(self._before - self._started), ""
+        if self._drawing > 0:
+            share = self._checking / self._drawing
+            cost = f", checking took {share:.1%} of drawing"
+            if not self._kernel:
+                self._status.update(checking_to_drawing=share)
+        self._status.log(f"{self._prefix()}{progress}: drawn and checked in {duration}{cost}{self._so_far()}")
 
     def _progress(self, module: Any) -> SamplingProgress:
         return SamplingProgress(self._schedule, self._first, module.chain_numbers, module.step)

@@ -25,7 +25,7 @@ STATES = ("starting", "training", "preparing", "sampling", "analysing", "interru
 ENDS = STATES[-3:]
 EVERY = 5.0  # seconds between two writes
 # Facts that stay true when a run enters its next state.
-_LASTING = ("kernel", "draws", "of", "so_far", "step_check_share", "error")
+_LASTING = ("kernel", "draws", "of", "so_far", "checking_to_drawing", "error")
 
 
 class RunStatus:
