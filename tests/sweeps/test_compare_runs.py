@@ -58,7 +58,10 @@ def test_a_run_without_result_says_why(tmp_path: Path) -> None:
     assert {name: run.verdict for name, run in found.items()} == dict.fromkeys(found)
     assert found["failed"].missing == "a bug"
     assert found["failed"].config == {"sampler.nbeta": 7, "chain_offset": 0}
-    assert found["stopped"].config == {"sampler.nbeta": 9}  # what only a resolver could tell is left out
+    assert found["stopped"].config == {
+        "sampler.nbeta": 9,
+        "chain_offset": 0,
+    }  # what only a resolver could tell is left out
     assert found["started"].missing == "it stopped before the first draw"
     assert "sampled, not analysed; losskernel-analyse run=" in found["sampled"].missing
 

@@ -208,7 +208,7 @@ class SamplingCallback(ProgressCallback):
         if batch == STEP_CHECKS:  # the last batch of a stack
             self._checks.note(passed, 1)
             self._checking += passed * self._whole
-            self._finish_stack(self._progress(pl_module))
+            self._finish_stack(self._progress(pl_module), passed)
             return
         self._drawing += passed * self._whole  # what an earlier process drew is not known
         self._draw.note(passed, 1) if batch.record else self._step.note(passed, batch.steps)
@@ -218,17 +218,14 @@ class SamplingCallback(ProgressCallback):
             self._diagnosis.refresh()
             self._update(self._before, self._facts(progress), lambda: self._line(progress))
 
-    def _finish_stack(self, progress: SamplingProgress) -> None:
+    def _finish_stack(self, progress: SamplingProgress, checking: float) -> None:
         self._diagnosis.refresh(force=True)
         self._diagnosis.finish_stack()
         self._status.update(**self._facts(progress))
-        duration, cost = lasting(self._before - self._started), ""
-        if self._drawing > 0:
-            share = self._checking / self._drawing
-            cost = f", checking took {share:.1%} of drawing"
-            if not self._kernel:
-                self._status.update(checking_to_drawing=share)
-        self._status.log(f"{self._prefix()}{progress}: drawn and checked in {duration}{cost}{self._so_far()}")
+        if self._drawing > 0 and not self._kernel:
+            self._status.update(checking_to_drawing=self._checking / self._drawing)
+        duration = f"{lasting(self._before - self._started)}, {lasting(checking)} of it checking the steps"
+        self._status.log(f"{self._prefix()}{progress}: drawn and checked in {duration}{self._so_far()}")
 
     def _progress(self, module: Any) -> SamplingProgress:
         return SamplingProgress(self._schedule, self._first, module.chain_numbers, module.step)
