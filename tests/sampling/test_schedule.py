@@ -19,7 +19,7 @@ def test_a_schedule_cannot_be_changed() -> None:
         Schedule().draws = 7  # pyright: ignore[reportAttributeAccessIssue]
 
 
-LENGTHS = [field.name for field in fields(Schedule) if field.name != "probe_precision"]
+LENGTHS = [field.name for field in fields(Schedule) if field.name not in ("probe_precision", "step_check_share")]
 
 
 @pytest.mark.parametrize("name", LENGTHS)
@@ -54,3 +54,11 @@ def test_the_precision_of_probes_is_one_of_three() -> None:
     message = r"schedule.probe_precision must be one of float32, bfloat16, float16, got 'float8'; leave it float32"
     with pytest.raises(InputError, match=message):
         Schedule(probe_precision="float8")
+
+
+@pytest.mark.parametrize(
+    ("share", "message"), [(-0.1, "must be >= 0, got -0.1"), ("0.1", "must be a number"), (1e400, "must be finite")]
+)
+def test_the_share_of_the_step_checks_is_a_number(share: float, message: str) -> None:
+    with pytest.raises(InputError, match=f"schedule.step_check_share {message}"):
+        Schedule(step_check_share=share)
