@@ -239,7 +239,10 @@ def require_same_inputs(points: Sequence[Point]) -> None:
 def _real(what: str, values: Any) -> np.ndarray:
     """Return an array, or a tensor on any device, as an array of its own precision, or float64 if it has none."""
     detached = values.detach().cpu() if hasattr(values, "detach") else values
-    array = np.asarray(detached)
+    try:
+        array = np.asarray(detached)
+    except TypeError:  # NumPy has no bfloat16
+        array = np.asarray(detached.float())
     real = not np.iscomplexobj(array)
     require(real, f"{what} must be real numbers, got {array.dtype}; take their real and imaginary parts")
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)

@@ -72,7 +72,11 @@ class _Subject:
         self._network, self._loss, self._inputs, self._targets = network, loss, inputs, targets
         self._whole = list(range(len(inputs)))
         check_losses(network, loss, inputs[:2].clone(), targets[:2])
-        self._first = self._evaluate(self._whole)
+        try:
+            self._first = self._evaluate(self._whole)
+        except (RuntimeError, TypeError, IndexError):
+            check_losses(network, loss, inputs.clone(), targets)  # says what fails, as a target out of range
+            raise
         kinds = {tensor.dtype for tensor in (*network.parameters(), *network.buffers()) if tensor.is_floating_point()}
         self._rounding = max(_ROUNDING.get(kind, _COARSE) for kind in {*kinds, self._first.losses.dtype})
 

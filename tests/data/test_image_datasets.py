@@ -1,4 +1,5 @@
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,23 @@ def test_only_pictures_that_can_be_seen_count(tmp_path: Path) -> None:
     data = image_folder(str(tmp_path), probes_per_class=3)
     assert len(data.train) == 13
     assert set(data.labels["class"]) == {"ant", "bee", "cat"}
+
+
+def test_links_upwards_add_nothing_and_broken_ones_are_named(tmp_path: Path) -> None:
+    root = folder(tmp_path, counts={"a": 4, "b": 4})
+    (root / "a" / "deep").mkdir()
+    shutil.copy(next((root / "a").glob("*.*")), root / "a" / "deep" / "more.png")
+    (root / "a" / "self").symlink_to(root / "a")
+    (root / "b" / "all").symlink_to(root)
+    (root / "c").symlink_to(root / "a")  # a class that is another's pictures
+    build = partial(image_folder, str(root), size=16, probes_per_class=2, cache=str(tmp_path / "cache"), workers=0)
+    assert len(build().train) == 4 + 1 + 4 + 4 + 1
+    (root / "b" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    data: Any = build()
+    with pytest.raises(
+        InputError, match=r"b/gone.png cannot be read \(No such file or directory\); remove it, or mend"
+    ):
+        data.train.held()
 
 
 def test_folders_named_by_wnid_have_that_label(tmp_path: Path) -> None:

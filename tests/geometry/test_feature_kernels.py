@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from losskernel.errors import InputError
 from losskernel.geometry import AngularCKA, Laplacian, Linear, Point, SquaredExponential
@@ -47,6 +48,14 @@ def test_radial_kernels_with_adaptive_length_forget_scale_shift_and_rotation(ker
 
 def test_a_fixed_length_knows_scale() -> None:
     assert np.abs(SquaredExponential(1.0)(2 * X) - SquaredExponential(1.0)(X)).max() > 0.01
+
+
+def test_half_precision_features_are_read_as_they_are() -> None:
+    features = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
+    for kind in (torch.bfloat16, torch.float16):
+        narrow = features.to(kind)
+        there, here = Point.from_features(narrow), Point.from_features(narrow.double())
+        np.testing.assert_allclose(there.gram(), here.gram(), rtol=1e-5, atol=1e-5)
 
 
 def test_points_take_a_kernel_of_their_features() -> None:

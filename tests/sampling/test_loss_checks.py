@@ -148,6 +148,13 @@ def test_a_random_loss_is_refused_by_its_name() -> None:
         check_function(Body(nn.ReLU()), noisy, INPUTS, TARGETS)
 
 
+def test_a_target_that_fails_among_others_is_one_line() -> None:
+    targets = TARGETS.clone()
+    targets[5] = 3
+    with pytest.raises(InputError, match=r"the model and the loss fail on a batch .*: index 3 is out of bounds"):
+        check_function(Body(torch.tanh), cross_entropy, INPUTS, targets)
+
+
 def test_a_network_that_cannot_take_one_sample_is_refused() -> None:
     class Squeezed(Body):
         def forward(self, x: Tensor) -> Tensor:

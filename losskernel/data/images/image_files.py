@@ -283,7 +283,13 @@ class ImageFiles(Packed):
         Args:
             changes: whether the time of the last change of an entry counts, which no program can set back.
         """
-        seen, statuses = hashlib.sha256(), [self.path(index).stat() for index in range(len(self))]
+        seen = hashlib.sha256()
+        try:
+            statuses = [self.path(index).stat() for index in range(len(self))]
+        except OSError as error:
+            raise InputError(
+                f"{error.filename} cannot be read ({error.strerror}); remove it, or mend the link"
+            ) from error
         for name, status in zip(self._names, statuses, strict=True):
             times = (status.st_mtime_ns, status.st_ctime_ns if changes else 0)
             seen.update(b"%s\0%d\0%d\0%d\0" % (name, status.st_size, *times))

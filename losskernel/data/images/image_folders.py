@@ -161,11 +161,23 @@ class _Folders:
         """Return (paths below the root, class numbers [n]) of all images in a folder's classes, in a fixed order."""
         from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
 
-        def is_image(path: str) -> bool:
-            # Archives made on a Mac hold a hidden twin of every file, with the same extension.
-            return has_file_allowed_extension(path, IMG_EXTENSIONS) and not os.path.basename(path).startswith(".")
+        folder = str(self.root / below)
 
-        folder, targets = str(self.root / below), {name: number for number, name in enumerate(self.names)}
+        @functools.cache
+        def is_endless(directory: str) -> bool:
+            """Whether a directory is reached through a link to one above it."""
+            if directory == folder:
+                return False
+            above = [os.path.realpath(parent) for parent in Path(directory).parents]
+            return os.path.realpath(directory) in above or is_endless(os.path.dirname(directory))
+
+        def is_image(path: str) -> bool:
+            directory, name = os.path.split(path)
+            # Archives made on a Mac hold a hidden twin of every file, with the same extension.
+            named = has_file_allowed_extension(name, IMG_EXTENSIONS) and not name.startswith(".")
+            return named and not is_endless(directory)
+
+        targets = {name: number for number, name in enumerate(self.names)}
         samples = make_dataset(folder, targets, is_valid_file=is_image, allow_empty=True)
         names = [f"{below}{path[len(folder) :]}".lstrip("/") for path, _ in samples]
         return names, np.array([target for _, target in samples], dtype=np.int64)
