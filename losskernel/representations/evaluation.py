@@ -158,7 +158,7 @@ def gradients_one_by_one(
     # Switched on here, since `Evaluator` switches gradients off for everything else.
     free = [weight.requires_grad_() for weight in weights]
     for sample in range(len(inputs)):
-        value = loss(model(inputs[sample : sample + 1]), targets[sample : sample + 1]).sum()
+        value = loss(model(inputs[sample : sample + 1].clone()), targets[sample : sample + 1]).sum()
         # Weights that the loss does not depend on get zeros.
         yield torch.autograd.grad(value, free, materialize_grads=True)
 
@@ -169,7 +169,7 @@ def gradients_side_by_side(
     """Return all samples' loss gradients [B, ...], one tensor per weight, by one vectorised backward pass."""
 
     def sample_loss(weights: dict[str, Tensor], sample: Tensor, target: Tensor) -> Tensor:
-        return loss(functional_call(model, weights, (sample[None],)), target[None]).sum()
+        return loss(functional_call(model, weights, (sample[None].clone(),)), target[None]).sum()
 
     return list(vmap(grad(sample_loss), in_dims=(None, 0, 0))(dict(weights), inputs, targets).values())
 

@@ -70,7 +70,7 @@ class Network:
         """Return the outputs [b, ...] for inputs [b, ...] at weights [P]."""
         parts = weights.split([shape.numel() for shape in self._shapes.values()])
         named = {name: part.view(shape) for part, (name, shape) in zip(parts, self._shapes.items(), strict=True)}
-        return functional_call(self._model, named, (inputs,))
+        return functional_call(self._model, named, (inputs.clone(),))  # which the model may change
 
     def derivatives(self, inputs: Tensor, targets: Tensor) -> Derivatives:
         """Return each sample's derivatives at w*."""

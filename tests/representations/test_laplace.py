@@ -137,6 +137,20 @@ def test_linear_regression_without_localization_or_without_loss(nbeta: Any) -> N
     np.testing.assert_allclose(result, exact_kernel(model, data, x, number, gamma), rtol=1e-8, atol=1e-12)
 
 
+def test_a_network_that_changes_its_inputs_is_as_good_as_one_that_does_not() -> None:
+    rng = torch.Generator().manual_seed(0)
+    inputs, targets = torch.randn(20, 4, generator=rng), torch.randint(0, 3, (20,), generator=rng)
+    held = TensorDataset(inputs, targets)
+    data = lk.Data(train=held, probes=held, loss=lk.losses.cross_entropy)
+    kernels = []
+    for inplace in (False, True):
+        torch.manual_seed(1)
+        network = nn.Sequential(nn.ReLU(inplace=inplace), nn.Linear(4, 3))
+        kernels.append(lk.laplace_kernel(network, data, nbeta=10.0, localization=100.0).covariance())
+    np.testing.assert_array_equal(*kernels)
+    assert inputs.min() < 0  # as they were
+
+
 def test_away_from_the_optimum_the_gaussian_is_centred_at_the_newton_step() -> None:
     model, data, x = regression()
     optimum = model.weight.detach().clone()
