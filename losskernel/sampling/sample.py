@@ -244,7 +244,7 @@ class _Stacks:
         """Return the chains of each stack that is not finished, as rows of the store."""
         chains = self.setup.schedule.chains
         slices = [slice(first, min(first + self.size, chains)) for first in range(0, chains, self.size)]
-        return slices if state is None else [rows for rows in slices if rows.start >= state["rows"]]
+        return [rows for rows in slices if state is None or rows.start >= state["rows"]]
 
     def begin(
         self, store: TraceStore | MemoryStore, state: dict[str, Any] | None, config: Mapping[str, Any]
@@ -266,8 +266,8 @@ class _Stacks:
         about = provenance(self.setup, config, device, block)
         if self.progress:
             about |= announced(chains, self.setup.schedule)
-        about |= {"chains_per_fit": self.size, "evaluation": self._route.model.__name__}
-        about |= {"step_checks": chains.effort._asdict()}
+        evaluation, effort = self._route.model.__name__, chains.effort._asdict()
+        about |= {"chains_per_fit": self.size, "evaluation": evaluation, "step_checks": effort}
         _create(store, self.setup, about, device)
         return trainer, chains
 
@@ -281,10 +281,9 @@ class _Stacks:
         setup, chains = self.setup, rows.stop - rows.start
 
         def build(kind: type[StackedModel]) -> StackedModel:
-            # The fast one is kept with what it records; the other would take as much memory for nothing.
-            kept = kind is StackedModel
-            made = self._model(chains, kind) if kept else kind(setup.model, setup.data.loss, chains, setup.moving)
-            return made.to(device)
+            if kind is StackedModel:  # kept with what it records; the other would take as much memory for nothing
+                return self._model(chains, kind).to(device)
+            return kind(setup.model, setup.data.loss, chains, setup.moving).to(device)
 
         # Whole blocks, whose recordings sampling uses; but a minibatch of a large network can take a minute.
         whole = stackable(setup.model)

@@ -148,7 +148,7 @@ def choose_route(
     except Exception as error:  # torch.func, make_fx and user code under them raise whatever they like
         return Route(PlainModel, _reason(error))
     agree = all(_close(one, other) for one, other in zip(given, wanted, strict=True))
-    agree = agree and (away is None or given_away is None or _close(given_away, away, 10 * rounding))
+    agree = agree and (away is None or given_away is None or _close(given_away, away, 3 * rounding))
     return FAST if agree else Route(PlainModel, "its recorded operations give other values")
 
 
