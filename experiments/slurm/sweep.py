@@ -36,7 +36,7 @@ TOY = (
     f"schedule.chains={CHAINS}",
     "schedule.burn_in=100",
     "schedule.draws=400",
-    "schedule.thinning=50",
+    "schedule.thinning=20",
 )
 SLURM = (
     "hydra/launcher=slurm",
