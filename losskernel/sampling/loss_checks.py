@@ -19,8 +19,8 @@ from losskernel.models.evaluation_copy import evaluation_copy
 from losskernel.sampling.engine.stacked_model import Loss, check_losses, stackable
 
 SAMPLES = 16  # compared among others
-_FEW = 4  # of networks whose evaluation takes long
-_ALONE = 4  # of them by themselves
+_FEW = 3  # of networks whose evaluation takes long
+_ALONE = 4  # of them by themselves; two where there are few
 _RARE = 32  # where random numbers are drawn: noise that seldom acts needs more of them
 # Rounding, relative to losses and outputs: other batch sizes take other routes through the libraries.
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 2e-4}
@@ -85,7 +85,8 @@ class _Subject:
         before = _random_state()
         repeats = [self._evaluate(self._whole)]
         draws = _random_state() != before
-        for again in itertools.chain(repeats, (self._evaluate(self._whole) for _ in range(_RARE if draws else 1))):
+        more = _RARE if draws else int(len(self._whole) > _FEW)
+        for again in itertools.chain(repeats, (self._evaluate(self._whole) for _ in range(more))):
             if (row := self._differing(self._first, again)) is None:
                 continue
             place = self._whole, row
@@ -102,10 +103,11 @@ class _Subject:
         """Raise InputError if a sample's loss changes with the samples evaluated beside it."""
         whole, count = self._whole, len(self._whole)
         groups = [
-            [*whole[::-1], *[whole[-1]] * count],  # in another order, and beside copies as blocks are padded with
+            # In another order, and beside copies as blocks are padded with.
+            [*whole[::-1], *[whole[-1]] * (count if count > _FEW else 1)],
             whole[: count // 2],
             whole[count // 2 :],
-            *([row] for row in whole[:: max(1, count // _ALONE)]),
+            *([row] for row in whole[:: count // _ALONE or 2]),
         ]
         for rows in filter(None, groups):
             other = self._attempt(rows)
