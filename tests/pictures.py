@@ -15,6 +15,14 @@ from torch import nn
 from losskernel.data.images.image_folders import class_names
 
 
+def shared_data(name: str) -> Path:
+    """Return a file of the folder of real networks and pictures; where it is not there, the test is skipped by name."""
+    path = Path(__file__).resolve().parents[2] / "shared" / "data" / name
+    if not path.exists():
+        pytest.skip(f"the real data are not on this machine: there is no {path}")
+    return path
+
+
 def draw(path: Path, number: int, mode: str = "RGB") -> Path:
     """Write a picture of 80 × 64 pixels whose content depends on a number."""
     path.parent.mkdir(parents=True, exist_ok=True)

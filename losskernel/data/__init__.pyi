@@ -4,6 +4,7 @@ from .images.image_files import FlipAndCrop as FlipAndCrop
 from .images.image_files import Preprocessing as Preprocessing
 from .images.image_folders import image_folder as image_folder
 from .images.image_folders import imagenet as imagenet
+from .images.image_folders import tiny_imagenet as tiny_imagenet
 from .images.small_images import cifar10 as cifar10
 from .images.small_images import cifar100 as cifar100
 from .images.small_images import digits as digits
@@ -42,4 +43,5 @@ __all__ = [
     "stack",
     "taxonomy_images",
     "taxonomy_vectors",
+    "tiny_imagenet",
 ]

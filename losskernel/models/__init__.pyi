@@ -6,6 +6,7 @@ from .networks import cifar_vgg as cifar_vgg
 from .pretrained import inception_v1 as inception_v1
 from .pretrained import resnet18 as resnet18
 from .pretrained import resnet50 as resnet50
+from .pretrained import squeezenet1_1 as squeezenet1_1
 from .pretrained import timm_model as timm_model
 from .pretrained import vgg16 as vgg16
 
@@ -18,6 +19,7 @@ __all__ = [
     "inception_v1",
     "resnet18",
     "resnet50",
+    "squeezenet1_1",
     "timm_model",
     "vgg16",
 ]

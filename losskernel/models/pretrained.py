@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from losskernel.errors import InputError, require, require_integer
+from losskernel.models.packaged_weights import PACKAGE, packaged_state
 from losskernel.models.state_dicts import find_state, load_state, read_weights
 from losskernel.storage.downloads import PREFETCH, network_timeout, report_download
 
@@ -60,13 +61,25 @@ def vgg16(outputs: int = 1000, weights: str | None = None) -> nn.Module:
     return _torchvision_model("vgg16", outputs, weights, "classifier.6")
 
 
+def squeezenet1_1(outputs: int = 1000, weights: str | None = None) -> nn.Module:
+    """torchvision's SqueezeNet 1.1, without BatchNorm; arguments and errors as of `inception_v1` (Iandola et al. 2016).
+
+    weights="package" takes those that the package ndf carries: Caffe's, for inputs normalised as torchvision does.
+    """
+    if weights == PACKAGE:
+        model = _untrained("squeezenet1_1", outputs)
+        return put(model, packaged_state("squeezenet1_1", model), "classifier.1", PACKAGE)
+    return _torchvision_model("squeezenet1_1", outputs, weights, "classifier.1")
+
+
 def timm_model(name: str, outputs: int = 1000, weights: str | None = None, input_size: int | None = None) -> nn.Module:
     """A network of timm by name, such as resnet50.a1_in1k or vit_small_patch16_224; [B, 3, h, w] -> [B, outputs].
 
     Args:
         name: as timm lists it, with or without the tag of its weights.
         outputs: classes.
-        weights: None, initial weights; "timm", pretrained; or the path of a state dict.
+        weights: None, initial weights; "timm", pretrained; "package", pretrained, from a Python package that carries
+            them (tf_efficientnet_lite0); or the path of a state dict.
         input_size: pixels a side, where the network must know it (transformers); None is what it was trained at.
 
     Raises:
@@ -82,11 +95,14 @@ def timm_model(name: str, outputs: int = 1000, weights: str | None = None, input
         # Networks that take any size have no argument for it.
         options = {"img_size": input_size} if config["fixed_input_size"] else {}
     known = weights is None or isinstance(weights, str)
-    require(known, f"model.weights must be null, timm or the path of a state dict, got {weights!r}")
+    require(known, f"model.weights must be null, timm, package or the path of a state dict, got {weights!r}")
     if weights == TIMM:
         return _timm_pretrained(name, outputs, config, options)
     model = _timm("model.name").create_model(name, pretrained=False, num_classes=outputs, **options)
-    return model if weights is None else put(model, read_state(weights)[0], config["classifier"], weights)
+    if weights is None:
+        return model
+    state = packaged_state(name, model) if weights == PACKAGE else read_state(weights)[0]
+    return put(model, state, config["classifier"], weights)
 
 
 def input_settings(network: str, key: str) -> dict[str, Any]:

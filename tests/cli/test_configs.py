@@ -43,6 +43,7 @@ COMPANIONS = {
     "model=timm": ["dataset=image_folder", "model.name=test_resnet"],
     "dataset=image_folder": ["model=resnet18"],
     "dataset=imagenet": ["model=resnet18"],
+    "dataset=tiny_imagenet": ["model=resnet18"],
     "dataset=cifar10": ["model=resnet18", "dataset.probes_per_class=2"],
     "dataset=cifar100": ["model=resnet18", "dataset.probes_per_class=2"],
     "dataset=taxonomy_images": [*TAXONOMY, "model=resnet18"],
@@ -78,7 +79,7 @@ def companions(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     def needed(choice: str) -> list[str]:
         others = COMPANIONS.get(choice, [])
-        if {"dataset=image_folder", "dataset=imagenet"} & {choice, *others}:
+        if {"dataset=image_folder", "dataset=imagenet", "dataset=tiny_imagenet"} & {choice, *others}:
             return [*others, f"dataset.root={pictures}", "dataset.size=64", "dataset.probes_per_class=2"]
         cifar = next((item for item in (choice, *others) if item.startswith("dataset=cifar")), None)
         if cifar is not None:

@@ -1,4 +1,6 @@
+import os
 import shutil
+import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -7,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from pictures import cifar_like, draw, imagenet_like
+from torch.utils.data import DataLoader
 
-from losskernel.data import cifar10, cifar100, image_folder, imagenet, stack
+from losskernel.data import cifar10, cifar100, image_folder, imagenet, stack, tiny_imagenet
 from losskernel.data.images.image_files import CachedImages, ImageFiles
 from losskernel.data.images.image_folders import class_names, stratified
 from losskernel.errors import InputError
@@ -129,6 +132,143 @@ def test_links_upwards_add_nothing_and_broken_ones_are_named(tmp_path: Path) -> 
         data.train.held()
 
 
+def zipped(folder: Path, archive: Path, below: str = "") -> Path:
+    """Write a folder's files into an archive, below a name."""
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                file.write(path, below + path.relative_to(folder).as_posix())
+    return archive
+
+
+@pytest.mark.parametrize("below", ["", "pictures/", "a/"])
+@pytest.mark.parametrize("split", ["", "train"])
+def test_an_archive_is_read_in_place_as_the_folder_it_holds(below: str, split: str, tmp_path: Path) -> None:
+    folder(tmp_path / "a", split)
+    (tmp_path / "a" / split / "bee" / "._0.jpg").touch()
+    (tmp_path / "a" / split / "bee" / "deeper").mkdir()
+    draw(tmp_path / "a" / split / "bee" / "deeper" / "9.JPG", 9)
+    archive = zipped(tmp_path / "a", tmp_path / "pictures.zip", below)
+    settings = {"size": 16, "probes_per_class": 2, "cache": str(tmp_path / "cache")}
+    wanted, given = (image_folder(str(path), workers=0, **settings) for path in (tmp_path / "a", archive))
+    assert given.ids.tolist() == wanted.ids.tolist()
+    assert given.train_ids == wanted.train_ids
+    assert given.labels["class"].tolist() == wanted.labels["class"].tolist()
+    for ours, theirs in zip(
+        stack(given.train) + stack(given.probes), stack(wanted.train) + stack(wanted.probes), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+    # Processes that load from it each open it for themselves.
+    files = image_folder(str(archive), **settings).train._files
+    assert torch.equal(stack(files)[0], stack(wanted.train)[0])
+    loaded = list(DataLoader(files, 3, num_workers=2))
+    assert torch.equal(torch.cat([inputs for inputs, _ in loaded]), stack(wanted.train)[0])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "pictures.zip"]
+
+
+def test_an_archive_that_changed_or_moved_is_known(tmp_path: Path) -> None:
+    folder(tmp_path / "a")
+    settings = {"size": 16, "probes_per_class": 2, "cache": str(tmp_path / "cache"), "workers": 0}
+    archive = zipped(tmp_path / "a", tmp_path / "one.zip")
+    first, before = image_folder(str(archive), **settings), archive.stat()
+    copied = shutil.copy(archive, tmp_path / "two.zip")
+    assert image_folder(str(copied), **settings).train.identity()[0] == first.train.identity()[0]
+    pixels = stack(first.train)[0]
+    draw(tmp_path / "a" / "ant" / "0.jpg", 777)
+    zipped(tmp_path / "a", archive)
+    os.utime(archive, ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = image_folder(str(archive), **settings)
+    assert again.train.identity()[0] != first.train.identity()[0]
+    assert not torch.equal(stack(again.train)[0][0], pixels[0])
+    assert torch.equal(stack(again.train)[0][1:], pixels[1:])
+
+
+def test_archives_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
+    archive = zipped(folder(tmp_path / "a"), tmp_path / "pictures.zip")
+    whole = archive.read_bytes()
+    (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"dataset.root=.*cut.zip is no zip archive, or damaged \(.*\); expected"):
+        image_folder(str(tmp_path / "cut.zip"))
+    position = whole.index(b"ant/1.jpg") + 500
+    (tmp_path / "bad.zip").write_bytes(whole[:position] + bytes(20) + whole[position + 20 :])
+    data = image_folder(str(tmp_path / "bad.zip"), 16, probes_per_class=3, cache=str(tmp_path / "c"), workers=0)
+    with pytest.raises(InputError, match=r"bad.zip/ant/1.jpg cannot be read \(Bad CRC-32.*\); make the archive again"):
+        stack(data.probes)
+    assert not list((tmp_path / "c").glob("*.npy"))
+
+
+# --- Tiny ImageNet
+
+
+def tiny_like(root: Path) -> list[str]:
+    """Lay a folder out like tiny-imagenet-200 as it is unpacked; return its wnids."""
+    wnids = list(class_names())[5:1000:250]
+    rows = []
+    for number, wnid in enumerate(wnids):
+        for item in range(3):
+            draw(root / "train" / wnid / "images" / f"{wnid}_{item}.JPEG", 10 * number + item)
+            draw(root / "val" / "images" / f"val_{3 * number + item}.JPEG", 500 + 10 * number + item)
+            rows.append(f"val_{3 * number + item}.JPEG\t{wnid}\t0\t0\t62\t62\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(reversed(rows)))
+    (root / "wnids.txt").write_text("\n".join(wnids))
+    return wnids
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_tiny_imagenet_as_it_is_unpacked_or_sorted(archived: bool, tmp_path: Path) -> None:
+    wnids = tiny_like(tmp_path / "a")
+    root = zipped(tmp_path / "a", tmp_path / "tiny.zip", "tiny-imagenet-200/") if archived else tmp_path / "a"
+    settings = {"size": 16, "probes_per_class": 2, "cache": str(tmp_path / "cache"), "workers": 0}
+    data = tiny_imagenet(str(root), **settings)
+    assert data.labels["wnid"].tolist() == np.repeat(wnids, 2).tolist()
+    assert data.labels["class"].tolist() == np.repeat([class_names()[wnid] for wnid in wnids], 2).tolist()
+    assert stack(data.probes)[1].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert stack(data.train)[1].tolist() == np.repeat(range(4), 3).tolist()
+    for name, (_, target) in zip(data.ids, data.probes, strict=True):
+        assert int(name.removeprefix("val/images/val_").removesuffix(".JPEG")) // 3 == int(target)
+    numbered = tiny_imagenet(str(root), pretrained_head=True, **settings)
+    places = [list(class_names()).index(wnid) for wnid in wnids]
+    assert stack(numbered.probes)[1].tolist() == np.repeat(places, 2).tolist()
+    assert len(numbered.classes or ()) == 1000
+    assert tiny_imagenet(str(root), probe_split="train", **settings).members().min() >= 0
+    if not archived:
+        shutil.rmtree(root / "val")
+        for number, wnid in enumerate(wnids):
+            for item in range(2):
+                draw(root / "val" / wnid / f"{item}.JPEG", 900 + 10 * number + item)
+        assert tiny_imagenet(str(root), **settings).labels["wnid"].tolist() == np.repeat(wnids, 2).tolist()
+
+
+def test_a_tiny_imagenet_that_is_not_one_is_refused(tmp_path: Path) -> None:
+    wnids = tiny_like(tmp_path)
+    notes = tmp_path / "val" / "val_annotations.txt"
+    notes.write_text(notes.read_text().replace(wnids[0], "n00000000"))
+    with pytest.raises(
+        InputError, match=r"val_annotations.txt does not give each image a class of train; expected tiny"
+    ):
+        tiny_imagenet(str(tmp_path))
+    with pytest.raises(InputError, match=r"is not Tiny ImageNet: .*/train holds no folders called by wnids"):
+        tiny_imagenet(str(folder(tmp_path / "other", "train")))
+    with pytest.raises(InputError, match=r"dataset.pretrained_head must be true or false, got 'yes'"):
+        tiny_imagenet(str(tmp_path), pretrained_head="yes")  # pyright: ignore[reportArgumentType]
+
+
+def test_another_folder_can_give_imagenets_training_images(tmp_path: Path) -> None:
+    wnids = imagenet_like(tmp_path / "sample", classes=4, train=1, val=0)
+    tiny = tiny_like(tmp_path / "tiny")
+    settings = {"size": 32, "probes_per_class": 1, "probe_split": "train", "cache": str(tmp_path / "c"), "workers": 0}
+    data = imagenet(str(tmp_path / "sample"), str(tmp_path / "tiny"), **settings)
+    order = list(class_names())
+    assert stack(data.train)[1].tolist() == np.repeat([order.index(wnid) for wnid in tiny], 3).tolist()
+    assert stack(data.probes)[1].tolist() == [order.index(wnid) for wnid in wnids]
+    assert (data.members() == -1).all()
+    with pytest.raises(InputError, match=r"dataset.train_root=.*other is not a folder or zip archive"):
+        imagenet(str(tmp_path / "sample"), str(tmp_path / "other"), **settings)
+    folder(tmp_path / "any", "train")
+    with pytest.raises(InputError, match=r"dataset.train_root=.*any: train/ant is none of ImageNet's 1,000 classes"):
+        imagenet(str(tmp_path / "sample"), str(tmp_path / "any"), **settings)
+
+
 def test_folders_named_by_wnid_have_that_label(tmp_path: Path) -> None:
     folder(tmp_path, counts={"n02084071": 2, "n02121808": 2})
     data = image_folder(str(tmp_path), probes_per_class=1)
@@ -163,7 +303,10 @@ def test_a_large_training_set_is_read_from_its_files(tmp_path: Path, monkeypatch
     ("given", "message"),
     [
         ({"root": None}, r"dataset.root is not set; expected a folder of images for each class, root/CLASS/\*, or"),
-        ({"root": "nowhere"}, "dataset.root=nowhere is not a folder; expected a folder of images for each class"),
+        (
+            {"root": "nowhere"},
+            "dataset.root=nowhere is not a folder or zip archive; expected a folder of images for each class",
+        ),
         ({"probe_split": "val"}, "dataset.probe_split=val: there is no .*/train; expected"),
         ({"probes_per_class": 4}, "probes_per_class needs 4 samples of every class, but ant has 3; lower it, or name"),
         ({"probes_per_class": 0}, "dataset.probes_per_class must be >= 1"),

@@ -36,9 +36,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     read = Crop.read
 
-    def noted(crop: Crop, path: Path) -> torch.Tensor:
+    def noted(crop: Crop, path: Path, called: str) -> torch.Tensor:
         names.append(Path(path).name)
-        return read(crop, path)
+        return read(crop, path, called)
 
     monkeypatch.setattr(Crop, "read", noted)
     return names

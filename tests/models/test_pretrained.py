@@ -197,7 +197,9 @@ def test_networks_of_timm_that_cannot_be_are_refused(tmp_path: Path, monkeypatch
         timm_model("test_resnet.nope")
     with pytest.raises(InputError, match=r"model.input_size must be >= 1, got 0"):
         timm_model("test_vit", input_size=0)
-    with pytest.raises(InputError, match=r"model.weights must be null, timm or the path of a state dict, got True"):
+    with pytest.raises(
+        InputError, match=r"model.weights must be null, timm, package or the path of a state dict, got True"
+    ):
         timm_model("test_resnet", weights=True)  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match=r"timm: test_resnet has a head of 1000 classes, but .*outputs=4"):
         timm_model("test_resnet", outputs=4, weights="timm")

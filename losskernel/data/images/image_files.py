@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import interpolate, pad
 
 from losskernel.data.base import Packed, as_packed, batches_of, loaded
+from losskernel.data.images.image_source import FolderSource, ImageSource
 from losskernel.errors import InputError, require, require_integer, require_number
 from losskernel.models.pretrained import input_settings
 from losskernel.storage.atomic import write_whole
@@ -30,7 +31,6 @@ _THUMBNAIL = 48  # pixels of the longer side, at most
 _LOSSLESS = 2000  # images up to which a page of them may be large
 _VARIABLE = "LOSSKERNEL_CACHE"
 _LONGEST = 16  # times its width that an image is resized at most; only the middle is cropped from it
-_HASHED_BYTES = 2**28  # of files whose content tells whether they changed; of larger sets names, sizes and times do
 _FORMAT = 2  # of the cache's content; a new number where decoding changes
 
 
@@ -98,8 +98,12 @@ class Crop:
         known = self.interpolation in INTERPOLATIONS
         require(known, f"{key}.interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}")
 
-    def read(self, path: str | Path) -> Tensor:
+    def read(self, file: str | Path | BinaryIO, path: str | Path | None = None) -> Tensor:
         """Return the pixels of an image file, uint8 [3, size, size]; other modes than colour become RGB.
+
+        Args:
+            file: path of the file, or the file opened.
+            path: how messages call it; None: as `file`.
 
         Raises:
             InputError: the file is no image, or broken.
@@ -107,11 +111,12 @@ class Crop:
         from PIL import Image
         from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 
+        path = str(file) if path is None else path
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about odd metadata, of which the photographs of ImageNet have plenty
-                with Image.open(path) as file:
-                    image: Any = _without_ends(_in_eight_bits(file, path)).convert("RGB")
+                with Image.open(file) as opened:
+                    image: Any = _without_ends(_in_eight_bits(opened, path)).convert("RGB")
         except InputError:
             raise
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -236,14 +241,17 @@ class ImageFiles(Packed):
     """Images in files, decoded whenever they are asked for; packed: uint8 [3, size, size].
 
     Args:
-        root: folder.
+        source: where the files lie: a folder's path, or any source.
         names: paths of the files below it.
         targets: class of each.
         crop: how each image is decoded and normalised.
     """
 
-    def __init__(self, root: Path, names: Sequence[str], targets: Sequence[int] | np.ndarray, crop: Crop) -> None:
-        self.root, self.crop, self.unpack = root, crop, crop
+    def __init__(
+        self, source: Path | ImageSource, names: Sequence[str], targets: Sequence[int] | np.ndarray, crop: Crop
+    ) -> None:
+        self.source = FolderSource(source) if isinstance(source, Path) else source
+        self.crop, self.unpack = crop, crop
         # One array of bytes: worker processes would copy a million Python strings page by page.
         self._names = np.array([os.fsencode(name) for name in names])
         self.targets = torch.as_tensor(np.asarray(targets, dtype=np.int64))
@@ -256,48 +264,27 @@ class ImageFiles(Packed):
         """Shape of all images, decoded."""
         return len(self), 3, self.crop.size, self.crop.size
 
-    def path(self, index: int) -> Path:
-        """Return the file of an image."""
-        return self.root / os.fsdecode(self._names[index])
-
     def packed(self, index: int) -> tuple[Tensor, Tensor]:
         """Decode one file.
 
         Raises:
             InputError: it is no image, or broken.
         """
-        return self.crop.read(self.path(index)), self.targets[index]
+        name = os.fsdecode(self._names[index])
+        return self.crop.read(self.source.open(name), self.source / name), self.targets[index]
 
     def key(self) -> str:
         """Return a hash that changes with the folder, with the files, and with how they are decoded."""
-        how = [_FORMAT, str(self.root.resolve()), self.crop.size, self.crop.resize, self.crop.interpolation]
-        return hashlib.sha256(json.dumps(how).encode() + self._hash_of_files(changes=True)).hexdigest()[:24]
+        root = str(self.source.root.resolve())
+        how = [_FORMAT, root, self.crop.size, self.crop.resize, self.crop.interpolation]
+        return hashlib.sha256(json.dumps(how).encode() + self._digest(changes=True)).hexdigest()[:24]
 
     def identity(self) -> tuple[object, ...]:
         """Return what two data sets of the same images share, in whatever folder they lie."""
-        return self._hash_of_files(changes=False), self.targets, self.crop
+        return self._digest(changes=False), self.targets, self.crop
 
-    def _hash_of_files(self, changes: bool) -> bytes:
-        """Return a hash of the files' names, sizes and times, and of their content where that is soon read.
-
-        Args:
-            changes: whether the time of the last change of an entry counts, which no program can set back.
-        """
-        seen = hashlib.sha256()
-        try:
-            statuses = [self.path(index).stat() for index in range(len(self))]
-        except OSError as error:
-            raise InputError(
-                f"{error.filename} cannot be read ({error.strerror}); remove it, or mend the link"
-            ) from error
-        for name, status in zip(self._names, statuses, strict=True):
-            times = (status.st_mtime_ns, status.st_ctime_ns if changes else 0)
-            seen.update(b"%s\0%d\0%d\0%d\0" % (name, status.st_size, *times))
-        # Archives give all files one time, and copies keep times: only the content tells such files apart.
-        if sum(status.st_size for status in statuses) <= _HASHED_BYTES:
-            for index in range(len(self)):
-                seen.update(self.path(index).read_bytes())
-        return seen.digest()
+    def _digest(self, changes: bool) -> bytes:
+        return self.source.digest([os.fsdecode(name) for name in self._names], changes)
 
 
 class CachedImages(Packed):

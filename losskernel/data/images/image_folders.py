@@ -1,16 +1,15 @@
-"""Images in labelled folders: any folders, and ImageNet."""
+"""Images in labelled folders or zip archives of them: any, ImageNet, and Tiny ImageNet."""
 
 import functools
-import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from losskernel.data.base import Data
 from losskernel.data.images.image_files import CachedImages, ImageFiles, Preprocessing
+from losskernel.data.images.image_source import ImageSource, image_source
 from losskernel.data.taxonomy.readers import shipped, wordnet
 from losskernel.errors import InputError, require, require_integer
 from losskernel.losses import cross_entropy
@@ -18,6 +17,10 @@ from losskernel.losses import cross_entropy
 # A training set up to this size is decoded once as well; a larger one is read from its files, minibatch by minibatch.
 _TRAIN_CACHED_BYTES = 2 * 2**30
 _LAYOUT = "expected a folder of images for each class, root/CLASS/*, or split: root/train/CLASS/* and root/val/CLASS/*"
+_TINY = (
+    "expected tiny-imagenet-200 as it is unpacked: ROOT/train/WNID/images/*.JPEG, and ROOT/val/images/*.JPEG with "
+    "ROOT/val/val_annotations.txt, or ROOT/val/WNID/*.JPEG"
+)
 _HOW = (
     "expected ROOT/train/n01440764/*.JPEG and ROOT/val/n01440764/*.JPEG, a folder for every wnid. To get it, register "
     "at image-net.org, put ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz into ROOT "
@@ -43,7 +46,7 @@ def image_folder(
     ids: paths below the root.
 
     Args:
-        root: folder.
+        root: folder, or zip archive of it, which is read in place.
         size: pixels a side of the network's input; None: as the network's pretrained weights want it.
         preprocessing: how else images are prepared.
         probes_per_class: probes of each class; None: all.
@@ -62,6 +65,7 @@ def image_folder(
 
 def imagenet(
     root: str | None = None,
+    train_root: str | None = None,
     size: int | None = None,
     preprocessing: Preprocessing | None = None,
     probes_per_class: int | None = 10,
@@ -78,6 +82,8 @@ def imagenet(
     all classes. Other arguments as of `image_folder`.
 
     Args:
+        train_root: folder or archive whose train/WNID/* are the training images, where those of the root are not at
+            hand or too few: Tiny ImageNet, enlarged to `size`, stands for 200 of the classes. None: the root.
         probes_per_class: probes of each class; 10 make 10,000; None: all.
         probe_split: where probes come from: val or train.
         classes: whose images are probes: a list of wnids, or a random number of them; None: all.
@@ -87,7 +93,37 @@ def imagenet(
 
     Source: Russakovsky et al. 2015, "ImageNet Large Scale Visual Recognition Challenge".
     """
-    folders = _imagenet_folders(root, probe_split)
+    folders = _imagenet_folders(root, train_root, probe_split)
+    return folders.data(size, preprocessing, probes_per_class, classes, seed, workers, cache)
+
+
+def tiny_imagenet(
+    root: str | None = None,
+    size: int | None = 64,
+    preprocessing: Preprocessing | None = None,
+    probes_per_class: int | None = 50,
+    probe_split: str = "val",
+    classes: int | Sequence[str] | None = None,
+    pretrained_head: bool = False,
+    seed: int = 0,
+    workers: int = 4,
+    cache: str | None = None,
+) -> Data:
+    """Tiny ImageNet, 200 classes of ImageNet at 64 pixels, with cross-entropy; labels as of `imagenet`.
+
+    Args:
+        root: folder or zip archive, as it is unpacked or with a folder for each class of the validation set.
+        size: pixels a side of the network's input; other than 64, images are resized.
+        probes_per_class: probes of each class; 50 make 10,000; None: all.
+        probe_split: where probes come from: val or train.
+        pretrained_head: number the classes as heads of ImageNet's 1,000 outputs do; false: from 0 to 199.
+
+    Raises:
+        InputError: no Tiny ImageNet where it should be, or a setting that does not fit it.
+
+    Source: Le & Yang 2015, "Tiny ImageNet visual recognition challenge".
+    """
+    folders = _tiny_folders(root, probe_split, pretrained_head)
     return folders.data(size, preprocessing, probes_per_class, classes, seed, workers, cache)
 
 
@@ -105,18 +141,22 @@ class _Folders:
     """A folder of images for each class, below one folder for training and one that probes come from.
 
     Attributes:
-        root: of all.
-        train: folder below the root that holds the training classes' folders; "" is the root itself.
+        source: of the probes.
+        train_source: of the training images.
+        train: folder below it that holds the training classes' folders; "" is the root itself.
         probes: the probes' likewise.
         names: a class's folder -> its name, in the order of the classes' numbers.
         are_wnids: whether folders are called by WordNet's identifiers.
+        listed: path -> class of the probes' images, where they do not lie in folders of their classes.
     """
 
-    root: Path
+    source: ImageSource
+    train_source: ImageSource
     train: str
     probes: str
     names: Mapping[str, str]
     are_wnids: bool
+    listed: Mapping[str, str] = field(default_factory=dict)
 
     def data(
         self,
@@ -134,21 +174,27 @@ class _Folders:
             require_integer("dataset.probes_per_class", probes_per_class, at_least=1)
         require_integer("dataset.workers", workers, at_least=0)
         require_integer("dataset.seed", seed, at_least=0)
-        names, numbers = train_ids, _ = self._images(self.train)
-        require(len(names) > 0, f"dataset.root: there are no images in {self.root / self.train}; fill its folders")
-        train = ImageFiles(self.root, names, numbers, crop)
-        if self.probes != self.train:
-            names, numbers = self._images(self.probes)
+        targets = {name: number for number, name in enumerate(self.names)}
+        names, numbers = train_ids, _ = self.train_source.images(self.train, targets)
+        require(
+            len(names) > 0, f"dataset.root: there are no images in {self.train_source / self.train}; fill its folders"
+        )
+        train = ImageFiles(self.train_source, names, numbers, crop)
+        present = sorted(set(self.listed.values())) or self.source.subfolders(self.probes)
+        if self.listed:
+            names, numbers = list(self.listed), np.array([targets[name] for name in self.listed.values()])
+        elif (self.source, self.probes) != (self.train_source, self.train):
+            names, numbers = self.source.images(self.probes, targets)
         folders = list(self.names)
-        wanted = _chosen_classes(classes, _subfolders(self.root / self.probes), seed)
-        rows = stratified(numbers, [folders.index(name) for name in wanted], wanted, probes_per_class, seed)
+        wanted = _chosen_classes(classes, present, seed)
+        rows = stratified(numbers, [targets[name] for name in wanted], wanted, probes_per_class, seed)
         ids = [names[row] for row in rows]
         probe_folders = [folders[number] for number in numbers[rows]]
         labels = {"class": [self.names[folder] for folder in probe_folders]}
         cached = int(np.prod(train.shape)) <= _TRAIN_CACHED_BYTES
         return Data(
             train=CachedImages(train, cache, workers) if cached else train,
-            probes=CachedImages(ImageFiles(self.root, ids, numbers[rows], crop), cache, workers),
+            probes=CachedImages(ImageFiles(self.source, ids, numbers[rows], crop), cache, workers),
             loss=cross_entropy,
             labels=labels | ({"wnid": probe_folders} if self.are_wnids else {}),
             ids=ids,
@@ -157,89 +203,101 @@ class _Folders:
             classes=list(self.names.values()),
         )
 
-    def _images(self, below: str) -> tuple[list[str], np.ndarray]:
-        """Return (paths below the root, class numbers [n]) of all images in a folder's classes, in a fixed order."""
-        from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
-
-        folder = str(self.root / below)
-
-        @functools.cache
-        def is_endless(directory: str) -> bool:
-            """Whether a directory is reached through a link to one above it."""
-            if directory == folder:
-                return False
-            above = [os.path.realpath(parent) for parent in Path(directory).parents]
-            return os.path.realpath(directory) in above or is_endless(os.path.dirname(directory))
-
-        def is_image(path: str) -> bool:
-            directory, name = os.path.split(path)
-            # Archives made on a Mac hold a hidden twin of every file, with the same extension.
-            named = has_file_allowed_extension(name, IMG_EXTENSIONS) and not name.startswith(".")
-            return named and not is_endless(directory)
-
-        targets = {name: number for number, name in enumerate(self.names)}
-        samples = make_dataset(folder, targets, is_valid_file=is_image, allow_empty=True)
-        names = [f"{below}{path[len(folder) :]}".lstrip("/") for path, _ in samples]
-        return names, np.array([target for _, target in samples], dtype=np.int64)
-
 
 def _any_folders(root: str | None, probe_split: str | None) -> _Folders:
     """Return which of the two layouts a folder has."""
-    require(root is not None, f"dataset.root is not set; {_LAYOUT}")
-    path = Path(str(root)).expanduser()
-    require(path.is_dir(), f"dataset.root={root} is not a folder; {_LAYOUT}")
-    split = bool(_subfolders(path / "train"))
+    source = _source(root, _LAYOUT)
+    split = bool(source.subfolders("train"))
     train = "train" if split else ""
-    names = _subfolders(path / train)
+    names = source.subfolders(train)
     require(len(names) > 0, f"dataset.root={root} holds no folders; {_LAYOUT}")
-    require(split or probe_split is None, f"dataset.probe_split={probe_split}: there is no {path}/train; {_LAYOUT}")
+    require(
+        split or probe_split is None, f"dataset.probe_split={probe_split}: there is no {source / 'train'}; {_LAYOUT}"
+    )
     probes = train
     if split:
-        probes = probe_split or ("val" if _subfolders(path / "val") else train)
-    probe_names = _subfolders(path / probes)
-    require(len(probe_names) > 0, f"dataset.probe_split={probe_split}: {path / probes} holds no folders; {_LAYOUT}")
+        probes = probe_split or ("val" if source.subfolders("val") else train)
+    probe_names = source.subfolders(probes)
+    require(len(probe_names) > 0, f"dataset.probe_split={probe_split}: {source / probes} holds no folders; {_LAYOUT}")
     unknown = sorted(set(probe_names) - set(names))
     if unknown:
         raise InputError(
             f"dataset.root={root}: {probes}/{unknown[0]} is no class of {train}; train on it, or move it away"
         )
     are_wnids = all(re.fullmatch(r"n\d{8}", name) for name in names)  # such as n01440764
-    return _Folders(path, train, probes, {name: name for name in names}, are_wnids)
+    return _Folders(source, source, train, probes, {name: name for name in names}, are_wnids)
 
 
-def _imagenet_folders(root: str | None, probe_split: str) -> _Folders:
+def _imagenet_folders(root: str | None, train_root: str | None, probe_split: str) -> _Folders:
     """Return ImageNet's layout, once it is known that the folder has it."""
-    require(root is not None, f"dataset.root is not set; {_HOW}")
-    require(probe_split in ("val", "train"), f"dataset.probe_split must be val or train, got {probe_split!r}")
-    path = Path(str(root)).expanduser()
+    source = _source(root, _HOW)
+    _check_split(probe_split)
+    train = source if train_root is None else _source(train_root, _HOW, "dataset.train_root")
     names = class_names()
-    for split in dict.fromkeys(("train", probe_split)):
-        wnids = _subfolders(path / split)
+    train_key = "root" if train_root is None else "train_root"
+    for key, place, split in dict.fromkeys([(train_key, train, "train"), ("root", source, probe_split)]):
+        wnids = place.subfolders(split)
         # Validation images that lie in one folder, as their archive holds them.
-        flat = split == "val" and not wnids and (path / split).is_dir() and any((path / split).glob("ILSVRC2012_val_*"))
+        flat = split == "val" and not wnids and any(name.startswith("ILSVRC2012_val_") for name in place.files(split))
         require(
             not flat,
-            f"dataset.root: {path / split} holds images that are not sorted by wnid; move it away, put "
+            f"dataset.root: {place / split} holds images that are not sorted by wnid; move it away, put "
             "ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz beside train, and run "
             "torchvision.datasets.ImageNet(ROOT, 'val'), which sorts them; or take the probes from the training images "
             "with dataset.probe_split=train",
         )
-        require(len(wnids) > 0, f"dataset.root={root} is not ImageNet: {path / split} holds no folders; {_HOW}")
+        where = f"dataset.{key}={train_root if key == 'train_root' else root}"
+        require(len(wnids) > 0, f"{where} is not ImageNet: {place / split} holds no folders; {_HOW}")
         unknown = [wnid for wnid in wnids if wnid not in names]
         if unknown:
             raise InputError(
-                f"dataset.root={root}: {split}/{unknown[0]} is none of ImageNet's 1,000 classes; "
+                f"{where}: {split}/{unknown[0]} is none of ImageNet's 1,000 classes; "
                 "dataset=image_folder takes any folders"
             )
-    return _Folders(path, "train", probe_split, names, True)
+    return _Folders(source, train, "train", probe_split, names, True)
 
 
-def _subfolders(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder, sorted; hidden ones left out, none where there is no folder."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+def _tiny_folders(root: str | None, probe_split: str, pretrained_head: bool) -> _Folders:
+    """Return Tiny ImageNet's layout, once it is known that the folder has it."""
+    require(
+        isinstance(pretrained_head, bool), f"dataset.pretrained_head must be true or false, got {pretrained_head!r}"
+    )
+    source = _source(root, _TINY)
+    _check_split(probe_split)
+    wnids = source.subfolders("train")
+    names = class_names()
+    fit = len(wnids) > 0 and names.keys() >= set(wnids)
+    require(
+        fit, f"dataset.root={root} is not Tiny ImageNet: {source / 'train'} holds no folders called by wnids; {_TINY}"
+    )
+    listed: dict[str, str] = {}
+    annotations = "val_annotations.txt"
+    if probe_split == "val" and annotations in source.files("val"):
+        rows = [line.split("\t") for line in source.text(f"val/{annotations}").splitlines() if line.strip()]
+        listed = {f"val/images/{row[0]}": row[1] for row in rows if len(row) > 1}
+        unknown = sorted(set(listed.values()) - set(wnids))
+        require(
+            len(listed) == len(rows) > 0 and not unknown,
+            f"dataset.root={root}: val/{annotations} does not give each image a class of train; {_TINY}",
+        )
+    else:
+        require(
+            len(source.subfolders(probe_split)) > 0,
+            f"dataset.root={root}: {source / probe_split} holds no folders; {_TINY}",
+        )
+        unknown = sorted(set(source.subfolders(probe_split)) - set(wnids))
+        require(not unknown, f"dataset.root={root}: {probe_split}/{unknown[:1]} is no class of train; {_TINY}")
+    chosen = names if pretrained_head else {wnid: names[wnid] for wnid in wnids}
+    return _Folders(source, source, "train", probe_split, chosen, True, listed)
+
+
+def _source(root: str | None, expected: str, key: str = "dataset.root") -> ImageSource:
+    require(root is not None, f"{key} is not set; {expected}")
+    return image_source(str(root), key, expected)
+
+
+def _check_split(probe_split: str) -> None:
+    require(probe_split in ("val", "train"), f"dataset.probe_split must be val or train, got {probe_split!r}")
 
 
 def _chosen_classes(classes: int | Sequence[str] | None, folders: Sequence[str], seed: int) -> list[str]:
