@@ -13,6 +13,7 @@ from .synthetic import modular_arithmetic as modular_arithmetic
 from .synthetic import taxonomy_images as taxonomy_images
 from .synthetic import taxonomy_vectors as taxonomy_vectors
 from .wrappers.label_noise import ClassDependentNoise as ClassDependentNoise
+from .wrappers.label_noise import HumanLabels as HumanLabels
 from .wrappers.label_noise import InstanceDependentNoise as InstanceDependentNoise
 from .wrappers.label_noise import SymmetricNoise as SymmetricNoise
 from .wrappers.planted_samples import Backdoor as Backdoor
@@ -27,6 +28,7 @@ __all__ = [
     "Data",
     "Duplicates",
     "FlipAndCrop",
+    "HumanLabels",
     "InstanceDependentNoise",
     "JointProbes",
     "NearDuplicates",

@@ -25,6 +25,9 @@ _SAFE: list[Any] = [
     argparse.Namespace,
     *(pathlib.Path, pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath),
     *(np.dtype, np.ndarray, np.float64(0).__reduce__()[0], np.arange(1).__reduce__()[0]),
+    # As numpy 1 calls them.
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.arange(1).__reduce__()[0], "numpy.core.multiarray._reconstruct"),
     *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)),
 ]
 

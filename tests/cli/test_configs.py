@@ -40,6 +40,8 @@ COMPANIONS = {
     "model=resnet18": ["dataset=image_folder"],
     "model=resnet50": ["dataset=image_folder"],
     "model=vgg16": ["dataset=image_folder"],
+    "model=squeezenet1_1": ["dataset=image_folder"],
+    "model=efficientnet_lite0": ["dataset=image_folder"],
     "model=timm": ["dataset=image_folder", "model.name=test_resnet"],
     "dataset=image_folder": ["model=resnet18"],
     "dataset=imagenet": ["model=resnet18"],
@@ -48,6 +50,7 @@ COMPANIONS = {
     "dataset=cifar100": ["model=resnet18", "dataset.probes_per_class=2"],
     "dataset=taxonomy_images": [*TAXONOMY, "model=resnet18"],
     **{f"wrapper={name}": ["dataset=digits", "model=mlp"] for name in OF_DIGITS},
+    "wrapper=human_labels": ["dataset=cifar10", "model=resnet18", "dataset.probes_per_class=2"],
     "schedule=none": ["dataset=digits", "model=mlp", "points=[layers,targets]", "analysis=[path]"],
     "analysis=attribution": ["wrapper=[joint_probes]"],
     "analysis=memorisation": ["dataset=digits", "model=mlp"],
@@ -84,6 +87,10 @@ def companions(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         cifar = next((item for item in (choice, *others) if item.startswith("dataset=cifar")), None)
         if cifar is not None:
             cifar_like(tmp_path, monkeypatch, classes=int(cifar.removeprefix("dataset=cifar")))
+            if choice == "wrapper=human_labels":
+                labels = torch.arange(200) % 10
+                torch.save({"clean_label": labels, "aggre_label": labels.flip(0)}, tmp_path / "labels.pt")
+                others = [*others, f"wrapper.human_labels.file={tmp_path}/labels.pt"]
             return [*others, f"dataset.root={tmp_path}"]
         return others
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import cifar_like, draw, imagenet_like
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from losskernel.data import cifar10, cifar100, image_folder, imagenet, stack, tiny_imagenet
@@ -465,3 +466,33 @@ def test_cifar_refuses_what_does_not_fit(
     cifar_like(tmp_path, monkeypatch, classes=10)
     with pytest.raises(InputError, match=message):
         cifar10(str(tmp_path), **({"probes_per_class": 1} | given))
+
+
+def cifar_pictures(root: Path, counts: tuple[int, int] = (3, 2)) -> None:
+    for split, count in zip(("train", "test"), counts, strict=True):
+        for number, name in enumerate(("ant", "bee", "cat")):
+            for item in range(count):
+                path = draw(root / split / name / f"{item:04d}.png", 100 * len(split) + 10 * number + item)
+                with Image.open(path) as picture:
+                    picture.resize((32, 32)).save(path)
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_cifar_from_picture_files(archived: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOSSKERNEL_CACHE", str(tmp_path / "cache"))
+    cifar_pictures(tmp_path / "a")
+    root = zipped(tmp_path / "a", tmp_path / "cifar.zip") if archived else tmp_path / "a"
+    data = cifar10(str(root), probes_per_class=2, mean=[0, 0, 0], std=[1, 1, 1])
+    inputs, targets = stack(data.train)
+    assert data.classes == ["ant", "bee", "cat"]
+    assert targets.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert data.labels["class"].tolist() == ["ant", "ant", "bee", "bee", "cat", "cat"]
+    for names, values in ((data.train_ids, inputs), (data.ids, stack(data.probes)[0])):
+        for name, value in zip(names, values, strict=True):
+            with Image.open(tmp_path / "a" / name) as picture:
+                wanted = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1) / 255
+            torch.testing.assert_close(value, wanted)
+    assert (cifar10(str(root), probes_per_class=2, probe_split="train").members() >= 0).all()
+    shutil.rmtree(tmp_path / "a" / "test" / "bee")
+    with pytest.raises(InputError, match=r"dataset.root: .*test does not hold the folders of all classes; expected a"):
+        cifar10(str(tmp_path / "a"))

@@ -1,5 +1,6 @@
 """Wrappers of datasets: training samples as probes, and planted truth."""
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from command import config
-from pictures import cifar_like, draw
+from pictures import cifar_like, draw, shared_data
+from torch.utils.data import TensorDataset
 
 from losskernel import Data
 from losskernel.cli.build import build
@@ -17,6 +19,7 @@ from losskernel.data import (
     Backdoor,
     ClassDependentNoise,
     Duplicates,
+    HumanLabels,
     InstanceDependentNoise,
     JointProbes,
     NearDuplicates,
@@ -244,6 +247,62 @@ def test_alike_inputs_are_mistaken_alike(whole: Data) -> None:
     assert len(set(likely.argmax(1).tolist())) > 1  # other images, other mistakes
     np.testing.assert_allclose(noise.mistaken([images[4:5]], 3, 10), likely[4:5], rtol=1e-9)
     assert not np.allclose(replace(noise, seed=3).mistaken([images], 3, 10), likely)
+
+
+def labels_of_people(folder: Path, clean: np.ndarray, given: np.ndarray) -> str:
+    torch.save({"clean_label": clean, "aggre_label": given, "other": [0.5]}, folder / "labels.pt")
+    return str(folder / "labels.pt")
+
+
+def test_people_s_labels_follow_the_samples_of_each_class(tmp_path: Path) -> None:
+    true, given = np.array([2, 0, 1, 0, 2, 2, 1, 0]), np.array([2, 1, 1, 0, 0, 1, 2, 2])
+    file = labels_of_people(tmp_path, true, given)
+    rows = np.argsort(true, kind="stable")
+    for order in (np.arange(8), rows):  # as in the file, and sorted into folders
+        inputs = torch.as_tensor(order, dtype=torch.float32)[:, None]
+        dataset = TensorDataset(inputs, torch.as_tensor(true[order]))
+        data = Data(train=dataset, probes=dataset, loss=cross_entropy, train_ids=range(8), classes=["a", "b", "c"])
+        noisy = HumanLabels(file)(data)
+        assert targets_of(noisy.train, 0).tolist() == given[order].tolist()
+        assert targets_of(noisy.probes, 0).tolist() == given[order].tolist()
+        assert noisy.labels["class"].tolist() == ["abc"[number] for number in given[order]]
+        assert noisy.labels["true_class"].tolist() == ["abc"[number] for number in true[order]]
+        assert noisy.labels["mislabelled"].tolist() == (given != true)[order].tolist()
+    with zipfile.ZipFile(tmp_path / "both.zip", "w") as archive:
+        archive.writestr("README.md", "two")
+        torch.save({"clean_label": np.arange(8) % 2, "aggre_label": np.zeros(8, int)}, tmp_path / "a.pt")
+        archive.write(tmp_path / "a.pt", "data/a.pt")
+        archive.write(file, "data/b.pt")
+    assert targets_of(HumanLabels(str(tmp_path / "both.zip"))(data).train, 0).tolist() == given[rows].tolist()
+
+
+def test_people_s_labels_that_do_not_fit_are_refused(whole: Data, tmp_path: Path) -> None:
+    targets = targets_of(whole.train, 0).numpy()
+    file = labels_of_people(tmp_path, targets[:-1], targets[:-1])
+    with pytest.raises(InputError, match=r"is about another training set: its clean_label has not the 1500 samples in"):
+        HumanLabels(file)(whole)
+    file = labels_of_people(tmp_path, targets, targets + 5)
+    with pytest.raises(InputError, match=r"wrapper.human_labels.given=aggre_label is no label of each sample"):
+        HumanLabels(file)(whole)
+    with pytest.raises(InputError, match=r"there is no 'worse_label' in .*; it has clean_label, aggre_label, other"):
+        HumanLabels(file, "worse_label")(whole)
+    Path(file).write_bytes(b"no labels")
+    with pytest.raises(InputError, match=r"wrapper.human_labels.file=.*labels.pt cannot be read: .*; get it again"):
+        HumanLabels(file)(whole)
+    with pytest.raises(InputError, match=r"wrapper.human_labels.file=nowhere does not exist"):
+        HumanLabels("nowhere")
+
+
+def test_the_real_labels_of_people_have_their_published_rates() -> None:
+    file = str(shared_data("cifarN_labels.zip"))
+    targets = torch.arange(50_000) // 5000  # sorted into folders
+    dataset = TensorDataset(torch.zeros(50_000, 1), targets)
+    data = Data(train=dataset, probes=dataset, loss=cross_entropy, train_ids=range(50_000))
+    # Wei et al. 2022, table 1: aggregate 9.03 %, random 17.23, 18.12 and 17.64 %, worst 40.21 %.
+    wrong = {"aggre_label": 9.03, "random_label1": 17.23, "random_label2": 18.12, "random_label3": 17.64}
+    for given, rate in (wrong | {"worse_label": 40.21}).items():
+        after = targets_of(HumanLabels(file, given)(data).train, 0)
+        assert 100 * float((after != targets).double().mean()) == pytest.approx(rate, abs=0.05)
 
 
 def test_the_first_truth_stays(whole: Data) -> None:

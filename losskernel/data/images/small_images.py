@@ -1,22 +1,27 @@
 """Small labelled images in memory: handwritten digits, CIFAR-10 and CIFAR-100."""
 
+import functools
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from losskernel.data.base import Data, PackedTensors
-from losskernel.data.images.image_files import Crop
+from losskernel.data.images.image_files import CachedImages, Crop, ImageFiles
 from losskernel.data.images.image_folders import stratified
+from losskernel.data.images.image_source import ImageSource, image_source
 from losskernel.errors import InputError, require, require_integer
 from losskernel.losses import cross_entropy
 from losskernel.storage.downloads import PREFETCH, report_download
 
 _SIDE = 32  # pixels, of CIFAR's images
+_PICTURES = "expected a picture file for each image, train/CLASS/* and test/CLASS/*, in a folder or zip archive"
+_WORKERS = 2  # processes that decode them, once
 
 
 def digits(probes: int | None = 500, held_out: int = 297, seed: int = 0, probe_split: str = "train") -> Data:
@@ -68,10 +73,11 @@ def cifar10(
     probe_split: str = "val",
     seed: int = 0,
 ) -> Data:
-    """CIFAR-10 with cross-entropy, in memory; label: class; ids: split/row.
+    """CIFAR-10 with cross-entropy, in memory; label: class; ids: split/row, or paths of pictures.
 
     Args:
-        root: folder that holds cifar-10-batches-py.
+        root: folder that holds cifar-10-batches-py; or a folder or zip archive with a picture file for each image,
+            train/CLASS/* and test/CLASS/*, which is decoded once into the cache (see `CachedImages`).
         download: let torchvision download it if it is not there.
         mean: of red, green and blue in [0, 1]; subtracted.
         std: of red, green and blue in [0, 1]; divided by.
@@ -130,23 +136,47 @@ def _cifar(
     require_integer("dataset.seed", seed, at_least=0)
     require(probe_split in ("val", "train"), f"dataset.probe_split must be val or train, got {probe_split!r}")
     crop = Crop(_SIDE, _SIDE, *statistics, "bilinear")
-    train = _read(kind, root, True, download)
-    source = train if probe_split == "train" else _read(kind, root, False, download)
-    numbers, names = np.array(source.targets), source.classes
+    read = functools.partial(_read, kind, root, download=download)
+    if Path(root).expanduser().is_file() or (Path(root).expanduser() / "train").is_dir():
+        read = functools.partial(_read_pictures, image_source(root, "dataset.root", _PICTURES), crop)
+    train = read(train=True)
+    source = train if probe_split == "train" else read(train=False)
+    numbers, names = source.targets, source.classes
     rows = stratified(numbers, range(len(names)), names, probes_per_class, seed)
     return Data(
-        train=_in_memory(train, slice(None), crop),
-        probes=_in_memory(source, rows, crop),
+        train=PackedTensors(train.pixels, torch.from_numpy(train.targets), crop),
+        probes=PackedTensors(source.pixels[torch.from_numpy(rows)], torch.from_numpy(numbers[rows]), crop),
         loss=cross_entropy,
-        labels={"class": np.array(names)[numbers[rows]]} | _superclasses(source, rows),
-        ids=[f"{probe_split}/{row}" for row in rows],
-        train_ids=[f"train/{row}" for row in range(len(train.targets))],
-        classes=list(names),
+        labels={"class": np.array(names)[numbers[rows]]} | {name: label[rows] for name, label in source.labels.items()},
+        ids=[source.ids[row] for row in rows],
+        train_ids=train.ids,
+        classes=names,
     )
 
 
-def _read(kind: Any, root: str, train: bool, download: bool) -> Any:
-    """Open one of torchvision's data sets, or say what is missing."""
+class _Split(NamedTuple):
+    """The training or the test images of a CIFAR."""
+
+    pixels: Tensor  # uint8 [n, 3, 32, 32]
+    targets: np.ndarray  # [n]
+    classes: list[str]
+    ids: list[str]  # [n]
+    labels: dict[str, np.ndarray]  # [n] each, besides the class
+
+
+def _read_pictures(source: ImageSource, crop: Crop, train: bool) -> _Split:
+    """Read images from a picture file each."""
+    below = "train" if train else "test"
+    classes = source.subfolders("train")
+    wanted = len(classes) > 1 and source.subfolders(below) == classes
+    require(wanted, f"dataset.root: {source / below} does not hold the folders of all classes; {_PICTURES}")
+    ids, targets = source.images(below, {name: number for number, name in enumerate(classes)})
+    pixels, _ = CachedImages(ImageFiles(source, ids, targets, crop), None, _WORKERS).held()
+    return _Split(pixels, targets, classes, ids, {})
+
+
+def _read(kind: Any, root: str, train: bool, download: bool) -> _Split:
+    """Read one of torchvision's data sets, or say what is missing."""
     folder = Path(root).expanduser() / kind.base_folder
     there = folder.is_dir()
     try:
@@ -158,19 +188,17 @@ def _read(kind: Any, root: str, train: bool, download: bool) -> Any:
             f"holds it, or unpack {kind.url} in {root}"
         ) from error
     report_download(kind.__name__, folder, new=not there)
-    return source
+    pixels = torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous()  # [n, 3, 32, 32]
+    targets = np.array(source.targets)
+    ids = [f"{'train' if train else 'val'}/{row}" for row in range(len(targets))]
+    return _Split(pixels, targets, list(source.classes), ids, _superclasses(source))
 
 
-def _in_memory(source: Any, rows: Any, crop: Crop) -> PackedTensors:
-    pixels = torch.from_numpy(source.data[rows]).permute(0, 3, 1, 2).contiguous()  # [n, 3, 32, 32]
-    return PackedTensors(pixels, torch.tensor(np.array(source.targets)[rows]), crop)
-
-
-def _superclasses(source: Any, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Return CIFAR-100's coarse classes, which are in the files but not in torchvision; CIFAR-10 has none."""
+def _superclasses(source: Any) -> dict[str, np.ndarray]:
+    """Return CIFAR-100's coarse classes [n], which are in the files but not in torchvision; CIFAR-10 has none."""
     (samples, _), *_ = source.train_list if source.train else source.test_list
     files = [Path(source.root) / source.base_folder / name for name in (samples, source.meta["filename"])]
     content, meta = (pickle.loads(file.read_bytes(), encoding="latin1") for file in files)
     if "coarse_labels" not in content:
         return {}
-    return {"superclass": np.array(meta["coarse_label_names"])[np.array(content["coarse_labels"])[rows]]}
+    return {"superclass": np.array(meta["coarse_label_names"])[np.array(content["coarse_labels"])]}

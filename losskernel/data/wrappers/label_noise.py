@@ -1,7 +1,9 @@
-"""Wrong labels with known truth: at random, by class, or by what a sample looks like."""
+"""Wrong labels with known truth: at random, by class, by what a sample looks like, or as people gave them."""
 
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ from torch.utils.data import Subset
 from losskernel.data.base import Data, class_count, class_names, class_number, is_classes, named_generator, size
 from losskernel.data.loading import BlockLoader
 from losskernel.data.recombined import as_probes, assemble, targets_of
-from losskernel.errors import require, require_integer, require_number
+from losskernel.errors import InputError, require, require_integer, require_number
+from losskernel.models.state_dicts import read_weights
 
 _BLOCK = 256  # inputs that are read at once
 
@@ -187,6 +190,76 @@ class InstanceDependentNoise:
             weights = np.exp(scores - scores.max(1, keepdims=True))  # the shift keeps exp() finite
             probabilities.append(weights / weights.sum(1, keepdims=True))
         return np.concatenate(probabilities)
+
+
+@dataclass(frozen=True)
+class HumanLabels:
+    """Gives training samples the labels that people gave: CIFAR-10N and CIFAR-100N (arXiv 2110.12088).
+
+    Their order is that of CIFAR's archives; the k-th entry whose true class is c belongs to the k-th training sample of
+    class c, so that pictures sorted into folders get the same labels. Probes and labels as with symmetric noise.
+
+    Attributes:
+        file: of torch.save: name -> class numbers [n]; or a zip archive with such files, of which the one that fits the
+            training set is taken.
+        given: name of the labels: aggre_label, random_label1 to 3, worse_label; of CIFAR-100N noisy_label.
+        clean: name of the true classes.
+
+    Raises:
+        InputError: a name that is not in the file; when called: the labels are another training set's.
+    """
+
+    file: str
+    given: str = "aggre_label"
+    clean: str = "clean_label"
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.file, str), f"wrapper.human_labels.file must be a path, got {self.file!r}; set one")
+        require(
+            Path(self.file).expanduser().is_file(), f"wrapper.human_labels.file={self.file} does not exist; set one"
+        )
+
+    def __call__(self, data: Data) -> Data:
+        """Return the data with the labels that people gave."""
+        targets = class_targets(data, "human_labels").numpy()
+        counts = np.bincount(targets)
+        tables = self._tables()
+        fitting = [table for table in tables if np.array_equal(np.bincount(self._column(table, self.clean)), counts)]
+        require(
+            len(fitting) > 0,
+            f"wrapper.human_labels.file={self.file} is about another training set: its {self.clean} has not the "
+            f"{len(targets)} samples in {len(counts)} classes of this dataset; take the whole of CIFAR's training set",
+        )
+        true, given = (self._column(fitting[0], name) for name in (self.clean, self.given))
+        known = given.shape == true.shape and given.min() >= 0 and given.max() < len(counts)
+        require(known, f"wrapper.human_labels.given={self.given} is no label of each sample; choose another")
+        after = np.empty_like(targets)
+        after[np.argsort(targets, kind="stable")] = given[np.argsort(true, kind="stable")]
+        return _relabelled(data, torch.as_tensor(after))
+
+    def _tables(self) -> list[Mapping[str, Any]]:
+        """Return the content of the file, or of each file in the archive."""
+        path, key = Path(self.file).expanduser(), f"wrapper.human_labels.file={self.file}"
+        contents = {key: path.read_bytes()}
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                inside = [name for name in archive.namelist() if name.endswith(".pt")]
+                # torch.save writes such archives too, without files of its own kind in them.
+                contents = {f"{key}/{name}": archive.read(name) for name in inside} or contents
+        try:
+            tables = [read_weights(content, name) for name, content in contents.items()]
+        except ValueError as error:
+            raise InputError(f"{key} cannot be read: {error}; get it again") from error
+        for table in tables:
+            require(
+                isinstance(table, Mapping), f"{key} holds no names with labels; give the file as its authors wrote it"
+            )
+        return tables
+
+    def _column(self, table: Mapping[str, Any], name: str) -> np.ndarray:
+        names = ", ".join(map(str, table))
+        require(name in table, f"wrapper.human_labels: there is no {name!r} in {self.file}; it has {names}")
+        return np.asarray(table[name], dtype=np.int64)
 
 
 def class_targets(data: Data, wrapper: str) -> Tensor:
