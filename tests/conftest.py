@@ -1,10 +1,12 @@
 """Settings that every test shares."""
 
 import ast
+import base64
 import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported: two test processes on two cores must not fight for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,6 +19,23 @@ import torch
 multiprocessing.set_forkserver_preload(
     ["losskernel.cli.build", "losskernel.sampling.sample", "torch.fx.experimental.proxy_tensor"]
 )
+
+
+# Folders of tests that look at their figures; others save each as one pixel: drawing takes most of a small run's time.
+_DRAWN = {"figures"}
+_PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+
+
+@pytest.fixture(autouse=True)
+def _figures_of_one_pixel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def savefig(_: Any, target: Any, **__: Any) -> None:
+        target.write(_PIXEL) if hasattr(target, "write") else Path(target).write_bytes(_PIXEL)
+
+    if not _DRAWN & set(request.path.parts):
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
+        monkeypatch.setattr("matplotlib.figure.Figure.draw_without_rendering", lambda _: None)
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -50,13 +52,21 @@ class Recorded:
     def _record(self, *inputs: Tensor) -> Callable[..., Any]:
         try:
             # Plain positional arguments: the graph then needs no unpacking of nested ones at every call.
-            module = make_fx(lambda *flat: self._function(*flat))(*inputs)
+            module = traced(lambda *flat: self._function(*flat), *inputs)
         except torch.OutOfMemoryError:
             raise
         except Exception:  # what cannot be recorded is called, and raises what is wrong with it
             return self._function
         simplify(module)
         return module.forward
+
+
+def traced(function: Callable[..., Any], *inputs: Tensor) -> GraphModule:
+    """Return the operations of a function of tensors."""
+    # make_fx describes every value by a tensor without content. Left to itself it makes a mode for each of them, with a
+    # stack trace, which takes half of the time.
+    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
+        return make_fx(function)(*inputs)
 
 
 def tensors_key(*inputs: Tensor) -> tuple[object, ...]:
@@ -160,11 +170,11 @@ def record(function: Losses, *inputs: Tensor) -> GraphModule:
         return function(*flat)
 
     try:
-        module = make_fx(functionalize(plain))(*inputs)
+        module = traced(functionalize(plain), *inputs)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError:
-        module = make_fx(plain)(*inputs)
+        module = traced(plain, *inputs)
     _without_strides_in_place(module)
     if not mutates(module):
         simplify(module)
