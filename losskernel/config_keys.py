@@ -132,6 +132,7 @@ KEYS: list[ConfigKey] = [
     ConfigKey("experiment", Role.COMMAND),
     ConfigKey("into", Role.COMMAND),
     ConfigKey("rounds", Role.COMMAND),
+    ConfigKey("gradients", Role.COMMAND),
 ]
 
 # Roles whose keys a resumed run must repeat, jobs of one kernel must share, and a comparison may vary.

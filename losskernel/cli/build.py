@@ -113,7 +113,7 @@ def calibrate_from(config: DictConfig, folder: Path) -> None:
     """Train or load the network of a configuration, calibrate its sampler, and write the choice.
 
     Args:
-        config: of the run that is to be sampled, with the command's own keys `into` and `rounds`.
+        config: of the run that is to be sampled, with the command's own keys `into`, `rounds` and `gradients`.
         folder: of this calibration: its configuration, the trained weights, calibration.json.
 
     Raises:
@@ -130,8 +130,9 @@ def calibrate_from(config: DictConfig, folder: Path) -> None:
     files.prepare()
     files.write_text("config.yaml", yaml.safe_dump(plain, sort_keys=False))
     model = trained(study, files)
-    options = {"seed": study.seed, "rounds": config.rounds, "trainer": study.trainer, "progress": study.progress}
-    result = calibrate(model, study.data, study.sampler, schedule, **options)
+    options = {"seed": study.seed, "trainer": study.trainer, "progress": study.progress}
+    effort = {"rounds": config.rounds, "gradients": config.gradients}
+    result = calibrate(model, study.data, study.sampler, schedule, **options, **effort)
     files.write_json("calibration.json", asdict(result))
     values = {f"sampler.{name}": value for name, value in result.sampler.items()}
     values |= {f"schedule.{name}": value for name, value in result.schedule.items()}

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -11,15 +10,16 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.utils.data import Subset
 
-from losskernel.data.base import Data
+from losskernel.data.base import Data, size
 from losskernel.data.global_state import with_own_state
 from losskernel.errors import DivergenceError, require, require_integer
 from losskernel.kernel.diagnosis.diagnose import Diagnosis, diagnose
 from losskernel.sampling.sample import sample
 from losskernel.sampling.samplers import Sampler
 from losskernel.sampling.setup import Schedule, Setup, setup_of
-from losskernel.sampling.step_checks import largest_curvature
+from losskernel.sampling.step_checks import Effort, largest_curvature
 from losskernel.traces.loss_traces import LossTraces
 
 # Steps inflate the steepest direction's variance by this factor, minibatch noise included.
@@ -40,7 +40,36 @@ _REGION_SCREENS = ("constant_probes", "heavy_share", "tail_index", "distance")
 _INFLATED = 1 + 2 * (INFLATION - 1)
 # Chains whose distance exceeds this share of |w*| no longer sample around w*.
 _FARTHEST = 0.6
-_PILOT = {"chains": 4, "draws": 150}
+# Weights above which a gradient is dear: pilots are short then, and flat directions relax as fast as MOST_SPEEDUP
+# allows, since a run could not pay for slower ones either.
+LARGE = 1_000_000
+GRADIENTS = 600  # of a minibatch that calibrating such a network may take, pilots and their step checks together
+
+
+class _Plan(NamedTuple):
+    """How pilots are run.
+
+    Attributes:
+        chains: of a pilot.
+        draws: of each chain.
+        burn_in: in relaxation times of a flat direction.
+        spacing: between draws, likewise.
+        probes: at random, at most; 0: all.
+        check_share: `schedule.step_check_share`.
+        gradients: of a minibatch, of all pilots together.
+        speedup: to start from.
+        curvature: what `largest_curvature` may take at w*.
+    """
+
+    chains: int = 4
+    draws: int = 150
+    burn_in: float = 5.0
+    spacing: float = 0.2
+    probes: int = 0
+    check_share: float = 0.1
+    gradients: float = math.inf
+    speedup: float = 1.0
+    curvature: dict[str, int] = {}  # noqa: RUF012 - of a tuple, and never changed
 
 
 @dataclass(frozen=True)
@@ -71,6 +100,7 @@ def calibrate(
     *,
     seed: int = 0,
     rounds: int = 6,
+    gradients: int | None = None,
     trainer: Callable[..., pl.Trainer] | None = None,
     progress: bool = True,
 ) -> Calibration:
@@ -88,6 +118,8 @@ def calibrate(
         schedule: its chains, draws and batch_size are kept, draws unless the pilot asks for more.
         seed: of the pilots.
         rounds: pilots at most.
+        gradients: of a minibatch at most, all pilots and their step checks together; None: GRADIENTS for networks of
+            more than LARGE weights, for others as many as the pilots take.
         trainer: builds a Lightning Trainer.
         progress: show progress bars.
 
@@ -102,32 +134,38 @@ def calibrate(
     setup.try_sampler()
     nbeta = float(setup.settings["nbeta"])
     require(nbeta > 0, "sampler.nbeta must be > 0 to calibrate, got 0; give a value such as sampler.nbeta=100")
-    at_start = largest_curvature(model, data, setup.moving)
+    weights = sum(weight.numel() for weight in model.parameters())
+    if gradients is None and weights > LARGE:
+        gradients = GRADIENTS
+    plan = _Plan() if gradients is None else _frugal(gradients, schedule.batch_size)
+    at_start = largest_curvature(model, data, setup.moving, **plan.curvature)
     # A network that fits perfectly has hardly any curvature at w*, which says nothing of its surroundings: the floor
     # starts from γ = nβ / 10.
-    landscape = Landscape(max(nbeta * at_start, nbeta / 10))
+    landscape = Landscape(max(nbeta * at_start, nbeta / 10), speedup=plan.speedup)
     chosen = choose(setup.sampler, landscape)
     pilots: list[dict[str, Any]] = []
     pilot: _Pilot | None = None
+    spent = 0
     for number in range(rounds):
         settings = {"step_size": chosen.step_size, "localization": chosen.localization}
         try:
-            pilot = _run_pilot(setup, chosen, trainer, progress)
+            pilot = _run_pilot(setup, chosen, plan, trainer, progress)
         except DivergenceError as error:
             pilots.append({**settings, "faults": [str(error)]})
             landscape = replace(landscape, curvature=4 * landscape.curvature)
         else:
             pilots.append({**settings, "faults": pilot.faults} | pilot.diagnosis.metrics)
-            if pilot.suits or number == rounds - 1:
+            spent += pilot.gradients
+            if pilot.suits or number == rounds - 1 or spent + pilot.gradients > plan.gradients:
                 break
             faster = not set(pilot.faults).isdisjoint(_REGION_SCREENS)
             landscape = landscape_of(pilot.traces, chosen, landscape, faster=faster)
         chosen = choose(setup.sampler, landscape)
     if pilot is None:
         raise DivergenceError(f"no pilot of {len(pilots)} stayed finite; lower sampler.nbeta or check the training")
-    lengths = _lengths(pilot, schedule, chosen.relaxation)
+    lengths = _lengths(pilot, schedule, plan, chosen.relaxation)
     settings = {"step_size": chosen.step_size, "nbeta": nbeta, "localization": chosen.localization}
-    explanation = _explain(settings, lengths, pilot, at_start, chosen.relaxation)
+    explanation = _explain(settings, lengths, pilot, plan, at_start, chosen.relaxation, size(data.probes))
     return Calibration(settings, lengths, explanation, pilot.diagnosis, pilots)
 
 
@@ -139,14 +177,14 @@ class _Pilot:
         traces: what was sampled.
         diagnosis: of the traces.
         faults: screens that a longer run would not pass either.
-        seconds: per step and chain.
+        gradients: of a minibatch that it took.
         start_norm: |w*|.
     """
 
     traces: LossTraces
     diagnosis: Diagnosis
     faults: list[str]
-    seconds: float
+    gradients: int
     start_norm: float
 
     @property
@@ -162,19 +200,39 @@ class _Pilot:
         return self.traces.dataset["distance"].values.mean()
 
 
-def _run_pilot(setup: Setup, chosen: "Choice", trainer: Callable[..., pl.Trainer] | None, progress: bool) -> _Pilot:
+def _frugal(gradients: int, batch_size: int) -> _Plan:
+    """Return the plan for networks whose gradients are dear: three pilots within a number of gradients."""
+    require_integer("gradients", gradients, at_least=GRADIENTS // 2)
+    scale = gradients / GRADIENTS
+    curvature = {"samples": 2 * batch_size, "batch": batch_size, "iterations": 5}
+    return _Plan(2, round(25 * scale), 2.5, 0.1, 64, 0.7, gradients, MOST_SPEEDUP, curvature)
+
+
+def _run_pilot(
+    setup: Setup, chosen: "Choice", plan: _Plan, trainer: Callable[..., pl.Trainer] | None, progress: bool
+) -> _Pilot:
     """Sample a short run of the chosen settings, and diagnose it."""
     globs = setup.settings["parameters"]
     settings = {"step_size": chosen.step_size, "localization": chosen.localization}
     sampler = functools.partial(setup.sampler, **settings, **({"parameters": globs} if globs else {}))
-    lengths = {"burn_in": math.ceil(5 * chosen.relaxation), "thinning": max(1, math.ceil(chosen.relaxation / 5))}
-    schedule = replace(setup.schedule, **_PILOT, **lengths)
-    began = time.monotonic()
-    traces = sample(setup.model, setup.data, sampler, schedule, seed=setup.seed, trainer=trainer, progress=progress)
-    seconds = (time.monotonic() - began) / (schedule.chains * schedule.steps)
+    schedule = replace(
+        setup.schedule,
+        chains=plan.chains,
+        draws=plan.draws,
+        burn_in=math.ceil(plan.burn_in * chosen.relaxation),
+        thinning=max(1, math.ceil(plan.spacing * chosen.relaxation)),
+        step_check_share=plan.check_share,
+    )
+    data, probes = setup.data, size(setup.data.probes)
+    if 0 < plan.probes < probes:
+        rows = np.random.default_rng(setup.seed).choice(probes, plan.probes, replace=False)
+        data = Data(data.train, Subset(data.probes, np.sort(rows).tolist()), data.loss, workers=data.workers)
+    traces = sample(setup.model, data, sampler, schedule, seed=setup.seed, trainer=trainer, progress=progress)
     diagnosis = diagnose(traces)
     norm = math.sqrt(sum(float(weight.detach().double().square().sum()) for weight in setup.model.parameters()))
-    return _Pilot(traces, diagnosis, _faults(diagnosis, traces, norm), seconds, norm)
+    checks = Effort(**traces.meta["step_checks"]).gradients(schedule.batch_size)
+    spent = schedule.chains * (schedule.steps + checks)
+    return _Pilot(traces, diagnosis, _faults(diagnosis, traces, norm), spent, norm)
 
 
 def _faults(diagnosis: Diagnosis, traces: LossTraces, start_norm: float) -> list[str]:
@@ -187,7 +245,7 @@ def _faults(diagnosis: Diagnosis, traces: LossTraces, start_norm: float) -> list
     return [*faults, "distance"] if far else faults
 
 
-def _lengths(pilot: _Pilot, schedule: Schedule, relaxation: float) -> dict[str, int]:
+def _lengths(pilot: _Pilot, schedule: Schedule, plan: _Plan, relaxation: float) -> dict[str, int]:
     """Return the schedule: burn-in of ten relaxation times, and draws far enough apart to be worth their cost."""
     metrics = pilot.diagnosis.metrics
     chains, draws, _ = pilot.traces.losses.shape
@@ -196,6 +254,8 @@ def _lengths(pilot: _Pilot, schedule: Schedule, relaxation: float) -> dict[str, 
     # Steps per effective draw and chain. Draws closer than a third of it would hardly add any; farther apart if the
     # schedule's draws are otherwise too few for EFFECTIVE.
     memory = thinning * max(1.0, chains * draws / max(effective, 1.0))
+    if plan.gradients < math.inf:  # too few draws to show it: that of a loss which follows a flat direction
+        memory = 2 * relaxation
     spacing = max(memory / 3, EFFECTIVE * memory / (schedule.chains * schedule.draws))
     needed = _draws_for(metrics["split_agreement"], chains * draws / schedule.chains)
     return {
@@ -219,7 +279,13 @@ def _draws_for(agreement: float, draws: float) -> float:
 
 
 def _explain(
-    settings: dict[str, float], lengths: dict[str, int], pilot: _Pilot, at_start: float, relaxation: float
+    settings: dict[str, float],
+    lengths: dict[str, int],
+    pilot: _Pilot,
+    plan: _Plan,
+    at_start: float,
+    relaxation: float,
+    probes: int,
 ) -> list[str]:
     """Return the five lines of a Calibration's explanation."""
     metrics, nbeta = pilot.diagnosis.metrics, settings["nbeta"]
@@ -235,8 +301,9 @@ def _explain(
         f"{pilot.distance:.2g} (|w*| = {pilot.start_norm:.2g})",
         f"burn_in {lengths['burn_in']}, {lengths['chains']} x {lengths['draws']} draws, thinning "
         f"{lengths['thinning']}: for {EFFECTIVE} effective draws or more of the slowest quantity",
-        f"pilot of {_PILOT['chains']} x {_PILOT['draws']} draws: {f'still {faults}' if faults else 'sound'}; "
-        f"the run will take about {pilot.seconds * lengths['chains'] * steps:.0f} s",
+        f"pilot of {plan.chains} x {plan.draws} draws: {f'still {faults}' if faults else 'sound'}; the run takes "
+        f"{lengths['chains'] * steps:,} gradients of a minibatch of {lengths['batch_size']} and "
+        f"{lengths['chains'] * lengths['draws'] * probes:,} forward passes of a sample",
     ]
 
 

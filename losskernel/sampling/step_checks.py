@@ -124,9 +124,8 @@ class StepChecks:
         """Return the direction [C, P] of U's largest curvature and that curvature [C], by power iteration."""
         stack, weights, sampler, vector = self.stack, self.weights, self.sampler, self.noise(self.weights)
         effort = self.effort
-        if stack.lone:  # begin with a gradient, but not exactly: it may be orthogonal to the steepest direction
-            gradient = scale * stack.gradient(stack.views(weights), *batches[0])[0]
-            vector = gradient + 0.1 * gradient.norm().clamp_min(1e-20) / vector.norm() * vector
+        if stack.lone:
+            vector = _beside_gradient(scale * stack.gradient(stack.views(weights), *batches[0])[0], vector)
         batches = batches[: effort.minibatches(batches[0][0].shape[1])]
         self.check_interrupt()
         hessian = _hessian(stack, weights, batches[0])
@@ -168,6 +167,14 @@ class StepChecks:
         for item in items:
             self.check_interrupt()
             yield item
+
+
+def _beside_gradient(gradient: Tensor, noise: Tensor) -> Tensor:
+    """Return directions [C, P] from which a few power iterations reach a large network's steepest direction.
+
+    Not the gradient exactly, which may be orthogonal to it.
+    """
+    return gradient + 0.1 * gradient.norm().clamp_min(1e-20) / noise.norm() * noise
 
 
 def _hessian(stack: StackedModel, weights: Tensor, batch: Minibatch) -> Callable[[Minibatch, Tensor], Tensor]:
@@ -214,6 +221,7 @@ def largest_curvature(
     moving: Sequence[str],
     *,
     samples: int = 2048,
+    batch: int = _BATCH,
     iterations: int = 30,
     device: torch.device | str = "cpu",
 ) -> float:
@@ -224,11 +232,12 @@ def largest_curvature(
         data: training set and loss.
         moving: names of the weights.
         samples: training samples at most, drawn once without replacement.
+        batch: samples evaluated at once.
         iterations: of power iteration, from a fixed random start.
         device: where to compute.
     """
     device = torch.device(device)
-    batch = min(_BATCH, size(data.train))
+    batch = min(batch, size(data.train))
     count = max(1, min(samples, size(data.train)) // batch)
     load = MinibatchLoader(data, MinibatchIndices(0, [0], size(data.train), batch), device)
     batches = [load() for _ in range(count)]
@@ -246,4 +255,6 @@ def largest_curvature(
         return torch.stack([hessian(batch, vector) for batch in batches]).mean(0)
 
     first = torch.randn(start.shape, generator=generator(0, 0, 0), dtype=start.dtype).to(device)
+    if stack.lone:
+        first = _beside_gradient(stack.gradient(stack.views(start), *batches[0])[0], first)
     return float(power_iteration(product, first, iterations)[1])

@@ -62,6 +62,7 @@ COMPANIONS = {
     "experiment=paths_resnet": ["dataset=cifar10", "dataset.probes_per_class=2", "training.batch_size=8"],
     "experiment=taxonomy": TAXONOMY,
     **{f"analysis={name}": ["dataset=taxonomy_images", *TAXONOMY, "model=resnet18"] for name in OF_CLASSES},
+    "experiment=imagenet_small": ["dataset=imagenet", "schedule.batch_size=64"],
     "experiment=inception": ["dataset=imagenet", "model.weights=null", "schedule.batch_size=64"],
 }
 # Devices that this machine may lack: their keys are checked, they are not built.

@@ -282,7 +282,8 @@ def test_no_more_jobs_run_at_a_time_than_asked_for(tmp_path: Path, monkeypatch: 
     assert queue.has_result("1")
 
 
-@pytest.mark.parametrize("name", ["local", pytest.param("joblib", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["local", "joblib"])
 def test_a_sweep_on_this_machine_of_which_one_job_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any, name: str
 ) -> None:

@@ -15,11 +15,12 @@ from torch.utils.data import TensorDataset
 
 import losskernel as lk
 from losskernel.cli.config import apply_calibration
-from losskernel.data import arithmetic
+from losskernel.data import arithmetic, digits
 from losskernel.errors import DivergenceError, InputError
 from losskernel.losses import squared_error
-from losskernel.models import MultitaskMLP
-from losskernel.sampling.calibration import INFLATION, RELAXATION, calibrate
+from losskernel.models import MultitaskMLP, SmallCNN
+from losskernel.sampling.calibration import INFLATION, MOST_SPEEDUP, RELAXATION, calibrate
+from losskernel.sampling.engine.stacked_model import StackedModel
 from losskernel.sampling.step_checks import largest_curvature, power_iteration
 
 SGLD = functools.partial(lk.SGLD, step_size=1.0, nbeta=50.0, localization=1.0)
@@ -103,6 +104,39 @@ def test_a_preconditioned_sampler_is_calibrated_in_its_own_coordinates() -> None
     last = result.pilots[-1]
     assert 1.0 < last["step_inflation"] < 1.5
     assert last["relaxation_steps"] < 3 * RELAXATION
+
+
+def test_few_gradients_find_the_same_steps_and_flat_directions_that_forget_sooner() -> None:
+    model, data, hessian = _regression()
+    result = calibrate(model, data, SGLD, lk.Schedule(draws=200, batch_size=32), gradients=600, progress=False)
+    step_size, localization = result.sampler["step_size"], result.sampler["localization"]
+    steepest = 50 * np.linalg.eigvalsh(hessian)[-1] + localization
+    assert 1 / (1 - step_size * steepest / 4) == pytest.approx(INFLATION, abs=0.06)
+    assert 2 / (step_size * localization) == pytest.approx(RELAXATION / MOST_SPEEDUP, rel=0.1)
+    assert result.schedule["burn_in"] == pytest.approx(10 * RELAXATION / MOST_SPEEDUP, rel=0.1)
+
+
+def test_a_network_of_dear_gradients_is_calibrated_with_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = 0
+    real = StackedModel.gradient
+
+    def counted(stack: StackedModel, weights: Any, inputs: Any, targets: Any, **options: Any) -> Any:
+        nonlocal spent
+        spent += stack.chains * inputs.shape[1] / 64
+        return real(stack, weights, inputs, targets, **options)
+
+    monkeypatch.setattr(StackedModel, "gradient", counted)
+    monkeypatch.setattr("losskernel.sampling.calibration.LARGE", 10_000)
+    data = digits(100)
+    torch.manual_seed(0)
+    adam = functools.partial(torch.optim.Adam, lr=3e-3)
+    model = lk.fit(SmallCNN(1, 10, (16, 64)), data, lk.Training(steps=200, optimizer=adam), progress=False)
+    result = calibrate(model, data, SGLD, lk.Schedule(batch_size=64), progress=False)
+    assert 100 < spent <= 600
+    assert result.pilots[-1]["step_inflation"] < 1.4
+    assert "the run takes" in result.explanation[-1]
+    with pytest.raises(InputError, match="gradients must be >= 300, got 10"):
+        calibrate(model, data, SGLD, lk.Schedule(), gradients=10, progress=False)
 
 
 def test_calibration_refuses_what_cannot_be_calibrated() -> None:

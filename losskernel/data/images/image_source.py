@@ -1,6 +1,5 @@
 """Where labelled pictures lie: in folders, or in a zip archive that is read in place."""
 
-import functools
 import hashlib
 import io
 import os
@@ -117,25 +116,19 @@ class FolderSource(ImageSource):
 
     def images(self, below: str, classes: Mapping[str, int]) -> tuple[list[str], np.ndarray]:
         """Return (paths, class numbers) of all images; links to a folder above are not followed."""
-        from torchvision.datasets.folder import make_dataset
-
-        folder = str(self.root / below)
-
-        @functools.cache
-        def is_endless(directory: str) -> bool:
-            """Whether a directory is reached through a link to one above it."""
-            if directory == folder:
-                return False
-            above = [os.path.realpath(parent) for parent in Path(directory).parents]
-            return os.path.realpath(directory) in above or is_endless(os.path.dirname(directory))
-
-        def counts(path: str) -> bool:
-            directory, name = os.path.split(path)
-            return _is_image(name) and not is_endless(directory)
-
-        samples = make_dataset(folder, dict(classes), is_valid_file=counts, allow_empty=True)
-        names = [f"{below}{path[len(folder) :]}".lstrip("/") for path, _ in samples]
-        return names, np.array([target for _, target in samples], dtype=np.int64)
+        names: list[str] = []
+        numbers: list[int] = []
+        for folder in sorted(classes.keys() & set(self.subfolders(below))):
+            contents: dict[str, list[str]] = {}
+            for directory, inner, files in os.walk(self.root / below / folder, followlinks=True):
+                here = Path(directory)
+                above = {os.path.realpath(parent) for parent in (here, *here.parents)}
+                inner[:] = [name for name in inner if os.path.realpath(here / name) not in above]
+                contents[here.relative_to(self.root).as_posix()] = sorted(filter(_is_image, files))
+            images = [f"{path}/{name}" for path in sorted(contents) for name in contents[path]]
+            names += images
+            numbers += [classes[folder]] * len(images)
+        return names, np.array(numbers, dtype=np.int64)
 
     def open(self, name: str) -> Path:
         """Return a file's path."""
@@ -213,9 +206,9 @@ class ArchiveSource(ImageSource):
         for folder in sorted(classes.keys() & self._folders.get(below, set())):
             top = f"{below}/{folder}".lstrip("/")
             inside = sorted(path for path in self._files if path == top or path.startswith(f"{top}/"))
-            found = [f"{path}/{name}" for path in inside for name in self._files[path] if _is_image(name)]
-            names += found
-            numbers += [classes[folder]] * len(found)
+            images = [f"{path}/{name}" for path in inside for name in self._files[path] if _is_image(name)]
+            names += images
+            numbers += [classes[folder]] * len(images)
         return names, np.array(numbers, dtype=np.int64)
 
     def open(self, name: str) -> BinaryIO:
