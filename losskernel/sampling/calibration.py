@@ -58,7 +58,8 @@ class _Plan(NamedTuple):
         check_share: `schedule.step_check_share`.
         gradients: of a minibatch, of all pilots together.
         speedup: to start from.
-        curvature: what `largest_curvature` may take at w*.
+        samples: over which the curvature at w* is measured.
+        iterations: of power iteration for it.
     """
 
     chains: int = 4
@@ -69,7 +70,8 @@ class _Plan(NamedTuple):
     check_share: float = 0.1
     gradients: float = math.inf
     speedup: float = 1.0
-    curvature: dict[str, int] = {}  # noqa: RUF012 - of a tuple, and never changed
+    samples: int = 2048
+    iterations: int = 30
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def calibrate(
     if gradients is None and weights > LARGE:
         gradients = GRADIENTS
     plan = _Plan() if gradients is None else _frugal(gradients, schedule.batch_size)
-    at_start = largest_curvature(model, data, setup.moving, **plan.curvature)
+    at_start = largest_curvature(model, data, setup.moving, samples=plan.samples, iterations=plan.iterations)
     # A network that fits perfectly has hardly any curvature at w*, which says nothing of its surroundings: the floor
     # starts from γ = nβ / 10.
     landscape = Landscape(max(nbeta * at_start, nbeta / 10), speedup=plan.speedup)
@@ -204,8 +206,7 @@ def _frugal(gradients: int, batch_size: int) -> _Plan:
     """Return the plan for networks whose gradients are dear: three pilots within a number of gradients."""
     require_integer("gradients", gradients, at_least=GRADIENTS // 2)
     scale = gradients / GRADIENTS
-    curvature = {"samples": 2 * batch_size, "batch": batch_size, "iterations": 5}
-    return _Plan(2, round(25 * scale), 2.5, 0.1, 64, 0.7, gradients, MOST_SPEEDUP, curvature)
+    return _Plan(2, round(25 * scale), 2.5, 0.1, 64, 0.7, gradients, MOST_SPEEDUP, 2 * batch_size, 5)
 
 
 def _run_pilot(

@@ -221,7 +221,6 @@ def largest_curvature(
     moving: Sequence[str],
     *,
     samples: int = 2048,
-    batch: int = _BATCH,
     iterations: int = 30,
     device: torch.device | str = "cpu",
 ) -> float:
@@ -232,12 +231,11 @@ def largest_curvature(
         data: training set and loss.
         moving: names of the weights.
         samples: training samples at most, drawn once without replacement.
-        batch: samples evaluated at once.
         iterations: of power iteration, from a fixed random start.
         device: where to compute.
     """
     device = torch.device(device)
-    batch = min(batch, size(data.train))
+    batch = min(_BATCH, samples, size(data.train))
     count = max(1, min(samples, size(data.train)) // batch)
     load = MinibatchLoader(data, MinibatchIndices(0, [0], size(data.train), batch), device)
     batches = [load() for _ in range(count)]
