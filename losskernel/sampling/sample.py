@@ -258,7 +258,7 @@ class _Stacks:
             return self.build(rows, int(about["probe_batch_size"]), state)
         trainer = self._trainer(rows)
         device = trainer.strategy.root_device
-        self.setup.try_sampler()  # its settings are checked before anything is evaluated
+        preconditioned = self.setup.try_sampler().is_preconditioned  # and its settings are checked before all else
         check_function(self.setup.model, self.setup.data.loss, *_some(self.setup.data.probes, SAMPLES, device))
         block = _block(self.setup, device)
         self._choose_route(rows, block, device)
@@ -266,8 +266,8 @@ class _Stacks:
         about = provenance(self.setup, config, device, block)
         if self.progress:
             about |= announced(chains, self.setup.schedule)
-        evaluation, effort = self._route.model.__name__, chains.effort._asdict()
-        about |= {"chains_per_fit": self.size, "evaluation": evaluation, "step_checks": effort}
+        about |= {"chains_per_fit": self.size, "evaluation": self._route.model.__name__}
+        about |= {"step_checks": chains.effort._asdict(), "preconditioned": preconditioned}
         _create(store, self.setup, about, device)
         return trainer, chains
 

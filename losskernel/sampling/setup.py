@@ -108,9 +108,9 @@ class Setup:
     chain_offset: int
     known_identity: dict[str, Any] = field(default_factory=dict)
 
-    def try_sampler(self) -> None:
-        """Build the sampler on a single number, which checks its settings before anything is computed."""
-        self.sampler([torch.zeros(1, 1)], noise=torch.zeros_like)
+    def try_sampler(self) -> Sampler:
+        """Return the sampler of a single number, whose settings are so checked before anything is computed."""
+        return self.sampler([torch.zeros(1, 1)], noise=torch.zeros_like)
 
 
 def setup_of(

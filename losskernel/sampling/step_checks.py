@@ -1,4 +1,7 @@
-"""Checks of the step size, once per chain at its last draw: curvature, minibatch noise, Metropolis acceptance."""
+"""Checks of the step size, once per chain at its last draw: curvature, minibatch noise, Metropolis acceptance.
+
+They are measured here, and held against bounds in `losskernel/kernel/diagnosis/screens.py`.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -11,7 +11,10 @@ import torch
 from scipy.linalg import solve_discrete_lyapunov
 from torch import Tensor
 
+import losskernel as lk
+from losskernel.data import arithmetic
 from losskernel.errors import InputError
+from losskernel.models import MultitaskMLP
 from losskernel.sampling.samplers import SGHMC, SGLD, SGNHT, Phase, RMSpropSGLD, Sampler, resolve_nbeta, select
 
 
@@ -614,3 +617,21 @@ def test_an_unknown_convention_of_nbeta_is_refused() -> None:
 def test_a_convention_of_nbeta_needs_two_samples(name: str) -> None:
     with pytest.raises(InputError, match=f"sampler.nbeta={name} needs at least 2 samples, got 1"):
         resolve_nbeta(name, batch_size=1, train_size=1)
+
+
+class Halved(SGLD):
+    """A sampler of one's own that is preconditioned, without saying so in its settings."""
+
+    def preconditioner(self, weight: Tensor, state: dict[str, Any]) -> Tensor:
+        return torch.full_like(weight, 0.5)
+
+
+def test_plain_steps_noise_is_not_reckoned_for_a_preconditioned_sampler_of_ones_own() -> None:
+    data, schedule = arithmetic(probes_per_task=10), lk.Schedule(chains=2, burn_in=5, draws=20, thinning=1)
+    torch.manual_seed(0)
+    model = MultitaskMLP(2)
+    for kind, known in ((SGLD, True), (Halved, False)):
+        sampler = partial(kind, step_size=1e-4, nbeta=10.0, localization=10.0)
+        traces = lk.sample(model, data, sampler, schedule, progress=False)
+        assert traces.meta["preconditioned"] is not known
+        assert ("noise_to_gradient" in lk.diagnose(traces).metrics) is known

@@ -193,7 +193,8 @@ def _steps(traces: LossTraces) -> dict[str, float]:
             metrics[name] = float(np.median(traces.dataset[name].values.astype(np.float64)))
     # Drift and noise of one step, √ε and √ε/2 · |nbeta ∇L|: their ratio is 1 or more where noise dominates.
     gradient, moving = traces.record("gradient_norm"), traces.meta.get("parameters", {}).get("moving")
-    preconditioned = "damping" in sampler  # its steps differ from weight to weight
+    # Steps that differ from weight to weight; earlier versions knew one such sampler.
+    preconditioned = traces.meta.get("preconditioned", "damping" in sampler)
     if gradient is not None and moving and sampler.get("nbeta") and not preconditioned:
         drift = np.sqrt(sampler["step_size"]) / 2 * sampler["nbeta"] * np.sqrt(np.square(gradient).mean())
         metrics["noise_to_gradient"] = float(np.sqrt(moving) / drift) if drift > 0 else float("inf")

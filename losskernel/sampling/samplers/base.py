@@ -39,7 +39,8 @@ class Sampler(Optimizer):
         nbeta: nβ >= 0, inverse temperature times sample size; multiplies the MEAN loss. 0 switches the
             loss off (the null control).
         localization: γ >= 0, strength of the pull towards w*.
-        parameters: globs over parameter names; only matching weights move. Needs (name, tensor) pairs.
+        parameters: globs over parameter names; only matching weights move. Needs (name, tensor) pairs. A run's setup
+            chooses its moving weights by them (losskernel/sampling/setup.py) and gives samplers those alone.
         noise: maps a tensor to standard normal numbers of its shape; the caller passes one that draws
             from its own generators.
 
@@ -98,6 +99,11 @@ class Sampler(Optimizer):
     def preconditioner(self, weight: Tensor, state: dict[str, Any]) -> Tensor:
         """Return G, the factor of each weight's step size, from the state; `transition` holds for w / √G."""
         return torch.ones_like(weight)
+
+    @property
+    def is_preconditioned(self) -> bool:
+        """Whether steps differ from weight to weight."""
+        return type(self).preconditioner is not Sampler.preconditioner
 
     def transition(self, curvature: float, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """Return (M, Q) of the chain x' = M x + N(0, Q) that one coordinate follows in a quadratic well.
