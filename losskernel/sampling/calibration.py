@@ -43,6 +43,7 @@ _FARTHEST = 0.6
 # Weights above which a gradient is dear: pilots are short then, and flat directions relax as fast as MOST_SPEEDUP
 # allows, since a run could not pay for slower ones either.
 LARGE = 1_000_000
+_FRUGAL_PILOTS = 3
 GRADIENTS = 600  # of a minibatch that calibrating such a network may take, pilots and their step checks together
 
 
@@ -147,13 +148,15 @@ def calibrate(
     chosen = choose(setup.sampler, landscape)
     pilots: list[dict[str, Any]] = []
     pilot: _Pilot | None = None
-    spent = 0
+    share = plan.gradients / _FRUGAL_PILOTS if plan.gradients < math.inf else 0.0
+    spent = 2.0 * (2 * plan.iterations + 1)  # the curvature's, on two minibatches
     for number in range(rounds):
         settings = {"step_size": chosen.step_size, "localization": chosen.localization}
         try:
             pilot = _run_pilot(setup, chosen, plan, trainer, progress)
         except DivergenceError as error:
             pilots.append({**settings, "faults": [str(error)]})
+            spent += share
             landscape = replace(landscape, curvature=4 * landscape.curvature)
         else:
             pilots.append({**settings, "faults": pilot.faults} | pilot.diagnosis.metrics)
@@ -163,6 +166,8 @@ def calibrate(
             faster = not set(pilot.faults).isdisjoint(_REGION_SCREENS)
             landscape = landscape_of(pilot.traces, chosen, landscape, faster=faster)
         chosen = choose(setup.sampler, landscape)
+        if spent > plan.gradients:
+            break
     if pilot is None:
         raise DivergenceError(f"no pilot of {len(pilots)} stayed finite; lower sampler.nbeta or check the training")
     lengths = _lengths(pilot, schedule, plan, chosen.relaxation)
@@ -232,7 +237,8 @@ def _run_pilot(
     diagnosis = diagnose(traces)
     norm = math.sqrt(sum(float(weight.detach().double().square().sum()) for weight in setup.model.parameters()))
     checks = Effort(**traces.meta["step_checks"]).gradients(schedule.batch_size)
-    spent = schedule.chains * (schedule.steps + checks)
+    # Besides them the start of each power iteration, and the steps whose time is measured.
+    spent = schedule.chains * (schedule.steps + checks + 1) + 3
     return _Pilot(traces, diagnosis, _faults(diagnosis, traces, norm), spent, norm)
 
 

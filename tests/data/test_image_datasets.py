@@ -493,6 +493,9 @@ def test_cifar_from_picture_files(archived: bool, tmp_path: Path, monkeypatch: p
                 wanted = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1) / 255
             torch.testing.assert_close(value, wanted)
     assert (cifar10(str(root), probes_per_class=2, probe_split="train").members() >= 0).all()
+    cifar_like(tmp_path / "a", monkeypatch, classes=10)
+    assert len(cifar10(str(tmp_path / "a"), probes_per_class=2).classes or ()) == 10  # CIFAR's own archives come first
+    shutil.rmtree(tmp_path / "a" / "cifar-10-batches-py")
     shutil.rmtree(tmp_path / "a" / "test" / "bee")
     with pytest.raises(InputError, match=r"dataset.root: .*test does not hold the folders of all classes; expected a"):
         cifar10(str(tmp_path / "a"))

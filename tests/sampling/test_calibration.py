@@ -135,6 +135,16 @@ def test_a_network_of_dear_gradients_is_calibrated_with_few(monkeypatch: pytest.
     assert 100 < spent <= 600
     assert result.pilots[-1]["step_inflation"] < 1.4
     assert "the run takes" in result.explanation[-1]
+    tried = []
+
+    def diverging(*_: Any, **__: Any) -> None:
+        tried.append(True)
+        raise DivergenceError("chain 0 left the finite numbers")
+
+    monkeypatch.setattr("losskernel.sampling.calibration.sample", diverging)
+    with pytest.raises(DivergenceError, match="no pilot of 3 stayed finite"):
+        calibrate(model, data, SGLD, lk.Schedule(batch_size=64), progress=False)
+    assert len(tried) == 3
     with pytest.raises(InputError, match="gradients must be >= 300, got 10"):
         calibrate(model, data, SGLD, lk.Schedule(), gradients=10, progress=False)
 

@@ -137,7 +137,9 @@ def _cifar(
     require(probe_split in ("val", "train"), f"dataset.probe_split must be val or train, got {probe_split!r}")
     crop = Crop(_SIDE, _SIDE, *statistics, "bilinear")
     read = functools.partial(_read, kind, root, download=download)
-    if Path(root).expanduser().is_file() or (Path(root).expanduser() / "train").is_dir():
+    path = Path(root).expanduser()
+    archives = download or (path / kind.base_folder).is_dir()  # which come first: other data may lie beside them
+    if path.is_file() or ((path / "train").is_dir() and not archives):
         read = functools.partial(_read_pictures, image_source(root, "dataset.root", _PICTURES), crop)
     train = read(train=True)
     source = train if probe_split == "train" else read(train=False)
