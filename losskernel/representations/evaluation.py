@@ -56,11 +56,13 @@ class Evaluator:
         self.model(inputs)
         require(
             len(self._inputs) > 0,
-            f"{type(self.model).__name__} evaluates no torch.nn.Linear; "
+            f"{type(self.model).__name__} evaluates no linear layer and no convolution; "
             "use losskernel.representations.baselines.Layers",
         )
-        values = list(self._inputs.values())[-1]
-        return values.flatten(1, -2).mean(1) if values.ndim > 2 else values
+        name, values = list(self._inputs.items())[-1]
+        if isinstance(self.model.get_submodule(name), nn.Linear):  # units come last, positions before them
+            return values.flatten(1, -2).mean(1) if values.ndim > 2 else values
+        return values.flatten(2).mean(2)
 
     def activations(self, inputs: Tensor) -> dict[str, Tensor]:
         """Return the outputs of all recorded modules, averaged over positions, [B, d], in the order of evaluation."""

@@ -36,9 +36,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     read = Crop.read
 
-    def noted(crop: Crop, path: Path, called: str) -> torch.Tensor:
+    def noted(crop: Crop, path: Path, called: str, seed: int | None) -> torch.Tensor:
         names.append(Path(path).name)
-        return read(crop, path, called)
+        return read(crop, path, called, seed)
 
     monkeypatch.setattr(Crop, "read", noted)
     return names
@@ -77,6 +77,7 @@ def test_networks_of_timm_have_their_own_preprocessing() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"train_crops": 0}, r"dataset\.preprocessing\.train_crops must be"),
         ({"network": "googlenet"}, "preprocessing.network must be torchvision/NAME or timm/NAME, got 'googlenet'"),
         ({"network": "torchvision/nope"}, "dataset.preprocessing.network: torchvision has no pretrained 'nope'"),
         ({"network": "timm/nope"}, "dataset.preprocessing.network: timm has no network 'nope'"),
@@ -91,6 +92,27 @@ def test_networks_of_timm_have_their_own_preprocessing() -> None:
 def test_preprocessing_that_cannot_be_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Preprocessing(**given).at(16)
+
+
+def test_versions_of_training_pictures_are_crops_that_stay_the_same(tmp_path: Path) -> None:
+    plain = files(tmp_path)
+    versions = ImageFiles(tmp_path, [f"{number}.png" for number in range(5)], range(5), PLAIN, crops=9)
+    assert versions.targets.tolist() == [*range(5)] * 9
+    assert versions.key() != plain.key()
+    decoded = torch.stack([versions.packed(index)[0] for index in range(45)])
+    assert torch.equal(decoded[:5], torch.stack([plain.packed(index)[0] for index in range(5)]))
+    assert len(torch.unique(decoded.flatten(1), dim=0)) == 45  # no two alike
+    cached = CachedImages(versions, tmp_path, workers=0)
+    assert torch.equal(cached.held()[0], decoded)
+    # A random crop of a picture that brightens to the right is brighter on its right, or mirrored.
+    ramp = np.tile(np.arange(240, dtype=np.uint8), (240, 1))
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    ramps = ImageFiles(tmp_path, ["ramp.png"], [0], PLAIN, crops=60)
+    slopes = [int(ramps.packed(version)[0][0, 8, [0, -1]].int().diff()) for version in range(1, 60)]
+    assert 15 < sum(slope > 0 for slope in slopes) < 45
+    shares = np.abs(slopes) / 240 * 16 / 15  # of the width
+    assert 0.4 < shares.min() < 0.6  # 25 % of the area, at 3 : 4 or 4 : 3
+    assert shares.max() > 0.9
 
 
 @pytest.mark.parametrize("size", [0, 1.5])

@@ -93,11 +93,21 @@ def _tokens() -> Data:
     return Data(held, held, cross_entropy)
 
 
-def test_penultimate_features_need_a_linear_layer() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 10, 8), nn.Flatten())
+@torch.no_grad()
+def test_penultimate_features_of_a_convolutional_classifier_are_what_its_last_convolution_sees() -> None:
+    model, data = (
+        nn.Sequential(nn.Conv2d(1, 6, 3), nn.Conv2d(6, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        _images(),
+    )
+    expected = model[0](data.probes.tensors[0]).mean((2, 3))  # pyright: ignore[reportAttributeAccessIssue]
+    np.testing.assert_allclose(Penultimate()(model, data), expected.numpy(), rtol=1e-5, atol=1e-7)
+
+
+def test_penultimate_features_need_a_layer_of_weights() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64))
     with pytest.raises(
         InputError,
-        match=r"Sequential evaluates no torch.nn.Linear; use losskernel.representations.baselines.Layers",
+        match=r"evaluates no linear layer and no convolution; use losskernel.representations.baselines.Layers",
     ):
         Penultimate()(model, _images())
 

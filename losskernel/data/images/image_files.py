@@ -9,6 +9,7 @@ import io
 import json
 import os
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ _THUMBNAIL = 48  # pixels of the longer side, at most
 _LOSSLESS = 2000  # images up to which a page of them may be large
 _VARIABLE = "LOSSKERNEL_CACHE"
 _LONGEST = 16  # times its width that an image is resized at most; only the middle is cropped from it
+_CROP_AREA = (0.25, 1.0)  # shares of an image that a random crop of it covers
 _FORMAT = 2  # of the cache's content; a new number where decoding changes
 
 
@@ -45,6 +47,11 @@ class Preprocessing:
         mean: of red, green and blue in [0, 1]; subtracted.
         std: of red, green and blue in [0, 1]; divided by.
         interpolation: of the resizing: one of INTERPOLATIONS.
+        train_crops: versions of each training image: the central crop, and random ones of 25 to 100 % of its area,
+            half of them mirrored, which stay the same throughout.
+
+    Raises:
+        InputError: train_crops is out of range.
     """
 
     network: str | None = None
@@ -52,6 +59,10 @@ class Preprocessing:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     interpolation: str | None = None
+    train_crops: int = 1
+
+    def __post_init__(self) -> None:
+        require_integer("dataset.preprocessing.train_crops", self.train_crops, at_least=1)
 
     def at(self, size: int | None = None) -> "Crop":
         """Return all settings for an input of `size` pixels a side, by default the network's own.
@@ -98,12 +109,13 @@ class Crop:
         known = self.interpolation in INTERPOLATIONS
         require(known, f"{key}.interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}")
 
-    def read(self, file: str | Path | BinaryIO, path: str | Path | None = None) -> Tensor:
+    def read(self, file: str | Path | BinaryIO, path: str | Path | None = None, seed: int | None = None) -> Tensor:
         """Return the pixels of an image file, uint8 [3, size, size]; other modes than colour become RGB.
 
         Args:
             file: path of the file, or the file opened.
             path: how messages call it; None: as `file`.
+            seed: of a random crop; None: the central one.
 
         Raises:
             InputError: the file is no image, or broken.
@@ -122,8 +134,23 @@ class Crop:
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"{path} cannot be read as an image ({reason}); replace or remove it") from error
-        image = center_crop(resize(image, [self.resize], InterpolationMode(self.interpolation)), [self.size])
+        if seed is None:
+            image = center_crop(resize(image, [self.resize], InterpolationMode(self.interpolation)), [self.size])
+        else:
+            image = self._random_crop(image, seed)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+    def _random_crop(self, image: Any, seed: int) -> Any:
+        """Return a random part of an image, perhaps mirrored, as networks are trained on (Szegedy et al. 2015)."""
+        from torchvision.transforms import RandomResizedCrop
+        from torchvision.transforms.functional import InterpolationMode, hflip, resized_crop
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            box = RandomResizedCrop.get_params(image, scale=[*_CROP_AREA], ratio=[3 / 4, 4 / 3])
+            mirrored = bool(torch.rand(()) < 0.5)
+        image = resized_crop(image, *box, [self.size] * 2, InterpolationMode(self.interpolation))
+        return hflip(image) if mirrored else image
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Turn pixels uint8 [B, 3, h, w] into normalised inputs, float32, on their own device."""
@@ -245,19 +272,25 @@ class ImageFiles(Packed):
         names: paths of the files below it.
         targets: class of each.
         crop: how each image is decoded and normalised.
+        crops: versions of each image, all images' central crops first; see `Preprocessing.train_crops`.
     """
 
     def __init__(
-        self, source: Path | ImageSource, names: Sequence[str], targets: Sequence[int] | np.ndarray, crop: Crop
+        self,
+        source: Path | ImageSource,
+        names: Sequence[str],
+        targets: Sequence[int] | np.ndarray,
+        crop: Crop,
+        crops: int = 1,
     ) -> None:
         self.source = FolderSource(source) if isinstance(source, Path) else source
-        self.crop, self.unpack = crop, crop
+        self.crop, self.unpack, self._crops = crop, crop, crops
         # One array of bytes: worker processes would copy a million Python strings page by page.
         self._names = np.array([os.fsencode(name) for name in names])
-        self.targets = torch.as_tensor(np.asarray(targets, dtype=np.int64))
+        self.targets = torch.as_tensor(np.asarray(targets, dtype=np.int64)).repeat(crops)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self.targets)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -270,18 +303,21 @@ class ImageFiles(Packed):
         Raises:
             InputError: it is no image, or broken.
         """
-        name = os.fsdecode(self._names[index])
-        return self.crop.read(self.source.open(name), self.source / name), self.targets[index]
+        version, number = divmod(index, len(self._names))
+        name = os.fsdecode(self._names[number])
+        seed = zlib.crc32(f"{version} {name}".encode(errors="surrogateescape")) if version else None
+        return self.crop.read(self.source.open(name), self.source / name, seed), self.targets[index]
 
     def key(self) -> str:
         """Return a hash that changes with the folder, with the files, and with how they are decoded."""
         root = str(self.source.root.resolve())
         how = [_FORMAT, root, self.crop.size, self.crop.resize, self.crop.interpolation]
+        how += [self._crops, *_CROP_AREA] if self._crops > 1 else []
         return hashlib.sha256(json.dumps(how).encode() + self._digest(changes=True)).hexdigest()[:24]
 
     def identity(self) -> tuple[object, ...]:
         """Return what two data sets of the same images share, in whatever folder they lie."""
-        return self._digest(changes=False), self.targets, self.crop
+        return self._digest(changes=False), self.targets, self.crop  # targets tell the number of versions
 
     def _digest(self, changes: bool) -> bytes:
         return self.source.digest([os.fsdecode(name) for name in self._names], changes)

@@ -169,17 +169,19 @@ class _Folders:
         cache: str | None,
     ) -> Data:
         """Return the training images and some of each class as probes; arguments as of `image_folder`."""
-        crop = (preprocessing or Preprocessing()).at(size)
+        preprocessing = preprocessing or Preprocessing()
+        crop, crops = preprocessing.at(size), preprocessing.train_crops
         if probes_per_class is not None:
             require_integer("dataset.probes_per_class", probes_per_class, at_least=1)
         require_integer("dataset.workers", workers, at_least=0)
         require_integer("dataset.seed", seed, at_least=0)
         targets = {name: number for number, name in enumerate(self.names)}
-        names, numbers = train_ids, _ = self.train_source.images(self.train, targets)
+        names, numbers = self.train_source.images(self.train, targets)
         require(
             len(names) > 0, f"dataset.root: there are no images in {self.train_source / self.train}; fill its folders"
         )
-        train = ImageFiles(self.train_source, names, numbers, crop)
+        train = ImageFiles(self.train_source, names, numbers, crop, crops)
+        train_ids = [*names, *(f"{name} crop {version}" for version in range(1, crops) for name in names)]
         present = sorted(set(self.listed.values())) or self.source.subfolders(self.probes)
         if self.listed:
             names, numbers = list(self.listed), np.array([targets[name] for name in self.listed.values()])

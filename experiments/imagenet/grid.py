@@ -1,0 +1,69 @@
+"""Runs of one network over localization and nbeta, one after another; grid.csv in their folder has a line of each.
+
+usage: python experiments/imagenet/grid.py NETWORK PICTURES OUTPUT [classes=300] [threads=1]
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+# Largest curvature of the training loss where the chains are (losskernel-calibrate), and localizations around the
+# proposed one.
+NETWORKS = {
+    "squeezenet1_1": (1.4e3, (7e2, 7e3, 7e4)),
+    "efficientnet_lite0": (3.8e3, (3.2e3, 3.2e4, 3.2e5)),
+}
+NBETAS = (0.0, 5.8, 58.0)
+STIFFNESS = 0.4  # step size times largest curvature: the steepest direction's variance is a ninth too large
+SCHEDULE = ("schedule.chains=4", "schedule.burn_in=80", "schedule.draws=50", "schedule.thinning=8")
+KEPT = ("diagnosis/", "hierarchy/")
+
+
+def settings(network: str) -> list[tuple[float, float, str]]:
+    """Return (localization, nbeta, sampler) of every run."""
+    _, localizations = NETWORKS[network]
+    middle = localizations[1]
+    plain = [(localization, nbeta, "sgld") for localization in localizations for nbeta in NBETAS]
+    # Likeliest first, should the time be short.
+    plain.sort(key=lambda run: (run[0] != middle, run[1] > 6))
+    return [*plain, (middle, NBETAS[1], "sghmc"), (middle, NBETAS[1], "rmsprop_sgld")]
+
+
+def run(
+    network: str, pictures: str, folder: Path, localization: float, nbeta: float, sampler: str, more: list[str]
+) -> None:
+    """Make one run, unless it is there."""
+    curvature, _ = NETWORKS[network]
+    step_size = STIFFNESS / (nbeta * curvature + localization)
+    command = [
+        *("losskernel", "experiment=imagenet_small", f"model={network}", f"dataset.root={pictures}"),
+        *("analysis=[convergence,hierarchy]", "control=false", "logger=none", "progress=false", f"paths.run={folder}"),
+        *(f"sampler={sampler}", f"sampler.step_size={step_size:.2g}", f"sampler.localization={localization:g}"),
+        *(f"sampler.nbeta={nbeta:g}", *SCHEDULE, *more),
+    ]
+    with open(f"{folder}.log", "w") as log:
+        subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+if __name__ == "__main__":
+    network, pictures, output, *more = sys.argv[1:]
+    root = Path(output)
+    root.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for localization, nbeta, sampler in settings(network):
+        folder = root / f"{sampler}_{localization:g}_{nbeta:g}"
+        if not (folder / "metrics.json").exists():
+            run(network, pictures, folder, localization, nbeta, sampler, more)
+        if not (folder / "metrics.json").exists():
+            print(f"{folder.name} failed; see {folder}.log", flush=True)
+            continue
+        metrics = json.loads((folder / "metrics.json").read_text())
+        verdict = json.loads((folder / "diagnosis.json").read_text())["verdict"]
+        kept = {name: value for name, value in metrics.items() if name.startswith(KEPT)}
+        rows.append({"sampler": sampler, "localization": localization, "nbeta": nbeta, "verdict": verdict} | kept)
+        pd.DataFrame(rows).to_csv(root / "grid.csv", index=False)
+        print(f"{folder.name}: {verdict}", flush=True)
