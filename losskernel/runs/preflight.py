@@ -198,6 +198,17 @@ def _check_subjects(
         require(samples, f"points.{name} samples loss kernels, but schedule=none; choose a schedule, or drop it")
 
 
+def _check_baselines(analyses: Mapping[str, Analysis | PointAnalysis], baselines: Mapping[str, Any]) -> None:
+    """Check that there is every baseline that an analysis cannot do without."""
+    for name, analysis in analyses.items():
+        for needed in getattr(analysis, "needed_baselines", ()):
+            require(
+                needed in baselines,
+                f"analysis.{name} needs the baseline {needed}, there are: {', '.join(baselines) or 'none'}; choose "
+                "baselines=vision, or others with it",
+            )
+
+
 def _check_trainer(trainer: Callable[..., Any] | None) -> None:
     given = trainer.keywords if isinstance(trainer, partial) else {}
     reserved = {*quiet_settings(), "max_epochs", "limit_train_batches", "enable_progress_bar", "callbacks"}
@@ -237,4 +248,5 @@ _CHECKS: tuple[Callable[..., Any], ...] = (
     lambda chains_per_fit: chains_per_fit is None or require_integer("chains_per_fit", chains_per_fit, at_least=1),
     lambda on_fail: require(on_fail in _ON_FAIL, f"on_fail must be one of {_ON_FAIL}, got {on_fail!r}"),
     _check_subjects,
+    _check_baselines,
 )

@@ -17,6 +17,8 @@ from losskernel.analyses import Complexity, Convergence, Embedding, Neighbours, 
 from losskernel.analyses.separation import agreement
 from losskernel.errors import InputError
 from losskernel.kernel.error_bars import batch_means, bootstrap, replicate_mean
+from losskernel.representations.baselines import Logits
+from losskernel.runs.preflight import faults_of
 
 TASK = np.repeat(["add", "multiply"], 12)
 
@@ -250,8 +252,10 @@ def test_twins_are_each_others_first_neighbours() -> None:
     assert sorted(first["id"]) == sorted(ids)
     assert (first["pair"] == first["neighbour_pair"]).all()
     assert (first["id"] != first["neighbour"]).all()
-    assert (first["R"] > 0.9).all()
-    assert (table["R"].to_numpy().reshape(20, 3)[:, :-1] >= table["R"].to_numpy().reshape(20, 3)[:, 1:]).all()
+    assert (first["similarity"] > 0.9).all()
+    assert (
+        table["similarity"].to_numpy().reshape(20, 3)[:, :-1] >= table["similarity"].to_numpy().reshape(20, 3)[:, 1:]
+    ).all()
 
 
 def test_neighbours_of_chosen_probes_come_first() -> None:
@@ -261,6 +265,34 @@ def test_neighbours_of_chosen_probes_come_first() -> None:
     assert table["id"].drop_duplicates().tolist()[:2] == [17, 3]
     assert len(table) == 4 * 12
     assert again.tables["neighbours"].equals(table)
+
+
+def test_neighbours_stand_above_opponents_and_the_nearest_of_baselines() -> None:
+    # Pairs move together, and against the pair before or after them: opponents are known.
+    sign = np.repeat([1.0, 1.0, -1.0, -1.0], 2)
+    covariance = 0.01 * np.eye(8)
+    covariance[:4, :4] += np.outer(sign[2:6], sign[2:6])
+    covariance[4:, 4:] += np.outer(sign[2:6], sign[2:6])
+    features = np.repeat(np.eye(4), 2, axis=0)[[0, 2, 4, 6, 1, 3, 5, 7]]  # probe i is like i + 4
+    margin = np.array([-1.0, -1, -1, 2, -1, -1, 3, -1])[:, None]
+    traces = LossTraces.from_arrays(gaussian(4, 100, covariance))
+    traces = traces.with_baselines({"features": features, "margin": margin})
+    analysis = Neighbours(probes=[0], random=0, misclassified=2, k=1, opponents=True, beside=["features"])
+    result = _ask(analysis, traces)
+    table = result.tables["neighbours"]
+    assert table["id"].tolist() == [0] * 3 + [3] * 3 + [6] * 3
+    assert table["by"].tolist() == ["nearest", "strongest opponents", "features"] * 3
+    assert table["neighbour"][[0, 2, 3, 5, 6, 8]].tolist() == [1, 4, 2, 7, 7, 2]
+    assert set(table["neighbour"][[1]]) <= {2, 3}
+    assert (table["similarity"][table["by"] == "strongest opponents"] < -0.9).all()
+    np.testing.assert_allclose(table["similarity"][table["by"] == "features"], 1)
+    texts = [text.get_text() for axes in result.figures["neighbours"].axes for text in axes.texts]
+    assert texts.count("strongest\nopponents") == 3
+    with pytest.raises(InputError, match=r"neighbours needs the baseline logits; there are: features, margin"):
+        _ask(Neighbours(beside=["logits"]), traces)
+    # A run refuses it before any compute.
+    (fault,) = faults_of({"analyses": {"neighbours": Neighbours(misclassified=1)}, "baselines": {"logits": Logits()}})
+    assert fault.startswith("analysis.neighbours needs the baseline margin, there are: logits; choose baselines=")
 
 
 def test_there_are_no_more_neighbours_than_other_probes() -> None:
@@ -291,6 +323,8 @@ def test_neighbours_bear_probes_without_labels() -> None:
         ({"k": 0}, "analysis.neighbours.k must be >= 1"),
         ({"k": 13}, "analysis.neighbours.k must be <= 12 to be drawn, got 13; lower it"),
         ({"random": 0}, "analysis.neighbours has no probes; raise analysis.neighbours.random"),
+        ({"misclassified": -1}, "analysis.neighbours.misclassified must be >= 0"),
+        ({"beside": "logits"}, r"analysis.neighbours.beside must be a list, got 'logits'; e.g. \[logits\]"),
     ],
 )
 def test_neighbours_of_nothing_are_refused(given: dict[str, Any], message: str) -> None:

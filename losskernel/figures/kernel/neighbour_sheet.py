@@ -32,12 +32,16 @@ def neighbour_sheet(
     images: np.ndarray | None,
     captions: list[str],
     groups: np.ndarray | None = None,
+    kinds: Sequence[tuple[str, str]] = (),
 ) -> Figure:
     """A row per query: the query in a frame, then its neighbours, with caption and similarity beneath each.
+
+    Consecutive rows of one query show it once; what else they are is written in its place.
 
     query_indices: [Q] and neighbour_indices: [Q, k <= 12], into the N probes. similarity: [Q, k]. images: [N, H, W]
     grey of any range or [N, H, W, 3] colour in 0..1 or 0..255, or None for cells of text. captions: N, short.
     groups: [N] labels that colour the edge of an image or the ground of a cell, or None to colour by caption.
+    kinds: (what the row shows, symbol of its similarity) of every row; () for neighbours by R alone.
 
     Raises:
         InputError: a shape is wrong, or an index is not a probe.
@@ -54,16 +58,25 @@ def neighbour_sheet(
     figure = new_figure(cell * columns, height, w_pad=0.05, h_pad=0.05, wspace=0.07, hspace=0.05)
     grid = figure.subplots(rows, columns, squeeze=False)
     cells = Cells(images, captions, cell - 0.1, _SIZE)
-    for panels, query, near, values in zip(grid, queries, neighbours, similarity, strict=True):
-        probes = [query, *near]
-        notes = ["query", *(minus(f"R = {value:.2f}") for value in values)]
+    kinds = kinds or [("query", "R")] * rows
+    previous = -1
+    for panels, query, near, values, (kind, symbol) in zip(grid, queries, neighbours, similarity, kinds, strict=True):
+        repeated, previous = query == previous, query
+        if repeated:
+            panels[0].set_axis_off()
+            place = {"transform": panels[0].transAxes, "ha": "right", "va": "center", "fontsize": _SIZE}
+            panels[0].text(0.95, 0.5, kind.replace(" ", "\n"), **place)
+            panels = panels[1:]
+        probes = [*near] if repeated else [query, *near]
+        notes = [*([] if repeated else [kind]), *(minus(f"{symbol} = {value:.2f}") for value in values)]
         names = [fit(captions[probe], cell - 0.1, _SIZE, lines=2) for probe in probes]
         # as many lines as the longest name of the row has, so that its similarities are level
         lines = 1 + max(name.count("\n") for name in names)
         for axes, probe, name, note in zip(panels, probes, names, notes, strict=True):
             padded = name + "\n" * (lines - name.count("\n"))
             cells.draw(axes, probe, to_rgb(tuple(colouring.rgba[probe])), padded, note, 1.6, 0.22, 5)
-        frame_query(panels[0], 0.055)
+        if not repeated:
+            frame_query(panels[0], 0.055)
     if groups is not None and colouring.scale is None and len(colouring.names) <= _MAX_HANDLES:
         legend_below(figure, colouring.handles(), columns=_MAX_HANDLES)
     return figure
