@@ -20,7 +20,14 @@ NETWORKS = {
 NBETAS = (0.0, 5.8, 58.0)
 STIFFNESS = 0.6  # step size times largest curvature; stable below 4
 SCHEDULE = ("schedule.chains=4", "schedule.burn_in=80", "schedule.draws=50", "schedule.thinning=8")
-KEPT = ("diagnosis/", "hierarchy/")
+# What is kept of each run: the screens that tell settings apart, and what the kernel says of WordNet.
+KEPT = (
+    *(f"convergence/{name}" for name in ("rhat", "rhat_distance", "ess", "ess_tail", "ess_kernel", "step_inflation")),
+    *("convergence/split_agreement", "convergence/shared_mode_share", "hierarchy/spearman_classes_penultimate"),
+    *(f"hierarchy/spearman_classes_{name}" for name in ("coupling", "coupling_se", "coupling_p", "logits")),
+    *(f"hierarchy/{name}" for name in ("partial_coupling", "partial_coupling_p", "reliability_coupling")),
+    *(f"hierarchy/coupling_depth_{depth}" for depth in (1, 4, 7, 10, 13)),
+)
 
 
 def settings(network: str) -> list[tuple[float, float, str]]:
@@ -53,7 +60,7 @@ if __name__ == "__main__":
     network, pictures, output, *more = sys.argv[1:]
     root = Path(output)
     root.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows: list[dict[str, object]] = []
     for localization, nbeta, sampler in settings(network):
         folder = root / f"{sampler}_{localization:g}_{nbeta:g}"
         if not (folder / "metrics.json").exists():
@@ -63,7 +70,7 @@ if __name__ == "__main__":
             continue
         metrics = json.loads((folder / "metrics.json").read_text())
         verdict = json.loads((folder / "diagnosis.json").read_text())["verdict"]
-        kept = {name: value for name, value in metrics.items() if name.startswith(KEPT)}
-        rows.append({"sampler": sampler, "localization": localization, "nbeta": nbeta, "verdict": verdict} | kept)
+        rows.append({"sampler": sampler, "localization": localization, "nbeta": nbeta, "verdict": verdict})
+        rows[-1] |= {name.split("/")[1]: round(metrics[name], 5) for name in KEPT if name in metrics}
         pd.DataFrame(rows).to_csv(root / "grid.csv", index=False)
         print(f"{folder.name}: {verdict}", flush=True)

@@ -299,6 +299,9 @@ def _explain(
     in_chains = (metrics["curvature"] - settings["localization"]) / nbeta
     steps = lengths["burn_in"] + lengths["draws"] * lengths["thinning"]
     faults = ", ".join(pilot.faults)
+    found = f"still {faults}" if faults else "sound"
+    if plan.gradients < math.inf:
+        found += ", too short to tell how many draws single entries of the kernel take"
     return [
         f"curvature: the training loss has λ_max {at_start:.3g} at w* and {in_chains:.3g} where the chains are; "
         f"nbeta {nbeta:g}",
@@ -308,7 +311,7 @@ def _explain(
         f"{pilot.distance:.2g} (|w*| = {pilot.start_norm:.2g})",
         f"burn_in {lengths['burn_in']}, {lengths['chains']} x {lengths['draws']} draws, thinning "
         f"{lengths['thinning']}: for {EFFECTIVE} effective draws or more of the slowest quantity",
-        f"pilot of {plan.chains} x {plan.draws} draws: {f'still {faults}' if faults else 'sound'}; the run takes "
+        f"pilot of {plan.chains} x {plan.draws} draws: {found}; the run takes "
         f"{lengths['chains'] * steps:,} gradients of a minibatch of {lengths['batch_size']} and "
         f"{lengths['chains'] * lengths['draws'] * probes:,} forward passes of a sample",
     ]
