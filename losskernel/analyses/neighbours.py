@@ -15,7 +15,7 @@ from losskernel.kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
 # A row of the sheet: what it shows, and the symbol of its similarity.
-_NEAREST, _OPPONENTS = ("nearest", "R"), ("strongest opponents", "R")
+_NEAREST, _OPPONENTS = ("nearest by R", "R"), ("strongest opponents", "R")
 
 
 @dataclass(frozen=True)

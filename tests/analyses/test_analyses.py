@@ -281,7 +281,7 @@ def test_neighbours_stand_above_opponents_and_the_nearest_of_baselines() -> None
     result = _ask(analysis, traces)
     table = result.tables["neighbours"]
     assert table["id"].tolist() == [0] * 3 + [3] * 3 + [6] * 3
-    assert table["by"].tolist() == ["nearest", "strongest opponents", "features"] * 3
+    assert table["by"].tolist() == ["nearest by R", "strongest opponents", "features"] * 3
     assert table["neighbour"][[0, 2, 3, 5, 6, 8]].tolist() == [1, 4, 2, 7, 7, 2]
     assert set(table["neighbour"][[1]]) <= {2, 3}
     assert (table["similarity"][table["by"] == "strongest opponents"] < -0.9).all()

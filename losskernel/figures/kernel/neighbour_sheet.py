@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
@@ -17,7 +17,7 @@ from losskernel.figures.shared.colouring import colour_by
 from losskernel.figures.shared.lettering import LINE, fit, legend_below
 from losskernel.figures.shared.panels import new_figure
 from losskernel.figures.shared.presentation import minus
-from losskernel.figures.shared.style import DOUBLE, INK, blend, paper
+from losskernel.figures.shared.style import DOUBLE, INK, MUTED, blend, paper
 
 _MAX_COLUMNS = 12
 _MAX_HANDLES = 10
@@ -50,6 +50,9 @@ def neighbour_sheet(
     similarity = np.asarray(similarity, dtype=float)
     _check(queries, neighbours, similarity, images, captions)
     colouring = colour_by(np.asarray(captions if groups is None else groups), "groups", len(captions))
+    # Colours that no legend explains would only distract from pictures; on cells of text they still tell groups apart.
+    explained = colouring.scale is not None or len(colouring.names) <= _MAX_HANDLES
+    rgba = colouring.rgba if explained or images is None else np.tile(to_rgba(MUTED), (len(captions), 1))
     rows, columns = neighbours.shape[0], neighbours.shape[1] + 1
     cell = DOUBLE / max(columns, 7)
     # each row: a picture as high as wide, or a lower cell of text, and the lines beneath it
@@ -74,10 +77,10 @@ def neighbour_sheet(
         lines = 1 + max(name.count("\n") for name in names)
         for axes, probe, name, note in zip(panels, probes, names, notes, strict=True):
             padded = name + "\n" * (lines - name.count("\n"))
-            cells.draw(axes, probe, to_rgb(tuple(colouring.rgba[probe])), padded, note, 1.6, 0.22, 5)
+            cells.draw(axes, probe, to_rgb(tuple(rgba[probe])), padded, note, 1.6, 0.22, 5)
         if not repeated:
             frame_query(panels[0], 0.055)
-    if groups is not None and colouring.scale is None and len(colouring.names) <= _MAX_HANDLES:
+    if groups is not None and colouring.scale is None and explained:
         legend_below(figure, colouring.handles(), columns=_MAX_HANDLES)
     return figure
 
