@@ -60,6 +60,7 @@ COMPANIONS = {
     "points=taxonomy": ["dataset=taxonomy_images", *TAXONOMY, "model=resnet18"],
     "analysis=levels": ["dataset=taxonomy_vectors", "model=mlp", "model.outputs=16"],
     "experiment=paths_resnet": ["dataset=cifar10", "dataset.probes_per_class=2", "training.batch_size=8"],
+    "experiment=cifar10n": ["dataset=cifar10", "dataset.probes_per_class=2", "wrapper.training_probes.limit=100"],
     "experiment=taxonomy": TAXONOMY,
     **{f"analysis={name}": ["dataset=taxonomy_images", *TAXONOMY, "model=resnet18"] for name in OF_CLASSES},
     "experiment=imagenet_small": ["dataset=imagenet", "schedule.batch_size=64"],
@@ -88,7 +89,7 @@ def companions(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         cifar = next((item for item in (choice, *others) if item.startswith("dataset=cifar")), None)
         if cifar is not None:
             cifar_like(tmp_path, monkeypatch, classes=int(cifar.removeprefix("dataset=cifar")))
-            if choice == "wrapper=human_labels":
+            if choice in ("wrapper=human_labels", "experiment=cifar10n"):
                 labels = torch.arange(200) % 10
                 torch.save({"clean_label": labels, "aggre_label": labels.flip(0)}, tmp_path / "labels.pt")
                 others = [*others, f"wrapper.human_labels.file={tmp_path}/labels.pt"]
