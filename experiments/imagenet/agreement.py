@@ -1,7 +1,8 @@
 """Do the loss kernels of two networks over the same pictures agree, and more than their features do?
 
-Pearson correlation of R, R² and of features' cosines over pairs of pictures; permutation tests; what it would be
-without Monte-Carlo noise (Spearman 1904), from halves of the chains.
+Rank correlation of R, R² and of features' cosines over pairs of pictures; permutation tests; what it would be
+without Monte-Carlo noise (Spearman 1904), from halves of the chains. Two runs of one network with one seed share their
+noise, and cannot be compared in this way.
 
 usage: python experiments/imagenet/agreement.py RUN RUN
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import losskernel as lk
-from losskernel.analyses.rank_tests import ceiling, full_length, mantel, partial_mantel, upper
+from losskernel.analyses.rank_tests import ceiling, full_length, mantel, partial_mantel, spearman, upper
 from losskernel.representations.baselines.collect import BASELINES, read_representations
 
 FEATURES = ("penultimate", "logits")
@@ -30,6 +31,8 @@ class Network:
         self.name, self.ids = run.name, traces.losses["probe"].values
         self.whole = lk.LossKernel.from_traces(traces).correlation()
         middle = traces.losses.sizes["chain"] // 2
+        if middle == 0:
+            sys.exit(f"{run} has one chain; halves of the chains need two")
         parts = (slice(None, middle), slice(middle, None))
         self.halves = [
             lk.LossKernel.from_traces(lk.LossTraces(traces.dataset.isel(chain=part))).correlation() for part in parts
@@ -43,11 +46,13 @@ class Network:
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the Pearson correlation of the entries above the diagonal."""
-    return float(np.corrcoef(upper(one), upper(other))[0, 1])
+    """Return the rank correlation of the entries above the diagonal."""
+    return spearman(upper(one), -upper(other))
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     networks = [Network(Path(path)) for path in sys.argv[1:]]
     for one, other in combinations(networks, 2):
         if not np.array_equal(one.ids, other.ids):
@@ -60,8 +65,8 @@ if __name__ == "__main__":
             print(f"    reliabilities {limits[0]:.3f}, {limits[1]:.3f}")
             print(f"    without noise {ceiling(shared, max(limits[0], 0) * max(limits[1], 0)):.3f}")
             for feature in FEATURES:
-                given = entries(one.cosines[feature])
+                given = entries(one.cosines[feature]) + entries(other.cosines[feature])
                 fixed = partial_mantel(own, -others, given)
-                print(f"    with {one.name}'s {feature} held fixed {fixed.correlation:.4f} (p {fixed.p:.3f})")
+                print(f"    with both networks' {feature} held fixed {fixed.correlation:.4f} (p {fixed.p:.3f})")
         for feature in FEATURES:
             print(f"{feature}: correlation {correlation(one.cosines[feature], other.cosines[feature]):.4f}")

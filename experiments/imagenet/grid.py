@@ -1,6 +1,6 @@
 """Runs of one network over localization and nbeta, one after another; grid.csv in their folder has a line of each.
 
-usage: python experiments/imagenet/grid.py NETWORK PICTURES OUTPUT [classes=300] [threads=1]
+usage: python experiments/imagenet/grid.py NETWORK PICTURES OUTPUT [dataset.classes=300 threads=1 ...]
 """
 
 import json
@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
-# Largest curvature of the training loss where the chains are (losskernel-calibrate), and localizations around the
-# proposed one.
+# Largest curvature of the training loss where the chains are, as losskernel-calibrate finds it, and localizations.
 NETWORKS = {
     "squeezenet1_1": (1.0e3, (2.8e2, 2.8e3, 2.8e4)),
-    "efficientnet_lite0": (3.8e3, (1.3e3, 1.3e4, 1.3e5)),
+    "efficientnet_lite0": (3.8e3, (2.9e3, 2.9e4, 2.9e5)),
 }
 NBETAS = (0.0, 5.8, 58.0)
 STIFFNESS = 0.6  # step size times largest curvature; stable below 4
@@ -26,7 +25,7 @@ KEPT = (
     *("convergence/split_agreement", "convergence/shared_mode_share", "hierarchy/spearman_classes_penultimate"),
     *(f"hierarchy/spearman_classes_{name}" for name in ("coupling", "coupling_se", "coupling_p", "logits")),
     *(f"hierarchy/{name}" for name in ("partial_coupling", "partial_coupling_p", "reliability_coupling")),
-    *(f"hierarchy/coupling_depth_{depth}" for depth in (1, 4, 7, 10, 13)),
+    *(f"hierarchy/coupling_depth_{depth}" for depth in (1, 4, 7, 10, 12, 13, 14)),
 )
 
 

@@ -15,7 +15,7 @@ from losskernel.kernel import LossKernel
 from losskernel.traces.loss_traces import LossTraces
 
 # A row of the sheet: what it shows, and the symbol of its similarity.
-_NEAREST, _OPPONENTS = ("nearest by R", "R"), ("strongest opponents", "R")
+_NEAREST, _LOWEST = ("nearest by R", "R"), ("lowest R", "R")
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,10 @@ class Neighbours:
     Attributes:
         probes: ids of chosen probes.
         random: how many further probes to pick at random.
-        misclassified: and how many of those that the network takes for another class, for which the baseline "margin"
-            is asked.
+        misclassified: and how many at random that the network takes for another class, as the baseline "margin" says.
         k: neighbours of each, at most 12.
-        opponents: whether to show the probes whose losses move most against each, R < 0, as well.
-        beside: baselines whose nearest neighbours are shown beneath, by the cosine of their rows.
+        opponents: whether to show the probes of the lowest R as well: those that move most against each, where R < 0.
+        beside: baselines, of two columns or more, whose nearest neighbours are shown beneath, by the cosine of rows.
         group: label that colours text cells; None for the first label.
         seed: fixes the random picks.
     """
@@ -48,8 +47,13 @@ class Neighbours:
         require(self.k <= 12, f"analysis.neighbours.k must be <= 12 to be drawn, got {self.k}; lower it")
         count = self.random + self.misclassified + len(self.probes)
         require(count > 0, "analysis.neighbours has no probes; raise analysis.neighbours.random")
-        listed = not isinstance(self.beside, str)
-        require(listed, f"analysis.neighbours.beside must be a list, got {self.beside!r}; e.g. [{self.beside}]")
+        shown = self.opponents
+        require(isinstance(shown, bool), f"analysis.neighbours.opponents must be true or false, got {shown!r}")
+        for key, names in (("probes", self.probes), ("beside", self.beside)):
+            listed = isinstance(names, Sequence) and not isinstance(names, str)
+            require(listed, f"analysis.neighbours.{key} must be a list, got {names!r}; e.g. [{names}]")
+            once = len(set(names)) == len(names)
+            require(once, f"analysis.neighbours.{key} names one twice: {list(names)}; name each once")
 
     def __call__(self, kernel: LossKernel, traces: LossTraces) -> Result:
         """Return the table of neighbours and their sheet."""
@@ -58,14 +62,16 @@ class Neighbours:
         correlations = kernel.correlation(queries)  # [Q, N]
         kinds = {_NEAREST: correlations}
         if self.opponents:
-            kinds[_OPPONENTS] = -correlations
+            kinds[_LOWEST] = -correlations
         for name in self.beside:
-            kinds[(name, "cos")] = LossKernel.from_features(_rows(traces, name)).correlation(queries)
+            features = _rows(traces, name)
+            require(features.shape[1] > 1, f"analysis.neighbours.beside={name} is a score, no features; take it out")
+            kinds[(name, "cos")] = LossKernel.from_features(features).correlation(queries)
         ranked = [_ranked(queries, rows, k) for rows in kinds.values()]  # per kind (others [Q, k], similarity [Q, k])
         # Row after row of the sheet: all kinds of the first query, then those of the next.
         others, similarity = (np.stack(parts, axis=1).reshape(-1, k) for parts in zip(*ranked, strict=True))
         names = list(kinds) * len(queries)
-        signs = np.array([-1 if kind == _OPPONENTS else 1 for kind in names])
+        signs = np.array([-1 if kind == _LOWEST else 1 for kind in names])
         rows, similarity = np.repeat(queries, len(kinds)), similarity * signs[:, None]
         groups = kernel.label(self.group) if self.group else next(iter(kernel.labels.values()), None)
         images = thumbnails(traces, squeeze=True)
@@ -81,12 +87,18 @@ class Neighbours:
         for identity in self.probes:
             require(identity in rows_of, f"analysis.neighbours.probes: no probe has the id {identity!r}")
         rng = np.random.default_rng(self.seed)
-        picked = rng.permutation(kernel.probes)[: self.random]
-        queries = [*(rows_of[identity] for identity in self.probes), *np.sort(picked)]
+        chosen = [rows_of[identity] for identity in self.probes]
+        picked = [row for row in rng.permutation(kernel.probes).tolist() if row not in chosen]
+        queries = chosen + sorted(picked[: self.random])
         if self.misclassified:
             margin = _rows(traces, "margin")[:, 0]  # as suspicion: above 0 where another class leads
             wrong = np.setdiff1d(np.flatnonzero(margin > 0), queries)
             queries += sorted(rng.permutation(wrong)[: self.misclassified])
+            require(
+                len(queries) > 0,
+                f"analysis.neighbours.misclassified={self.misclassified}, but the network takes no probe for another "
+                "class; raise analysis.neighbours.random",
+            )
         return np.array(queries, dtype=int)
 
     @property

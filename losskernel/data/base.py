@@ -86,6 +86,15 @@ class Data:
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "probes", read_once(self.probes, self.workers))
 
+    def require_single(self, what: str) -> None:
+        """Raise InputError where the training set holds versions of its pictures, which count as samples."""
+        versions = getattr(self.train, "versions", 1)
+        require(
+            versions == 1,
+            f"{what} takes training samples one by one, but dataset.preprocessing.train_crops={versions} makes as many "
+            "of each picture; set train_crops=1",
+        )
+
     def members(self) -> np.ndarray:
         """Return which training sample each probe is, [N]; -1 for probes that are none."""
         probes = {name: probe for probe, name in enumerate(np.asarray(self.ids).tolist())}

@@ -47,20 +47,25 @@ class Evaluator:
         return BlockLoader(data.probes, _BLOCK, data.workers, self._device)
 
     def last_input(self, inputs: Tensor) -> Tensor:
-        """Return the input of the recorded module that is evaluated last, averaged over positions, [B, d].
+        """Return the input of the recorded head that is evaluated last, averaged over positions, [B, d].
+
+        A head is a linear layer or a convolution with as many outputs as the network; else any linear layer.
 
         Raises:
-            InputError: no recorded module is evaluated.
+            InputError: none is evaluated.
         """
         self._inputs.clear()
-        self.model(inputs)
+        classes = self.model(inputs).shape[-1]
+        modules = {name: self.model.get_submodule(name) for name in self._inputs}
+        linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
+        heads = [name for name, module in modules.items() if _outputs(module) == classes] or linear
         require(
-            len(self._inputs) > 0,
-            f"{type(self.model).__name__} evaluates no linear layer and no convolution; "
+            len(heads) > 0,
+            f"{type(self.model).__name__} evaluates no linear layer, and no convolution to its {classes} outputs; "
             "use losskernel.representations.baselines.Layers",
         )
-        name, values = list(self._inputs.items())[-1]
-        if isinstance(self.model.get_submodule(name), nn.Linear):  # units come last, positions before them
+        values = self._inputs[heads[-1]]
+        if heads[-1] in linear:  # units come last, positions before them
             return values.flatten(1, -2).mean(1) if values.ndim > 2 else values
         return values.flatten(2).mean(2)
 
@@ -81,6 +86,11 @@ class Evaluator:
                     store[name] = value.detach()
 
         return record
+
+
+def _outputs(module: Any) -> int:
+    """Return how many units or channels a linear layer or a convolution puts out."""
+    return module.out_features if isinstance(module, nn.Linear) else module.out_channels
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -282,6 +282,7 @@ class ConfidentLearning:
 
     def _out_of_sample(self, model: nn.Module, data: Data, history: History) -> np.ndarray:
         """Return each probe's probabilities [N, K] from the networks that were trained without it."""
+        data.require_single("baselines.confident_learning")
         samples = size(data.train)
         require(self.folds <= samples, f"folds must be <= the {samples} training samples, got {self.folds}; lower it")
         fold = stratified(targets_of(data.train, data.workers).numpy(), self.folds, self.seed)

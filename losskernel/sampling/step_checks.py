@@ -59,7 +59,8 @@ def effort_for(stack: StackedModel, schedule: Schedule, probes: int) -> Effort:
     Counted in gradients, not in seconds, so that the same settings measure the same.
     """
     whole, least = (LONE, _LEAST_LONE) if stack.lone else (STACKED, _LEAST_STACKED)
-    # A sample's gradient in forward passes: of EfficientNet-Lite0, whose depthwise convolutions are slow backwards, 5.
+    # A sample's gradient costs about as much as three forward passes; of large networks up to five (EfficientNet-Lite0;
+    # SqueezeNet 3.4).
     passes = 5 if stack.lone else 3
     sampling = schedule.steps + schedule.draws * probes / (passes * schedule.batch_size)
     for part in range(_PARTS, -1, -1):

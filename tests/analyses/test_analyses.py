@@ -281,15 +281,23 @@ def test_neighbours_stand_above_opponents_and_the_nearest_of_baselines() -> None
     result = _ask(analysis, traces)
     table = result.tables["neighbours"]
     assert table["id"].tolist() == [0] * 3 + [3] * 3 + [6] * 3
-    assert table["by"].tolist() == ["nearest by R", "strongest opponents", "features"] * 3
+    assert table["by"].tolist() == ["nearest by R", "lowest R", "features"] * 3
     assert table["neighbour"][[0, 2, 3, 5, 6, 8]].tolist() == [1, 4, 2, 7, 7, 2]
     assert set(table["neighbour"][[1]]) <= {2, 3}
-    assert (table["similarity"][table["by"] == "strongest opponents"] < -0.9).all()
+    assert (table["similarity"][table["by"] == "lowest R"] < -0.9).all()
     np.testing.assert_allclose(table["similarity"][table["by"] == "features"], 1)
     texts = [text.get_text() for axes in result.figures["neighbours"].axes for text in axes.texts]
-    assert texts.count("strongest\nopponents") == 3
+    assert texts.count("lowest R") == 3
     with pytest.raises(InputError, match=r"neighbours needs the baseline logits; there are: features, margin"):
         _ask(Neighbours(beside=["logits"]), traces)
+    with pytest.raises(InputError, match=r"analysis.neighbours.beside=margin is a score, no features; take it out"):
+        _ask(Neighbours(beside=["margin"]), traces)
+    right = traces.with_baselines({"margin": -np.ones((8, 1))})
+    with pytest.raises(InputError, match=r"misclassified=2, but the network takes no probe for another class"):
+        _ask(Neighbours(random=0, misclassified=2), right)
+    # Chosen, random and misclassified probes are never the same ones.
+    every = _ask(Neighbours(probes=[6, 0], random=5, misclassified=2, k=1), traces).tables["neighbours"]
+    assert sorted(every["id"]) == sorted(set(every["id"]))
     # A run refuses it before any compute.
     (fault,) = faults_of({"analyses": {"neighbours": Neighbours(misclassified=1)}, "baselines": {"logits": Logits()}})
     assert fault.startswith("analysis.neighbours needs the baseline margin, there are: logits; choose baselines=")
@@ -324,6 +332,9 @@ def test_neighbours_bear_probes_without_labels() -> None:
         ({"k": 13}, "analysis.neighbours.k must be <= 12 to be drawn, got 13; lower it"),
         ({"random": 0}, "analysis.neighbours has no probes; raise analysis.neighbours.random"),
         ({"misclassified": -1}, "analysis.neighbours.misclassified must be >= 0"),
+        ({"opponents": "false"}, "analysis.neighbours.opponents must be true or false, got 'false'"),
+        ({"beside": None}, "analysis.neighbours.beside must be a list, got None"),
+        ({"probes": [3, 3]}, r"analysis.neighbours.probes names one twice: \[3, 3\]; name each once"),
         ({"beside": "logits"}, r"analysis.neighbours.beside must be a list, got 'logits'; e.g. \[logits\]"),
     ],
 )

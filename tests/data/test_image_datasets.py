@@ -12,7 +12,20 @@ from pictures import cifar_like, draw, imagenet_like
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from losskernel.data import cifar10, cifar100, image_folder, imagenet, stack, tiny_imagenet
+from losskernel.data import (
+    Duplicates,
+    JointProbes,
+    Preprocessing,
+    SymmetricNoise,
+    TrainingProbes,
+    cifar10,
+    cifar100,
+    image_folder,
+    imagenet,
+    stack,
+    tiny_imagenet,
+)
+from losskernel.data.base import size
 from losskernel.data.images.image_files import CachedImages, ImageFiles
 from losskernel.data.images.image_folders import class_names, stratified
 from losskernel.errors import InputError
@@ -499,3 +512,15 @@ def test_cifar_from_picture_files(archived: bool, tmp_path: Path, monkeypatch: p
     shutil.rmtree(tmp_path / "a" / "test" / "bee")
     with pytest.raises(InputError, match=r"dataset.root: .*test does not hold the folders of all classes; expected a"):
         cifar10(str(tmp_path / "a"))
+
+
+def test_versions_of_pictures_are_no_samples_for_what_changes_or_chooses_samples(tmp_path: Path) -> None:
+    imagenet_like(tmp_path, classes=3, train=4, val=2)
+    crops = Preprocessing(train_crops=3)
+    data = image_folder(str(tmp_path), size=16, preprocessing=crops, probes_per_class=2, workers=0)
+    assert size(data.train) == 36
+    assert data.train_ids is not None
+    assert [name.partition(" ")[2] for name in data.train_ids] == [""] * 12 + ["crop 1"] * 12 + ["crop 2"] * 12
+    for change in (TrainingProbes(limit=2), JointProbes(), SymmetricNoise(0.3), Duplicates(2)):
+        with pytest.raises(InputError, match=r"dataset.preprocessing.train_crops=3 makes as many of each picture"):
+            change(data)

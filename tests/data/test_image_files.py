@@ -102,6 +102,10 @@ def test_versions_of_training_pictures_are_crops_that_stay_the_same(tmp_path: Pa
     decoded = torch.stack([versions.packed(index)[0] for index in range(45)])
     assert torch.equal(decoded[:5], torch.stack([plain.packed(index)[0] for index in range(5)]))
     assert len(torch.unique(decoded.flatten(1), dim=0)) == 45  # no two alike
+    for pictures in (plain, versions):
+        assert torch.equal(pictures.packed(-1)[0], pictures.packed(len(pictures) - 1)[0])
+        with pytest.raises(IndexError):
+            pictures.packed(len(pictures))
     cached = CachedImages(versions, tmp_path, workers=0)
     assert torch.equal(cached.held()[0], decoded)
     # A random crop of a picture that brightens to the right is brighter on its right, or mirrored.

@@ -103,13 +103,40 @@ def test_penultimate_features_of_a_convolutional_classifier_are_what_its_last_co
     np.testing.assert_allclose(Penultimate()(model, data), expected.numpy(), rtol=1e-5, atol=1e-7)
 
 
-def test_penultimate_features_need_a_layer_of_weights() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64))
-    with pytest.raises(
-        InputError,
-        match=r"evaluates no linear layer and no convolution; use losskernel.representations.baselines.Layers",
-    ):
-        Penultimate()(model, _images())
+def test_penultimate_features_need_a_head() -> None:
+    shortcut = nn.Sequential(nn.Conv2d(1, 6, 3), nn.Flatten(), nn.MaxPool1d(72))  # 216 units become 3 outputs
+    for model in (nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64)), shortcut):
+        with pytest.raises(
+            InputError,
+            match=r"Sequential evaluates no linear layer, and no convolution to its \d+ outputs; use losskernel\.",
+        ):
+            Penultimate()(model, _images())
+
+
+class _Gated(nn.Module):
+    """A linear gate before a convolutional head, and an auxiliary convolution that is evaluated last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.gate, self.head, self.auxiliary = (
+            nn.Conv2d(1, 6, 3), nn.Linear(6, 6), nn.Conv2d(6, 3, 1), nn.Conv2d(1, 2, 1)
+        )  # fmt: skip
+
+    def features(self, inputs: Tensor) -> Tensor:
+        maps = self.stem(inputs)
+        return maps * self.gate(maps.mean((2, 3))).sigmoid()[:, :, None, None]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs = self.head(self.features(inputs)).mean((2, 3))
+        self.auxiliary(inputs)
+        return outputs
+
+
+@torch.no_grad()
+def test_penultimate_features_are_those_of_the_head_among_gates_and_auxiliary_branches() -> None:
+    model, data = _Gated(), _images()
+    expected = model.features(data.probes.tensors[0]).mean((2, 3))  # pyright: ignore[reportAttributeAccessIssue]
+    np.testing.assert_allclose(Penultimate()(model, data), expected.numpy(), rtol=1e-4, atol=1e-6)
 
 
 @torch.no_grad()

@@ -33,6 +33,7 @@ _LOSSLESS = 2000  # images up to which a page of them may be large
 _VARIABLE = "LOSSKERNEL_CACHE"
 _LONGEST = 16  # times its width that an image is resized at most; only the middle is cropped from it
 _CROP_AREA = (0.25, 1.0)  # shares of an image that a random crop of it covers
+Targets = Sequence[int] | np.ndarray
 _FORMAT = 2  # of the cache's content; a new number where decoding changes
 
 
@@ -47,8 +48,8 @@ class Preprocessing:
         mean: of red, green and blue in [0, 1]; subtracted.
         std: of red, green and blue in [0, 1]; divided by.
         interpolation: of the resizing: one of INTERPOLATIONS.
-        train_crops: versions of each training image: the central crop, and random ones of 25 to 100 % of its area,
-            half of them mirrored, which stay the same throughout.
+        train_crops: versions of each training image: the central crop, and fixed random ones of 25 to 100 % of its
+            area (less where one side is over three times the other), half of them mirrored.
 
     Raises:
         InputError: train_crops is out of range.
@@ -146,7 +147,7 @@ class Crop:
         from torchvision.transforms.functional import InterpolationMode, hflip, resized_crop
 
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # the CPU's alone: no other is restored
             box = RandomResizedCrop.get_params(image, scale=[*_CROP_AREA], ratio=[3 / 4, 4 / 3])
             mirrored = bool(torch.rand(()) < 0.5)
         image = resized_crop(image, *box, [self.size] * 2, InterpolationMode(self.interpolation))
@@ -272,19 +273,14 @@ class ImageFiles(Packed):
         names: paths of the files below it.
         targets: class of each.
         crop: how each image is decoded and normalised.
-        crops: versions of each image, all images' central crops first; see `Preprocessing.train_crops`.
+        crops: versions of each image, central crops first; see `Preprocessing.train_crops`.
     """
 
     def __init__(
-        self,
-        source: Path | ImageSource,
-        names: Sequence[str],
-        targets: Sequence[int] | np.ndarray,
-        crop: Crop,
-        crops: int = 1,
+        self, source: Path | ImageSource, names: Sequence[str], targets: Targets, crop: Crop, crops: int = 1
     ) -> None:
         self.source = FolderSource(source) if isinstance(source, Path) else source
-        self.crop, self.unpack, self._crops = crop, crop, crops
+        self.crop, self.unpack, self.versions = crop, crop, crops
         # One array of bytes: worker processes would copy a million Python strings page by page.
         self._names = np.array([os.fsencode(name) for name in names])
         self.targets = torch.as_tensor(np.asarray(targets, dtype=np.int64)).repeat(crops)
@@ -303,7 +299,9 @@ class ImageFiles(Packed):
         Raises:
             InputError: it is no image, or broken.
         """
-        version, number = divmod(index, len(self._names))
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        version, number = divmod(index % len(self), len(self._names))
         name = os.fsdecode(self._names[number])
         seed = zlib.crc32(f"{version} {name}".encode(errors="surrogateescape")) if version else None
         return self.crop.read(self.source.open(name), self.source / name, seed), self.targets[index]
@@ -312,7 +310,7 @@ class ImageFiles(Packed):
         """Return a hash that changes with the folder, with the files, and with how they are decoded."""
         root = str(self.source.root.resolve())
         how = [_FORMAT, root, self.crop.size, self.crop.resize, self.crop.interpolation]
-        how += [self._crops, *_CROP_AREA] if self._crops > 1 else []
+        how += [self.versions, *_CROP_AREA] if self.versions > 1 else []
         return hashlib.sha256(json.dumps(how).encode() + self._digest(changes=True)).hexdigest()[:24]
 
     def identity(self) -> tuple[object, ...]:
@@ -334,6 +332,7 @@ class CachedImages(Packed):
 
     def __init__(self, files: ImageFiles, folder: str | Path | None, workers: int) -> None:
         self._files, self._workers, self.unpack, self.targets = files, workers, files.unpack, files.targets
+        self.versions = files.versions
         self._folder = Path(folder or os.environ.get(_VARIABLE) or "~/.cache/losskernel").expanduser()
         self._pixels: Tensor | None = None
 

@@ -266,9 +266,10 @@ def class_targets(data: Data, wrapper: str) -> Tensor:
     """Return the class numbers of the training samples, [n].
 
     Raises:
-        InputError: targets are no class numbers, or all the same.
+        InputError: targets are no class numbers, or all the same; or there are versions of each sample.
     """
     targets, key = targets_of(data.train, data.workers), f"wrapper.{wrapper}"
+    data.require_single(key)
     form = f"{str(targets.dtype).removeprefix('torch.')} of shape {tuple(targets.shape)}"
     require(is_classes(targets), f"{key} needs class numbers as targets, got {form}; choose a dataset of classes")
     several = len(targets.unique()) > 1

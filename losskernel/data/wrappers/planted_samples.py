@@ -224,6 +224,7 @@ def _chosen_probes(data: Data, targets: Tensor, free: np.ndarray, count: int, se
     Raises:
         InputError: there are fewer.
     """
+    data.require_single(f"wrapper.{wrapper}")
     rows = np.flatnonzero(free & (data.members() >= 0))
     require(
         len(rows) >= count,

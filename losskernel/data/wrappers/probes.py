@@ -103,6 +103,7 @@ class JointProbes:
 
 def training_names(data: Data) -> list:
     """Return the names of the training samples; train/ROW where they have none."""
+    data.require_single("a wrapper of training probes")
     if data.train_ids is None:
         return [f"train/{row}" for row in range(size(data.train))]
     return np.asarray(data.train_ids, dtype=object).tolist()

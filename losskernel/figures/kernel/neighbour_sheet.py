@@ -40,7 +40,8 @@ def neighbour_sheet(
 
     query_indices: [Q] and neighbour_indices: [Q, k <= 12], into the N probes. similarity: [Q, k]. images: [N, H, W]
     grey of any range or [N, H, W, 3] colour in 0..1 or 0..255, or None for cells of text. captions: N, short.
-    groups: [N] labels that colour the edge of an image or the ground of a cell, or None to colour by caption.
+    groups: [N] labels that colour the edge of an image or the ground of a cell, or None to colour by caption; edges
+    are grey where there are more groups than a legend holds.
     kinds: (what the row shows, symbol of its similarity) of every row; () for neighbours by R alone.
 
     Raises:
@@ -61,17 +62,19 @@ def neighbour_sheet(
     figure = new_figure(cell * columns, height, w_pad=0.05, h_pad=0.05, wspace=0.07, hspace=0.05)
     grid = figure.subplots(rows, columns, squeeze=False)
     cells = Cells(images, captions, cell - 0.1, _SIZE)
-    kinds = kinds or [("query", "R")] * rows
-    previous = -1
+    several, kinds, previous = len(kinds) > 0, kinds or [("query", "R")] * rows, -1
     for panels, query, near, values, (kind, symbol) in zip(grid, queries, neighbours, similarity, kinds, strict=True):
-        repeated, previous = query == previous, query
+        repeated, previous = several and query == previous, query
         if repeated:
             panels[0].set_axis_off()
             place = {"transform": panels[0].transAxes, "ha": "right", "va": "center", "fontsize": _SIZE}
-            panels[0].text(0.95, 0.5, kind.replace(" ", "\n"), **place)
+            panels[0].text(0.95, 0.5, fit(kind, cell - 0.1, _SIZE, lines=3), **place)
             panels = panels[1:]
         probes = [*near] if repeated else [query, *near]
-        notes = [*([] if repeated else [kind]), *(minus(f"{symbol} = {value:.2f}") for value in values)]
+        notes = [
+            *([] if repeated else [fit(kind, cell - 0.1, _SIZE)]),
+            *(minus(f"{symbol} = {value:.2f}") for value in values),
+        ]
         names = [fit(captions[probe], cell - 0.1, _SIZE, lines=2) for probe in probes]
         # as many lines as the longest name of the row has, so that its similarities are level
         lines = 1 + max(name.count("\n") for name in names)

@@ -28,25 +28,23 @@ from losskernel.representations.evaluation import (
 from losskernel.representations.laplace import Network
 
 _BLOCK = 64  # samples whose Jacobians are held at once
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_HEADS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
 class Penultimate:
-    """Input of the linear layer that is evaluated last, [N, d], uncentred: R is the usual cosine of features.
+    """Input of the head, [N, d], uncentred: R is the usual cosine of features.
 
-    Of a network without linear layers, whose last convolution is its classifier, the input of that one.
+    The head is the last linear layer or convolution with as many outputs as the network, else the last linear layer.
     """
 
     def __call__(self, model: nn.Module, data: Data) -> np.ndarray:
         """Return the rows; units that have positions are averaged over them.
 
         Raises:
-            InputError: the network evaluates neither a linear layer nor a convolution.
+            InputError: the network evaluates no such layer.
         """
-        modules = dict(model.named_modules())
-        linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
-        names = linear or [name for name, module in modules.items() if isinstance(module, _CONVOLUTIONS)]
+        names = [name for name, module in model.named_modules() if isinstance(module, _HEADS)]
         network = Evaluator(model, names)
         return _stacked(network.last_input(inputs) for inputs, _ in network.blocks(data))
 

@@ -77,6 +77,7 @@ class Retrained:
 
     def __call__(self, model: nn.Module, data: Data, history: History) -> dict[str, np.ndarray]:
         """Retrain what is missing and return the rows."""
+        data.require_single("baselines.retrained")
         samples = size(data.train)
         taken = round(self.fraction * samples)
         require(0 < taken < samples, f"a subset would hold {taken} of {samples} training samples; change the fraction")
