@@ -206,7 +206,7 @@ def _check_baselines(analyses: Mapping[str, Analysis | PointAnalysis], baselines
             require(
                 any(needed == given or needed.startswith(f"{given}_") for given in baselines),
                 f"analysis.{name} needs the baseline {needed}, there are: {', '.join(baselines) or 'none'}; choose "
-                "baselines=vision, or others with it",
+                f"baselines=vision, or take what asks for it out of analysis.{name}",
             )
 
 

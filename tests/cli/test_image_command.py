@@ -19,6 +19,8 @@ from losskernel.traces.loss_traces import open_traces
 SMALL = (
     "analysis=[convergence,neighbours]",
     "baselines=none",
+    "analysis.neighbours.beside=[]",
+    "analysis.neighbours.misclassified=0",
     "logger=none",
     "progress=false",
     "threads=1",
@@ -73,7 +75,7 @@ def test_the_experiment_on_imagenet_runs_as_it_will_on_the_real_one(
 def test_what_is_missing_is_said_before_compute_with_all_other_faults(tmp_path: Path, capsys: Any) -> None:
     faults = ("model.weights=nowhere.pt", "sampler.step_size=-1", "schedule.draws=1")
     for root in ("null", str(tmp_path / "nothing")):
-        assert call("experiment=inception", f"dataset.root={root}", *SMALL[:4], *faults, f"paths.run={tmp_path}") == 1
+        assert call("experiment=inception", f"dataset.root={root}", *SMALL[:6], *faults, f"paths.run={tmp_path}") == 1
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 4
         for key in ("dataset.root", "model.weights=nowhere.pt", "sampler.step_size", "schedule.draws"):
@@ -86,6 +88,6 @@ def test_a_run_that_is_refused_decodes_nothing(tmp_path: Path, capsys: Any) -> N
         for number in range(3):
             draw(tmp_path / "own" / name / f"{number}.jpg", number)
     own = ("model=inception_v1", "model.outputs=2", "dataset=image_folder", f"dataset.root={tmp_path / 'own'}")
-    assert call(*own, *SMALL[:7], "training.steps=0", "schedule.batch_size=7", f"paths.run={tmp_path}") == 1
+    assert call(*own, *SMALL[:9], "training.steps=0", "schedule.batch_size=7", f"paths.run={tmp_path}") == 1
     assert "schedule.batch_size must be <= the 6 training samples, got 7" in capsys.readouterr().err
     assert not (tmp_path / "cache").exists()
