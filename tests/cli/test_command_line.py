@@ -286,7 +286,7 @@ def test_help_and_cfg_load_neither_torch_nor_lightning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "loaded []"
     assert "losskernel is powered by Hydra" in done.stdout
-    assert "experiment: attribution, attribution_toy, audit, digits, digits_cnn" in done.stdout
+    assert "experiment: attribution, attribution_toy, audit, cifar10n, digits" in done.stdout
     assert "step_size: 0.001" in done.stdout
     assert "_target_: losskernel.SGHMC" in done.stdout
     assert list(tmp_path.iterdir()) == []
