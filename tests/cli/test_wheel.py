@@ -101,7 +101,7 @@ def test_the_installed_command_line_finds_its_registry_and_its_launchers(install
     assert "_target_: losskernel.data.digits" in said
     assert "partition: gpu" in said
     assert "losskernel: hydra.launcher.timeout_min=1 leaves no time before the signal" in said
-    assert "experiment: attribution, attribution_toy, audit, digits, digits_cnn" in said
+    assert "experiment: attribution, attribution_toy, audit, cifar10n, digits" in said
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "swept"}
 
 
