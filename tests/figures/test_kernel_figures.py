@@ -186,6 +186,17 @@ def test_neighbour_sheet_prints_each_similarity() -> None:
         assert rendered(figure)
 
 
+def test_edges_of_pictures_have_no_colours_that_no_legend_explains() -> None:
+    captions = [f"probe {number}" for number in range(12)]
+    pictures = RNG.integers(0, 256, (12, 4, 4, 3))
+    for groups, coloured in ((2, True), (12, False)):
+        labels = np.arange(12) % groups
+        figure = neighbour_sheet(np.array([0]), np.array([[1, 2, 3]]), np.zeros((1, 3)), pictures, captions, labels)
+        edges = {tuple(axes.spines["left"].get_edgecolor()) for axes in figure.axes[:4]}
+        assert len(edges) == (2 if coloured else 1)
+        assert bool(figure.legends) == coloured
+
+
 def test_the_stamp_is_seen_and_takes_no_room_from_the_data() -> None:
     figure = map_2d(RNG.normal(size=(20, 2)), np.arange(20), "index")
     height = figure.get_size_inches()[1]
